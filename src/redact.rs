@@ -10,6 +10,8 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+use crate::websocket::endpoint::Endpoint;
+
 /// The text that replaces a secret.
 pub const MASK: &str = "***";
 
@@ -43,6 +45,21 @@ struct SecretForm {
     text: String,
     /// Whether the form is masked only as a whole word.
     only_word: bool,
+}
+
+/// Whether the name of a header or a query member suggests a secret.
+pub fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace(['-', '_'], "");
+    ["authorization", "cookie", "token", "secret", "password", "apikey"].iter().any(|word| name.contains(word))
+}
+
+/// Returns the secrets in the query of an address.
+pub fn address_secrets(address: &Endpoint) -> impl Iterator<Item = String> {
+    address
+        .query_members()
+        .into_iter()
+        .filter(|(name, value)| is_secret_name(name) && !value.is_empty())
+        .map(|(_, value)| value)
 }
 
 impl SecretMasker {

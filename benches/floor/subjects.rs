@@ -66,7 +66,7 @@ fn measure_epoll(task: &EchoTask, raw: bool) -> u64 {
         let mut stream = TcpStream::connect(task.address).unwrap();
         stream.set_nodelay(true).unwrap();
         if !raw {
-            let request = Dial::default().request("127.0.0.1", "/", &handshake::generate_key());
+            let request = Dial::default().request(&"ws://127.0.0.1".parse().unwrap(), &handshake::generate_key());
             stream.write_all(&request.unwrap()).unwrap();
             // On loopback the whole answer arrives at once, and nothing follows it.
             assert!(stream.read(&mut scratch).unwrap() > 0);

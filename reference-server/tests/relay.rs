@@ -26,10 +26,20 @@ struct RelayedConnection {
     hub: TcpStream,
 }
 
+/// The hub at an address, with `path` before the path of each request.
+fn relayed_hub(address: SocketAddr, path: &'static str) -> RelayedHub {
+    RelayedHub {
+        authority: address.to_string(),
+        host: address.ip().to_string(),
+        port: address.port(),
+        tls: None,
+        target: std::sync::Arc::new(move |asked| format!("{path}{asked}")),
+    }
+}
+
 async fn start_relayed_connection(change: Option<OutputChange>) -> RelayedConnection {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("ws://{}/api", listener.local_addr().unwrap());
-    let hub = RelayedHub::parse(&url, || None).unwrap();
+    let hub = relayed_hub(listener.local_addr().unwrap(), "/api");
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let relay = start_relay(RelayConfig { hub, listen, change, observer: None }).await.unwrap();
     let mut client = TcpStream::connect(relay.url.strip_prefix("ws://").unwrap()).await.unwrap();
@@ -140,7 +150,7 @@ async fn the_nth_frame_is_counted_over_all_connections() {
         .nth_only(2)
         .with_action(ChangeAction::Remove("/type"));
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let to = RelayedHub::parse(&hub.hubs[0].url, || None).unwrap();
+    let to = relayed_hub(hub.hubs[0].url.strip_prefix("ws://").unwrap().parse().unwrap(), "");
     let relay = start_relay(RelayConfig { hub: to, listen, change: Some(change), observer: None }).await.unwrap();
     let mut greeted = Vec::new();
     for _ in 0..3 {
@@ -178,8 +188,7 @@ async fn an_unreachable_hub_is_reported_as_bad_gateway() {
     // The bound socket keeps other programs off the port.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let url = format!("ws://{}", socket.local_addr().unwrap());
-    let hub = RelayedHub::parse(&url, || None).unwrap();
+    let hub = relayed_hub(socket.local_addr().unwrap(), "");
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let relay = start_relay(RelayConfig { hub, listen, change: None, observer: None }).await.unwrap();
     let mut client = TcpStream::connect(relay.url.strip_prefix("ws://").unwrap()).await.unwrap();

@@ -440,6 +440,7 @@ async fn play_job(
         }
     }
     let config = ConversationConfig {
+        hub: site.endpoint.clone(),
         settings: site.settings.clone(),
         stamp: stamp.to_owned(),
         turn: job.turn,

@@ -1,5 +1,6 @@
 //! The arguments for a hub and its protocol, which all commands that use a hub share, and the start of a run.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,8 +17,9 @@ use super::signals::SignalListener;
 use crate::config::{self, Override, Target};
 use crate::deviation::Deviations;
 use crate::event::{ProcessReport, ScenarioEvent};
-use crate::hub::prepare::{HubPaces, SetupError, TestSubject};
+use crate::hub::prepare::{HubPaces, SetupError, TestSubject, instance_settings};
 use crate::hub::supervisor::HubProcess;
+use crate::interpreter::requested_addresses;
 use crate::reference::hubs::EmbeddedHubs;
 use crate::report::RunOptions;
 use crate::scenario::Program;
@@ -268,6 +270,12 @@ impl HubArgs {
             }
             subjects.push(subject);
         }
+        if let [subject] = subjects.as_slice()
+            && subject.embedded.is_none()
+            && let Some(address) = requested_address(subject)
+        {
+            shown.target = address;
+        }
         // Other texts of a report are masked when they are recorded. If they were masked here, a secret such as `pass`
         // would replace words of the report itself.
         for masker in subjects.iter().map(crate::hub::prepare::secret_masker) {
@@ -310,6 +318,18 @@ impl HubArgs {
         };
         Ok((target, None))
     }
+}
+
+/// Returns the address that all clients request, if it is not the URL of the hub itself.
+fn requested_address(subject: &TestSubject) -> Option<String> {
+    let [instance] = subject.target.instances.as_slice() else { return None };
+    let settings = instance_settings(subject, instance);
+    let mut addresses = BTreeSet::new();
+    for program in &subject.programs {
+        addresses.extend(requested_addresses(program, &settings, &instance.url)?);
+    }
+    let own = instance.url.join(None, &[]).ok()?.to_string();
+    addresses.pop_first().filter(|address| addresses.is_empty() && *address != own)
 }
 
 /// Starts the reference server for a protocol.

@@ -1,4 +1,4 @@
-//! `hubproof record`: a proxy between clients and a hub that records the messages of both sides.
+//! `hubproof record`: a proxy between clients and a hub that records connections and the messages of both sides.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use hubproof_reference::relay::{PassedText, RelayConfig, start_relay};
+use hubproof_reference::relay::{RelayConfig, RelayEvent, RelayEventKind, start_relay};
 use hubproof_reference::server::args::parse_listen_address;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -18,15 +18,16 @@ use crate::report::text::format_count;
 
 /// Most bytes of a recording, which is also the largest file that is read. Later texts pass without being recorded.
 const MAX_BYTES: usize = crate::syntax::source::MAX_FILE;
-/// Most texts that can be queued for writing; the proxy waits while the queue is full.
+/// Most events that can be queued for writing; the proxy waits while the queue is full.
 const QUEUE_LENGTH: usize = 1024;
 
 /// Record the messages between clients and a hub: run a proxy that writes every text message to a file
 ///
-/// Each line of the file is a JSON object with `time`, `connection` (a number from 1), `direction` (`to-hub` or
-/// `from-hub`) and `text`. Press Ctrl-C to end the recording. Messages after the first 16 MiB are forwarded but not
-/// recorded. The file contains passwords and tokens exactly as they were sent. `hubproof packs init --from-recording
-/// FILE` generates a starter pack from it.
+/// Each line of the file is a JSON object with `time` and `connection` (a number from 1). A line for a message has
+/// `direction` (`to-hub` or `from-hub`) and `text`; a line for a new connection has `target` (the path and
+/// query that the hub received) and `subprotocols`. The path that a client requests is relative to HUB_URL. Press Ctrl-C
+/// to end the recording. Messages after the first 16 MiB are forwarded but not recorded. The file contains passwords and
+/// tokens exactly as they were sent. `hubproof packs init --from-recording FILE` generates a starter pack from it.
 #[derive(Args)]
 pub struct RecordArgs {
     /// URL of the hub: ws:// or wss://
@@ -57,11 +58,11 @@ pub fn run_record(arguments: RecordArgs) -> Result<u8, CliError> {
     })?;
     build_runtime()?.block_on(async {
         let mut signals = SignalListener::listen()?;
-        let (observer, texts) = mpsc::channel(QUEUE_LENGTH);
+        let (observer, events) = mpsc::channel(QUEUE_LENGTH);
         let config = RelayConfig { hub, listen: arguments.listen, change: None, observer: Some(observer) };
         let running = start_relay(config).await.map_err(|error| CliError::new(error.to_string()))?;
         print_to_stdout(&format!("record {}\nto {shown}\n", running.url));
-        let mut writing = tokio::task::spawn_blocking(move || write_recording(file, texts));
+        let mut writing = tokio::task::spawn_blocking(move || write_recording(file, events));
         let failed = |error: &dyn std::fmt::Display| CliError::new(format!("failed to write {shown}: {error}"));
         // The writer ends early only if it failed.
         let early = tokio::select! {
@@ -107,34 +108,43 @@ impl std::fmt::Display for RecordingSummary {
     }
 }
 
-/// Writes texts until the proxy ends. The file is complete whenever no text is waiting.
-fn write_recording(file: File, mut texts: mpsc::Receiver<PassedText>) -> std::io::Result<RecordingSummary> {
+/// Writes events until the proxy ends. The file is complete whenever no event is waiting.
+fn write_recording(file: File, mut events: mpsc::Receiver<RelayEvent>) -> std::io::Result<RecordingSummary> {
     let mut file = BufWriter::new(file);
     let mut summary = RecordingSummary::default();
     loop {
-        let next = match texts.try_recv() {
-            Ok(text) => Some(text),
+        let next = match events.try_recv() {
+            Ok(event) => Some(event),
             Err(_) => {
                 file.flush()?;
-                texts.blocking_recv()
+                events.blocking_recv()
             }
         };
-        let Some(PassedText { time, connection, to_hub, text }) = next else { return Ok(summary) };
+        let Some(RelayEvent { time, connection, what }) = next else { return Ok(summary) };
         let time = jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.3}"));
-        let direction = if to_hub { "to-hub" } else { "from-hub" };
-        let line = json!({ "time": time, "connection": connection, "direction": direction, "text": text });
+        let (line, to_hub) = match what {
+            RelayEventKind::Opened { target, subprotocols } => (
+                json!({ "time": time, "connection": connection, "target": target, "subprotocols": subprotocols }),
+                None,
+            ),
+            RelayEventKind::Text { to_hub, text } => {
+                let direction = if to_hub { "to-hub" } else { "from-hub" };
+                let line = json!({ "time": time, "connection": connection, "direction": direction, "text": text });
+                (line, Some(to_hub))
+            }
+        };
         let line = format!("{line}\n");
         if summary.bytes + line.len() > MAX_BYTES {
-            summary.missed += 1;
+            summary.missed += usize::from(to_hub.is_some());
             continue;
         }
         file.write_all(line.as_bytes())?;
         summary.bytes += line.len();
         summary.connections.insert(connection);
-        if to_hub {
-            summary.to_hub += 1;
-        } else {
-            summary.from_hub += 1;
+        match to_hub {
+            Some(true) => summary.to_hub += 1,
+            Some(false) => summary.from_hub += 1,
+            None => {}
         }
     }
 }

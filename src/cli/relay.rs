@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use hubproof_reference::relay::mutation::{Mutation, MutationKind, possible_mutations};
@@ -13,14 +14,14 @@ use serde_json::json;
 use super::signals::SignalListener;
 use super::{CliError, build_runtime, print_to_stdout, protocol_files};
 use crate::reference::relay_facts;
-use crate::syntax::diagnostic::suggest;
+use crate::syntax::diagnostic::{ValueError, suggest};
 use crate::syntax::source::Sources;
 use crate::transport::Endpoint;
 use crate::transport::tls::client_config;
 
 /// Run a proxy between clients and a hub that makes one kind of change to the hub's messages
 ///
-/// All other messages pass unchanged. The protocol's documents determine the possible changes; `--change`, `--message`,
+/// All other messages pass unchanged. The path that a client requests is relative to HUB_URL. The protocol's documents determine the possible changes; `--change`, `--message`,
 /// `--member` and `--nth` select among them. With `--seed`, one of the selected changes is picked at random. Without
 /// `--seed`, the options must select exactly one change; without any of these options, nothing is changed. At the end
 /// the relay prints how often it applied the change.
@@ -94,17 +95,15 @@ pub fn run_relay(arguments: RelayArgs) -> Result<u8, CliError> {
 
 /// Returns the hub at a URL, with the certificates to trust.
 pub fn relayed_hub(url: &str, ca: Option<&Path>, insecure: bool) -> Result<RelayedHub, CliError> {
-    url.parse::<Endpoint>().map_err(|error| CliError::new(error.to_string()))?;
-    let mut trust = Ok(None);
-    let hub = RelayedHub::parse(url, || match client_config(ca, insecure) {
-        Ok(config) => Some(config),
-        Err(error) => {
-            trust = Err(CliError::new(error.to_string()));
-            None
-        }
-    });
-    let _: Option<()> = trust?;
-    hub.map_err(|error| CliError::new(error.to_string()))
+    let endpoint: Endpoint = url.parse().map_err(|error: ValueError| CliError::new(error.to_string()))?;
+    let tls = endpoint.tls.then(|| client_config(ca, insecure)).transpose();
+    Ok(RelayedHub {
+        authority: endpoint.host_header(),
+        host: endpoint.host.clone(),
+        port: endpoint.port,
+        tls: tls.map_err(|error| CliError::new(error.to_string()))?,
+        target: Arc::new(move |asked| endpoint.join(Some(asked), &[]).map_or_else(|_| asked.to_owned(), |to| to.path)),
+    })
 }
 
 /// Computes all changes for this protocol.

@@ -24,6 +24,7 @@ pub use exec::ExecCommand;
 pub use hook::HookSpec;
 pub use overrides::{Override, parse_override};
 
+use crate::redact::address_secrets;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{FileId, Sources};
 use crate::syntax::yaml::SyntaxNode;
@@ -164,7 +165,8 @@ impl Target {
     pub fn secrets(&self) -> impl Iterator<Item = String> + '_ {
         let settings = self.instances.iter().flat_map(|instance| instance.settings.values());
         let secret = settings.filter(|setting| setting.secret).flat_map(|setting| collect_texts(&setting.value));
-        secret.chain(self.deviation_secrets.iter().cloned())
+        let addresses = self.instances.iter().flat_map(|instance| address_secrets(&instance.url));
+        secret.chain(addresses).chain(self.deviation_secrets.iter().cloned())
     }
 
     /// Returns TOML that [`parse`] reads back, with secrets in plain text. Paths are written unchanged: make them

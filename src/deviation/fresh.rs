@@ -190,6 +190,7 @@ mod tests {
             replies: Vec::new(),
             correlation: None,
             typed_by_request: false,
+            roles: Vec::new(),
             schema: MessageSchema::compile(schema).unwrap(),
             span: Span::new(Sources::default().add("messages.yaml", ""), 0..0),
         }

@@ -206,6 +206,11 @@ impl<'a> SchemaShape<'a> {
             .reduce(|left: Vec<&Value>, list| left.into_iter().filter(|value| list.contains(value)).collect())
     }
 
+    /// Returns the documented default value, if there is one.
+    pub fn default_value(&self) -> Option<&'a Value> {
+        self.keyword_values("default").next()
+    }
+
     /// Returns the names of the documented members, in order.
     pub fn member_names(&self) -> Vec<&'a str> {
         let mut names = Vec::new();

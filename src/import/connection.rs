@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::document::{DocumentChannel, to_word};
 use super::references::{DocumentLibrary, DocumentRef};
+use crate::redact::is_secret_name;
 use crate::scenario::template::escape_expressions;
+use crate::websocket::endpoint::decode_query_part;
 
 /// Returns the step that connects to a channel, and declares the settings that the step needs.
 pub fn connect_step(
@@ -16,7 +18,8 @@ pub fn connect_step(
     settings: &mut Map<String, Value>,
 ) -> Value {
     let mut step = Map::new();
-    step.insert("connects".to_owned(), channel_path(library, channel, settings));
+    let AddressParts { path, query: addressed } = address_parts(library, channel, settings);
+    step.insert("connects".to_owned(), path);
     let binding = resolved_member(library, &channel.place, "bindings")
         .and_then(|bindings| resolved_member(library, &bindings, "ws"));
     let bound = |name: &str| resolved_member(library, binding.as_ref()?, name);
@@ -24,6 +27,9 @@ pub fn connect_step(
     let mut headers = binding_members(library, bound("headers"), settings);
     for (name, scheme) in &channel.security {
         add_security(name, scheme, &mut query, &mut headers, settings);
+    }
+    for (name, value) in addressed {
+        query.entry(name).or_insert(value);
     }
     if !query.is_empty() {
         step.insert("query".to_owned(), Value::Object(query));
@@ -97,50 +103,75 @@ fn add_security(
     }
 }
 
-/// Returns the path of a channel, with its parameters and the variables of its server replaced by settings; null means
-/// the path of the hub's own address.
-fn channel_path(library: &DocumentLibrary, channel: &DocumentChannel<'_>, settings: &mut Map<String, Value>) -> Value {
-    // Some documents give the whole URL; the host is for the user to give.
-    let address = match channel.address.split_once("://") {
-        Some((_, rest)) => rest.split_once('/').map_or(String::new(), |(_, path)| format!("/{path}")),
-        None => channel.address.clone(),
-    };
-    let own = !matches!(address.as_str(), "" | "/");
-    let base = if channel.address.contains("://") { "" } else { channel.base.as_str() };
-    // A channel without its own address is at the address that the user gives, unless its server's path has a variable.
-    if !own && !base.contains('{') {
-        return Value::Null;
-    }
-    let variables =
-        fill_parameters(library, base, channel.server.as_ref(), "variables", "a variable of the server", settings);
-    let rest = if own { address.as_str() } else { "" };
-    let separator = if base.is_empty() || rest.is_empty() || rest.starts_with('/') { "" } else { "/" };
-    let parameters =
-        fill_parameters(library, rest, Some(&channel.place), "parameters", "a parameter of the address", settings);
-    json!(format!("{variables}{separator}{parameters}"))
+/// The path and query of a channel, with its parameters and the variables of its server replaced by settings.
+struct AddressParts {
+    /// With the constant part of the query; null means the hub's own address.
+    path: Value,
+    query: Map<String, Value>,
 }
 
-/// Replaces the names in braces, which are described under `key`, by settings.
-fn fill_parameters(
+fn address_parts(
     library: &DocumentLibrary,
+    channel: &DocumentChannel<'_>,
+    settings: &mut Map<String, Value>,
+) -> AddressParts {
+    let described = described_names(library, channel);
+    let mut fill = |text: &str| fill_names(text, &described, settings);
+    let (mut constant, mut query) = (Vec::new(), Map::new());
+    let parts = channel.query();
+    for part in parts.split('&').filter(|part| !part.is_empty()) {
+        match part.split_once('=').filter(|(name, value)| value.contains('{') && !name.contains('{')) {
+            Some((name, value)) => {
+                query.insert(decode_query_part(name), json!(fill(&decode_query_part(value))));
+            }
+            None => constant.push(fill(part)),
+        }
+    }
+    let path = channel.path();
+    let mut path = if path == "/" { String::new() } else { fill(&path) };
+    if !constant.is_empty() {
+        path = format!("{path}?{}", constant.join("&"));
+    }
+    AddressParts { path: if path.is_empty() { Value::Null } else { json!(path) }, query }
+}
+
+/// Returns the parameters of a channel and the variables of its server, each with a description of its kind.
+fn described_names<'a>(
+    library: &'a DocumentLibrary,
+    channel: &DocumentChannel<'a>,
+) -> BTreeMap<String, (DocumentRef<'a>, &'static str)> {
+    let sources = [
+        (channel.server.as_ref(), "variables", "a variable of the server"),
+        (Some(&channel.place), "parameters", "a parameter of the address"),
+    ];
+    let mut described = BTreeMap::new();
+    for (place, key, about) in sources {
+        let found = place.and_then(|place| resolved_member(library, place, key));
+        for (key, one) in found.iter().flat_map(DocumentRef::members) {
+            if let Ok(one) = library.follow_reference(one) {
+                described.insert(key.name.clone(), (one, about));
+            }
+        }
+    }
+    described
+}
+
+/// Replaces the names in braces by settings.
+fn fill_names(
     text: &str,
-    place: Option<&DocumentRef<'_>>,
-    key: &str,
-    about: &str,
+    described: &BTreeMap<String, (DocumentRef<'_>, &'static str)>,
     settings: &mut Map<String, Value>,
 ) -> String {
-    let described: BTreeMap<String, DocumentRef<'_>> = place
-        .and_then(|place| resolved_member(library, place, key))
-        .iter()
-        .flat_map(DocumentRef::members)
-        .filter_map(|(key, one)| Some((key.name.clone(), library.follow_reference(one).ok()?)))
-        .collect();
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, opened)) = rest.split_once('{') {
         let Some((name, after)) = opened.split_once('}') else { break };
         filled.push_str(&escape_expressions(before));
-        let setting = declare_setting(name, described.get(name), about, settings);
+        let (place, about) = match described.get(name) {
+            Some((place, about)) => (Some(place), *about),
+            None => (None, "a parameter of the address"),
+        };
+        let setting = declare_setting(name, place, about, false, settings);
         filled.push_str(&format!("${{hub.{setting}}}"));
         rest = after;
     }
@@ -148,7 +179,8 @@ fn fill_parameters(
     filled
 }
 
-/// Returns the query members or headers of an upgrade that the schema of a binding demands.
+/// Returns the query members or headers of an upgrade that the schema of a binding describes. An optional one is sent only
+/// if the document allows a single value or the target has a value: a document's example is not the user's token.
 fn binding_members(
     library: &DocumentLibrary,
     schema: Option<DocumentRef<'_>>,
@@ -166,31 +198,33 @@ fn binding_members(
         .collect();
     for (key, member) in schema.get("properties").iter().flat_map(DocumentRef::members) {
         let Ok(member) = library.follow_reference(member) else { continue };
-        // Optional members without a value are left out.
-        if !required.contains(&key.name.as_str()) && default(&member).is_none() {
-            continue;
-        }
-        let setting = declare_setting(&key.name, Some(&member), "required when the socket is opened", settings);
+        let optional = !required.contains(&key.name.as_str()) && member.get("const").is_none();
+        let about = if optional { "sent when the socket is opened" } else { "required when the socket is opened" };
+        let setting = declare_setting(&key.name, Some(&member), about, optional, settings);
         members.insert(key.name.clone(), json!(format!("${{hub.{setting}}}")));
     }
     members
 }
 
-/// Declares a setting for a value that the document describes, and returns the setting's name.
+/// Declares a setting for a value that the document describes, and returns the setting's name. An optional setting has no
+/// default.
 fn declare_setting(
     name: &str,
     place: Option<&DocumentRef<'_>>,
     about: &str,
+    optional: bool,
     settings: &mut Map<String, Value>,
 ) -> String {
     let described = place.and_then(|place| place.text("description")).map(str::trim).filter(|text| !text.is_empty());
     let about = described.map_or_else(|| about.to_owned(), |text| text.lines().next().unwrap_or_default().to_owned());
     let mut declared = Map::from_iter([("about".to_owned(), json!(crate::syntax::matcher::shorten(&about, 100)))]);
-    if let Some(default) = place.and_then(default) {
+    if optional {
+        declared.insert("optional".to_owned(), json!(true));
+    } else if let Some(default) = place.and_then(default) {
         declared.insert("default".to_owned(), default);
     }
     let hidden = |place: &DocumentRef<'_>| place.text("format") == Some("password");
-    if place.is_some_and(hidden) || matches!(name.to_ascii_lowercase().as_str(), "authorization" | "cookie") {
+    if place.is_some_and(hidden) || is_secret_name(name) {
         declared.insert("secret".to_owned(), json!(true));
     }
     add_setting(name, declared, settings)
@@ -203,7 +237,8 @@ fn add_setting(name: &str, declared: Map<String, Value>, settings: &mut Map<Stri
     if crate::config::TOP_LEVEL_KEYS.contains(&name.as_str()) || name == "headers" {
         name = format!("{name}_value");
     }
-    let again = settings.get(&name).is_some_and(|known| known.get("default") != declared.get("default"));
+    let differs = |known: &Value| ["default", "optional"].iter().any(|key| known.get(*key) != declared.get(*key));
+    let again = settings.get(&name).is_some_and(differs);
     if again {
         name = (2..).map(|n| format!("{name}_{n}")).find(|name| !settings.contains_key(name)).unwrap_or(name);
     }

@@ -1,7 +1,7 @@
 //! Finds matchers that recognise frames, because AsyncAPI has none. If two messages always differ in a place (the value
 //! of `type`, an array instead of an object, a member that the other forbids), that place distinguishes them, and a
 //! frame that is otherwise invalid is still recognised. Without such a place, a frame is the message whose schema it
-//! meets, the most specific first.
+//! meets, the most specific first; an invalid frame is the only message whose constant members it has.
 
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
@@ -10,6 +10,7 @@ use super::document::DocumentMessage;
 use super::examples;
 use super::schema_facts::{self, SchemaFact, SchemaFacts};
 use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::json_schema::{self, SubschemaLayout};
 use crate::syntax::matcher::{Matcher, are_equal, unescape};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::SyntaxNode;
@@ -22,6 +23,8 @@ pub struct MessageCandidate {
     pub span: Span,
     pub to_hub: bool,
     pub from_hub: bool,
+    /// The roles whose clients receive the message; empty for all.
+    pub roles: Vec<String>,
     pub payload: SyntaxNode,
     pub source: Value,
     /// `None` if the schema is invalid.
@@ -73,6 +76,7 @@ impl MessageCandidate {
             span: message.span,
             to_hub: message.directions.to_hub,
             from_hub: message.directions.from_hub,
+            roles: Vec::new(),
             payload,
             source,
             validator: None,
@@ -94,11 +98,104 @@ impl MessageCandidate {
     fn shares_direction(&self, other: &Self) -> bool {
         self.to_hub && other.to_hub || self.from_hub && other.from_hub
     }
+
+    /// Whether a client may receive or send both messages.
+    fn shares_role(&self, other: &Self) -> bool {
+        let all = self.roles.is_empty() || other.roles.is_empty();
+        self.to_hub && other.to_hub || all || self.roles.iter().any(|role| other.roles.contains(role))
+    }
+
+    /// Returns the members that are always present with one of a few values: their names and values.
+    fn constants(&self) -> Vec<(String, &[Value])> {
+        let constant = |(pointer, fact): (&String, &SchemaFact)| {
+            let values = self.facts.get(pointer)?.values.as_deref()?;
+            (fact.present && values.len() <= MAX_CONSTANTS).then_some((plain_member_name(pointer)?, values))
+        };
+        self.facts.iter().filter_map(constant).collect()
+    }
+
+    /// Whether a frame can have the constant members of both messages.
+    fn shares_constants(&self, other: &Self) -> bool {
+        let (mine, theirs) = (self.constants(), other.constants());
+        let differ = |(name, values): &(String, &[Value])| {
+            let others = theirs.iter().find(|(other, _)| other == name).map(|(_, values)| *values);
+            others.is_some_and(|others| !values.iter().any(|one| others.iter().any(|other| are_equal(one, other))))
+        };
+        !theirs.is_empty() && !mine.iter().any(differ)
+    }
 }
 
-/// Gives every message its matcher and its example. Removes messages without a direction and, with a warning for each,
+/// The most values of a member that counts as constant.
+const MAX_CONSTANTS: usize = 16;
+/// The most messages, and the most bytes of their schemas, with which an invalid frame is compared.
+const MAX_COMPARED: usize = 8;
+const MAX_COMPARED_BYTES: usize = 64 << 10;
+
+/// Returns the schema of the frames that are recognised as a message: those that meet its schema, and those that have its
+/// constant members and are not valid as one of the messages with which it can be confused.
+fn recognised_schema(one: &MessageCandidate, others: &[&MessageCandidate]) -> Value {
+    let constants = one.constants();
+    let bytes: usize = others.iter().map(|other| other.source.to_string().len()).sum();
+    let ambiguous = others.iter().any(|other| one.shares_role(other) && one.shares_constants(other));
+    if constants.is_empty()
+        || others.is_empty()
+        || ambiguous
+        || others.len() > MAX_COMPARED
+        || bytes > MAX_COMPARED_BYTES
+    {
+        return one.source.clone();
+    }
+    let mut defs = Map::new();
+    let mut embed = |source: &Value| {
+        let prefix = format!("s{}_", defs.len());
+        let mut schema = rename_definitions(source, &prefix);
+        let own = schema.as_object_mut().and_then(|schema| schema.remove("$defs"));
+        for (name, schema) in own.as_ref().and_then(Value::as_object).into_iter().flatten() {
+            defs.insert(format!("{prefix}{name}"), schema.clone());
+        }
+        schema
+    };
+    let valid = embed(&one.source);
+    let elsewhere: Vec<Value> = others.iter().map(|other| embed(&other.source)).collect();
+    let names: Vec<&String> = constants.iter().map(|(name, _)| name).collect();
+    let members: Map<String, Value> =
+        constants.iter().map(|(name, values)| (name.clone(), json!({ "enum": values }))).collect();
+    let similar = json!({ "required": names, "properties": members, "not": { "anyOf": elsewhere } });
+    let mut schema = json!({ "anyOf": [valid, similar] });
+    if !defs.is_empty() {
+        schema["$defs"] = Value::Object(defs);
+    }
+    schema
+}
+
+/// Returns a schema whose references to `$defs` have a prefix before their names.
+fn rename_definitions(schema: &Value, prefix: &str) -> Value {
+    let Value::Object(members) = schema else { return schema.clone() };
+    let renamed = members.iter().map(|(name, value)| {
+        let value = match (name.as_str(), json_schema::subschema_layout(name), value) {
+            ("$ref", _, Value::String(to)) => match to.strip_prefix("#/$defs/") {
+                Some(to) => json!(format!("#/$defs/{prefix}{to}")),
+                None => value.clone(),
+            },
+            (_, Some(SubschemaLayout::Schema), _) => rename_definitions(value, prefix),
+            (_, Some(SubschemaLayout::List), Value::Array(items)) => {
+                items.iter().map(|item| rename_definitions(item, prefix)).collect()
+            }
+            (_, Some(SubschemaLayout::Map), Value::Object(members)) => {
+                let renamed = |(name, schema): (&String, &Value)| (name.clone(), rename_definitions(schema, prefix));
+                Value::Object(members.iter().map(renamed).collect())
+            }
+            _ => value.clone(),
+        };
+        (name.clone(), value)
+    });
+    Value::Object(renamed.collect())
+}
+
+/// Gives every message its matcher and its example. Returns whether a message of the hub was removed that may look like
+/// anything. Removes messages without a direction and, with a warning for each,
 /// messages without a valid payload or that cannot be distinguished from another.
-pub fn assign_matchers(candidates: &mut Vec<MessageCandidate>, diagnostics: &mut Vec<Diagnostic>) {
+pub fn assign_matchers(candidates: &mut Vec<MessageCandidate>, diagnostics: &mut Vec<Diagnostic>) -> bool {
     candidates.retain(|one| one.to_hub || one.from_hub);
     for (one, at) in candidates.iter().flat_map(|one| one.misfits.iter().map(move |at| (one, at))) {
         diagnostics.push(
@@ -109,9 +206,11 @@ pub fn assign_matchers(candidates: &mut Vec<MessageCandidate>, diagnostics: &mut
             .help("correct the example or the schema"),
         );
     }
+    let mut unknown = false;
     candidates.retain(|one| {
         let has = one.validator.is_none() || !one.samples.is_empty();
         if !has {
+            unknown |= one.from_hub;
             diagnostics.push(
                 Diagnostic::warning(
                     one.span,
@@ -145,19 +244,19 @@ pub fn assign_matchers(candidates: &mut Vec<MessageCandidate>, diagnostics: &mut
             .iter()
             .enumerate()
             .filter(|(other, one)| *other != index && by_validity[*other] && one.shares_direction(&candidates[index]));
-        let narrow = others
-            .filter(|(_, other)| candidates[index].samples.iter().all(|(sample, _)| other.allows(sample)))
-            .count();
+        let others: Vec<&MessageCandidate> = others.map(|(_, other)| other).collect();
+        let allows =
+            |other: &&&MessageCandidate| candidates[index].samples.iter().all(|(sample, _)| other.allows(sample));
+        let narrow = others.iter().filter(allows).count();
+        let schema = by_validity[index].then(|| recognised_schema(&candidates[index], &others));
         candidates[index].narrow = if by_validity[index] { narrow } else { 0 };
-        if by_validity[index] {
-            let source = candidates[index].source.clone();
-            candidates[index].matches.insert(String::new(), source);
-        }
+        candidates[index].matches.extend(schema.map(|schema| (String::new(), schema)));
     }
     // If a frame matches several messages, the first with the most conditions counts.
     candidates.sort_by_key(|one| std::cmp::Reverse(one.narrow));
     choose_examples(candidates, diagnostics);
     candidates.sort_by_key(|one| (std::cmp::Reverse(one.narrow), one.message));
+    unknown
 }
 
 /// Gives each message the first of its samples that is recognised as this message.

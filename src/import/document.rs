@@ -8,6 +8,7 @@ use super::references::{DocumentLibrary, DocumentRef};
 use crate::protocol::MessageDirections;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::Span;
+use crate::websocket::endpoint::{join_paths, join_queries, split_query};
 
 /// The most messages read from one document.
 const MAX_MESSAGES: usize = 400;
@@ -47,14 +48,52 @@ pub struct DocumentChannel<'a> {
     pub name: String,
     pub address: String,
     pub place: DocumentRef<'a>,
-    /// The path of the channel's server, which precedes the address.
+    /// The path and query of the channel's server, to which the address is relative.
     pub base: String,
     /// The channel's server, if it is known.
     pub server: Option<DocumentRef<'a>>,
     /// The security schemes that a client must meet, each with its name in the document.
     pub security: Vec<(String, DocumentRef<'a>)>,
-    /// Indices of the messages that a client sends on this channel.
+    /// Indices of the messages that a client sends on this channel, in ascending order.
     pub to_hub: Vec<usize>,
+    /// Indices of the messages that the hub sends on this channel, in ascending order.
+    pub from_hub: Vec<usize>,
+}
+
+/// The channels of a document of version 3 while its operations are read: each with its name and place, and the indices
+/// of the messages to the hub and from the hub.
+type OpenChannel<'a> = (String, DocumentRef<'a>, [Vec<usize>; 2]);
+
+impl DocumentChannel<'_> {
+    /// Returns the path and query of the address. Some documents give the whole URL; its host is for the user to give.
+    fn address_target(&self) -> (&str, &str) {
+        let address = match self.address.split_once("://") {
+            Some((_, rest)) => rest.find(['/', '?']).map_or("", |at| &rest[at..]),
+            None => self.address.as_str(),
+        };
+        split_query(address)
+    }
+
+    /// Returns the path and query of the server, unless the address is a whole URL.
+    fn server_target(&self) -> (&str, &str) {
+        split_query(if self.address.contains("://") { "" } else { &self.base })
+    }
+
+    /// Returns the path of the channel at the hub, parameters included: that of the server joined with the address.
+    pub fn path(&self) -> String {
+        join_paths(self.server_target().0, self.address_target().0)
+    }
+
+    /// Returns the query of server and address.
+    pub fn query(&self) -> String {
+        join_queries(self.server_target().1, self.address_target().1)
+    }
+
+    /// Whether the address repeats the path of the server or its end.
+    fn repeats_server(&self) -> bool {
+        let (server, address) = (self.server_target().0.trim_end_matches('/'), self.address_target().0);
+        !address.trim_matches('/').is_empty() && self.path().len() < server.len() + address.trim_end_matches('/').len()
+    }
 }
 
 /// An operation: one of version 3, or `publish` or `subscribe` of a channel of version 2.
@@ -239,7 +278,7 @@ impl<'a> DocumentReader<'a, '_> {
                 self.warning(key.span, format!("the channel `{}` is ignored: it is not for WebSocket", key.name), "");
                 continue;
             }
-            let mut to_hub = Vec::new();
+            let mut sent = [Vec::new(), Vec::new()];
             for (action, published) in [("publish", true), ("subscribe", false)] {
                 let Some(operation) = channel.get(action) else { continue };
                 let Some(message) = operation.get("message") else { continue };
@@ -248,10 +287,8 @@ impl<'a> DocumentReader<'a, '_> {
                 let messages = self.read_operation_messages(message, &here);
                 for &index in &messages {
                     self.add_direction(index, received, true);
-                    if received {
-                        to_hub.push(index);
-                    }
                 }
+                sent[usize::from(!received)].extend(&messages);
                 let id = operation.text("operationId").map_or_else(|| format!("{action}_{}", key.name), str::to_owned);
                 self.add_operation(
                     &id,
@@ -260,7 +297,7 @@ impl<'a> DocumentReader<'a, '_> {
                     DocumentOperation { to_hub: received, messages, ..DocumentOperation::on_channel(channel.clone()) },
                 );
             }
-            self.add_channel(root, &key.name, key.name.clone(), channel, to_hub);
+            self.add_channel(root, &key.name, key.name.clone(), key.span, channel, sent);
         }
     }
 
@@ -276,10 +313,10 @@ impl<'a> DocumentReader<'a, '_> {
     // ---- version 3
 
     fn read_version_3(&mut self, root: &DocumentRef<'a>) {
-        let mut channels: Vec<(String, DocumentRef<'a>, Vec<usize>)> = Vec::new();
+        let mut channels: Vec<OpenChannel<'a>> = Vec::new();
         for (key, channel) in root.get("channels").iter().flat_map(DocumentRef::members) {
             if let Some(place) = self.follow_reference(channel) {
-                channels.push((key.name.clone(), place, Vec::new()));
+                channels.push((key.name.clone(), place, Default::default()));
             }
         }
         let operations = root.get("operations");
@@ -306,7 +343,7 @@ impl<'a> DocumentReader<'a, '_> {
                 continue;
             };
             if self.uses_other_transport(root, &channel) {
-                self.warning(key.span, format!("operation `{}` is ignored: it is not for WebSocket", key.name), "");
+                self.warning(key.span, format!("the operation `{}` is ignored: it is not for WebSocket", key.name), "");
                 continue;
             }
             let places = self.message_refs(&operation, &channel);
@@ -314,9 +351,7 @@ impl<'a> DocumentReader<'a, '_> {
             for &index in &asked {
                 self.add_direction(index, received, true);
             }
-            if received {
-                add_sent_messages(&mut channels, &channel, &asked);
-            }
+            add_sent_messages(&mut channels, &channel, received, &asked);
             let declared = DocumentOperation {
                 to_hub: received,
                 messages: asked.clone(),
@@ -347,13 +382,18 @@ impl<'a> DocumentReader<'a, '_> {
                     let more: Vec<usize> = answers.iter().copied().filter(|one| !replies.contains(one)).collect();
                     replies.extend(more);
                 }
-            } else {
-                add_sent_messages(&mut channels, &answered, &answers);
             }
+            add_sent_messages(&mut channels, &answered, !received, &answers);
         }
-        for (name, place, to_hub) in channels {
+        for (name, place, mut sent) in channels {
+            // A channel may list a message that only an operation of another channel names.
+            let listed = place.get("messages").into_iter().flat_map(|list| list.members().collect::<Vec<_>>());
+            let listed = listed.filter_map(|(_, message)| self.library.follow_reference(message).ok());
+            let listed = listed.filter_map(|message| self.seen.get(&message.identity()).copied().flatten());
+            sent[1].extend(listed.filter(|index| self.outline.messages[*index].directions.from_hub));
             let address = place.text("address").unwrap_or_default().to_owned();
-            self.add_channel(root, &name, address, place, to_hub);
+            let span = place.node.at_pointer("/address").span;
+            self.add_channel(root, &name, address, span, place, sent);
         }
     }
 
@@ -384,14 +424,28 @@ impl<'a> DocumentReader<'a, '_> {
         root: &DocumentRef<'a>,
         name: &str,
         address: String,
+        span: Span,
         place: DocumentRef<'a>,
-        to_hub: Vec<usize>,
+        sent: [Vec<usize>; 2],
     ) {
         let server = self.channel_server(root, &place);
         let security = server.as_ref().map(|server| self.security_schemes(root, server)).unwrap_or_default();
         let base = server.as_ref().map(server_path).unwrap_or_default();
         let name = name.to_owned();
-        self.outline.channels.push(DocumentChannel { name, address, place, base, server, security, to_hub });
+        let [to_hub, from_hub] = sent.map(|mut messages| {
+            messages.sort_unstable();
+            messages.dedup();
+            messages
+        });
+        let channel = DocumentChannel { name, address, place, base, server, security, to_hub, from_hub };
+        if channel.repeats_server() {
+            let (address, server) = (channel.address_target().0, channel.server_target().0);
+            let what = format!("the address `{address}` repeats the path of its server, `{server}`");
+            let help =
+                format!("hubproof connects to `{}`; write the path in one of the two places only", channel.path());
+            self.warning(span, what, &help);
+        }
+        self.outline.channels.push(channel);
     }
 
     fn add_direction(&mut self, index: usize, received: bool, unasked: bool) {
@@ -426,11 +480,12 @@ impl<'a> DocumentReader<'a, '_> {
         let member = |name: &str| place.get(name).or_else(|| traits.iter().rev().find_map(|one| one.get(name)));
         let text = |name: &str| member(name).and_then(|found| found.node.text()).unwrap_or_default().to_owned();
         let under = place.pointer.rsplit_once('/').is_some_and(|(above, _)| above.ends_with("/messages"));
-        let own = [text("messageId"), text("name")].into_iter().find(|name| !name.is_empty());
+        let own = Some(text("name")).filter(|name| !name.is_empty());
         let stem = place.file.rsplit('/').next().and_then(|file| file.split('.').next()).unwrap_or_default();
         let name = match own {
-            _ if under => place.name(),
             Some(own) => own,
+            None if under => place.name(),
+            None if !text("messageId").is_empty() => text("messageId"),
             // The name of a list item is its index, which is useless as a message name.
             None if called.parse::<usize>().is_err() && !matches!(called, "message" | "") => called.to_owned(),
             None if place.pointer.is_empty() => stem.to_owned(),
@@ -450,7 +505,10 @@ impl<'a> DocumentReader<'a, '_> {
             payload = Some(self.follow_reference(inner)?);
         }
         let content = Some(text("contentType")).filter(|text| !text.is_empty()).unwrap_or_else(|| self.json.clone());
-        let skipped = if !content.to_ascii_lowercase().contains("json") {
+        let binary = payload.as_ref().is_some_and(|payload| payload.text("format") == Some("binary"));
+        let skipped = if binary {
+            Some(format!("`{name}` is ignored because its payload is binary: hubproof sends and checks only JSON"))
+        } else if !content.to_ascii_lowercase().contains("json") {
             Some(format!("`{name}` is ignored because it is {content}: hubproof sends and checks only JSON"))
         } else if !super::schema::is_supported_format(&format) {
             Some(format!(
@@ -491,7 +549,7 @@ impl<'a> DocumentReader<'a, '_> {
     fn free_name(&self, wanted: &str) -> String {
         let mut name = to_word(wanted);
         if matches!(name.as_str(), "" | "any" | "nothing" | "frame" | "close" | "upgrade" | "wire")
-            || name == super::OTHER_MESSAGE
+            || name.starts_with(super::OTHER_MESSAGE)
         {
             name = format!("{name}_message").trim_start_matches('_').to_owned();
         }
@@ -499,33 +557,33 @@ impl<'a> DocumentReader<'a, '_> {
     }
 }
 
-/// Adds messages that a client sends on a channel; adds the channel too, if only the operation refers to it.
+/// Adds messages that are sent on a channel; adds the channel too, if only an operation of a client refers to it.
 fn add_sent_messages<'a>(
-    channels: &mut Vec<(String, DocumentRef<'a>, Vec<usize>)>,
+    channels: &mut Vec<OpenChannel<'a>>,
     place: &DocumentRef<'a>,
+    to_hub: bool,
     messages: &[usize],
 ) {
-    if !channels.iter().any(|(_, known, _)| known.identity() == place.identity()) {
-        channels.push((place.name(), place.clone(), Vec::new()));
+    if to_hub && !channels.iter().any(|(_, known, _)| known.identity() == place.identity()) {
+        channels.push((place.name(), place.clone(), Default::default()));
     }
-    for (_, _, to_hub) in channels.iter_mut().filter(|(_, known, _)| known.identity() == place.identity()) {
-        to_hub.extend(messages);
-        to_hub.sort_unstable();
-        to_hub.dedup();
+    for (_, _, sent) in channels.iter_mut().filter(|(_, known, _)| known.identity() == place.identity()) {
+        sent[usize::from(!to_hub)].extend(messages);
     }
 }
 
-/// Returns the path of a server's address: `pathname` in version 3, or the part after the host of `url` in version 2.
+/// Returns the path and query of a server's address: `pathname` in version 3, or the part after the host of `url` in
+/// version 2.
 fn server_path(server: &DocumentRef<'_>) -> String {
     let path = match (server.text("pathname"), server.text("url")) {
         (Some(path), _) => path,
         (None, Some(url)) => {
             let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-            rest.find('/').map_or("", |at| &rest[at..])
+            rest.find(['/', '?']).map_or("", |at| &rest[at..])
         }
         (None, None) => "",
     };
-    path.trim_end_matches('/').to_owned()
+    path.to_owned()
 }
 
 fn uses_websocket(server: &DocumentRef<'_>) -> bool {

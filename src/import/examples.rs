@@ -1,5 +1,6 @@
 //! Samples of a message: the valid examples of the document, and generated payloads. Generated payloads are simple,
-//! because findings show them: every member of the schema, with a word or a number.
+//! because findings show them: every member of the schema, with its default, the first of its allowed values, or else a
+//! word or a number.
 
 use std::collections::BTreeSet;
 
@@ -44,7 +45,9 @@ pub fn valid_samples(
         let mut left = MAX_VALUES;
         // First with all members, then with only the required ones.
         let all = number < SIMPLE_ATTEMPTS / 2;
-        kept.add_if_valid(simple_value(&shape, "text", all, 0, &mut left, &mut dice), false);
+        // The first payload of each kind is the most ordinary one; the others vary.
+        let members = MemberChoice { all, ordinary: number % (SIMPLE_ATTEMPTS / 2) == 0 };
+        kept.add_if_valid(simple_value(&shape, "text", members, 0, &mut left, &mut dice), false);
     }
     for number in 0..RANDOM_ATTEMPTS {
         if kept.samples.len() > 1 {
@@ -89,17 +92,30 @@ fn documented_examples(message: &DocumentMessage<'_>) -> Vec<(Value, Span)> {
     found.into_iter().map(|node| (node.to_json(), node.span)).collect()
 }
 
+/// How to fill the members of a simple payload.
+#[derive(Clone, Copy)]
+struct MemberChoice {
+    /// Whether to write optional members, too.
+    all: bool,
+    /// Whether to use defaults and the first of several allowed values.
+    ordinary: bool,
+}
+
 fn simple_value(
     shape: &SchemaShape<'_>,
     name: &str,
-    all: bool,
+    members: MemberChoice,
     depth: usize,
     left: &mut usize,
     dice: &mut RandomSource,
 ) -> Value {
     *left = left.saturating_sub(1);
+    if let Some(default) = shape.default_value().filter(|_| members.ordinary) {
+        return default.clone();
+    }
     if let Some(values) = shape.allowed_values() {
-        return dice.pick(&values).map_or(Value::Null, |value| (*value).clone());
+        let chosen = if members.ordinary { values.first() } else { dice.pick(&values) };
+        return chosen.map_or(Value::Null, |value| (*value).clone());
     }
     let types = shape.types();
     let kind = match types.iter().find(|kind| **kind != "null").or(types.first()) {
@@ -120,28 +136,29 @@ fn simple_value(
         "integer" | "number" => simple_number(shape, dice),
         "array" => {
             let least = shape.lower_bound("minItems").map_or(0, |least| least as usize);
-            let some = usize::from(all && *left > 0 && shape.upper_bound("maxItems").is_none_or(|most| most >= 1.0));
+            let some =
+                usize::from(members.all && *left > 0 && shape.upper_bound("maxItems").is_none_or(|most| most >= 1.0));
             let wanted = least.max(some).min(MAX_VALUES);
             (0..wanted)
                 .map_while(|index| {
                     let inner = shape.item(index, &mut BranchChoice::One(dice));
-                    (*left > 0 || index < least).then(|| simple_value(&inner, name, all, depth + 1, left, dice))
+                    (*left > 0 || index < least).then(|| simple_value(&inner, name, members, depth + 1, left, dice))
                 })
                 .collect()
         }
         "object" => {
             let required = shape.required_members();
-            let mut members = Map::new();
+            let mut object = Map::new();
             for member in shape.member_names() {
-                if required.contains(member) || all && *left > 0 && depth < 4 {
+                if required.contains(member) || members.all && *left > 0 && depth < 4 {
                     let inner = shape.member(member, &mut BranchChoice::One(dice));
-                    members.insert(member.to_owned(), simple_value(&inner, member, all, depth + 1, left, dice));
+                    object.insert(member.to_owned(), simple_value(&inner, member, members, depth + 1, left, dice));
                 }
-                if *left == 0 && members.len() > MAX_VALUES {
+                if *left == 0 && object.len() > MAX_VALUES {
                     break;
                 }
             }
-            Value::Object(members)
+            Value::Object(object)
         }
         _ if shape.keyword_text("pattern").is_some() || shape.keyword_text("format").is_some() => {
             value::draw_value(shape, dice)

@@ -12,6 +12,7 @@
 //! reply_rules     the replies that the document demands, and their rules
 //! connection      how a client connects to a channel
 //! scenarios       generates roles and scenarios
+//! warnings        merges warnings that say the same
 //! normative_sentences  the sentences in descriptions that are rules
 //! pack_files      writes a document as the files of a pack
 //! from_recording  drafts a pack from recorded frames
@@ -31,6 +32,7 @@ mod schema;
 mod schema_facts;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +50,7 @@ use crate::syntax::source::Sources;
 use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 use discriminator::MessageCandidate;
 use reply_rules::ReplyRule;
-use scenarios::ScenarioGenerator;
+use scenarios::{DocumentClients, ScenarioGenerator};
 
 /// Whether a document describes the hub or a client: AsyncAPI does not say which application sends and receives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +73,7 @@ struct ImportedDocument<'a> {
     library: &'a DocumentLibrary,
     outline: document::DocumentOutline<'a>,
     candidates: Vec<MessageCandidate>,
+    clients: DocumentClients,
     replies: Vec<ReplyRule>,
     messages: Vec<MessageDeclaration>,
     /// The schema that every message of the hub matches; `None` if a message was ignored.
@@ -131,14 +134,29 @@ impl<'a> ImportedDocument<'a> {
         sources: &Sources,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Option<Self> {
-        let outline = document::read_outline(library, perspective, diagnostics)?;
+        let read = Self::read(library, perspective, sources, diagnostics);
+        warnings::merge_warnings(diagnostics);
+        read
+    }
+
+    fn read(
+        library: &'a DocumentLibrary,
+        perspective: Perspective,
+        sources: &Sources,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Option<Self> {
+        let mut outline = document::read_outline(library, perspective, diagnostics)?;
         let mut budget = schema::SchemaBudget::default();
         let mut candidates = message_candidates(library, &outline, &mut budget, diagnostics);
         if has_errors(diagnostics) {
             return None;
         }
-        discriminator::assign_matchers(&mut candidates, diagnostics);
-        let messages = declare_messages(library, &outline, &candidates, &mut budget, diagnostics);
+        let clients = DocumentClients::of_document(library, &outline);
+        for one in &mut candidates {
+            one.roles = clients.roles_receiving(one.message);
+        }
+        outline.unknown_from_hub |= discriminator::assign_matchers(&mut candidates, diagnostics);
+        let messages = declare_messages(library, &outline, &candidates, &clients, &mut budget, diagnostics);
         if candidates.is_empty() && !has_errors(diagnostics) {
             diagnostics.push(nothing_to_send_error(&outline));
         }
@@ -151,11 +169,11 @@ impl<'a> ImportedDocument<'a> {
             .then(|| schema::convert_any_of(library, &from_hub, &mut budget, &mut Vec::new()))
             .flatten()
             .map(|schema| schema.to_json());
-        Some(Self { library, outline, candidates, replies, messages, listed })
+        Some(Self { library, outline, candidates, clients, replies, messages, listed })
     }
 
     fn scenario_generator(&self) -> ScenarioGenerator<'_> {
-        ScenarioGenerator::new(self.library, &self.outline, &self.candidates, &self.replies, self.listed.as_ref())
+        ScenarioGenerator::new(&self.clients, &self.outline, &self.candidates, &self.replies, self.listed.as_ref())
     }
 
     /// Returns the names of the given messages that were not ignored.
@@ -211,6 +229,7 @@ fn declare_messages(
     library: &DocumentLibrary,
     outline: &document::DocumentOutline<'_>,
     candidates: &[MessageCandidate],
+    clients: &DocumentClients,
     budget: &mut schema::SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Vec<MessageDeclaration> {
@@ -259,42 +278,82 @@ fn declare_messages(
                 .map(|&name| name.to_owned())
                 .collect(),
             correlation: message.correlation.clone(),
+            roles: one.roles.clone(),
         });
     }
     let from_hub: Vec<&MessageCandidate> = candidates.iter().filter(|one| one.from_hub).collect();
     let all_known = !outline.unknown_from_hub && !from_hub.is_empty();
     if all_known && from_hub.iter().all(|one| !one.matches.is_empty()) {
-        messages.extend(declare_other_message(library, outline, &from_hub, budget, diagnostics));
+        for unlisted in unlisted_messages(outline, clients) {
+            messages.extend(declare_unlisted_message(library, outline, &unlisted, &from_hub, budget, diagnostics));
+        }
     }
     messages
 }
 
+/// The frames that the hub must not send to the clients of some roles.
+struct UnlistedMessage {
+    name: String,
+    /// Empty for all roles.
+    roles: Vec<String>,
+    /// Indices of the messages that the hub may send to these clients.
+    listed: Vec<usize>,
+}
+
+/// Returns an unlisted message for each different list of messages that clients receive.
+fn unlisted_messages(outline: &document::DocumentOutline<'_>, clients: &DocumentClients) -> Vec<UnlistedMessage> {
+    let from_hub = |(_, message): &(usize, &document::DocumentMessage<'_>)| message.directions.from_hub;
+    let all: Vec<usize> = outline.messages.iter().enumerate().filter(from_hub).map(|(index, _)| index).collect();
+    let mut found: Vec<UnlistedMessage> = Vec::new();
+    for role in &clients.roles {
+        let listed = if role.receives.is_empty() { &all } else { &role.receives };
+        match found.iter_mut().find(|known| known.listed == *listed) {
+            Some(known) => known.roles.push(role.name.clone()),
+            None => {
+                let name = format!("{OTHER_MESSAGE}_{}", role.name);
+                found.push(UnlistedMessage { name, roles: vec![role.name.clone()], listed: listed.clone() });
+            }
+        }
+    }
+    if found.len() < 2 {
+        return vec![UnlistedMessage { name: OTHER_MESSAGE.to_owned(), roles: Vec::new(), listed: all }];
+    }
+    found
+}
+
 /// Returns the message for frames that the hub must not send. Its schema allows only frames that are valid as one of
-/// the document's messages, including ignored ones; other frames break it.
-fn declare_other_message(
+/// the listed messages, including ignored ones; other frames break it.
+fn declare_unlisted_message(
     library: &DocumentLibrary,
     outline: &document::DocumentOutline<'_>,
+    unlisted: &UnlistedMessage,
     from_hub: &[&MessageCandidate],
     budget: &mut schema::SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<MessageDeclaration> {
-    let messages: Vec<_> = outline.messages.iter().filter(|message| message.directions.from_hub).collect();
+    let messages: Vec<_> = unlisted.listed.iter().map(|index| &outline.messages[*index]).collect();
     let mut payload = schema::convert_any_of(library, &messages, budget, diagnostics)?;
-    let example = &from_hub.iter().find_map(|one| one.example.as_ref())?.0;
+    let listed = from_hub.iter().filter(|one| unlisted.listed.contains(&one.message));
+    let example = &listed.into_iter().find_map(|one| one.example.as_ref())?.0;
     put_member(&mut payload, "examples", &json!([example]), outline.span);
     put_member(&mut payload, "x-example", &json!("composed"), outline.span);
     put_member(&mut payload, "x-rules", &json!([LISTED_RULE]), outline.span);
+    let of = match unlisted.roles.as_slice() {
+        [] => "that the document does not list".to_owned(),
+        roles => format!("that the document does not list for the channels of {}", roles.join(", ")),
+    };
     Some(MessageDeclaration {
-        name: OTHER_MESSAGE.to_owned(),
+        name: unlisted.name.clone(),
         span: outline.span,
         title: "Unlisted message".to_owned(),
-        summary: "A message that the document does not list, so the hub must not send it.".to_owned(),
+        summary: format!("A message {of}, so the hub must not send it."),
         directions: MessageDirections { to_hub: false, from_hub: true, unasked: true },
         payload: PayloadSchema::Inline { node: payload },
         matcher: Matcher::default(),
         abstract_: true,
         replies: Vec::new(),
         correlation: None,
+        roles: unlisted.roles.clone(),
     })
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::document::{DocumentOperation, DocumentOutline, to_word, unique_name};
 use super::references::DocumentRef;
 use super::scenarios::{ClientRole, ScenarioGenerator, titled_scenario};
-use super::{ImportedDocument, OTHER_MESSAGE, normative_sentences};
+use super::{ImportedDocument, normative_sentences};
 use crate::protocol::asyncapi::{MessageDeclaration, PayloadSchema};
 use crate::scenario::writer::{block, write_scenario};
 use crate::syntax::source::Sources;
@@ -49,10 +49,7 @@ fn pack_document(imported: &ImportedDocument<'_>) -> Value {
         .channels
         .iter()
         .zip(&names)
-        .map(|(channel, name)| {
-            let address = if channel.address.is_empty() { "/" } else { channel.address.as_str() };
-            (name.clone(), json!({ "address": address, "messages": {} }))
-        })
+        .map(|(channel, name)| (name.clone(), json!({ "address": channel.path(), "messages": {} })))
         .collect();
     if channels.is_empty() {
         channels.insert("hub".to_owned(), json!({ "address": "/", "messages": {} }));
@@ -93,12 +90,12 @@ fn pack_document(imported: &ImportedDocument<'_>) -> Value {
         }
         operations.insert(operation.name.clone(), Value::Object(written));
     }
-    if imported.messages.iter().any(|message| message.name == OTHER_MESSAGE) {
+    for unlisted in imported.messages.iter().filter(|message| message.abstract_) {
         let channel = names.first().map_or("hub", String::as_str).to_owned();
         let reference = json!({ "$ref": format!("#/channels/{channel}") });
-        let unlisted =
-            json!({ "action": "send", "channel": reference, "messages": listed(&channel, vec![OTHER_MESSAGE]) });
-        operations.insert(OTHER_MESSAGE.to_owned(), unlisted);
+        let messages = listed(&channel, vec![&unlisted.name]);
+        operations
+            .insert(unlisted.name.clone(), json!({ "action": "send", "channel": reference, "messages": messages }));
     }
     let messages: Map<String, Value> =
         imported.messages.iter().map(|declared| (declared.name.clone(), message_entry(imported, declared))).collect();
@@ -141,6 +138,9 @@ fn message_entry(imported: &ImportedDocument<'_>, declared: &MessageDeclaration)
     }
     if declared.abstract_ {
         extension.insert("abstract".to_owned(), json!(true));
+    }
+    if !declared.roles.is_empty() {
+        extension.insert("roles".to_owned(), json!(declared.roles));
     }
     if !extension.is_empty() {
         written.insert("x-hubproof".to_owned(), Value::Object(extension));

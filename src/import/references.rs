@@ -213,7 +213,9 @@ impl DocumentLibrary {
                 "write `#/components/...`: anchors are not supported",
             ));
         }
-        for token in pointer.split('/').skip(1).map(unescape) {
+        let tokens: Vec<&str> = pointer.split('/').skip(1).collect();
+        for (index, token) in tokens.iter().enumerate() {
+            let token = unescape(token);
             place = self.follow_hops(place, hops)?;
             place = match child_ref(&place, &token) {
                 Some(next) => next,
@@ -221,6 +223,11 @@ impl DocumentLibrary {
                     let known: Vec<&str> =
                         place.node.map().unwrap_or_default().iter().map(|(k, _)| k.name.as_str()).collect();
                     let found = format!("`{text}` has no target: there is no `{token}`");
+                    if let Some(pointer) = escaped_pointer(&tokens, index, &known) {
+                        let file = text.split_once('#').map_or("", |(file, _)| file);
+                        let help = format!("a slash within a name is written as ~1: `{file}#{pointer}`");
+                        return Err(Diagnostic::error(span, found).help(help));
+                    }
                     return Err(Diagnostic::error(span, found).help(suggest(&token, known, "")));
                 }
             };
@@ -232,6 +239,20 @@ impl DocumentLibrary {
 fn circular_reference_error(span: Span) -> Diagnostic {
     Diagnostic::error(span, "this reference refers back to itself")
         .help("replace one of the references in the cycle by its target")
+}
+
+/// Returns the pointer that was meant, if the tokens from `index` on begin with a known name whose slashes are not
+/// escaped.
+fn escaped_pointer(tokens: &[&str], index: usize, known: &[&str]) -> Option<String> {
+    let ends = (index + 1..=tokens.len()).rev();
+    let (end, name) = ends.into_iter().find_map(|end| {
+        let name = tokens[index..end].join("/");
+        let means = |key: &&&str| key.contains('/') && key.trim_start_matches('/') == name.trim_start_matches('/');
+        Some((end, *known.iter().find(means)?))
+    })?;
+    let before = tokens[..index].iter().map(|token| format!("/{token}")).collect::<String>();
+    let after = tokens[end..].iter().map(|token| format!("/{token}")).collect::<String>();
+    Some(format!("{before}/{}{after}", escape(name)))
 }
 
 fn child_ref<'a>(place: &DocumentRef<'a>, token: &str) -> Option<DocumentRef<'a>> {

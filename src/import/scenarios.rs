@@ -33,11 +33,14 @@ const LISTEN_ONLY_TIME: &str = "2s";
 const SOME_UUID: &str = "b2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b";
 
 /// A client of one address.
+#[derive(Clone)]
 pub struct ClientRole {
     pub name: String,
     connects: Value,
     /// Indices of the messages that the client sends.
     pub sends: Vec<usize>,
+    /// Indices of the messages that the hub may send to the client, in ascending order; empty if the document lists none.
+    pub receives: Vec<usize>,
     address: String,
     /// Identities of the client's channels.
     channels: Vec<(String, String)>,
@@ -54,43 +57,82 @@ pub struct ScenarioGenerator<'a> {
     pub settings: Map<String, Value>,
 }
 
-impl<'a> ScenarioGenerator<'a> {
-    pub fn new(
-        library: &DocumentLibrary,
-        outline: &'a DocumentOutline<'a>,
-        candidates: &'a [MessageCandidate],
-        rules: &'a [ReplyRule],
-        listed: Option<&'a Value>,
-    ) -> Self {
+/// The clients of a document, and the settings that they need to connect.
+#[derive(Clone)]
+pub struct DocumentClients {
+    pub roles: Vec<ClientRole>,
+    settings: Map<String, Value>,
+}
+
+impl DocumentClients {
+    /// Returns a client for each address of the channels.
+    pub fn of_document(library: &DocumentLibrary, outline: &DocumentOutline<'_>) -> Self {
         let mut settings = Map::new();
         let mut roles: Vec<ClientRole> = Vec::new();
-        let kept = |index: &&usize| candidates.iter().any(|one| one.message == **index && one.to_hub);
         for channel in &outline.channels {
             let connects = connect_step(library, channel, &mut settings);
-            let sends: Vec<usize> = channel.to_hub.iter().filter(kept).copied().collect();
-            match roles.iter().position(|role| role.connects == connects) {
-                Some(index) => {
-                    roles[index].sends.extend(sends);
-                    roles[index].channels.push(channel.place.identity());
-                }
+            let index = match roles.iter().position(|role| role.connects == connects) {
+                Some(index) => index,
                 None if roles.len() < MAX_ROLES => {
                     let mut name = format!("on_{}", to_identifier(&channel.name));
                     if roles.iter().any(|other| other.name == name) {
                         name = format!("{name}_{}", roles.len());
                     }
-                    let (address, channels) = (channel.address.clone(), vec![channel.place.identity()]);
-                    roles.push(ClientRole { name, connects, sends, address, channels });
+                    let (sends, receives, channels) = (Vec::new(), Vec::new(), Vec::new());
+                    roles.push(ClientRole {
+                        name,
+                        connects,
+                        sends,
+                        receives,
+                        address: channel.address.clone(),
+                        channels,
+                    });
+                    roles.len() - 1
                 }
-                None => {}
-            }
+                None => continue,
+            };
+            roles[index].sends.extend(&channel.to_hub);
+            roles[index].receives.extend(&channel.from_hub);
+            roles[index].channels.push(channel.place.identity());
         }
+        // The address of such a channel becomes known at run time, so its messages may come anywhere.
+        let nowhere = outline.channels.iter().filter(|channel| channel.address.is_empty());
+        let anywhere: Vec<usize> = nowhere.flat_map(|channel| channel.from_hub.iter().copied()).collect();
         for role in &mut roles {
-            role.sends.sort_unstable();
-            role.sends.dedup();
+            if !role.receives.is_empty() {
+                role.receives.extend(&anywhere);
+            }
+            for messages in [&mut role.sends, &mut role.receives] {
+                messages.sort_unstable();
+                messages.dedup();
+            }
         }
         if let [role] = roles.as_mut_slice() {
             "client".clone_into(&mut role.name);
         }
+        Self { roles, settings }
+    }
+
+    /// Returns the only roles that receive a message; empty for all.
+    pub fn roles_receiving(&self, message: usize) -> Vec<String> {
+        let receives = |role: &&ClientRole| role.receives.is_empty() || role.receives.contains(&message);
+        let names: Vec<String> = self.roles.iter().filter(receives).map(|role| role.name.clone()).collect();
+        let all = names.len() == self.roles.len() || !self.roles.iter().any(|role| role.receives.contains(&message));
+        if all { Vec::new() } else { names }
+    }
+}
+
+impl<'a> ScenarioGenerator<'a> {
+    pub fn new(
+        clients: &DocumentClients,
+        outline: &'a DocumentOutline<'a>,
+        candidates: &'a [MessageCandidate],
+        rules: &'a [ReplyRule],
+        listed: Option<&'a Value>,
+    ) -> Self {
+        let DocumentClients { mut roles, settings } = clients.clone();
+        let kept = |index: &usize| candidates.iter().any(|one| one.message == *index && one.to_hub);
+        roles.iter_mut().for_each(|role| role.sends.retain(kept));
         Self { outline, candidates, rules, listed, roles, settings }
     }
 

@@ -239,7 +239,7 @@ impl<'l> SchemaConverter<'l, '_> {
         match name.name.as_str() {
             // Keywords that no payload can violate.
             "$ref" | "$schema" | "$id" | "id" | "$anchor" | "$dynamicAnchor" | "$recursiveAnchor" | "$vocabulary"
-            | "$comment" | "definitions" | "$defs" | "examples" | "example" | "default" | "deprecated" | "readOnly"
+            | "$comment" | "definitions" | "$defs" | "examples" | "example" | "deprecated" | "readOnly"
             | "writeOnly" | "contentEncoding" | "contentMediaType" | "contentSchema" | "discriminator"
             | "externalDocs" | "xml" | "nullable" | "additionalItems" => {}
             "title" | "description" => {
@@ -247,6 +247,8 @@ impl<'l> SchemaConverter<'l, '_> {
                     made.add(&name.name, span, inner.node.clone());
                 }
             }
+            // Generated payloads use it.
+            "default" => made.add("default", span, inner.node.clone()),
             "type" => {
                 if inner.node.text() != Some("any") {
                     made.add("type", span, inner.node.clone());

@@ -55,7 +55,7 @@ fn with_payload(payload: &str) -> String {
 #[case::nullable("{ properties: { a: { type: string, nullable: true } } }", json!({"properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}))]
 #[case::formats_that_say_nothing("{ type: integer, format: int64 }", json!({"type": "integer"}))]
 #[case::formats("{ type: string, format: date-time }", json!({"type": "string", "format": "date-time"}))]
-#[case::words_beside("{ default: 1, readOnly: true, x-y: 1, discriminator: type, externalDocs: {}, type: any }", json!({}))]
+#[case::words_beside("{ default: 1, readOnly: true, x-y: 1, discriminator: type, externalDocs: {}, type: any }", json!({"default": 1}))]
 #[case::anything("true", json!({}))]
 #[case::in_a_file("{ $ref: 'sub/x.json#/definitions/a' }", json!({"items": {"$ref": "#/$defs/b"}, "$defs": {"b": {"type": "null"}}}))]
 fn schemas_of_older_drafts_are_converted_to_2020_12(#[case] payload: &str, #[case] expected: Value) {
@@ -93,6 +93,10 @@ fn schemas_of_older_drafts_are_converted_to_2020_12(#[case] payload: &str, #[cas
     &[(json!({"t": "w"}), "a"), (json!({"t": "y"}), "b")])]
 #[case::by_validity(&["{ type: object, required: [a], properties: { a: { minimum: 5 } } }", "{ type: object, required: [b] }"],
     &[(json!({"a": 5}), "a"), (json!({"b": 1}), "b"), (json!({"a": 1}), "-")])]
+#[case::by_its_constant_although_invalid(&["{ type: object, required: [kind, id], properties: { kind: { const: test }, id: { type: string, format: uuid } } }", "{ type: object, required: [news], properties: { news: { type: string } } }"],
+    &[(json!({"kind": "test", "id": "no"}), "a"), (json!({"kind": "test", "news": "x"}), "b"), (json!({"kind": "other"}), "-"), (json!({"news": 1}), "-")])]
+#[case::by_no_constant_that_two_have(&["{ type: object, required: [kind, id], properties: { kind: { const: test } } }", "{ type: object, required: [kind, news], properties: { kind: { enum: [test, news] } } }"],
+    &[(json!({"kind": "test", "id": 1}), "a"), (json!({"kind": "test"}), "-")])]
 #[case::the_most_specific_first(&["{ type: object }", "{ type: object, required: [a] }"],
     &[(json!({"a": 5}), "b"), (json!({"b": 1}), "a")])]
 fn messages_are_distinguished_by_their_discriminator(#[case] payloads: &[&str], #[case] frames: &[(Value, &str)]) {
@@ -116,6 +120,130 @@ fn a_message_that_cannot_be_distinguished_from_another_is_ignored_with_a_warning
     );
     assert_eq!(made.notes, ["`b` is ignored: it cannot be distinguished from `a`"]);
     assert_eq!(made.pack.messages.len(), 1);
+}
+
+/// The schemas of two messages refer to definitions of the same name and to members that are called like keywords.
+#[test]
+fn an_invalid_frame_is_recognised_by_its_constant_through_references() {
+    let document = "asyncapi: 2.0.0
+channels:
+  /:
+    subscribe:
+      message:
+        oneOf:
+          - { name: a, payload: { type: object, required: [kind, default], properties: { kind: { const: a }, default: { $ref: '#/components/schemas/id' } } } }
+          - { name: b, payload: { type: object, required: [id], properties: { id: { $ref: '#/components/schemas/id' } } } }
+components: { schemas: { id: { type: integer } } }
+";
+    let made = import_document(document, Perspective::Hub, &[]);
+    let name = |frame: Value| made.pack.recognise(&frame, FrameDirection::FromHub).unwrap().name.clone();
+    assert_eq!(name(json!({ "kind": "a", "default": "x" })), "a");
+    assert_eq!(name(json!({ "kind": "a", "default": "x", "id": 1 })), "b");
+    assert_eq!(name(json!({ "kind": "a", "default": "x", "id": "y" })), "a");
+    assert_eq!(name(json!({ "id": "y" })), OTHER_MESSAGE);
+}
+
+#[test]
+fn a_generated_payload_has_defaults_and_the_first_of_several_values() {
+    let made = import_document(
+        &with_payload(
+            "{ type: object, required: [cmd], properties: { cmd: { enum: [subscribe, unsubscribe, ping] }, channel: { enum: [ticker, depth, trade], default: depth }, wrong: { type: integer, default: x } } }",
+        ),
+        Perspective::Hub,
+        &[],
+    );
+    // The document contradicts itself in `wrong`, so only the payload without optional members is ordinary.
+    assert_eq!(made.pack.messages[0].starting_value()["wrong"], json!(1));
+    let made = import_document(
+        &with_payload(
+            "{ type: object, required: [cmd], properties: { cmd: { enum: [subscribe, unsubscribe, ping] }, channel: { enum: [ticker, depth, trade], default: depth } } }",
+        ),
+        Perspective::Hub,
+        &[],
+    );
+    assert_eq!(made.pack.messages[0].starting_value(), json!({ "cmd": "subscribe", "channel": "depth" }));
+}
+
+#[test]
+fn a_message_has_its_own_name() {
+    let document = "asyncapi: 3.0.0
+channels: { hub: { address: /, messages: { key: { name: Own name, payload: { const: 1 } }, other: { payload: { const: 2 } } } } }
+operations: { takes: { action: receive, channel: { $ref: '#/channels/hub' } } }
+";
+    let made = import_document(document, Perspective::Hub, &[]);
+    let names: Vec<&str> = made.pack.messages.iter().map(|message| message.name.as_str()).collect();
+    assert_eq!(names, ["Own_name", "other"]);
+}
+
+/// Binary messages are ignored, and any frame of the hub may be one of them.
+#[test]
+fn warnings_that_say_the_same_are_merged() {
+    let document = "asyncapi: 2.0.0
+channels:
+  /:
+    subscribe:
+      message:
+        oneOf:
+          - { name: a, payload: { type: string, format: binary } }
+          - { name: b, payload: { type: string, format: binary } }
+          - { name: c, contentType: application/octet-stream }
+          - { name: d, contentType: application/octet-stream }
+          - { name: e, payload: { allOf: [ { type: string }, { type: integer } ] } }
+          - { name: f, payload: { type: object, required: [x], properties: { x: { type: string, odd: 1 }, y: { even: 1 } } } }
+          - { name: g, payload: { const: 1 }, examples: [ { payload: 2 } ] }
+          - { name: h, payload: { const: 3 }, examples: [ { payload: 2 } ] }
+";
+    let made = import_document(document, Perspective::Hub, &[]);
+    let notes = [
+        "`a`, `b` are ignored because their payloads are binary: hubproof sends and checks only JSON",
+        "`c`, `d` are ignored because they are application/octet-stream: hubproof sends and checks only JSON",
+        "`odd`, `even` are ignored: JSON Schema has no such keyword",
+        "examples of `g`, `h` are ignored: they do not match their schemas",
+        "`e` is ignored: no payload was found that matches its schema",
+        "according to this document, clients send no message to the hub",
+    ];
+    assert_eq!(made.notes, notes);
+    assert_eq!(made.pack.messages.iter().filter(|message| message.abstract_).count(), 0);
+}
+
+/// A slash in a name must be escaped in a pointer.
+#[rstest]
+#[case::at_the_beginning("'#/channels//feed/messages/a'", "'/feed'", "#/channels/~1feed/messages/a")]
+#[case::left_out("'#/channels/feed/messages/a'", "'/feed'", "#/channels/~1feed/messages/a")]
+#[case::within("'#/channels/x/feed/messages/a'", "x/feed", "#/channels/x~1feed/messages/a")]
+fn the_escaped_form_of_a_reference_is_suggested(#[case] reference: &str, #[case] key: &str, #[case] suggested: &str) {
+    let document = format!(
+        "asyncapi: 3.0.0\nchannels: {{ {key}: {{ messages: {{ a: {{ payload: {{}} }} }} }} }}\noperations: {{ o: {{ action: receive, channel: {{ $ref: {reference} }} }} }}\n"
+    );
+    let mut sources = Sources::default();
+    let file = sources.add("asyncapi.yaml", document);
+    let library =
+        DocumentLibrary::read_files("asyncapi.yaml", file, &mut sources, &mut |_, _| Err("none".to_owned())).unwrap();
+    let (_, diagnostics) = super::import_folder("made", &library, Perspective::Hub, &mut sources);
+    let help = format!("a slash within a name is written as ~1: `{suggested}`");
+    assert!(diagnostics.iter().any(|one| one.help.as_ref() == Some(&help)), "{diagnostics:?}");
+}
+
+/// A client receives only the messages of its own channel.
+#[test]
+fn a_message_is_recognised_only_on_its_channel() {
+    let channel = |name: &str, member: &str| {
+        format!(
+            "  /{name}:\n    publish: {{ message: {{ name: ask_{name}, payload: {{ type: object, required: [ask], properties: {{ ask: {{ const: {name} }} }} }} }} }}\n    subscribe: {{ message: {{ name: status_{name}, payload: {{ type: object, required: [type, {member}], properties: {{ type: {{ const: status }}, {member}: {{ type: integer }} }} }} }} }}\n"
+        )
+    };
+    let document = format!("asyncapi: 2.0.0\nchannels:\n{}{}", channel("a", "level"), channel("b", "count"));
+    let made = import_document(&document, Perspective::Hub, &[]);
+    let on = |role: &str, frame: &Value| made.pack.recognise_for_role(frame, role).map(|message| message.name.as_str());
+    let (level, count) = (json!({ "type": "status", "level": 1 }), json!({ "type": "status", "count": 1 }));
+    assert_eq!((on("on_a", &level), on("on_b", &count)), (Some("status_a"), Some("status_b")));
+    let unlisted = made.pack.message("no_message_of_the_document_on_b").unwrap();
+    assert_eq!(on("on_b", &level), Some("no_message_of_the_document_on_b"));
+    assert!(!unlisted.schema.is_valid(&level) && unlisted.schema.is_valid(&count));
+    // The constant is enough where only one message of the channel has it.
+    assert_eq!(on("on_b", &json!({ "type": "status", "count": "x" })), Some("status_b"));
+    // Nothing is known about a role that the document does not have.
+    assert_eq!(on("other", &level), Some("status_a"));
 }
 
 #[test]
@@ -149,7 +277,12 @@ fn documented_examples_are_used_if_they_are_valid() {
     json!({"connects": "/a/${hub.x}/${hub.y_z}", "headers": "${hub.headers}"}), json!({"x": "one", "y_z": null, "headers": {}}))]
 #[case::url("'wss://host/a?b=1': {}", json!({"connects": "/a?b=1", "headers": "${hub.headers}"}), json!({"headers": {}}))]
 #[case::query("/: { bindings: { ws: { query: { required: [k], properties: { k: {}, d: { default: 5 }, o: {} } } } } }",
-    json!({"connects": null, "query": {"k": "${hub.k}", "d": "${hub.d}"}, "headers": "${hub.headers}"}), json!({"k": null, "d": 5, "headers": {}}))]
+    json!({"connects": null, "query": {"k": "${hub.k}", "d": "${hub.d}", "o": "${hub.o}"}, "headers": "${hub.headers}"}),
+    json!({"k": null, "d": null, "o": null, "headers": {}}))]
+#[case::query_of_one_value("/: { bindings: { ws: { query: { required: [k], properties: { k: { enum: [a, b], default: b }, v: { const: 2 } } } } } }",
+    json!({"connects": null, "query": {"k": "${hub.k}", "v": "${hub.v}"}, "headers": "${hub.headers}"}), json!({"k": "b", "v": 2, "headers": {}}))]
+#[case::query_of_the_address("'/a?b=1&t={t}&c': { bindings: { ws: { query: { required: [t], properties: { t: { default: x } } } } } }",
+    json!({"connects": "/a?b=1&c", "query": {"t": "${hub.t_2}"}, "headers": "${hub.headers}"}), json!({"t": null, "t_2": "x", "headers": {}}))]
 #[case::headers("/: { bindings: { ws: { headers: { required: [X-Key], properties: { X-Key: {}, Sec-WebSocket-Protocol: { const: v1 } } } } } }",
     json!({"connects": null, "subprotocols": ["${hub.sec_websocket_protocol}"], "headers": {"X-Key": "${hub.x_key}"}}), json!({"x_key": null, "sec_websocket_protocol": "v1"}))]
 #[case::a_key_of_targets("'/{url}': {}", json!({"connects": "/${hub.url_value}", "headers": "${hub.headers}"}), json!({"url_value": null, "headers": {}}))]

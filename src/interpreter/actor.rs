@@ -144,6 +144,8 @@ pub struct ActorState {
     pub requests: VecDeque<SentRequest>,
     /// What was exchanged on this connection.
     pub exchange: Exchange,
+    /// The address that the actor requested; `None` if the hub connected to the actor.
+    pub address: Option<String>,
     /// The URL at which the actor listens, for a role with `side: server`.
     pub url: Option<String>,
     /// Whether a step has already blamed the hub for the end of this connection, or expected it.
@@ -308,6 +310,7 @@ impl ActorState {
         self.closing = ClosingHandshake::No;
         self.stream_end = None;
         self.upgrade_deviations = Vec::new();
+        self.address = None;
         self.sent_frames = None;
         self.has_sent = false;
         self.first_message = None;

@@ -26,7 +26,7 @@ mod scope;
 mod send;
 mod steps;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ use crate::scenario::functions::{JWT_SECRET, NEXT_OF, NEXT_USER, TOKENS};
 use crate::scenario::model::{ActorId, Need, Program, StepAction, duration};
 use crate::scenario::template::{Template, TemplateExpression};
 use crate::scenario::value::{BoundValue, Provenance, Wire};
+use crate::websocket::endpoint::Endpoint;
 use crate::websocket::frame::{ConnectionEvent, Frame, NO_ANSWER};
 use crate::websocket::handshake::Dial;
 use actor::{Actors, ClosingHandshake, ConnectionEnd, ConnectionState, InboxFrame, InboxFrameKind};
@@ -58,6 +59,8 @@ use scope::{ConversationContext, Environment};
 /// What a conversation needs to know about the target and the run.
 #[derive(Clone)]
 pub struct ConversationConfig {
+    /// The address of the hub, to which the paths of connections are joined.
+    pub hub: Endpoint,
     /// Settings of the hub by name, defaults included, as the target writes them.
     pub settings: BTreeMap<String, Value>,
     /// Distinguishes this run, scenario and repetition from all others: letters and digits.
@@ -202,6 +205,28 @@ pub fn planned_wait(program: &Program, settings: &BTreeMap<String, Value>) -> Du
     known.fold(Duration::ZERO, Duration::saturating_add)
 }
 
+/// Returns the addresses that a program's clients request; `None` if they depend on more than the settings.
+pub fn requested_addresses(
+    program: &Program,
+    settings: &BTreeMap<String, Value>,
+    hub: &Endpoint,
+) -> Option<BTreeSet<String>> {
+    let names = scope::SettingsContext::new(program, settings);
+    let mut addresses = BTreeSet::new();
+    for step in program.blocks.iter().flatten() {
+        let StepAction::Connect(connect) = &step.act else { continue };
+        let mut members = serde_json::Map::new();
+        for (name, template) in [("path", &connect.path), ("query", &connect.query)] {
+            if let Some(template) = template {
+                members.insert(name.to_owned(), template.eval(&names).ok()?);
+            }
+        }
+        let dial = Dial::from_json(&Value::Object(members)).ok()?;
+        addresses.insert(dial.address(hub).ok()?.to_string());
+    }
+    Some(addresses)
+}
+
 /// Returns the setting from which a program's clients take names, if any: the ready-made tokens of a target that has no
 /// key for making tokens, or the list of a `next_of()`. No other program may take names from it at the same time.
 pub fn name_pool(program: &Program, settings: &BTreeMap<String, Value>) -> Option<String> {
@@ -250,6 +275,7 @@ fn count_values(program: &Program, most: usize, is: &dyn Fn(&TemplateExpression)
 /// A program being played.
 pub struct Conversation {
     program: Arc<Program>,
+    hub: Endpoint,
     environment: Environment,
     clock: Clock,
     blocks: BlockStack,
@@ -270,6 +296,7 @@ pub struct Conversation {
 impl Conversation {
     pub fn new(program: Arc<Program>, config: ConversationConfig) -> Self {
         Self {
+            hub: config.hub.clone(),
             clock: Clock::new(&config),
             history: FrameHistory::new(&config),
             environment: Environment::new(config.stamp, config.turn, &config.settings),
@@ -389,6 +416,11 @@ impl Conversation {
         ConversationContext { program, environment, blocks, actors, me: me.or_else(|| blocks.myself()) }
     }
 
+    /// Returns a text after the address that an actor requested.
+    fn with_address(&self, id: ActorId, text: &str) -> String {
+        self.actors[id].address.as_ref().map_or_else(|| text.to_owned(), |address| format!("{address}: {text}"))
+    }
+
     // ---- what comes in
 
     fn receive(&mut self, connection: u32, what: ConnectionEvent) {
@@ -410,7 +442,7 @@ impl Conversation {
                     connection,
                     HistoryDirection::Neither,
                     "open",
-                    &subprotocol.clone().unwrap_or_default(),
+                    &self.actors[id].address.iter().chain(&subprotocol).cloned().collect::<Vec<_>>().join(" "),
                     0,
                 );
                 let upgrade = serde_json::json!({ "status": status, "headers": header_object(&headers), "subprotocol": subprotocol });
@@ -423,7 +455,8 @@ impl Conversation {
                 }
             }
             ConnectionEvent::Refused { status, headers, body, reason } => {
-                let masked = self.history.masker.mask(&reason);
+                let shown = self.with_address(id, &reason);
+                let masked = self.history.masker.mask(&shown);
                 let frame = self.frame_report(id, connection, HistoryDirection::Neither, "refused", &masked, 0);
                 self.add_frame(FrameReport { status: Some(status), ..frame });
                 // Any other status is a refusal, and the document may require a refusal.
@@ -449,7 +482,8 @@ impl Conversation {
                 }
             }
             ConnectionEvent::NoUpgrade { reason, bound } => {
-                self.record_frame(id, connection, HistoryDirection::Neither, "no upgrade", &reason, 0);
+                let shown = self.with_address(id, &reason);
+                self.record_frame(id, connection, HistoryDirection::Neither, "no upgrade", &shown, 0);
                 if bound {
                     self.judgement.record_websocket_undecided(&self.program.actors[id].name, &reason);
                 } else if !self.judge_wire(id, &serde_json::json!({ "wrong": reason }), true) {

@@ -1,6 +1,6 @@
 //! The names that an expression sees: those bound by steps and `let`, actors, `self` and `hub`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -91,20 +91,30 @@ impl ConversationContext<'_> {
 }
 
 /// The names that a need can see: only the settings.
-pub struct SettingsContext(Environment);
+pub struct SettingsContext {
+    environment: Environment,
+    /// Optional settings without a value.
+    omitted: BTreeSet<String>,
+}
 
 impl SettingsContext {
     pub fn new(program: &Program, settings: &BTreeMap<String, Value>) -> Self {
-        Self(Environment::new(program.id.clone(), 0, settings))
+        let optional = program.shared.settings.iter().filter(|(_, declared)| declared.optional);
+        let omitted = optional.map(|(name, _)| name).filter(|name| !settings.contains_key(*name)).cloned().collect();
+        Self { environment: Environment::new(program.id.clone(), 0, settings), omitted }
     }
 }
 
 impl EvalContext for SettingsContext {
     fn lookup(&self, name: &str) -> Option<BoundValue> {
-        (name == "hub").then(|| self.0.hub.clone())
+        (name == "hub").then(|| self.environment.hub.clone())
     }
 
     fn function_context(&self) -> &Arc<FunctionContext> {
-        &self.0.functions
+        &self.environment.functions
+    }
+
+    fn omits(&self, setting: &str) -> bool {
+        self.omitted.contains(setting)
     }
 }

@@ -18,16 +18,17 @@ use crate::scenario::compose;
 use crate::scenario::model::{ActorId, ConnectStep, MessageComposition, MessageName, Step, StepAction};
 use crate::scenario::template::Template;
 use crate::scenario::value::{BoundValue, Provenance, Traced, Wire, pick_wire};
+use crate::websocket::endpoint::Endpoint;
 use crate::websocket::frame::{Frame, Opcode};
 use crate::websocket::handshake::Dial;
 
 impl Conversation {
-    /// Returns the upgrade request of an actor, and the indices of the deviations that applied to it.
+    /// Returns the upgrade request of an actor, its address, and the indices of the deviations that applied to it.
     pub(super) fn connect_options(
         &self,
         id: ActorId,
         connect: &ConnectStep,
-    ) -> Result<(Dial, Vec<usize>), StepFailure> {
+    ) -> Result<(Dial, Endpoint, Vec<usize>), StepFailure> {
         let names = self.eval_context(Some(id));
         let mut members = serde_json::Map::new();
         for (name, template) in [
@@ -47,10 +48,11 @@ impl Conversation {
         let role = &self.program.actors[id].role;
         let client = UpgradingClient { role, tries: connect.tries, names: &names };
         let applied = self.deviations.declared.apply_to_upgrade(&mut dial, &client).map_err(StepFailure::mistake)?;
-        Ok((dial, applied))
+        let address = dial.address(&self.hub).map_err(|error| StepFailure::mistake(error.to_string()))?;
+        Ok((dial, address, applied))
     }
 
-    pub(super) fn connect_actor(&mut self, id: ActorId, (dial, deviations): (Dial, Vec<usize>)) {
+    pub(super) fn connect_actor(&mut self, id: ActorId, (dial, address, deviations): (Dial, Endpoint, Vec<usize>)) {
         if let Some(connection) = self.actors.open_connection(id) {
             self.out.push(ConversationOutput::End { connection, reset: false });
         }
@@ -58,6 +60,7 @@ impl Conversation {
         self.assign_connection(id, connection);
         self.actors[id].standard_upgrade = dial.is_standard();
         self.actors[id].upgrade_deviations = deviations;
+        self.actors[id].address = Some(address.to_string());
         self.out.push(ConversationOutput::Open { connection, dial });
     }
 

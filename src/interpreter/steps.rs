@@ -280,9 +280,10 @@ impl Conversation {
                 }
                 ConnectionState::Refused { text, undecided, .. } => {
                     let what = format!("the connection was refused: {text}");
+                    let address = self.actors[*id].address.iter().map(|address| format!(" at {address}"));
                     let detail = self.finding_detail(
                         Some(*id),
-                        "an accepted upgrade (HTTP 101)".to_owned(),
+                        format!("an accepted upgrade (HTTP 101){}", address.collect::<String>()),
                         text.clone(),
                         waited,
                     );

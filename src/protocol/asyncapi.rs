@@ -33,6 +33,8 @@ pub struct MessageDeclaration {
     pub replies: Vec<String>,
     /// JSON pointer of the correlation id.
     pub correlation: Option<String>,
+    /// The only roles to whose clients the hub sends the message; empty for all.
+    pub roles: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -267,7 +269,7 @@ fn parse_message(
     };
     let extension = node.get("x-hubproof");
     if let Some(extension) = extension {
-        table(extension, &["match", "abstract"], "`x-hubproof` of a message", diagnostics);
+        table(extension, &["match", "abstract", "roles"], "`x-hubproof` of a message", diagnostics);
     }
     let abstract_ = flag(extension.and_then(|members| members.get("abstract")), "`abstract`", diagnostics);
     let matcher = match extension.and_then(|members| members.get("match")) {
@@ -279,6 +281,9 @@ fn parse_message(
             Matcher::compile(&source).ok()?
         }
     };
+    let roles = extension.and_then(|members| members.get("roles"));
+    let roles = list(roles, "`roles`", "roles: [ROLE]", diagnostics).iter().filter_map(SyntaxNode::text);
+    let roles = roles.map(str::to_owned).collect();
     let text = |name: &str| node.get(name).and_then(SyntaxNode::text).unwrap_or_default().to_owned();
     Some(MessageDeclaration {
         title: text("title"),
@@ -290,6 +295,7 @@ fn parse_message(
         abstract_,
         replies: replies.get(&name).cloned().unwrap_or_default(),
         correlation: None,
+        roles,
         name,
     })
 }

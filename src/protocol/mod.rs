@@ -89,6 +89,8 @@ pub struct MessageType {
     /// Whether the message is a reply that looks like a reply to another request, so that only its request identifies
     /// it.
     pub typed_by_request: bool,
+    /// The only roles to whose clients the hub sends the message; empty for all.
+    pub roles: Vec<String>,
     pub schema: MessageSchema,
     pub span: Span,
 }
@@ -178,6 +180,7 @@ impl Pack {
                 replies: declared.replies,
                 correlation: declared.correlation,
                 typed_by_request: false,
+                roles: declared.roles,
                 schema,
                 span: declared.span,
             });
@@ -236,8 +239,28 @@ impl Pack {
     /// conditions; concrete messages take precedence over abstract ones. Of replies that look alike, the payload is one
     /// whose schema it meets.
     pub fn recognise(&self, payload: &Value, way: FrameDirection) -> Option<&MessageType> {
+        self.recognise_among(payload, way, &|_| true)
+    }
+
+    /// Returns the message that a payload from the hub is recognised as if a client of this role receives it.
+    pub fn recognise_for_role(&self, payload: &Value, role: &str) -> Option<&MessageType> {
+        let names = |message: &MessageType| message.roles.iter().any(|name| name == role);
+        // Nothing is known about a role that no message names.
+        let known = self.messages.iter().any(names);
+        self.recognise_among(payload, FrameDirection::FromHub, &|message| {
+            !known || message.roles.is_empty() || names(message)
+        })
+    }
+
+    fn recognise_among(
+        &self,
+        payload: &Value,
+        way: FrameDirection,
+        belongs: &dyn Fn(&MessageType) -> bool,
+    ) -> Option<&MessageType> {
         let mut best: Option<&MessageType> = None;
-        for message in self.messages.iter().filter(|m| m.can_go(way) && m.matcher.fits(payload)) {
+        let goes = |message: &&MessageType| message.can_go(way) && belongs(message);
+        for message in self.messages.iter().filter(goes).filter(|message| message.matcher.fits(payload)) {
             let better = best.is_none_or(|b| {
                 (!message.abstract_, message.matcher.condition_count()) > (!b.abstract_, b.matcher.condition_count())
             });

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
+use jsonschema::{ValidationError, Validator};
 use serde_json::{Map, Value, json};
 
 use crate::syntax::json_schema;
-use crate::syntax::matcher::{array_index, to_json_text};
+use crate::syntax::matcher::{are_equal, array_index, to_json_text, unescape};
 
 /// Keywords beyond JSON Schema that a message's schema may contain.
 pub const EXTRA_KEYWORDS: [&str; 3] = ["x-rules", "x-should", "x-example"];
@@ -79,6 +79,11 @@ impl SchemaViolation {
 
 /// The most violations reported for one frame.
 const MAX_VIOLATIONS: usize = 8;
+/// The most alternatives of a schema, and the most levels of alternatives, that are distinguished.
+const MAX_BRANCHES: usize = 64;
+const MAX_BRANCH_DEPTH: usize = 4;
+/// The most members of a value that are compared with the constants of alternatives.
+const MAX_PLACES: usize = 32;
 
 impl MessageSchema {
     pub fn compile(source: Value) -> Result<Self, String> {
@@ -110,11 +115,12 @@ impl MessageSchema {
         let mut found: Vec<SchemaViolation> = if self.strict.is_valid(payload) {
             Vec::new()
         } else {
-            self.strict
-                .iter_errors(payload)
-                .take(MAX_VIOLATIONS)
-                .map(|error| to_violation(&error, &self.source, None))
-                .collect()
+            let mut found = Vec::new();
+            for error in self.strict.iter_errors(payload).take(MAX_VIOLATIONS) {
+                add_violations(&error, &self.source, &mut Vec::new(), &mut found);
+            }
+            found.truncate(MAX_VIOLATIONS);
+            found
         };
         if let Some(lenient) = &self.lenient
             && !lenient.validator.is_valid(payload)
@@ -267,11 +273,125 @@ fn schema_documents_path(schema: &Value, path: &[&str]) -> bool {
     true
 }
 
-fn to_violation(
-    error: &jsonschema::ValidationError<'_>,
+/// Adds the violations of an error. If the value breaks all alternatives of a `oneOf` or `anyOf`, but one of them is
+/// meant, these are its violations there. `branches` are the names of the alternatives that lead to the error.
+fn add_violations(
+    error: &ValidationError<'_>,
     source: &Value,
-    should: Option<&Vec<String>>,
-) -> SchemaViolation {
+    branches: &mut Vec<String>,
+    found: &mut Vec<SchemaViolation>,
+) {
+    if branches.len() < MAX_BRANCH_DEPTH
+        && let Some((name, errors)) = intended_branch(error, source)
+    {
+        branches.push(name);
+        for error in errors.iter().take(MAX_VIOLATIONS) {
+            add_violations(error, source, branches, found);
+        }
+        branches.pop();
+        return;
+    }
+    let mut violation = to_violation(error, source, None);
+    if let Some(name) = branches.iter().rev().find(|name| !name.is_empty()) {
+        violation.expected.push_str(&format!(" (branch `{name}`)"));
+    }
+    // Two alternatives may break at the same place in the same way.
+    if !found.contains(&violation) {
+        found.push(violation);
+    }
+}
+
+/// Returns the alternative that a value is meant to be, with its name and errors: the only one whose constants the value
+/// has, or else the only one of the value's type. The name is empty if the schema does not state one.
+fn intended_branch<'e>(
+    error: &'e ValidationError<'_>,
+    source: &Value,
+) -> Option<(String, &'e [ValidationError<'static>])> {
+    let (ValidationErrorKind::OneOfNotValid { context } | ValidationErrorKind::AnyOf { context }) = error.kind() else {
+        return None;
+    };
+    let forms = source.pointer(error.schema_path().as_str())?.as_array()?;
+    if forms.len() != context.len() || forms.len() > MAX_BRANCHES {
+        return None;
+    }
+    let here = error.instance_path().as_str();
+    let value = error.instance();
+    let places = scalar_places(value);
+    // A single value says more than one of several.
+    let by_constants = ["const", "enum"].into_iter().find_map(|keyword| {
+        let constants = |form: &Value| -> Vec<(usize, bool)> {
+            let constant = |(index, (path, value)): (usize, &(Vec<String>, &Value))| {
+                let schemas = subschemas_at(source, form, path);
+                let mut demands = schemas.iter().filter_map(|schema| match keyword {
+                    "const" => schema.get("const").map(|want| are_equal(want, value)),
+                    _ => allowed_values(schema).map(|values| values.iter().any(|want| are_equal(want, value))),
+                });
+                let first = demands.next()?;
+                Some((index, first && demands.all(|fits| fits)))
+            };
+            places.iter().enumerate().filter_map(constant).collect()
+        };
+        let demanded: Vec<Vec<(usize, bool)>> = forms.iter().map(constants).collect();
+        let met = |place: usize| demanded.iter().flatten().any(|(other, fits)| *other == place && *fits);
+        let fitting = demanded.iter().enumerate().filter(|(_, places)| {
+            places.iter().any(|(_, fits)| *fits) && places.iter().all(|(place, fits)| *fits || !met(*place))
+        });
+        only_one(fitting.map(|(index, _)| index))
+    });
+    let by_type = || {
+        let of_type = context.iter().enumerate().filter(|(_, errors)| {
+            !errors.iter().any(|error| {
+                matches!(error.kind(), ValidationErrorKind::Type { .. }) && error.instance_path().as_str() == here
+            })
+        });
+        only_one(of_type.map(|(index, _)| index))
+    };
+    let index = by_constants.or_else(by_type)?;
+    Some((branch_name(source, &forms[index]), &context[index]))
+}
+
+fn only_one(mut items: impl Iterator<Item = usize>) -> Option<usize> {
+    items.next().filter(|_| items.next().is_none())
+}
+
+/// Returns the values that a schema allows, if it lists them.
+fn allowed_values(schema: &Value) -> Option<&[Value]> {
+    match schema.get("const") {
+        Some(value) => Some(std::slice::from_ref(value)),
+        None => schema.get("enum")?.as_array().map(Vec::as_slice),
+    }
+}
+
+/// Returns the name of an alternative: its title, or the name of the definition to which it refers.
+fn branch_name(source: &Value, form: &Value) -> String {
+    let title = |schema: &Value| schema.get("title").and_then(Value::as_str).map(str::to_owned);
+    let reference = form.get("$ref").and_then(Value::as_str);
+    let target = || title(source.pointer(reference?.strip_prefix('#')?)?);
+    let name = || reference?.rsplit('/').next().map(unescape);
+    title(form).or_else(name).or_else(target).unwrap_or_default()
+}
+
+/// Returns the values in an object that are neither objects nor lists, on two levels, with their paths.
+fn scalar_places(value: &Value) -> Vec<(Vec<String>, &Value)> {
+    let mut found = Vec::new();
+    for (name, member) in value.as_object().into_iter().flatten().take(MAX_PLACES) {
+        match member {
+            Value::Object(inner) => {
+                let inner = inner.iter().filter(|(_, value)| !value.is_object() && !value.is_array());
+                found.extend(inner.map(|(inner, value)| (vec![name.clone(), inner.clone()], value)));
+            }
+            Value::Array(_) => {}
+            _ => found.push((vec![name.clone()], member)),
+        }
+        if found.len() >= MAX_PLACES {
+            found.truncate(MAX_PLACES);
+            break;
+        }
+    }
+    found
+}
+
+fn to_violation(error: &ValidationError<'_>, source: &Value, should: Option<&Vec<String>>) -> SchemaViolation {
     let schema_path = error.schema_path().as_str();
     let rules = match should {
         Some(rules) => rules.clone(),
@@ -388,6 +508,51 @@ mod tests {
         assert!(
             schema().violations(&json!({"type": "HELLO", "uuid": "73fcc768-d724-47e2-a101-a45298188f47"})).is_empty()
         );
+    }
+
+    /// The first violation of a payload: its place and what was expected.
+    fn first_violation(schema: Value, payload: Value) -> (String, String) {
+        let found = MessageSchema::compile(schema).unwrap().violations(&payload).remove(0);
+        (found.path, found.expected)
+    }
+
+    #[test]
+    fn a_violation_is_that_of_the_alternative_whose_constants_the_value_has() {
+        let alternatives = |keyword: &str| {
+            json!({
+                keyword: [{ "$ref": "#/$defs/test" }, { "$ref": "#/$defs/news" }],
+                "$defs": {
+                    "test": { "type": "object", "required": ["kind", "id"], "properties": { "kind": { "const": "test" }, "id": { "type": "integer" }, "state": { "enum": ["on", "off"] } } },
+                    "news": { "type": "object", "required": ["kind"], "properties": { "kind": { "const": "news" }, "id": { "type": "string" }, "state": { "enum": ["old"] } } }
+                }
+            })
+        };
+        let place = |path: &str, expected: &str| (path.to_owned(), expected.to_owned());
+        for keyword in ["oneOf", "anyOf"] {
+            let first = |payload: Value| first_violation(alternatives(keyword), payload);
+            assert_eq!(first(json!({ "kind": "test", "id": "x" })), place("/id", "type integer (branch `test`)"));
+            assert_eq!(first(json!({ "kind": "test" })), place("", "a member `id` (branch `test`)"));
+            // The constant of one alternative decides, not the enumeration of another.
+            assert_eq!(
+                first(json!({ "kind": "test", "id": 1, "state": "old" })),
+                place("/state", "one of [\"on\",\"off\"] (branch `test`)")
+            );
+            // No alternative is meant.
+            assert_eq!(first(json!({ "kind": "other" })).0, "");
+            assert!(first(json!({ "kind": "other" })).1.starts_with(keyword));
+        }
+        let nested = json!({
+            "required": ["data"],
+            "properties": { "data": { "oneOf": [
+                { "title": "point", "required": ["type", "at"], "properties": { "type": { "enum": ["point", "dot"] }, "at": { "anyOf": [{ "type": "integer" }, { "type": "null" }] } } },
+                { "required": ["type"], "properties": { "type": { "const": "line" } } }
+            ] } }
+        });
+        let found = first_violation(nested.clone(), json!({ "data": { "type": "dot", "at": "x" } }));
+        assert_eq!((found.0.as_str(), found.1.contains("(branch `point`)")), ("/data/at", true), "{}", found.1);
+        // The only alternative of the value's type.
+        let nullable = json!({ "anyOf": [{ "type": "object", "required": ["a"] }, { "type": "null" }] });
+        assert_eq!(first_violation(nullable, json!({})), place("", "a member `a`"));
     }
 
     #[test]

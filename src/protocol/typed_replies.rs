@@ -48,15 +48,19 @@ impl MessageType {
 }
 
 impl Pack {
-    /// Like [`Pack::recognise`], but a reply that only its request identifies is a reply to that request. `requests`
-    /// returns the messages, by index, that were sent with a correlation id.
+    /// Like [`Pack::recognise`] for a client of this role, but a reply that only its request identifies is a reply to that
+    /// request. `requests` returns the messages, by index, that were sent with a correlation id.
     pub fn recognise_reply(
         &self,
         payload: &Value,
         way: FrameDirection,
+        role: &str,
         requests: &dyn Fn(&str) -> Vec<usize>,
     ) -> Option<&MessageType> {
-        let found = self.recognise(payload, way)?;
+        let found = match way {
+            FrameDirection::FromHub => self.recognise_for_role(payload, role)?,
+            FrameDirection::ToHub => self.recognise(payload, way)?,
+        };
         if !found.typed_by_request {
             return Some(found);
         }

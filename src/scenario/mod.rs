@@ -15,7 +15,7 @@ pub mod writer;
 use std::sync::Arc;
 
 use crate::protocol::{Pack, PackFolder};
-use crate::syntax::diagnostic::{Diagnostic, without_duplicates};
+use crate::syntax::diagnostic::{Diagnostic, suggest, without_duplicates};
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
@@ -34,6 +34,13 @@ impl ScenarioSet {
         let mut diagnostics = Vec::new();
         let shared = load_shared(folder, sources, pack, &mut diagnostics);
         diagnostics.extend(shared.check(pack));
+        for message in &pack.messages {
+            for role in message.roles.iter().filter(|role| !shared.shared.roles.contains_key(*role)) {
+                let what = format!("`{}` goes to the role `{role}`, which shared.yaml does not have", message.name);
+                let known = shared.shared.roles.keys().map(String::as_str);
+                diagnostics.push(Diagnostic::error(message.span, what).help(suggest(role, known, "")));
+            }
+        }
         let mut programs = Vec::new();
         for (path, file) in &folder.scenarios {
             let Some(name) = path.strip_suffix(".yaml").filter(|name| *name != "shared" && !name.contains('/')) else {

@@ -40,6 +40,7 @@ pub struct IncomingEvent {
 /// Parameters of a connection to a hub.
 #[derive(Clone, Debug)]
 pub struct ConnectRequest {
+    /// The address of the hub, to which the path and query of `dial` are joined.
     pub endpoint: Endpoint,
     pub dial: Dial,
     /// The TLS configuration for `wss://`. `None`: the system's roots are read for this connection.

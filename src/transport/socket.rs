@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::{ConnectRequest, ConnectionEvent, tls};
+use super::{ConnectRequest, ConnectionEvent, Endpoint, tls};
 use crate::websocket::frame::NO_ANSWER;
 use crate::websocket::handshake;
 
@@ -79,18 +79,25 @@ pub(super) async fn connect(request: &ConnectRequest) -> OpenAttempt {
     let deadline = Instant::now() + request.timeout;
     let fresh = handshake::generate_key();
     let key = request.dial.key(&fresh);
-    let head = match request.dial.request(&request.endpoint.host_header(), &request.endpoint.path, key) {
+    let endpoint = match request.dial.address(&request.endpoint) {
+        Ok(endpoint) => endpoint,
+        Err(error) => return OpenAttempt::unreachable(error.to_string()),
+    };
+    let head = match request.dial.request(&endpoint, key) {
         Ok(head) => head,
         Err(error) => return OpenAttempt::unreachable(format!("the upgrade request cannot be written: {error}")),
     };
-    match connect_stream(request, deadline).await {
+    match connect_stream(request, &endpoint, deadline).await {
         Ok(socket) => upgrade(socket, request, key, &head, deadline).await.unwrap_or_else(OpenAttempt::no_upgrade),
         Err(reason) => OpenAttempt::unreachable(reason),
     }
 }
 
-async fn connect_stream(request: &ConnectRequest, deadline: Instant) -> Result<Box<dyn Socket>, String> {
-    let endpoint = &request.endpoint;
+async fn connect_stream(
+    request: &ConnectRequest,
+    endpoint: &Endpoint,
+    deadline: Instant,
+) -> Result<Box<dyn Socket>, String> {
     let authority = endpoint.authority();
     let within = format_seconds(request.timeout);
     let parsed = |from: &str| from.parse().map_err(|_| format!("`{from}` is not a source address"));

@@ -1,14 +1,22 @@
-//! Parses `ws://` and `wss://` addresses, with errors that say how to write them.
+//! Parses `ws://` and `wss://` addresses, with errors that say how to write them, and joins the path and query of a
+//! connection to the address of its hub.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use http::Uri;
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::syntax::diagnostic::ValueError;
 
-/// A hub's address. The path and query of a connection are joined to `path` (see [`super::handshake::Dial`]).
+/// Characters of a path that are escaped because they would break the request line. All others are sent unchanged, even
+/// `%`.
+const NOT_IN_TARGET: &AsciiSet = &CONTROLS.add(b' ').add(b'#');
+/// Characters that are escaped in the names and values of a query: all but RFC 3986's unreserved ones.
+const NOT_IN_QUERY_PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The address of a hub or of a connection to it. [`Endpoint::join`] turns the former into the latter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub tls: bool,
@@ -99,6 +107,45 @@ fn help_without_scheme(text: &str) -> String {
 }
 
 impl Endpoint {
+    /// Returns the address of a connection to the hub at this address. This is the only rule for paths:
+    ///
+    /// - `path` is relative to the hub's address. Segments with which the hub's path ends and `path` begins are written
+    ///   once: `/rt/ws` and `/ws` make `/rt/ws`. Without `path`, or if it is `/`, the hub's path stays as it is.
+    /// - A full address, `ws://...` or `wss://...`, replaces the hub's address with its query.
+    /// - The queries of the hub's address, of `path` and `query` are all sent. If they have the same key, the last wins.
+    ///
+    /// # Errors
+    /// A full address that is wrong, or one that leads from this machine to another.
+    pub fn join(&self, path: Option<&str>, query: &[(String, String)]) -> Result<Self, ValueError> {
+        let path = path.unwrap_or_default();
+        let base = if is_full_address(path) { path.parse()? } else { self.clone() };
+        if self.is_loopback() && !base.is_loopback() {
+            return Err(ValueError::new(
+                format!("`{base}` is on another machine, but the hub is on this one"),
+                "write a path; or give the hub by an address that is not a loopback address",
+            ));
+        }
+        let (base_path, base_query) = split_query(&base.path);
+        let (path, path_query) = if is_full_address(path) { ("", "") } else { split_query(path) };
+        let path = join_paths(base_path, &utf8_percent_encode(path, NOT_IN_TARGET).to_string());
+        let escaped = |text: &str| utf8_percent_encode(text, NOT_IN_QUERY_PART).to_string();
+        let given = query.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value)));
+        let given = given.collect::<Vec<_>>().join("&");
+        let path_query = utf8_percent_encode(path_query, NOT_IN_TARGET).to_string();
+        let query = join_queries(&join_queries(base_query, &path_query), &given);
+        let path = if query.is_empty() { path } else { format!("{path}?{query}") };
+        let origin = base.text.find("://").map_or(0, |at| at + 3);
+        let origin = base.text[origin..].find(['/', '?']).map_or(base.text.len(), |at| origin + at);
+        let text = format!("{}{path}", &base.text[..origin]);
+        Ok(Self { path, text, ..base })
+    }
+
+    /// Returns the names and values of the query, decoded.
+    pub fn query_members(&self) -> Vec<(String, String)> {
+        let parts = split_query(&self.path).1.split('&').filter_map(|part| part.split_once('='));
+        parts.map(|(name, value)| (decode_query_part(name), decode_query_part(value))).collect()
+    }
+
     /// Whether the hub is on this machine, judging by its name.
     pub fn is_loopback(&self) -> bool {
         let host = self.host.trim_matches(['[', ']']);
@@ -114,6 +161,54 @@ impl Endpoint {
     pub fn host_header(&self) -> String {
         if self.port == if self.tls { 443 } else { 80 } { Bracketed(&self.host).to_string() } else { self.authority() }
     }
+}
+
+/// Whether a path is a full address, which is not relative to the address of a hub.
+pub fn is_full_address(path: &str) -> bool {
+    let scheme = path.split_once("://").map_or("", |(scheme, _)| scheme);
+    scheme.eq_ignore_ascii_case("ws") || scheme.eq_ignore_ascii_case("wss")
+}
+
+/// Splits path and query at the first `?`.
+pub fn split_query(target: &str) -> (&str, &str) {
+    target.split_once('?').unwrap_or((target, ""))
+}
+
+/// Joins a path to the path before it. The longest run of whole segments with which the first ends and the second begins
+/// is written once. A second path without segments leaves the first as it is.
+pub fn join_paths(base: &str, path: &str) -> String {
+    let base = if base.is_empty() { "/" } else { base };
+    if path.trim_matches('/').is_empty() {
+        return base.to_owned();
+    }
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let stem = base.trim_end_matches('/');
+    // A slash at the end of the whole path counts even if the other path does not have it.
+    let slashed = |path: String| if base.ends_with('/') && !path.ends_with('/') { path + "/" } else { path };
+    let starts = stem.match_indices('/').map(|(at, _)| at);
+    let shared = starts.into_iter().find(|at| {
+        let rest = path.strip_prefix(&stem[*at..]);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    match shared {
+        Some(at) if path.trim_end_matches('/').len() == stem.len() - at => slashed(format!("{}{path}", &stem[..at])),
+        Some(at) => format!("{}{path}", &stem[..at]),
+        None => format!("{stem}{path}"),
+    }
+}
+
+/// Joins two queries without `?`; leaves out the parts of the first whose key is in the second.
+pub fn join_queries(base: &str, over: &str) -> String {
+    let parts = |query: &str| query.split('&').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let key = |part: &str| decode_query_part(part.split('=').next().unwrap_or_default());
+    let over = parts(over);
+    let kept = parts(base).into_iter().filter(|part| !over.iter().any(|other| key(other) == key(part)));
+    kept.chain(over.iter().cloned()).collect::<Vec<_>>().join("&")
+}
+
+/// Decodes a name or value of a query.
+pub fn decode_query_part(text: &str) -> String {
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
 /// Writes the address as it was written. Its query may hold a secret.
@@ -154,6 +249,58 @@ mod tests {
         let endpoint: Endpoint = text.parse().unwrap();
         assert_eq!(endpoint, Endpoint { tls, host: host.into(), port, path: path.into(), text: text.into() });
         assert_eq!(endpoint.host_header(), header);
+    }
+
+    #[rstest]
+    #[case::the_same("ws://h/graphql", "/graphql", "ws://h/graphql")]
+    #[case::ends_with_it("ws://h/rt/ws", "/ws", "ws://h/rt/ws")]
+    #[case::prefix("ws://h/prefix", "/ws", "ws://h/prefix/ws")]
+    #[case::no_path("ws://h", "/ws", "ws://h/ws")]
+    #[case::slash("ws://h/", "/ws", "ws://h/ws")]
+    #[case::no_slash("ws://h", "ws", "ws://h/ws")]
+    #[case::whole_segments("ws://h/myws", "/ws", "ws://h/myws/ws")]
+    #[case::not_the_beginning("ws://h/ws", "/wss", "ws://h/ws/wss")]
+    #[case::begins_where_the_base_ends("ws://h/x/api/v1", "/api/v1/feed", "ws://h/x/api/v1/feed")]
+    #[case::longest_run("ws://h/a/a", "/a/a", "ws://h/a/a")]
+    #[case::root("ws://h/prefix/", "/", "ws://h/prefix/")]
+    #[case::nothing("ws://h/prefix", "", "ws://h/prefix")]
+    #[case::nothing_at_all("ws://h", "", "ws://h/")]
+    #[case::slash_of_the_base("ws://h/rt/ws/", "/ws", "ws://h/rt/ws/")]
+    #[case::slash_of_the_path("ws://h/rt/ws", "/ws/", "ws://h/rt/ws/")]
+    #[case::slash_within("ws://h/rt/", "/ws", "ws://h/rt/ws")]
+    #[case::both_queries("ws://h/rt?a=1", "/ws?b=2", "ws://h/rt/ws?a=1&b=2")]
+    #[case::the_same_key("ws://h?a=1&b%20c=1&d", "?a=2&b+c=2", "ws://h/?d&a=2&b+c=2")]
+    #[case::query_without_path("ws://h?token=1", "/ws", "ws://h/ws?token=1")]
+    #[case::as_written("ws://h", "/a/../b%20c", "ws://h/a/../b%20c")]
+    #[case::escaped("ws://h", "/a b\r\nX: y#\u{e9}", "ws://h/a%20b%0D%0AX:%20y%23%C3%A9")]
+    #[case::full("ws://127.0.0.1:1/rt?a=1", "WSS://localhost:2/x?b=2", "WSS://localhost:2/x?b=2")]
+    #[case::full_without_path("ws://127.0.0.1:1/rt?a=1", "ws://[::1]", "ws://[::1]/")]
+    #[case::from_another_machine("wss://h/rt", "wss://other/x", "wss://other/x")]
+    fn a_path_is_relative_to_the_address_of_the_hub(#[case] hub: &str, #[case] path: &str, #[case] expected: &str) {
+        let joined = hub.parse::<Endpoint>().unwrap().join(Some(path), &[]).unwrap();
+        assert_eq!(joined.to_string(), expected);
+        let parsed: Endpoint = expected.parse().unwrap();
+        assert_eq!(
+            (joined.tls, joined.host, joined.port, joined.path),
+            (parsed.tls, parsed.host, parsed.port, parsed.path)
+        );
+    }
+
+    #[test]
+    fn the_query_of_a_connection_is_encoded_and_wins() {
+        let hub: Endpoint = "ws://h/rt?token=old&v=1".parse().unwrap();
+        let query = [("token".to_owned(), "a b&c=\u{e9}/+~".to_owned())];
+        let joined = |path| hub.join(path, &query).unwrap().path;
+        assert_eq!(joined(None), "/rt?v=1&token=a%20b%26c%3D%C3%A9%2F%2B~");
+        assert_eq!(joined(Some("/ws?v=2&token=x")), "/rt/ws?v=2&token=a%20b%26c%3D%C3%A9%2F%2B~");
+    }
+
+    #[test]
+    fn a_connection_never_leads_from_this_machine_to_another() {
+        let error = "ws://localhost:1".parse::<Endpoint>().unwrap().join(Some("ws://example.com/x"), &[]).unwrap_err();
+        assert_eq!(error.message, "`ws://example.com/x` is on another machine, but the hub is on this one");
+        let wrong = "ws://localhost:1".parse::<Endpoint>().unwrap().join(Some("ws://:1/x"), &[]).unwrap_err();
+        assert_eq!(wrong.message, "`ws://:1/x` names no host");
     }
 
     #[rstest]

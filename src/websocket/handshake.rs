@@ -2,10 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use sha1::{Digest, Sha1};
 
+use super::endpoint::Endpoint;
+use crate::syntax::diagnostic::ValueError;
 use crate::syntax::matcher::describe_kind;
 use crate::websocket::frame::ConnectionEvent;
 
@@ -21,19 +22,14 @@ const MAX_REASON_CHARS: usize = 400;
 /// The GUID from which the accept value is computed (RFC 6455, section 1.3).
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Characters that are escaped because they would break the request line. All others are sent unchanged, even `%`.
-const NOT_IN_TARGET: &AsciiSet = &CONTROLS.add(b' ').add(b'#');
-/// Characters that are escaped in the names and values of a query: all but RFC 3986's unreserved ones.
-const NOT_IN_QUERY_PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
 pub type HeaderList = Vec<(String, String)>;
 
 /// How a client connects, beyond the target's address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dial {
-    /// The path, which may have a query. `None`: the path of the target's URL.
+    /// The path, which may have a query, relative to the target's URL; or a full address. `None`: that URL itself.
     pub path: Option<String>,
-    /// Parameters that are added to the query, percent-encoded.
+    /// Parameters of the query, which are percent-encoded.
     pub query: Vec<(String, String)>,
     /// Headers that follow the standard ones; one with the name of a standard header replaces it.
     pub headers: HeaderList,
@@ -122,17 +118,19 @@ impl Dial {
         };
         let subprotocols = match member("subprotocols") {
             None => Vec::new(),
-            Some(Value::Array(items)) => items.iter().map(text).collect(),
+            Some(Value::Array(items)) => items.iter().filter(|item| !item.is_null()).map(text).collect(),
             Some(Value::String(one)) => vec![one.clone()],
             Some(other) => return Err(wrong("subprotocols", "a list", other)),
         };
+        // An item may be the value of the header, which is a list.
+        let subprotocols = subprotocols.iter().flat_map(|item| item.split(',')).map(|name| name.trim().to_owned());
         let headers = member("headers").and_then(Value::as_object).into_iter().flatten();
         Ok(Self {
             path: member("path").map(text),
             query: pairs("query")?,
             headers: pairs("headers")?,
             without: headers.filter(|(_, value)| value.is_null()).map(|(name, _)| name.clone()).collect(),
-            subprotocols,
+            subprotocols: subprotocols.collect(),
             from: member("from").map(text),
             method: member("method").map(text),
             http: member("http").map(text),
@@ -158,30 +156,21 @@ impl Dial {
         self.headers.iter().map(|(name, _)| name).chain(&self.without)
     }
 
-    /// Returns path and query. In the path only characters that would break the request line are encoded.
-    fn target(&self, default_path: &str) -> String {
-        let path = self.path.as_deref().unwrap_or(default_path);
-        let mut target = if path.starts_with('/') { String::new() } else { "/".to_owned() };
-        target.extend(utf8_percent_encode(path, NOT_IN_TARGET));
-        let mut separator = if path.contains('?') { '&' } else { '?' };
-        for (name, value) in &self.query {
-            target.push(separator);
-            target.extend(utf8_percent_encode(name, NOT_IN_QUERY_PART));
-            target.push('=');
-            target.extend(utf8_percent_encode(value, NOT_IN_QUERY_PART));
-            separator = '&';
-        }
-        target
+    /// Returns the address that is requested, given that of the hub.
+    ///
+    /// # Errors
+    /// See [`Endpoint::join`].
+    pub fn address(&self, hub: &Endpoint) -> Result<Endpoint, ValueError> {
+        hub.join(self.path.as_deref(), &self.query)
     }
 
-    /// Writes the upgrade request. `host` is the `Host` header: without the port where it is the scheme's own; `key` is
-    /// Base64 of 16 random bytes.
+    /// Writes the upgrade request to an [address](Self::address). `key` is Base64 of 16 random bytes.
     ///
     /// # Errors
     /// A header or a subprotocol that would break out of its line.
-    pub fn request(&self, host: &str, default_path: &str, key: &str) -> Result<Vec<u8>, UpgradeRequestError> {
+    pub fn request(&self, address: &Endpoint, key: &str) -> Result<Vec<u8>, UpgradeRequestError> {
         let mut ours = vec![
-            ("Host", host.to_owned()),
+            ("Host", address.host_header()),
             ("Upgrade", "websocket".to_owned()),
             ("Connection", "Upgrade".to_owned()),
             ("Sec-WebSocket-Key", key.to_owned()),
@@ -199,7 +188,7 @@ impl Dial {
         if !is_token(method) || !http.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
             return Err(UpgradeRequestError::RequestLine(format!("{method} {http}")));
         }
-        let mut text = format!("{method} {} HTTP/{http}\r\n", self.target(default_path));
+        let mut text = format!("{method} {} HTTP/{http}\r\n", address.path);
         let ours = ours.iter().map(|(name, value)| (*name, value.as_str()));
         write_headers(&mut text, ours.chain(header_pairs(&self.headers)))?;
         Ok(text.into_bytes())
@@ -509,6 +498,11 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
+    /// Returns the request of a dial to a hub.
+    fn request(dial: &Dial, hub: &str) -> Result<Vec<u8>, UpgradeRequestError> {
+        dial.request(&dial.address(&hub.parse().unwrap()).unwrap(), KEY)
+    }
+
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
     const GOOD: &str = "Upgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
 
@@ -522,34 +516,17 @@ mod tests {
         pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
-    #[rstest]
-    #[case("/base?a=1", None, &[], "/base?a=1")]
-    #[case("", None, &[("c", "3")], "/?c=3")]
-    #[case("/base?a=1", Some("ws?b=2"), &[("c", "3")], "/ws?b=2&c=3")]
-    #[case("/", Some("/ws"), &[("token", "a b&c=\u{e9}/+~")], "/ws?token=a%20b%26c%3D%C3%A9%2F%2B~")]
-    #[case("/", Some("/a/../b%20c"), &[], "/a/../b%20c")]
-    #[case("/", Some("/a b\r\nX: y#\u{e9}"), &[], "/a%20b%0D%0AX:%20y%23%C3%A9")]
-    fn the_request_target_has_the_path_of_the_dial_or_that_of_the_target(
-        #[case] default: &str,
-        #[case] path: Option<&str>,
-        #[case] query: &[(&str, &str)],
-        #[case] expected: &str,
-    ) {
-        let dial = Dial { path: path.map(str::to_owned), query: headers(query), ..Dial::default() };
-        assert_eq!(dial.target(default), expected);
-    }
-
     #[test]
     fn a_dial_is_read_from_json_where_a_null_header_is_left_out() {
         let dial = json!({
             "path": null, "query": { "n": 1, "absent": null }, "headers": { "X": "y", "Host": null },
-            "subprotocols": "a", "method": "POST", "http": 1.0
+            "subprotocols": ["a, b", null, "c"], "method": "POST", "http": 1.0
         });
         let expected = Dial {
             query: headers(&[("n", "1")]),
             headers: headers(&[("X", "y")]),
             without: vec!["Host".to_owned()],
-            subprotocols: vec!["a".to_owned()],
+            subprotocols: ["a", "b", "c"].map(str::to_owned).to_vec(),
             method: Some("POST".to_owned()),
             http: Some("1.0".to_owned()),
             ..Dial::default()
@@ -571,7 +548,7 @@ mod tests {
         };
         let expected = "GET /ws?x=1 HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: a, b\r\nAuthorization: Bearer x\r\nhost: elsewhere\r\n\r\n";
-        assert_eq!(String::from_utf8(dial.request("h:1", "/", KEY).unwrap()).unwrap(), expected);
+        assert_eq!(String::from_utf8(request(&dial, "ws://h:1").unwrap()).unwrap(), expected);
     }
 
     #[rstest]
@@ -585,7 +562,7 @@ mod tests {
     ) {
         let (headers, subprotocols) = (headers(&[header]), vec![subprotocol.to_owned()]);
         let dial = Dial { headers, subprotocols, ..Dial::default() };
-        assert_eq!(dial.request("h", "/", KEY), Err(expected));
+        assert_eq!(request(&dial, "ws://h"), Err(expected));
     }
 
     #[test]
@@ -599,11 +576,11 @@ mod tests {
         };
         let expected =
             "POST / HTTP/1.0\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nsec-websocket-key: AAEC\r\n\r\n";
-        assert_eq!(String::from_utf8(wrong.request("", "/", KEY).unwrap()).unwrap(), expected);
+        assert_eq!(String::from_utf8(request(&wrong, "ws://h").unwrap()).unwrap(), expected);
         assert_eq!((wrong.key(KEY), Dial::default().key(KEY)), ("AAEC", KEY));
         for (method, http) in [("GET /x", "1.1"), ("GET", "1.1\r\nX: y"), ("", "1.1")] {
             let dial = Dial { method: Some(method.to_owned()), http: Some(http.to_owned()), ..Dial::default() };
-            assert_eq!(dial.request("", "/", KEY), Err(UpgradeRequestError::RequestLine(format!("{method} {http}"))));
+            assert_eq!(request(&dial, "ws://h"), Err(UpgradeRequestError::RequestLine(format!("{method} {http}"))));
         }
     }
 
@@ -718,7 +695,7 @@ mod tests {
         let subprotocols = vec!["x".to_owned(), "y".to_owned()];
         let dial = Dial { path: Some("/p?q=1".to_owned()), subprotocols, ..Dial::default() };
         let key = generate_key();
-        let bytes = dial.request("h", "/", &key).unwrap();
+        let bytes = dial.request(&dial.address(&"ws://h".parse().unwrap()).unwrap(), &key).unwrap();
         assert_eq!(parse_request_head(&bytes[..bytes.len() - 1]), Ok(None));
         let (answer, report) = answer_request(parse_request_head(&bytes).unwrap().unwrap(), &["y".to_owned()]);
         let ConnectionEvent::Upgraded { headers, subprotocol, .. } = report else { panic!("{report:?}") };

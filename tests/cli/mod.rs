@@ -10,6 +10,7 @@ pub mod fuzz_saved;
 pub mod load;
 pub mod mistakes;
 pub mod packs;
+pub mod paths;
 pub mod record;
 pub mod relay;
 pub mod scenario_files;

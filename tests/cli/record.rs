@@ -25,10 +25,11 @@ fn a_recording_contains_the_texts_of_both_sides() {
     assert!(lines.iter().all(|line| schema.is_valid(line)), "{text}");
     let counted = |direction: &str| lines.iter().filter(|line| line["direction"] == direction).count();
     let (to_hub, from_hub) = (counted("to-hub"), counted("from-hub"));
-    assert!(to_hub > 20 && from_hub > 20 && to_hub + from_hub == lines.len(), "{rest}");
+    let opened = lines.iter().filter(|line| line["target"] == "/").count();
+    assert!(to_hub > 20 && from_hub > 20 && to_hub + from_hub + opened == lines.len(), "{rest}");
     let last = lines.iter().filter_map(|line| line["connection"].as_u64()).max().unwrap();
-    assert!(last > 5);
-    assert!(rest.starts_with(&format!("{} texts on ", lines.len())), "{rest}");
+    assert!(last > 5 && opened as u64 == last, "{opened} of {last}");
+    assert!(rest.starts_with(&format!("{} texts on ", to_hub + from_hub)), "{rest}");
     assert!(rest.contains(&format!(": {to_hub} to the hub, {from_hub} from it")), "{rest}");
     // Texts are recorded as they were sent: JSON of the protocol, in order per connection.
     let first = lines.iter().find(|line| line["direction"] == "to-hub").unwrap();

@@ -152,6 +152,86 @@ fn a_reply_may_come_over_another_channel(#[case] replies_at: &'static str, #[cas
     assert_eq!(done.out.contains("REPLY-buys"), code == 1, "{}", done.out);
 }
 
+const TWO_LISTS: &str = "asyncapi: 2.6.0
+info: { title: Two, version: '1' }
+channels:
+  /a:
+    publish: { message: { name: askA, payload: { type: object, required: [ask], properties: { ask: { const: a } } } } }
+    subscribe: { message: { name: statusA, payload: { type: object, required: [type, level], properties: { type: { const: status }, level: { type: integer } } } } }
+  /b:
+    publish: { message: { name: askB, payload: { type: object, required: [ask], properties: { ask: { const: b } } } } }
+    subscribe: { message: { name: statusB, payload: { type: object, required: [type, text], properties: { type: { const: status }, text: { type: string } } } } }
+";
+
+/// A message is listed for its channel, and its constant recognises it there. A pack that is made of the document judges
+/// in the same way.
+#[rstest]
+#[case::right(r#"{"type":"status","text":"x"}"#, 0, "PASS")]
+#[case::of_the_other_channel(r#"{"type":"status","level":1}"#, 1, "DOC-LISTED")]
+#[case::a_wrong_member(r#"{"type":"status","text":5}"#, 1, "`statusB` breaks its schema at /text")]
+fn a_message_is_listed_for_its_channel(#[case] at_b: &'static str, #[case] code: i32, #[case] says: &str) {
+    let hub = PathHub::start(move |path, _| {
+        let status = if path == "/b" { at_b } else { r#"{"type":"status","level":1}"# };
+        vec![(path.to_owned(), status.to_owned())]
+    });
+    let document = DocumentFolder::new(TWO_LISTS);
+    let done = document.check(&hub.url(), &[]).assert_exit_code(code);
+    assert!(done.out.contains(says), "{}", done.out);
+    let pack = document.folder.path().join("pack");
+    let pack = pack.to_str().unwrap();
+    hubproof(["packs", "init", &document.path(), "--to", pack]).assert_exit_code(0);
+    let done = hubproof(["check", &hub.url(), "--pack", pack, "--patience", "0.3"]).assert_exit_code(code);
+    assert!(done.out.contains(says), "{}", done.out);
+}
+
+#[test]
+fn an_unknown_role_of_a_message_is_a_mistake() {
+    let document = DocumentFolder::new(TWO_LISTS);
+    let pack = document.folder.path().join("pack");
+    hubproof(["packs", "init", &document.path(), "--to", pack.to_str().unwrap()]).assert_exit_code(0);
+    let file = pack.join("asyncapi.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("on_b]"), "{text}");
+    fs::write(&file, text.replace("on_b]", "on_bb]")).unwrap();
+    let done = hubproof(["packs", "lint", pack.to_str().unwrap()]).assert_exit_code(2);
+    let said = format!("{}{}", done.out, done.err);
+    assert!(said.contains("`statusB` goes to the role `on_bb`, which shared.yaml does not have"), "{said}");
+    assert!(said.contains("did you mean `on_b`?"), "{said}");
+}
+
+/// A listed message with a wrong member is that message, not an unlisted one.
+#[test]
+fn a_wrong_member_is_reported_in_its_message() {
+    let document = "asyncapi: 2.6.0
+info: { title: M, version: '1' }
+channels:
+  /:
+    publish: { message: { name: ask, payload: { type: object, required: [ask], properties: { ask: { type: string } } } } }
+    subscribe:
+      message:
+        oneOf:
+          - { name: test, payload: { type: object, required: [kind, id], properties: { kind: { const: test }, id: { type: string, format: uuid } } } }
+          - { name: news, payload: { type: object, required: [news], properties: { news: { type: string } } } }
+";
+    let hub = ScriptedHub::start(|_, _, _| vec![r#"{"kind":"test","id":"not-a-uuid"}"#.to_owned()]);
+    let done = DocumentFolder::new(document).check(&hub.url(), &[]).assert_exit_code(1);
+    assert!(done.out.contains("`test` breaks its schema at /id"), "{}", done.out);
+    assert!(done.out.contains("DOC-FITS") && !done.out.contains("DOC-LISTED#"), "{}", done.out);
+}
+
+/// No hub can send this message, so the document does not say what the hub may send.
+#[test]
+fn a_payload_that_nothing_satisfies_is_not_testable() {
+    let document = NEWS.replace(
+        "payload: { type: object, required: [op], properties: { op: { const: news } } }",
+        "payload: { allOf: [ { type: string }, { type: integer } ] }",
+    );
+    assert!(document.contains("allOf"));
+    let hub = ScriptedHub::start(|_, _, _| vec![json!({ "op": "news" }).to_string()]);
+    let done = DocumentFolder::new(&document).check(&hub.url(), &[]).assert_exit_code(3);
+    assert!(!done.out.contains("fail["), "{}", done.out);
+}
+
 // ---- nothing to check
 
 const NEWS: &str = "asyncapi: 2.6.0

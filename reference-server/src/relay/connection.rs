@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::frames::{StreamPiece, TextParser, text_frame};
-use super::{FrameMutator, RelayedHub, TextObserver, upgrade};
+use super::{ConnectionObserver, FrameMutator, RelayEventKind, RelayedHub, upgrade};
 use crate::fault::ChangeAction;
 use crate::fault::injector::{SWAP_TIME, Trigger, edit_frame};
 use crate::machine::MachineOutput;
@@ -37,7 +37,7 @@ pub(super) async fn relay_connection(
     peer: SocketAddr,
     hub: Arc<RelayedHub>,
     mutator: Arc<FrameMutator>,
-    observer: Option<TextObserver>,
+    observer: Option<ConnectionObserver>,
 ) {
     // Without Nagle's algorithm, small frames are sent at once; an error shows on the next write.
     let _ = client.set_nodelay(true);
@@ -47,15 +47,23 @@ pub(super) async fn relay_connection(
         Ok(server) => server,
         Err(error) => return refuse(client, &hub, &error).await,
     };
-    let mut first = upgrade::redirect_request(&request, &hub.authority, &hub.path);
+    let mut first = upgrade::redirect_request(&request, &hub.authority, &hub.target);
+    let asked = AskedUpgrade { target: upgrade::request_target(&first), offered: upgrade::subprotocols(&first) };
     first.extend(&rest);
     let mut texts = TextParser::for_client();
     texts.push_bytes(&rest);
-    let seen = observer.as_ref().map(|observer| (texts, observer));
+    let seen = observer.as_ref().map(|observer| (texts, asked, observer));
     if server.write_all(&first).await.is_ok() && relay_both_ways(&mut client, server, &mutator, seen).await.is_err() {
         // A reset on one side becomes a reset on the other.
         let _ = client.set_zero_linger();
     }
+}
+
+/// The upgrade that a client asks of the hub.
+struct AskedUpgrade {
+    target: String,
+    /// The offered subprotocols.
+    offered: Vec<String>,
 }
 
 /// Connects to the hub; on the same machine, from the client's address, since hubs may limit connections per address.
@@ -96,9 +104,12 @@ async fn relay_both_ways(
     client: &mut TcpStream,
     server: Box<dyn RelayStream>,
     mutator: &FrameMutator,
-    seen: Option<(TextParser, &TextObserver)>,
+    seen: Option<(TextParser, AskedUpgrade, &ConnectionObserver)>,
 ) -> io::Result<()> {
-    let observer = seen.as_ref().map(|(_, observer)| *observer);
+    let (seen, observer) = match seen {
+        Some((texts, asked, observer)) => (Some((texts, observer)), Some((asked, observer))),
+        None => (None, None),
+    };
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = tokio::io::split(server);
     let up = relay_to_hub(from_client, to_server, seen);
@@ -113,7 +124,7 @@ async fn relay_both_ways(
 async fn relay_to_hub(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    seen: Option<(TextParser, &TextObserver)>,
+    seen: Option<(TextParser, &ConnectionObserver)>,
 ) -> io::Result<()> {
     let Some((mut texts, observer)) = seen else {
         tokio::io::copy(&mut from, &mut to).await?;
@@ -139,7 +150,7 @@ async fn relay_to_client(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mutator: &FrameMutator,
-    observer: Option<&TextObserver>,
+    observer: Option<(AskedUpgrade, &ConnectionObserver)>,
 ) -> io::Result<()> {
     let (answer, rest) = upgrade::read_head(&mut from).await?;
     to.write_all(&answer).await?;
@@ -148,6 +159,15 @@ async fn relay_to_client(
         tokio::io::copy(&mut from, &mut to).await?;
         return to.shutdown().await;
     }
+    let observer = match observer {
+        Some((AskedUpgrade { target, offered }, observer)) => {
+            let selected = upgrade::subprotocols(&answer);
+            let subprotocols = if selected.is_empty() { offered } else { selected };
+            observer.report(RelayEventKind::Opened { target, subprotocols }).await;
+            Some(observer)
+        }
+        None => None,
+    };
     let mut texts = TextParser::default();
     let mut late = DelayedFrames::default();
     texts.push_bytes(&rest);

@@ -1,6 +1,6 @@
 //! A relay between clients and any hub: it changes one thing in the hub's messages and passes on everything else.
 //!
-//! It can also only observe every text message of either side, for `hubproof record`.
+//! It can also only observe connections and their text messages, for `hubproof record`.
 //!
 //! It passes on bytes, not messages: everything else arrives as it was sent, including fragments, pings and close
 //! codes. [`mutation`] has the possible changes, [`upgrade`] and [`frames`] parse the bytes, [`connection`] handles one
@@ -20,7 +20,6 @@ use rustls::ClientConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::fault::OutputChange;
 use crate::fault::injector::ChangeMatcher;
@@ -30,7 +29,6 @@ use crate::server::serve::{MAX_CONNECTIONS, ServeError, bind_listener};
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The configuration of a relay.
-#[derive(Debug)]
 pub struct RelayConfig {
     /// The hub.
     pub hub: RelayedHub,
@@ -38,83 +36,68 @@ pub struct RelayConfig {
     pub listen: SocketAddr,
     /// The change to the hub's messages, if any.
     pub change: Option<OutputChange>,
-    /// Receives all text messages as they were sent. The relay waits if the channel is full, but not if it is closed.
-    pub observer: Option<mpsc::Sender<PassedText>>,
+    /// Receives all connections, and their text messages as they were sent. The relay waits if the channel is full, but
+    /// not if it is closed.
+    pub observer: Option<mpsc::Sender<RelayEvent>>,
 }
 
-/// A text message that passed the relay.
+/// Something that passed the relay.
 #[derive(Debug)]
-pub struct PassedText {
+pub struct RelayEvent {
     pub time: SystemTime,
     /// The number of the connection, from 1.
     pub connection: u64,
-    pub to_hub: bool,
-    pub text: String,
+    pub what: RelayEventKind,
+}
+
+#[derive(Debug)]
+pub enum RelayEventKind {
+    /// The hub accepted the upgrade.
+    Opened {
+        /// The requested path and query, as the hub received them.
+        target: String,
+        /// The subprotocol that the hub selected, or else those that the client offered.
+        subprotocols: Vec<String>,
+    },
+    Text {
+        to_hub: bool,
+        text: String,
+    },
 }
 
 /// Observes one connection.
 #[derive(Clone)]
-pub(crate) struct TextObserver {
+pub(crate) struct ConnectionObserver {
     connection: u64,
-    channel: mpsc::Sender<PassedText>,
+    channel: mpsc::Sender<RelayEvent>,
 }
 
-impl TextObserver {
-    pub(crate) async fn report_text(&self, to_hub: bool, text: String) {
-        let passed = PassedText { time: SystemTime::now(), connection: self.connection, to_hub, text };
-        // An observer that has ended misses all further messages.
+impl ConnectionObserver {
+    pub(crate) async fn report(&self, what: RelayEventKind) {
+        let passed = RelayEvent { time: SystemTime::now(), connection: self.connection, what };
+        // An observer that has ended misses all further events.
         let _ = self.channel.send(passed).await;
     }
+
+    pub(crate) async fn report_text(&self, to_hub: bool, text: String) {
+        self.report(RelayEventKind::Text { to_hub, text }).await;
+    }
 }
+
+/// Returns the path and query that the hub receives, given those that a client requests.
+pub type TargetRewriter = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// The hub behind a relay.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RelayedHub {
     /// Host and port, as in a `Host` header.
-    pub(crate) authority: String,
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    /// The path of the hub's address, which precedes the path that a client requests.
-    pub(crate) path: String,
-    pub(crate) tls: Option<Arc<ClientConfig>>,
-}
-
-/// The address of a hub is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{url:?} is not the address of a hub: {why}; expected one like ws://127.0.0.1:4000")]
-pub struct HubAddressError {
-    url: String,
-    why: String,
-}
-
-impl RelayedHub {
-    /// The hub at a `ws://` or `wss://` address. `tls` returns the trusted certificates for the latter.
-    ///
-    /// # Errors
-    /// [`HubAddressError`] says what is wrong with the address.
-    pub fn parse(url: &str, tls: impl FnOnce() -> Option<Arc<ClientConfig>>) -> Result<RelayedHub, HubAddressError> {
-        let wrong = |why: String| HubAddressError { url: url.to_owned(), why };
-        let uri: Uri = url.parse().map_err(|error| wrong(format!("{error}")))?;
-        let (port, tls) = match uri.scheme_str() {
-            Some("ws") => (80, None),
-            Some("wss") => (
-                443,
-                Some(tls().ok_or_else(|| wrong("wss:// needs trusted certificates, but none were given".to_owned()))?),
-            ),
-            _ => return Err(wrong("it does not begin with ws:// or wss://".to_owned())),
-        };
-        let authority = uri.authority().ok_or_else(|| wrong("it has no host".to_owned()))?;
-        if uri.query().is_some() {
-            return Err(wrong("a query belongs to the client's request".to_owned()));
-        }
-        Ok(RelayedHub {
-            authority: authority.as_str().to_owned(),
-            host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(port),
-            path: uri.path().trim_end_matches('/').to_owned(),
-            tls,
-        })
-    }
+    pub authority: String,
+    /// A name or an address, without brackets.
+    pub host: String,
+    pub port: u16,
+    /// The certificates to trust, if the hub uses TLS.
+    pub tls: Option<Arc<ClientConfig>>,
+    pub target: TargetRewriter,
 }
 
 /// The change to frames, shared by all connections, so that frames are counted over the life of the hub.
@@ -166,7 +149,7 @@ async fn accept_clients(
     listener: TcpListener,
     hub: Arc<RelayedHub>,
     mutator: Arc<FrameMutator>,
-    observer: Option<mpsc::Sender<PassedText>>,
+    observer: Option<mpsc::Sender<RelayEvent>>,
     mut down: watch::Receiver<()>,
 ) {
     let mut number = 0;
@@ -181,44 +164,11 @@ async fn accept_clients(
                 Ok(_) if connections.len() >= MAX_CONNECTIONS => {}
                 Ok((stream, peer)) => {
                     number += 1;
-                    let observer = observer.clone().map(|channel| TextObserver { connection: number, channel });
+                    let observer = observer.clone().map(|channel| ConnectionObserver { connection: number, channel });
                     connections.spawn(connection::relay_connection(stream, peer, hub.clone(), mutator.clone(), observer));
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
             },
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case("ws://127.0.0.1:4000", "127.0.0.1:4000", "127.0.0.1", 4000, "")]
-    #[case("ws://hub/api/", "hub", "hub", 80, "/api")]
-    #[case("ws://[::1]:9", "[::1]:9", "::1", 9, "")]
-    fn the_address_of_a_hub_is_split_into_host_port_and_path(
-        #[case] url: &str,
-        #[case] authority: &str,
-        #[case] host: &str,
-        #[case] port: u16,
-        #[case] path: &str,
-    ) {
-        let hub = RelayedHub::parse(url, || None).unwrap();
-        assert_eq!((&*hub.authority, &*hub.host, hub.port, &*hub.path), (authority, host, port, path));
-    }
-
-    #[rstest]
-    #[case("http://hub", "ws://")]
-    #[case("hub:4000", "ws://")]
-    #[case("ws://", "")]
-    #[case("ws://hub/?token=x", "a query belongs to")]
-    #[case("wss://hub", "needs trusted certificates")]
-    fn addresses_that_the_relay_cannot_use_are_refused(#[case] url: &str, #[case] why: &str) {
-        let error = RelayedHub::parse(url, || None).unwrap_err().to_string();
-        assert!(error.contains(why), "{error}");
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
+use super::TargetRewriter;
+
 /// The longest head of a request or an answer in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 /// How long a client may take to send its request.
@@ -32,16 +34,20 @@ pub(super) async fn read_request_head(stream: &mut (impl AsyncRead + Unpin)) -> 
     timeout(REQUEST_TIME, read_head(stream)).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
-/// Rewrites a request for another host and a path prefix, without the offer of compression.
-pub(super) fn redirect_request(head: &[u8], authority: &str, path: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(head.len() + path.len());
+/// Rewrites a request for another host and target, without the offer of compression. Leaves a target unchanged that does
+/// not begin with a slash.
+pub(super) fn redirect_request(head: &[u8], authority: &str, target: &TargetRewriter) -> Vec<u8> {
+    let mut out = Vec::with_capacity(head.len());
     for (index, line) in head.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        if index == 0 && !path.is_empty() {
-            let target = line.iter().position(|byte| *byte == b' ').map_or(line.len(), |space| space + 1);
-            out.extend_from_slice(&line[..target]);
-            out.extend_from_slice(path.as_bytes());
-            out.extend_from_slice(&line[target..]);
+        if index == 0 {
+            let mut words = line.splitn(3, |byte| *byte == b' ');
+            match (words.next(), words.next().map(String::from_utf8_lossy), words.next()) {
+                (Some(method), Some(asked), Some(rest)) if asked.starts_with('/') => {
+                    out.extend([method, b" ", target(&asked).as_bytes(), b" ", rest].concat());
+                }
+                _ => out.extend_from_slice(line),
+            }
         } else if name.eq_ignore_ascii_case(b"host") {
             out.extend_from_slice(format!("Host: {authority}\r\n").as_bytes());
         } else if !name.eq_ignore_ascii_case(b"sec-websocket-extensions") {
@@ -49,6 +55,27 @@ pub(super) fn redirect_request(head: &[u8], authority: &str, path: &str) -> Vec<
         }
     }
     out
+}
+
+/// Returns the path and query of a request.
+pub(super) fn request_target(head: &[u8]) -> String {
+    head.split(|byte| *byte == b' ')
+        .nth(1)
+        .map(|target| String::from_utf8_lossy(target).into_owned())
+        .unwrap_or_default()
+}
+
+/// Returns the names in the `Sec-WebSocket-Protocol` headers of a head.
+pub(super) fn subprotocols(head: &[u8]) -> Vec<String> {
+    let head = String::from_utf8_lossy(head);
+    let headers = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    let values =
+        headers.filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-protocol")).map(|(_, value)| value);
+    values
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 /// Whether a hub grants the upgrade.
@@ -72,12 +99,25 @@ mod tests {
     }
 
     #[test]
-    fn a_relayed_request_names_host_and_path_of_the_hub() {
+    fn a_relayed_request_names_host_and_target_of_the_hub() {
         let head = b"GET /ws?a=b HTTP/1.1\r\nhost: relay\r\nSec-WebSocket-Extensions: x\r\nX-Odd:  kept\r\n\r\n";
-        let sent = redirect_request(head, "hub:4000", "/api");
+        let target: TargetRewriter = std::sync::Arc::new(|asked| format!("/api{asked}"));
+        let sent = redirect_request(head, "hub:4000", &target);
         let expected = "GET /api/ws?a=b HTTP/1.1\r\nHost: hub:4000\r\nX-Odd:  kept\r\n\r\n";
         assert_eq!(String::from_utf8(sent).unwrap(), expected);
+        assert_eq!(request_target(expected.as_bytes()), "/api/ws?a=b");
+        // No target of this server, and not HTTP.
+        for odd in [&b"GET http://hub/ws HTTP/1.1\r\n\r\n"[..], b"OPTIONS * HTTP/1.1\r\n\r\n", b"GET\r\n\r\n"] {
+            assert_eq!(redirect_request(odd, "hub:4000", &target), odd);
+        }
+    }
+
+    #[test]
+    fn the_answer_to_an_upgrade_is_read() {
         assert!(grants_upgrade(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"));
         assert!(!grants_upgrade(b"HTTP/1.1 401 No\r\n\r\n") && !grants_upgrade(b""));
+        let head = b"HTTP/1.1 101 OK\r\nSec-WebSocket-Protocol: a, b\r\nsec-websocket-protocol:c\r\nX: d\r\n\r\n";
+        assert_eq!(subprotocols(head), ["a", "b", "c"]);
+        assert_eq!(subprotocols(b""), Vec::<String>::new());
     }
 }

@@ -2,11 +2,13 @@
 //! recorded frames match; and a scenario that replays the conversation.
 //!
 //! ```text
+//! connections        the addresses at which the recorded clients connected
 //! frame_groups       groups frames that are the same message
 //! sample_schema      a schema that matches all samples of a message
 //! replayed_scenario  the recorded conversation as a scenario
 //! ```
 
+mod connections;
 mod frame_groups;
 mod replayed_scenario;
 mod sample_schema;
@@ -21,6 +23,7 @@ use crate::protocol::{Pack, PackFolder};
 use crate::scenario::writer::{flow_text, write_scenario};
 use crate::syntax::diagnostic::{Diagnostic, has_errors};
 use crate::syntax::source::{FileId, Sources, Span};
+use connections::RecordedConnections;
 
 /// The most frames that are read.
 const MAX_FRAMES: usize = 20_000;
@@ -41,7 +44,7 @@ pub fn pack_from_recording(
     sources: &mut Sources,
 ) -> (BTreeMap<String, String>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
-    let frames = read_frames(file, sources, &mut diagnostics);
+    let Recording { frames, connections } = read_recording(file, sources, &mut diagnostics);
     if frames.is_empty() && !has_errors(&diagnostics) {
         let start = Span::new(file, 0..0);
         diagnostics.push(
@@ -52,7 +55,7 @@ pub fn pack_from_recording(
     if has_errors(&diagnostics) {
         return (BTreeMap::new(), diagnostics);
     }
-    let draft = format!("{:#}\n", draft_document(name, &frames));
+    let draft = format!("{:#}\n", draft_document(name, &frames, &connections));
     let draft = sources.add("asyncapi.yaml", draft);
     let library =
         match DocumentLibrary::read_files(
@@ -71,7 +74,7 @@ pub fn pack_from_recording(
     let (pack, more) = Pack::load(&PackFolder::from_files(name, made), sources);
     diagnostics.extend(more);
     let Some(pack) = pack.map(Arc::new) else { return (BTreeMap::new(), diagnostics) };
-    let replayed = replayed_scenario::replay_scenario(&pack, &frames, RECORDED_RULE);
+    let replayed = replayed_scenario::replay_scenario(&pack, &frames, &connections, RECORDED_RULE);
     let head = "# The recorded conversation. Ids and times are new in each run; ids of clients that the hub repeats must be equal.\n";
     files.insert("scenarios/recorded.yaml".to_owned(), format!("{head}{}", write_scenario(&replayed)));
     let rule = json!({
@@ -87,9 +90,14 @@ pub fn pack_from_recording(
 /// The rule of the replayed conversation.
 const RECORDED_RULE: &str = "RECORDED";
 
+struct Recording {
+    frames: Vec<RecordedFrame>,
+    connections: RecordedConnections,
+}
+
 /// Reads a recording; leaves out frames that are not JSON.
-fn read_frames(file: FileId, sources: &Sources, diagnostics: &mut Vec<Diagnostic>) -> Vec<RecordedFrame> {
-    let mut frames = Vec::new();
+fn read_recording(file: FileId, sources: &Sources, diagnostics: &mut Vec<Diagnostic>) -> Recording {
+    let (mut frames, mut connections) = (Vec::new(), RecordedConnections::default());
     let mut other = 0;
     let mut start = 0;
     for line in sources.file(file).text.split_inclusive('\n') {
@@ -98,11 +106,15 @@ fn read_frames(file: FileId, sources: &Sources, diagnostics: &mut Vec<Diagnostic
         if line.trim().is_empty() {
             continue;
         }
-        let Some((frame, text)) = serde_json::from_str::<Value>(line).ok().and_then(|line| parse_frame(&line)) else {
-            diagnostics.push(Diagnostic::error(span, "this line is not a recorded frame").help(
-                "each line is `{\"time\": ..., \"connection\": 1, \"direction\": \"to-hub\", \"text\": \"...\"}`",
+        let line = serde_json::from_str::<Value>(line).unwrap_or_default();
+        if connections.add_line(&line) {
+            continue;
+        }
+        let Some((frame, text)) = parse_frame(&line) else {
+            diagnostics.push(Diagnostic::error(span, "this line is not a recorded frame or connection").help(
+                "each line is `{\"time\": ..., \"connection\": 1, \"direction\": \"to-hub\", \"text\": \"...\"}`, or has `target` and `subprotocols` instead of `direction` and `text`",
             ));
-            return frames;
+            return Recording { frames, connections };
         };
         match serde_json::from_str(&text) {
             Ok(value) if frames.len() < MAX_FRAMES => frames.push(RecordedFrame { value, ..frame }),
@@ -114,7 +126,8 @@ fn read_frames(file: FileId, sources: &Sources, diagnostics: &mut Vec<Diagnostic
         let start = Span::new(file, 0..0);
         diagnostics.push(Diagnostic::warning(start, format!("{other} recorded texts are ignored: they are not JSON")));
     }
-    frames
+    connections.complete();
+    Recording { frames, connections }
 }
 
 fn parse_frame(line: &Value) -> Option<(RecordedFrame, String)> {
@@ -130,12 +143,13 @@ fn parse_frame(line: &Value) -> Option<(RecordedFrame, String)> {
 }
 
 /// Returns the draft as an AsyncAPI document, from the hub's point of view.
-fn draft_document(name: &str, frames: &[RecordedFrame]) -> Value {
+fn draft_document(name: &str, frames: &[RecordedFrame], connections: &RecordedConnections) -> Value {
     let mut messages = Map::new();
     let mut listed = Map::new();
     let mut operations = Map::new();
-    let channel = json!({ "$ref": "#/channels/hub" });
-    let mut unasked: Vec<Value> = Vec::new();
+    let channel_of = |channel: &str| json!({ "$ref": format!("#/channels/{channel}") });
+    let listed_in = |channel: &str, name: &str| json!({ "$ref": format!("#/channels/{channel}/messages/{name}") });
+    let mut unasked: Vec<String> = Vec::new();
     for group in frame_groups::group_frames(frames) {
         let name = group.name;
         let mut schema = sample_schema::schema_of_samples(&group.samples);
@@ -145,23 +159,31 @@ fn draft_document(name: &str, frames: &[RecordedFrame]) -> Value {
         for (pointer, value) in &group.keys {
             sample_schema::make_constant(&mut schema, pointer, value);
         }
-        let reference = json!({ "$ref": format!("#/channels/hub/messages/{name}") });
         listed.insert(name.clone(), json!({ "$ref": format!("#/components/messages/{name}") }));
         messages.insert(name.clone(), json!({ "payload": schema, "examples": [{ "payload": group.samples[0] }] }));
         if group.to_hub {
-            operations.insert(name, json!({ "action": "receive", "channel": channel, "messages": [reference] }));
+            // A client sends the message where it was recorded first.
+            let first = frames.iter().find(|frame| frame.to_hub && std::ptr::eq(&frame.value, group.samples[0]));
+            let channel = connections.channel_name(first.map_or(0, |frame| frame.connection));
+            let list = [listed_in(channel, &name)];
+            operations.insert(name, json!({ "action": "receive", "channel": channel_of(channel), "messages": list }));
         } else {
-            unasked.push(reference);
+            unasked.push(name);
         }
     }
-    if !unasked.is_empty() {
-        operations
-            .insert("sent_by_hub".to_owned(), json!({ "action": "send", "channel": channel, "messages": unasked }));
+    let channels = connections.channels();
+    // A recording does not show what the hub may send where, so every channel lists everything.
+    for channel in channels.iter().map(|channel| &channel.name).filter(|_| !unasked.is_empty()) {
+        let list: Vec<Value> = unasked.iter().map(|name| listed_in(channel, name)).collect();
+        let operation = if channels.len() == 1 { "sent_by_hub".to_owned() } else { format!("sent_by_hub_{channel}") };
+        operations.insert(operation, json!({ "action": "send", "channel": channel_of(channel), "messages": list }));
     }
+    let channels: Map<String, Value> =
+        channels.iter().map(|channel| (channel.name.clone(), channel.declaration(&listed))).collect();
     json!({
         "asyncapi": "3.0.0",
         "info": { "title": format!("Draft of {name}"), "version": "0.1.0", "description": "Made of a recording." },
-        "channels": { "hub": { "address": "/", "messages": listed } },
+        "channels": channels,
         "operations": operations,
         "components": { "messages": messages }
     })
@@ -257,7 +279,7 @@ mod tests {
             group_names(&ocpp),
             ["BootNotification", "Heartbeat", "message_3", "message_3_from_hub", "Reset", "InternalError"]
         );
-        let document = draft_document("t", &ocpp);
+        let document = draft_document("t", &ocpp, &RecordedConnections::default());
         let schema = &document["components"]["messages"]["Heartbeat"]["payload"];
         let expected = json!({
             "type": "array",

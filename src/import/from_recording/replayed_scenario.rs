@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::super::scenarios::{path_expression, titled_scenario};
+use super::connections::RecordedConnections;
 use super::{RecordedFrame, is_time, is_uuid, scalar_members};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::template::escape_texts;
@@ -29,7 +30,12 @@ struct PlannedStep<'a> {
 }
 
 /// Returns the scenario, whose expectations prove `rule`.
-pub fn replay_scenario(pack: &Pack, frames: &[RecordedFrame], rule: &str) -> Map<String, Value> {
+pub fn replay_scenario(
+    pack: &Pack,
+    frames: &[RecordedFrame],
+    recorded: &RecordedConnections,
+    rule: &str,
+) -> Map<String, Value> {
     let mut connections: Vec<u64> = Vec::new();
     for frame in frames {
         if connections.len() < MAX_CONNECTIONS && !connections.contains(&frame.connection) {
@@ -91,8 +97,8 @@ pub fn replay_scenario(pack: &Pack, frames: &[RecordedFrame], rule: &str) -> Map
         steps.push(Value::Object(step));
     }
     let mut root = titled_scenario("The hub answers as it did when it was recorded".to_owned(), steps);
-    if connections.len() > 1 {
-        let actors = (1..=connections.len()).map(|number| (format!("client_{number}"), json!("client")));
+    if connections.len() > 1 || recorded.channels().len() > 1 {
+        let actors = connections.iter().filter_map(|number| Some((who(*number)?, json!(recorded.role(*number)))));
         root.shift_insert(1, "actors".to_owned(), Value::Object(actors.collect()));
     }
     root

@@ -54,11 +54,9 @@ impl Conversation {
         // The hub may send a listening actor messages of a client as well as messages of a hub.
         let message = json.and_then(|json| {
             let requests = |asked: &str| self.actors[id].exchange.requests(asked);
-            program.pack.recognise_reply(json, way, &requests).or_else(|| {
-                (way == FrameDirection::ToHub)
-                    .then(|| program.pack.recognise_reply(json, FrameDirection::FromHub, &requests))
-                    .flatten()
-            })
+            let recognise = |way| program.pack.recognise_reply(json, way, &program.actors[id].role, &requests);
+            recognise(way)
+                .or_else(|| (way == FrameDirection::ToHub).then(|| recognise(FrameDirection::FromHub)).flatten())
         });
         let index = message.and_then(|message| program.pack.message_index(&message.name));
         self.contact.add_message(wire.connection, index, self.clock.now);

@@ -179,6 +179,7 @@ pub fn play_on_machine(program: Program, machine: Box<dyn reference::Machine>) -
 pub fn conversation_config(settings: BTreeMap<String, Value>) -> ConversationConfig {
     ConversationConfig {
         turn: 0,
+        hub: "ws://hub".parse().unwrap(),
         settings,
         stamp: "test".to_owned(),
         epoch_ms: EPOCH_MS,

@@ -110,7 +110,8 @@ impl WebSocketConversation<'_> {
     fn open(&mut self, number: u32, dial: &Dial) {
         let fresh = KEYS[number as usize % KEYS.len()];
         let key = dial.key(fresh);
-        let request = Dial { path: None, query: Vec::new(), ..dial.clone() }.request("virtual", "/", key);
+        let request =
+            Dial { path: None, query: Vec::new(), ..dial.clone() }.request(&"ws://virtual".parse().unwrap(), key);
         let mut session = Session::new(self.fault).unwrap();
         let mut answer = Vec::new();
         session.receive(&request.unwrap(), &mut answer);

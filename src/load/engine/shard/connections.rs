@@ -38,7 +38,9 @@ impl Shard {
         stream.register(poll.registry(), number).map_err(|_| LoadErrorKind::Resources)?;
         let fresh = handshake::generate_key();
         let key = dial.key(&fresh);
-        let request = dial.request(&endpoint.host_header(), &endpoint.path, key);
+        // A shard connects to one host only.
+        let address = dial.address(endpoint).ok().filter(|address| address.authority() == endpoint.authority());
+        let request = dial.request(&address.ok_or(LoadErrorKind::Internal)?, key);
         let slot = &mut self.slots[number as usize];
         slot.output.out = request.map_err(|_| LoadErrorKind::Internal)?;
         slot.connection = Some(Box::new(LoadConnection::new(stream, key.to_owned(), dial.subprotocols.clone())));
