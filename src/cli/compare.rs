@@ -33,7 +33,7 @@ pub fn run_compare(arguments: CompareArgs) -> Result<u8, CliError> {
     let comparison = compare(&a, &b, options).map_err(|error| CliError::new(format!("failed to compare: {error}")))?;
     print_to_stdout(&render(&comparison));
     let invalid = [&a, &b].iter().any(|document| document.validity.verdict == RunValidity::Invalid);
-    Ok(match (comparison.has_regression(), invalid) {
+    Ok(match (comparison.has_regression(), invalid || comparison.is_undecided()) {
         (_, true) => super::exit::INCONCLUSIVE,
         (true, false) => 1,
         (false, false) => 0,

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::ledger::LedgerTotals;
-use super::metrics::{CounterId, GeneratorCount, JourneyCount, MetricRegistry, MetricTotals};
+use super::metrics::uncertainty::UncertaintySource;
+use super::metrics::{CounterId, JourneyCount, MetricRegistry, MetricTotals};
 use super::plan::Plan;
 use super::plan::schedule::ArrivalSchedule;
 use super::plan::threshold::{MetricThreshold, ThresholdStanding};
@@ -46,7 +47,7 @@ impl RateTrial {
             _ if let Some(reason) = report.judgement.reasons.iter().find(ours) => {
                 Some(format!("this machine was the limit: {}", reason.text))
             }
-            ThresholdStanding::Broken if outcome.uncertain => {
+            ThresholdStanding::Broken if matches!(outcome.doubt, Some(UncertaintySource::OwnDelay(_))) => {
                 Some(format!("this machine was the limit: {}", outcome.format_observed_with_uncertainty()))
             }
             ThresholdStanding::Broken => Some("the threshold is broken".to_owned()),
@@ -162,9 +163,10 @@ fn shortfall_reason(
     account: &LedgerTotals,
     pace: JourneyRates,
 ) -> Option<String> {
-    let count = |count| total.measured(layout, count);
-    if count(CounterId::Run(GeneratorCount::NoClient)) > 0 {
-        return Some(format!("{} arrivals found no free client", count(CounterId::Run(GeneratorCount::NoClient))));
+    let missed = |journey| total.measured(layout, CounterId::Journey(journey, JourneyCount::Missed));
+    let missed: u64 = (0..layout.names.journeys.len()).map(missed).sum();
+    if missed > 0 {
+        return Some(format!("{missed} arrivals found no free client"));
     }
     if account.unfinished > 0 {
         return Some(format!("{} journeys were unfinished after the drain", account.unfinished));
@@ -182,7 +184,7 @@ impl JourneyRates {
             let named = layout.names.journeys.iter().enumerate().filter(|(_, name)| scheduled.contains(&name.as_str()));
             named.map(|(journey, _)| total.rate(layout, CounterId::Journey(journey, count))).sum()
         };
-        let (from, time) = (plan.phases.warm_up, plan.phases.duration);
+        let (from, time) = (plan.phases.longest_warm_up(), plan.phases.duration);
         let arrivals = plan.roles.iter().filter_map(|role| role.arrivals.as_ref());
         let due = arrivals.map(|arrivals| {
             ArrivalSchedule::expected_arrivals(arrivals, from + time)

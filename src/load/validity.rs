@@ -1,27 +1,34 @@
-//! Whether the numbers of a run can be trusted. A generator that sent late, ran out of CPU or was cut short measures
-//! itself instead of the hub; [`judge_run`] lists the reasons to suspect that.
+//! Whether the conclusions of a run can be trusted.
+//!
+//! Every figure has an uncertainty, which the report shows beside it. A run is suspect only if that uncertainty could
+//! change a conclusion, that is the result of a threshold, or if the run did not do what its plan says; it is invalid if
+//! its figures do not describe the plan at all. Each reason says what to do. Whatever else a reader should know is a
+//! note.
 
-use super::format::{format_grouped, format_nanos, format_percent};
-use super::ledger::LedgerTotals;
-use super::metrics::selector::{RunMeasurements, Statistic, is_sample_sufficient, own_delay};
-use super::metrics::{
-    CounterId, DenseHistogram, Gauge, GeneratorCount, LoadErrorKind, MessageCount, MessageTime, MetricInterval,
-    MetricRegistry, MetricTotals, RunPhase, TimingId,
-};
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use super::format::{format_grouped, format_nanos, format_percent};
+use super::metrics::selector::{RunMeasurements, is_sample_sufficient};
+use super::metrics::uncertainty::{UncertaintySource, saturated_cores, timing_trend};
+use super::metrics::{
+    CounterId, Gauge, GeneratorCount, JourneyCount, LoadErrorKind, MessageCount, MessageTime, TimingId,
+};
 use super::opening::HopelessRole;
+use super::plan::script::{JourneyWorkload, Workload};
 use super::plan::threshold::{ThresholdOutcome, ThresholdStanding};
+use crate::report::text::format_time;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RunValidity {
-    /// The numbers describe the hub.
+    /// The conclusions hold.
     Valid,
-    /// The numbers may describe the generator instead of the hub.
+    /// A conclusion could be different, or the run did not do all that its plan says.
     Suspect,
-    /// The numbers must not be used.
+    /// The figures do not describe what the plan says.
     Invalid,
 }
 
@@ -38,16 +45,25 @@ impl RunValidity {
 /// A reason why a run is suspect or invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidityReason {
-    /// A stable code for this kind of reason, such as `send-delay`.
+    /// A stable code for this kind of reason, such as `uncertain`.
     pub code: &'static str,
     pub validity: RunValidity,
-    /// One sentence for the reader of the report.
+    /// One sentence for the reader of the report, with what to do.
+    pub text: String,
+}
+
+/// Something that a reader of the figures should know, and that changes no conclusion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidityNote {
+    /// A stable code for this kind of note, such as `closed-workload`.
+    pub code: &'static str,
     pub text: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ValidityJudgement {
     pub reasons: Vec<ValidityReason>,
+    pub notes: Vec<ValidityNote>,
 }
 
 impl ValidityJudgement {
@@ -58,31 +74,42 @@ impl ValidityJudgement {
     fn add(&mut self, validity: RunValidity, code: &'static str, text: String) {
         self.reasons.push(ValidityReason { code, validity, text });
     }
+
+    fn note(&mut self, code: &'static str, text: String) {
+        self.notes.push(ValidityNote { code, text });
+    }
+
+    /// Adds a reason to suspect the run if the number is more than the accepted share of all, and a note if it is less.
+    fn add_share(&mut self, (number, all): (u64, u64), code: &'static str, text: String) {
+        match number {
+            0 => {}
+            _ if number as f64 > all as f64 * ACCEPTED_SHARE => self.add(RunValidity::Suspect, code, text),
+            _ => self.note(code, text),
+        }
+    }
 }
 
 /// Facts that the judgement needs in addition to the measurements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunCircumstances {
-    /// Whether the plan changes its load on purpose (stages, spikes); if so, response times are not tested for a trend.
-    pub changing_load: bool,
-    /// Journeys that were still running when the drain ended.
-    pub undrained: u64,
-    /// Clients that had not joined when the measured time began.
+    /// When the journeys of each role begin.
+    pub workloads: Vec<JourneyWorkload>,
+    /// The number of clients in the plan, and of those that had not joined when the measured time began.
+    pub clients: u64,
     pub unjoined: u64,
     /// The roles that ended the run before it began, because none of their clients joined.
     pub hopeless: Vec<HopelessRole>,
     /// Examples of clients that failed to join: what they waited for, and what happened.
     pub failed_openings: Vec<String>,
+    /// How long the warm-up took, if it ended before the hub was steady.
+    pub unsteady_warm_up: Option<Duration>,
 }
 
-/// If the generator's own delay is a larger share of a p99 response time, that figure says nothing about the hub. A
-/// smaller share is an uncertainty of the figure and makes a run suspect only if it decides a threshold.
-const MAX_OWN_DELAY_SHARE: f64 = 0.5;
-/// A core busier than this in more than a tenth of the measured intervals makes a run suspect.
-const BUSY_CORE: f64 = 0.9;
-const MAX_BUSY_INTERVALS: f64 = 0.1;
-/// If the generator's own errors exceed this share of the sent messages, the run is invalid.
-const MAX_OWN_ERRORS: f64 = 0.01;
+/// A run that did less than its plan says, by more than this share, is suspect; if the generator is the cause, it is
+/// invalid.
+const ACCEPTED_SHARE: f64 = 0.01;
+/// Up to this many unread bytes are not a backlog: they have just arrived, or belong to close frames.
+const MAX_UNREAD_BYTES: u64 = 64 << 10;
 
 /// Judges a run by its own measurements.
 pub fn judge_run(
@@ -91,25 +118,17 @@ pub fn judge_run(
     circumstances: RunCircumstances,
 ) -> ValidityJudgement {
     let mut judgement = ValidityJudgement::default();
-    let RunMeasurements { layout, total, account, intervals } = state;
     judge_measured_time(&mut judgement, state);
-    judge_send_delays(&mut judgement, layout, total, outcomes);
-    judge_cores(&mut judgement, intervals);
-    judge_lateness(&mut judgement, layout, total);
     judge_joining(&mut judgement, &circumstances);
-    judge_sample_counts(&mut judgement, outcomes);
-    if !circumstances.changing_load {
-        judge_stationarity(&mut judgement, layout, intervals);
-    }
-    judge_backlog(&mut judgement, account, intervals, circumstances.undrained);
-    judge_own_errors(&mut judgement, layout, total);
-    judge_ledger(&mut judgement, account);
+    judge_sending(&mut judgement, state);
+    judge_own_errors(&mut judgement, state);
+    judge_journeys(&mut judgement, state, &circumstances);
+    judge_ledger(&mut judgement, state);
+    judge_thresholds(&mut judgement, outcomes);
+    note_generator(&mut judgement, state);
+    note_trends(&mut judgement, state);
+    note_workloads(&mut judgement, state, &circumstances);
     judgement
-}
-
-fn sent_messages(layout: &MetricRegistry, total: &MetricTotals) -> u64 {
-    let messages = 0..layout.names.messages.len();
-    messages.map(|message| total.count(layout, CounterId::Message(message, MessageCount::Sent))).sum()
 }
 
 fn judge_measured_time(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>) {
@@ -125,89 +144,8 @@ fn judge_measured_time(judgement: &mut ValidityJudgement, state: RunMeasurements
     }
 }
 
-fn judge_send_delays(
-    judgement: &mut ValidityJudgement,
-    layout: &MetricRegistry,
-    total: &MetricTotals,
-    outcomes: &[ThresholdOutcome],
-) {
-    for (message, name) in layout.names.messages.iter().enumerate() {
-        let timing = |kind| total.timing(layout, TimingId::Message(message, kind));
-        let (Some(delay), Some(response)) = (timing(MessageTime::SendDelay), timing(MessageTime::Response)) else {
-            continue;
-        };
-        // With fewer samples, a p99 is one outlier.
-        if !is_sample_sufficient(delay.len(), 0.9) || !is_sample_sufficient(response.len(), 0.9) {
-            continue;
-        }
-        let p99 = Statistic::Quantile(0.99);
-        let own = own_delay(layout, total, TimingId::Message(message, MessageTime::Response), p99).unwrap_or_default();
-        let response = p99.value(response);
-        let share = own / response.max(1.0);
-        if share > MAX_OWN_DELAY_SHARE {
-            let text = format!(
-                "{name}: up to {} of the p99 response time of {} ({}) is the generator's own delay, so this figure says nothing about the hub",
-                format_nanos(own),
-                format_nanos(response),
-                format_percent(share)
-            );
-            judgement.add(RunValidity::Invalid, "send-delay", text);
-        }
-    }
-    for outcome in outcomes.iter().filter(|outcome| outcome.uncertain) {
-        let otherwise = if outcome.standing == ThresholdStanding::Holds { "not hold" } else { "hold" };
-        let text = format!(
-            "`{}`: observed {}; without the generator's own delay it might {otherwise}",
-            outcome.threshold.text,
-            outcome.format_observed_with_uncertainty()
-        );
-        judgement.add(RunValidity::Suspect, "send-delay", text);
-    }
-}
-
-fn judge_cores(judgement: &mut ValidityJudgement, intervals: &[MetricInterval]) {
-    let measured: Vec<&MetricInterval> =
-        intervals.iter().filter(|interval| interval.phase == RunPhase::Measured).collect();
-    let mut known: Vec<usize> = measured.iter().flat_map(|interval| &interval.cores).map(|core| core.core).collect();
-    known.sort_unstable();
-    known.dedup();
-    for core in known {
-        let shares = measured.iter().flat_map(|interval| &interval.cores).filter(|share| share.core == core);
-        let busy: Vec<f64> = shares.map(|core| core.busy).collect();
-        let over = busy.iter().filter(|busy| **busy > BUSY_CORE).count();
-        if over as f64 > busy.len() as f64 * MAX_BUSY_INTERVALS {
-            let highest = busy.iter().copied().fold(0.0, f64::max);
-            let text = format!(
-                "core {core} was over {} busy in {over} of {} intervals (peak {}): the run may measure the generator, not the hub",
-                format_percent(BUSY_CORE),
-                busy.len(),
-                format_percent(highest)
-            );
-            judgement.add(RunValidity::Suspect, "core", text);
-        }
-    }
-}
-
-fn judge_lateness(judgement: &mut ValidityJudgement, layout: &MetricRegistry, total: &MetricTotals) {
-    let counts = [
-        (
-            GeneratorCount::Missed,
-            "missed-ticks",
-            "scheduled arrivals or ticks were skipped because the generator fell behind",
-        ),
-        (GeneratorCount::NoClient, "no-client", "arrivals found no free client, so the load was lower than planned"),
-        (GeneratorCount::Clamped, "clamped", "times exceeded the upper bound of the histograms"),
-    ];
-    for (count, code, text) in counts {
-        let number = total.count(layout, CounterId::Run(count));
-        if number > 0 {
-            judgement.add(RunValidity::Suspect, code, format!("{} {text}", format_grouped(number)));
-        }
-    }
-}
-
 fn judge_joining(judgement: &mut ValidityJudgement, circumstances: &RunCircumstances) {
-    let RunCircumstances { unjoined, hopeless, failed_openings, .. } = circumstances;
+    let RunCircumstances { clients, unjoined, hopeless, failed_openings, .. } = circumstances;
     if *unjoined == 0 {
         return;
     }
@@ -216,134 +154,224 @@ fn judge_joining(judgement: &mut ValidityJudgement, circumstances: &RunCircumsta
             format!("the run ended because no client of {name} joined; {failed} of {population} tried and failed");
         judgement.add(RunValidity::Invalid, "unjoined", text);
     }
-    let validity = if hopeless.is_empty() { RunValidity::Suspect } else { RunValidity::Invalid };
-    if hopeless.is_empty() {
-        let text = format!("{} clients had not joined when the measured time began", format_grouped(*unjoined));
-        judgement.add(validity, "unjoined", text);
+    if !hopeless.is_empty() {
+        for text in failed_openings {
+            judgement.add(RunValidity::Invalid, "unjoined", text.clone());
+        }
+        return;
     }
+    let number = (*unjoined, *clients);
+    let text = format!(
+        "{} of {clients} clients had not joined when the measured time began; see the errors, or lengthen `ramp`",
+        format_grouped(*unjoined)
+    );
+    judgement.add_share(number, "unjoined", text);
     for text in failed_openings {
-        judgement.add(validity, "unjoined", text.clone());
+        judgement.add_share(number, "unjoined", text.clone());
     }
 }
 
-fn judge_sample_counts(judgement: &mut ValidityJudgement, outcomes: &[ThresholdOutcome]) {
-    for outcome in outcomes.iter().filter(|outcome| outcome.has_too_few_samples() && outcome.observed.is_some()) {
-        let text = format!("`{}` has fewer than ten samples beyond its percentile", outcome.threshold.text);
-        judgement.add(RunValidity::Suspect, "samples", text);
-    }
-}
-
-/// Intervals needed for a trend test, and samples needed in each of them.
-const MIN_TREND_INTERVALS: usize = 10;
-const MIN_INTERVAL_SAMPLES: u64 = 10;
-/// The test compares every pair of intervals; if there are more intervals than this, it takes every second, third and
-/// so on.
-const MAX_COMPARED: usize = 300;
-/// A trend counts when its Mann-Kendall statistic exceeds this many standard deviations, and when its size over the
-/// measured time exceeds this share of the median.
-const MIN_TREND_DEVIATIONS: f64 = 3.0;
-const MIN_TREND_SIZE: f64 = 0.25;
-
-/// Applies the Mann-Kendall trend test to the median response of the intervals, together with the size of Sen's slope:
-/// with many intervals the test alone finds trends too small to matter, and neighbouring intervals are not independent.
-fn judge_stationarity(judgement: &mut ValidityJudgement, layout: &MetricRegistry, intervals: &[MetricInterval]) {
-    let measured: Vec<&MetricInterval> =
-        intervals.iter().filter(|interval| interval.phase == RunPhase::Measured).collect();
-    for (message, name) in layout.names.messages.iter().enumerate() {
-        let place = layout.timing(TimingId::Message(message, MessageTime::Response));
-        let histograms = measured.iter().filter_map(|interval| interval.timings[place].histogram());
-        let medians: Vec<f64> = histograms
-            .filter(|histogram: &DenseHistogram| histogram.len() >= MIN_INTERVAL_SAMPLES)
-            .map(|histogram| histogram.value_at_quantile(0.5) as f64)
-            .collect();
-        let medians: Vec<f64> = medians.iter().step_by(medians.len().div_ceil(MAX_COMPARED).max(1)).copied().collect();
-        if let Some(change) = significant_trend(&medians) {
+/// A generator that lags behind by a share of the measured time has not sent that share of the load in time.
+fn judge_sending(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>) {
+    let most = state.total.time as f64 * ACCEPTED_SHARE;
+    for (message, name) in state.layout.names.messages.iter().enumerate() {
+        let timing = TimingId::Message(message, MessageTime::SendDelay);
+        let Some(delay) = state.total.timing(state.layout, timing) else { continue };
+        // With fewer samples, a p99 is one outlier.
+        if !is_sample_sufficient(delay.len(), 0.9) {
+            continue;
+        }
+        let late = delay.value_at_quantile(1.0 - ACCEPTED_SHARE) as f64;
+        if late > most {
             let text = format!(
-                "the median response time of {name} went {} by {} over the measured time (Mann-Kendall over {} intervals, z above {MIN_TREND_DEVIATIONS:.0}), so it was not stationary",
-                if change > 0.0 { "up" } else { "down" },
-                format_percent(change.abs()),
-                medians.len()
+                "the generator could not send {name} when it was due: {} of them were late by {} or more; lower the rate, or give the generator more or faster cores",
+                format_percent(ACCEPTED_SHARE),
+                format_nanos(late)
             );
-            judgement.add(RunValidity::Suspect, "trend", text);
+            judgement.add(RunValidity::Invalid, "send-delay", text);
         }
     }
 }
 
-/// Returns the change of a series from beginning to end, as a share of its median, if it is significant and large
-/// enough.
-pub fn significant_trend(series: &[f64]) -> Option<f64> {
-    let n = series.len();
-    if n < MIN_TREND_INTERVALS {
-        return None;
-    }
-    let pairs = || (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j)));
-    let s: f64 = pairs().map(|(i, j)| (series[j] - series[i]).partial_cmp(&0.0).map_or(0, |o| o as i32) as f64).sum();
-    let mut sorted = series.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    // Ties reduce the variance of the statistic.
-    let ties: f64 = sorted.chunk_by(|a, b| a == b).map(|tied| tied.len() as f64).map(kendall_variance_term).sum();
-    let deviation = ((kendall_variance_term(n as f64) - ties) / 18.0).sqrt();
-    if deviation == 0.0 || (s.abs() - 1.0) / deviation < MIN_TREND_DEVIATIONS {
-        return None;
-    }
-    let mut slopes: Vec<f64> = pairs().map(|(i, j)| (series[j] - series[i]) / (j - i) as f64).collect();
-    slopes.sort_by(f64::total_cmp);
-    let change = slopes[slopes.len() / 2] * (n - 1) as f64 / sorted[n / 2].max(f64::MIN_POSITIVE);
-    (change.abs() > MIN_TREND_SIZE).then_some(change)
-}
-
-fn kendall_variance_term(n: f64) -> f64 {
-    n * (n - 1.0) * (2.0 * n + 5.0)
-}
-
-/// Up to this many unread bytes are not a backlog: they have just arrived, or belong to close frames.
-const MAX_UNREAD_BYTES: u64 = 64 << 10;
-
-fn judge_backlog(
-    judgement: &mut ValidityJudgement,
-    account: &LedgerTotals,
-    intervals: &[MetricInterval],
-    undrained: u64,
-) {
-    let last = |gauge: Gauge| intervals.last().map_or(0, |interval| interval.gauges[gauge as usize].last);
-    let unread = last(Gauge::Unread);
-    let counts = [
-        (
-            account.unfinished,
-            "items were unfinished when the run ended: the hub was still completing others, or a worker still had them",
-        ),
-        (undrained, "journeys were unfinished at the end of the drain"),
-        (if unread > MAX_UNREAD_BYTES { unread } else { 0 }, "bytes had arrived but were unread when the run ended"),
-    ];
-    for (number, text) in counts.iter().filter(|(number, _)| *number > 0) {
-        judgement.add(RunValidity::Suspect, "backlog", format!("{} {text}", format_grouped(*number)));
-    }
-}
-
-fn judge_own_errors(judgement: &mut ValidityJudgement, layout: &MetricRegistry, total: &MetricTotals) {
-    let all = sent_messages(layout, total).max(1);
+fn judge_own_errors(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>) {
+    let messages = 0..state.layout.names.messages.len();
+    let sent = |message| state.total.count(state.layout, CounterId::Message(message, MessageCount::Sent));
+    let sent: u64 = messages.map(sent).sum();
     for kind in LoadErrorKind::ALL.iter().filter(|kind| kind.is_generator_error()) {
-        let number = total.count(layout, CounterId::Error(*kind));
+        let number = state.total.count(state.layout, CounterId::Error(*kind));
         if number == 0 {
             continue;
         }
-        let many = number as f64 > all as f64 * MAX_OWN_ERRORS;
         let text = match kind {
-            LoadErrorKind::Resources => "times the generator's machine ran out of file descriptors, ports or memory",
-            _ => "internal errors of the generator",
+            LoadErrorKind::Resources => {
+                "times the generator's machine ran out of file descriptors, ports or memory; raise its limits, or simulate fewer clients"
+            }
+            _ => "internal errors of the generator; please report this",
         };
-        let validity = if many { RunValidity::Invalid } else { RunValidity::Suspect };
-        judgement.add(validity, "own-errors", format!("{} {text}", format_grouped(number)));
+        let text = format!("{} {text}", format_grouped(number));
+        if number as f64 > sent.max(1) as f64 * ACCEPTED_SHARE {
+            judgement.add(RunValidity::Invalid, "own-errors", text);
+        } else {
+            judgement.note("own-errors", text);
+        }
     }
 }
 
-fn judge_ledger(judgement: &mut ValidityJudgement, account: &LedgerTotals) {
+/// Judges journeys that did not begin, or did not end.
+fn judge_journeys(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>, circumstances: &RunCircumstances) {
+    for (journey, name) in state.layout.names.journeys.iter().enumerate() {
+        let count = |count| state.total.count(state.layout, CounterId::Journey(journey, count));
+        let (started, missed) = (count(JourneyCount::Started), count(JourneyCount::Missed));
+        let workload = circumstances.workloads.iter().find(|known| known.journey == *name).map(|known| known.workload);
+        let advice = match workload {
+            Some(Workload::Paced) => {
+                "their clients were still behind when the run ended, or had lost their connections, and the figures do not include them; find out why the hub did not answer, or lengthen `drain`"
+            }
+            _ => "no client was free, so the load was lower than planned; raise `population` or `at_a_time`",
+        };
+        let due = started + missed;
+        let text =
+            format!("{} of {} journeys {name} never began: {advice}", format_grouped(missed), format_grouped(due));
+        judgement.add_share((missed, due), "missed", text);
+        let unfinished = count(JourneyCount::Unfinished);
+        let text = format!(
+            "{} of {} journeys {name} were unfinished at the end of the drain; lengthen `drain`",
+            format_grouped(unfinished),
+            format_grouped(started)
+        );
+        judgement.add_share((unfinished, started), "backlog", text);
+    }
+}
+
+/// Judges what leaves the ledger undecided: each kind of violation has a threshold.
+fn judge_ledger(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>) {
+    let unread = state.intervals.last().map_or(0, |interval| interval.gauges[Gauge::Unread as usize].last);
     let counts = [
-        (account.late, "ledger entries arrived too late to be processed in order"),
-        (account.unfollowed, "ledger entries were dropped because the ledger was full"),
+        (
+            "backlog",
+            state.account.unfinished,
+            "items were unfinished when the run ended, because the hub was still completing others or a worker still had them; lengthen `drain`",
+        ),
+        (
+            "backlog",
+            if unread > MAX_UNREAD_BYTES { unread } else { 0 },
+            "bytes had arrived but were unread when the run ended; lengthen `drain`, or give the generator more cores",
+        ),
+        (
+            "ledger",
+            state.account.late,
+            "ledger entries arrived too late to be processed in order; give the generator more cores",
+        ),
+        (
+            "ledger",
+            state.account.unfollowed,
+            "ledger entries were dropped because the ledger was full; shorten the run, or lower the rate",
+        ),
     ];
-    for (number, text) in counts.iter().filter(|(number, _)| *number > 0) {
-        judgement.add(RunValidity::Suspect, "ledger", format!("{} {text}", format_grouped(*number)));
+    for (code, number, text) in counts.iter().filter(|(_, number, _)| *number > 0) {
+        judgement.add(RunValidity::Suspect, code, format!("{} {text}", format_grouped(*number)));
+    }
+}
+
+/// Adds a reason for each threshold whose result could be different.
+fn judge_thresholds(judgement: &mut ValidityJudgement, outcomes: &[ThresholdOutcome]) {
+    for outcome in outcomes {
+        let Some(doubt) = outcome.doubt else { continue };
+        let otherwise = if outcome.standing == ThresholdStanding::Holds { "might not hold" } else { "might hold" };
+        let why = match doubt {
+            UncertaintySource::OwnDelay(_) => {
+                format!(
+                    "without the generator's own delay it {otherwise}; give the generator more or faster cores, or a machine of its own"
+                )
+            }
+            UncertaintySource::Sampling { samples, needed } if samples < needed => format!(
+                "{} samples are too few for this percentile, so it {otherwise}; measure longer, until there are at least {}",
+                format_grouped(samples),
+                format_grouped(needed)
+            ),
+            UncertaintySource::Sampling { samples, .. } => {
+                format!("with {} samples it {otherwise} by chance; measure longer", format_grouped(samples))
+            }
+            UncertaintySource::Untimed(number) => {
+                format!("{} more were due and have no time, so it {otherwise}", format_grouped(number))
+            }
+            UncertaintySource::Trend { first, second } => format!(
+                "it was {} in the first half of the measured time and {} in the second, so it {otherwise} at another time; warm up or measure longer",
+                format_nanos(first),
+                format_nanos(second)
+            ),
+            UncertaintySource::OwnErrors(number) => {
+                format!("{} errors are the generator's own, without which it {otherwise}", format_grouped(number))
+            }
+        };
+        let text =
+            format!("`{}`: observed {}; {why}", outcome.threshold.text, outcome.format_observed_with_uncertainty());
+        judgement.add(RunValidity::Suspect, "uncertain", text);
+    }
+}
+
+fn note_generator(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>) {
+    for core in saturated_cores(state.intervals) {
+        let text = format!(
+            "core {} was almost fully busy in {} of {} intervals (peak {}), so received frames may have waited; the figures include this in the generator's part",
+            core.core,
+            core.busy,
+            core.intervals,
+            format_percent(core.peak)
+        );
+        judgement.note("core", text);
+    }
+    let clamped = state.total.count(state.layout, CounterId::Run(GeneratorCount::Clamped));
+    if clamped > 0 {
+        let text = format!("{} times exceeded the upper bound of the histograms", format_grouped(clamped));
+        judgement.note("clamped", text);
+    }
+}
+
+fn note_trends(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>) {
+    for (message, name) in state.layout.names.messages.iter().enumerate() {
+        let Some((change, intervals)) = timing_trend(state, TimingId::Message(message, MessageTime::Response)) else {
+            continue;
+        };
+        let text = format!(
+            "the median response time of {name} went {} by {} over the measured time (Mann-Kendall over {intervals} intervals), so it depends on when it is measured",
+            if change > 0.0 { "up" } else { "down" },
+            format_percent(change.abs()),
+        );
+        judgement.note("trend", text);
+    }
+}
+
+/// Notes what the workloads of the plan cannot show.
+fn note_workloads(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>, circumstances: &RunCircumstances) {
+    if let Some(took) = circumstances.unsteady_warm_up {
+        let text = format!(
+            "throughput and response times were not steady after {} of warm-up, the longest that `auto` allows; set `warm_up`",
+            format_time(took)
+        );
+        judgement.note("warm-up", text);
+    }
+    for JourneyWorkload { journey: name, workload } in &circumstances.workloads {
+        let journey = state.layout.names.journeys.iter().position(|known| known == name);
+        let count = |count| journey.map_or(0, |at| state.total.count(state.layout, CounterId::Journey(at, count)));
+        let skipped = count(JourneyCount::Skipped);
+        match workload {
+            Workload::Closed if count(JourneyCount::Started) > 0 => judgement.note(
+                "closed-workload",
+                format!(
+                    "{name} is a closed workload: a client begins a journey when its last one has ended. While the hub stalls, nothing is due, so these times hold only for clients that wait for one another; `arrivals` or `pace` counts from when a message was due"
+                ),
+            ),
+            Workload::Skipping if skipped > 0 => judgement.note(
+                "skipped-ticks",
+                format!(
+                    "{} of {} ticks of {name} were skipped, because the client was busy; these times do not include them",
+                    format_grouped(skipped),
+                    format_grouped(skipped + count(JourneyCount::Started))
+                ),
+            ),
+            _ => {}
+        }
     }
 }
 
@@ -354,38 +382,57 @@ mod tests {
     use super::*;
     use crate::load::report::fixture::{MS, SyntheticRun};
 
+    fn run_of_workload(workload: Workload) -> SyntheticRun {
+        run_with_circumstances(|circumstances| circumstances.workloads[0].workload = workload)
+    }
+
     fn run_with_circumstances(change: impl Fn(&mut RunCircumstances)) -> SyntheticRun {
         let mut run = SyntheticRun::default();
         change(&mut run.circumstances);
         run
     }
 
+    /// Every tenth answer takes 10 ms, and a message is due every millisecond.
     #[rstest]
     #[case::calm(SyntheticRun::calm(), RunValidity::Valid, &[])]
     #[case::a_little_late(SyntheticRun { delay: MS * 9 / 10, ..SyntheticRun::default() }, RunValidity::Valid, &[])]
     #[case::late(SyntheticRun { delay: 2 * MS, ..SyntheticRun::default() }, RunValidity::Valid, &[])]
-    #[case::late_and_it_decides(SyntheticRun { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 < 11ms"], ..SyntheticRun::default() }, RunValidity::Suspect, &["send-delay"])]
-    #[case::late_and_it_decides_that_it_holds(SyntheticRun { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 > 11ms"], ..SyntheticRun::default() }, RunValidity::Suspect, &["send-delay"])]
+    #[case::late_and_it_decides(SyntheticRun { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 < 11ms"], ..SyntheticRun::default() }, RunValidity::Suspect, &["uncertain"])]
+    #[case::late_and_it_decides_that_it_holds(SyntheticRun { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 > 11ms"], ..SyntheticRun::default() }, RunValidity::Suspect, &["uncertain"])]
     #[case::late_and_it_holds(SyntheticRun { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 < 13ms"], ..SyntheticRun::default() }, RunValidity::Valid, &[])]
     #[case::late_and_it_is_broken(SyntheticRun { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 < 9ms"], ..SyntheticRun::default() }, RunValidity::Valid, &[])]
     #[case::service_does_not_hold_it(SyntheticRun { delay: 2 * MS, thresholds: vec!["submit_job.service.p99 < 11ms"], ..SyntheticRun::default() }, RunValidity::Valid, &[])]
-    #[case::far_too_late(SyntheticRun { delay: 30 * MS, ..SyntheticRun::default() }, RunValidity::Invalid, &["send-delay"])]
-    #[case::core(SyntheticRun { busy: 0.95, ..SyntheticRun::default() }, RunValidity::Suspect, &["core"])]
-    #[case::missed(SyntheticRun { missed: 1, ..SyntheticRun::default() }, RunValidity::Suspect, &["missed-ticks"])]
-    #[case::no_client(SyntheticRun { no_client: 1, ..SyntheticRun::default() }, RunValidity::Suspect, &["no-client"])]
+    #[case::mostly_ours(SyntheticRun { delay: 30 * MS, ..SyntheticRun::default() }, RunValidity::Valid, &[])]
+    #[case::mostly_ours_and_it_holds(SyntheticRun { delay: 30 * MS, thresholds: vec!["submit_job.response.p99 < 50ms"], ..SyntheticRun::default() }, RunValidity::Valid, &[])]
+    #[case::not_sent_in_time(SyntheticRun { delay: 300 * MS, ..SyntheticRun::default() }, RunValidity::Invalid, &["send-delay"])]
+    #[case::core(SyntheticRun { busy: 0.95, ..SyntheticRun::default() }, RunValidity::Valid, &[])]
+    #[case::core_and_it_holds(SyntheticRun { busy: 0.95, ..SyntheticRun::calm() }, RunValidity::Valid, &[])]
+    #[case::core_and_it_decides(SyntheticRun { busy: 0.95, delay: 2 * MS, thresholds: vec!["submit_job.service.p99 < 9ms"], ..SyntheticRun::default() }, RunValidity::Suspect, &["uncertain"])]
+    #[case::few_missed(SyntheticRun { missed: 4, ..SyntheticRun::default() }, RunValidity::Valid, &[])]
+    #[case::missed(SyntheticRun { missed: 400, ..SyntheticRun::default() }, RunValidity::Suspect, &["missed"])]
+    #[case::few_missed_and_they_decide(SyntheticRun { missed: 200, thresholds: vec!["jobs.duration.p99 < 35ms"], ..SyntheticRun::default() }, RunValidity::Suspect, &["uncertain"])]
+    #[case::few_missed_and_it_holds(SyntheticRun { missed: 200, thresholds: vec!["jobs.duration.p90 < 35ms"], ..SyntheticRun::default() }, RunValidity::Valid, &[])]
+    #[case::few_unfinished(SyntheticRun { unfinished: 4, ..SyntheticRun::default() }, RunValidity::Valid, &[])]
+    #[case::unfinished(SyntheticRun { unfinished: 400, ..SyntheticRun::default() }, RunValidity::Suspect, &["backlog"])]
+    #[case::unfinished_and_it_decides(SyntheticRun { unfinished: 4, thresholds: vec!["jobs.failed == 0"], ..SyntheticRun::default() }, RunValidity::Suspect, &["uncertain"])]
     #[case::unread(SyntheticRun { unread: 70_000, ..SyntheticRun::default() }, RunValidity::Suspect, &["backlog"])]
     #[case::just_come(SyntheticRun { unread: 700, ..SyntheticRun::default() }, RunValidity::Valid, &[])]
-    #[case::own_error(SyntheticRun { internal: 1, ..SyntheticRun::default() }, RunValidity::Suspect, &["own-errors"])]
+    #[case::own_error(SyntheticRun { internal: 1, ..SyntheticRun::default() }, RunValidity::Valid, &[])]
+    #[case::own_error_and_it_decides(SyntheticRun { internal: 1, thresholds: vec!["errors.total == 0"], ..SyntheticRun::default() }, RunValidity::Suspect, &["uncertain"])]
     #[case::own_errors(SyntheticRun { internal: 300, ..SyntheticRun::default() }, RunValidity::Invalid, &["own-errors"])]
-    #[case::trend(SyntheticRun { slower: MS, ..SyntheticRun::default() }, RunValidity::Suspect, &["trend"])]
-    #[case::undrained(run_with_circumstances(|c| c.undrained = 4), RunValidity::Suspect, &["backlog"])]
-    #[case::unjoined(run_with_circumstances(|c| c.unjoined = 4), RunValidity::Suspect, &["unjoined"])]
-    #[case::failed_to_join(run_with_circumstances(|c| (c.unjoined, c.failed_openings) = (4, vec!["a".to_owned(), "b".to_owned()])), RunValidity::Suspect, &["unjoined"; 3])]
+    #[case::slower(SyntheticRun { slower: MS, ..SyntheticRun::default() }, RunValidity::Valid, &[])]
+    #[case::slower_and_it_decides(SyntheticRun { slower: MS, thresholds: vec!["submit_job.response.p90 < 26.5ms"], ..SyntheticRun::default() }, RunValidity::Suspect, &["uncertain"])]
+    #[case::slower_and_it_holds(SyntheticRun { slower: MS, thresholds: vec!["submit_job.response.p90 < 50ms"], ..SyntheticRun::default() }, RunValidity::Valid, &[])]
+    #[case::slower_on_purpose(SyntheticRun { slower: MS, changing_load: true, thresholds: vec!["submit_job.response.p90 < 26.5ms"], ..SyntheticRun::default() }, RunValidity::Valid, &[])]
+    #[case::unjoined(run_with_circumstances(|c| c.unjoined = 40), RunValidity::Suspect, &["unjoined"])]
+    #[case::few_unjoined(run_with_circumstances(|c| c.unjoined = 4), RunValidity::Valid, &[])]
+    #[case::failed_to_join(run_with_circumstances(|c| (c.unjoined, c.failed_openings) = (40, vec!["a".to_owned(), "b".to_owned()])), RunValidity::Suspect, &["unjoined"; 3])]
     #[case::joined_later(run_with_circumstances(|c| c.failed_openings = vec!["a".to_owned()]), RunValidity::Valid, &[])]
     #[case::hopeless(run_with_circumstances(|c| (c.unjoined, c.hopeless) = (4, vec![HopelessRole { name: "worker".to_owned(), failed: 3, population: 4 }])), RunValidity::Invalid, &["unjoined"])]
-    #[case::trend_on_purpose(SyntheticRun { slower: MS, ..run_with_circumstances(|c| c.changing_load = true) }, RunValidity::Valid, &[])]
-    #[case::samples(SyntheticRun { thresholds: vec!["submit_job.response.p99.99 < 1s"], ..SyntheticRun::default() }, RunValidity::Suspect, &["samples"])]
+    #[case::too_few_samples(SyntheticRun { thresholds: vec!["submit_job.response.p99.99 < 1s"], ..SyntheticRun::default() }, RunValidity::Suspect, &["uncertain"])]
+    #[case::too_few_samples_and_it_is_broken(SyntheticRun { thresholds: vec!["submit_job.response.p99.99 < 5ms"], ..SyntheticRun::default() }, RunValidity::Valid, &[])]
     #[case::enough_samples(SyntheticRun { thresholds: vec!["submit_job.response.p99.9 < 1s"], ..SyntheticRun::default() }, RunValidity::Valid, &[])]
+    #[case::decided_by_chance(SyntheticRun { thresholds: vec!["submit_job.response.p50 < 6ms"], ..SyntheticRun::default() }, RunValidity::Suspect, &["uncertain"])]
     fn measurements_determine_the_validity(
         #[case] run: SyntheticRun,
         #[case] validity: RunValidity,
@@ -396,20 +443,35 @@ mod tests {
         assert_eq!(judgement.validity(), validity);
     }
 
+    /// Notes tell a reader what to know, though the run is valid.
     #[rstest]
-    #[case::flat(&[5.0; 20], None)]
-    #[case::short(&[1.0, 2.0, 3.0, 4.0, 5.0], None)]
-    #[case::noise(&[5.0, 6.0, 4.0, 5.5, 4.5, 6.5, 3.5, 5.0, 6.0, 4.0, 5.5, 4.5], None)]
-    #[case::certain_but_small(&[100.0, 100.1, 100.2, 100.3, 100.4, 100.5, 100.6, 100.7, 100.8, 100.9, 101.0, 101.1], None)]
-    fn short_noisy_or_small_changes_are_not_a_trend(#[case] series: &[f64], #[case] expected: Option<f64>) {
-        assert_eq!(significant_trend(series), expected);
+    #[case::calm(SyntheticRun::calm(), &[], "")]
+    #[case::core(SyntheticRun { busy: 0.95, ..SyntheticRun::default() }, &["core"], "core 0 was almost fully busy in 20 of 20 intervals (peak 95 %)")]
+    #[case::few_missed(SyntheticRun { missed: 4, ..SyntheticRun::default() }, &["missed"], "4 of 22 004 journeys jobs never began: no client was free")]
+    #[case::slower(SyntheticRun { slower: MS, ..SyntheticRun::default() }, &["trend"], "the median response time of submit_job went up by")]
+    #[case::closed(run_of_workload(Workload::Closed), &["closed-workload"], "jobs is a closed workload: a client begins a journey when its last one has ended")]
+    #[case::triggered(run_of_workload(Workload::Triggered), &[], "")]
+    #[case::paced(run_of_workload(Workload::Paced), &[], "")]
+    #[case::skipping(run_of_workload(Workload::Skipping), &[], "")]
+    #[case::unsteady(run_with_circumstances(|c| c.unsteady_warm_up = Some(Duration::from_secs(10))), &["warm-up"], "not steady after 10.00 s of warm-up")]
+    fn notes_say_what_the_figures_cannot_show(#[case] run: SyntheticRun, #[case] codes: &[&str], #[case] text: &str) {
+        let judgement = run.report().judgement;
+        assert_eq!(judgement.validity(), RunValidity::Valid, "{:?}", judgement.reasons);
+        assert_eq!(judgement.notes.iter().map(|note| note.code).collect::<Vec<_>>(), codes);
+        assert!(judgement.notes.iter().all(|note| note.text.contains(text)), "{:?}", judgement.notes);
     }
 
-    #[test]
-    fn the_size_of_a_trend_is_measured_along_its_fitted_line() {
-        let series: Vec<f64> = (0..21).map(|n| 10.0 + f64::from(n)).collect();
-        assert_eq!(significant_trend(&series), Some(1.0));
-        let falling: Vec<f64> = series.iter().rev().copied().collect();
-        assert_eq!(significant_trend(&falling), Some(-1.0));
+    /// Each reason names the cause that decides, and says what to do.
+    #[rstest]
+    #[case(SyntheticRun { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 < 11ms"], ..SyntheticRun::default() }, "without the generator's own delay it might hold; give the generator more or faster cores")]
+    #[case(SyntheticRun { thresholds: vec!["submit_job.response.p99.99 < 1s"], ..SyntheticRun::default() }, "20 000 samples are too few for this percentile, so it might not hold; measure longer, until there are at least 36 887")]
+    #[case(SyntheticRun { thresholds: vec!["submit_job.response.p50 < 6ms"], ..SyntheticRun::default() }, "(5.00 ms to 6.02 ms; up to 20 µs of it is ours); with 20 000 samples it might not hold by chance; measure longer")]
+    #[case(SyntheticRun { missed: 200, thresholds: vec!["jobs.duration.p99 < 35ms"], ..SyntheticRun::default() }, "200 more were due and have no time, so it might not hold")]
+    #[case(SyntheticRun { slower: MS, thresholds: vec!["submit_job.response.p90 < 26.5ms"], ..SyntheticRun::default() }, "in the first half of the measured time and")]
+    #[case(SyntheticRun { internal: 1, thresholds: vec!["errors.total == 0"], ..SyntheticRun::default() }, "1 errors are the generator's own, without which it might hold")]
+    fn an_uncertain_threshold_names_the_cause_and_what_to_do(#[case] run: SyntheticRun, #[case] expected: &str) {
+        let judgement = run.report().judgement;
+        let [reason] = &judgement.reasons[..] else { panic!("{:?}", judgement.reasons) };
+        assert!(reason.text.contains(expected), "{}", reason.text);
     }
 }

@@ -428,7 +428,8 @@ fn normalised_line(line: &str, figures: bool) -> String {
     static FIGURES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         [
             (r"\d[\d.,]*( \d{3})*", "N"),
-            (r"  - ", "  TIME "),
+            // A figure with too few samples, or without an upper bound.
+            (r"  [-?]( |$)", "  TIME$1"),
             // A busy machine makes a run suspect.
             (r"\bINCONCLUSIVE (.*): the run is suspect, ", "PASS $1: "),
         ]

@@ -143,6 +143,20 @@ fn count_in_report(report: &Value, name: &str) -> u64 {
     report["counts"][name]["whole_run"].as_u64().unwrap_or(0)
 }
 
+/// A warm-up that ends by itself takes three seconds at least, and ten at most for so short a run.
+#[test]
+fn the_warm_up_ends_when_the_hub_is_steady_and_the_report_says_how_long_it_took() {
+    let arguments = ["--protocol", "qi", "--rate", "100", "--ramp", "100ms", "--warm-up", "auto", "--duration", "1s"];
+    let report = run_and_report(&arguments.iter().chain(&["--drain", "5s"]).copied().collect::<Vec<_>>());
+    let took = report["run"]["warm_up_s"].as_f64().unwrap();
+    assert!((3.0..=11.0).contains(&took), "{took}");
+    let fact = report["run"]["facts"]["warm-up"].as_str().unwrap();
+    assert!(fact.contains(" s, until throughput") || took >= 10.0, "{fact}");
+    assert_eq!(report["run"]["measured_s"], 1.0);
+    let measured = report["intervals"].as_array().unwrap().iter().filter(|one| one["phase"] == "measured");
+    assert_eq!(measured.count(), 1);
+}
+
 #[rstest]
 #[case("emprops", "jobs", &["--workers", "20", "--clients", "4", "--rate", "40"])]
 #[case("emprops", "retries", &["--workers", "20", "--clients", "4", "--rate", "10"])]

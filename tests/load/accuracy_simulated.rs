@@ -6,12 +6,13 @@ use std::time::Duration;
 use hubproof::load::client::VirtualClient;
 use hubproof::load::client::io::{ClientFault, Disconnection};
 use hubproof::load::ledger::LedgerViolationKind;
-use hubproof::load::plan::PlanOverrides;
+use hubproof::load::plan::{PlanOverrides, WarmUp};
+use hubproof::load::validity::RunValidity;
 use hubproof::load::{Nanos, SECOND};
 use rstest::rstest;
 
 use crate::support::sim_load::{
-    CompiledTestPlan, PlanSource, job_plan, run, run_and_cut, run_and_kill, run_with_fault,
+    CompiledTestPlan, PlanSource, SimulationResults, job_plan, run, run_and_cut, run_and_kill, run_with_fault,
 };
 
 const MS: Nanos = 1_000_000;
@@ -97,8 +98,137 @@ fn an_arrival_without_a_free_client_is_counted() {
     // Every answer takes 25 ms, and a request is due every 10 ms: one of three is sent.
     let observed = run(&ready, 0, &mut |now, _, _| vec![now + 25 * MS]);
     let served = observed.answered[&ready.message("log_request")].len() as u64;
-    assert_eq!(observed.faults[&ClientFault::NoFreeClient] + served, 400);
+    assert_eq!(observed.missed + served, 400);
     assert_eq!(served, 134);
+}
+
+/// Twenty clients that each send a request every 100 ms, for ten seconds.
+const PACED: &str = "
+title: t
+phases: { warm_up: 0s, duration: 10s, drain: 5s }
+roles:
+  task:
+    population: 20
+    ramp: 0s
+    pace: PACE
+    steps:
+      - sends: log_request
+        with: { posted: false, req_id: \"${uuid()}\" }
+        as: asked
+      - expects: log_response
+        where: { rsp_id: \"${asked.req_id}\" }
+        answers: asked
+";
+
+/// A hub that answers after two milliseconds, but sends nothing from second `from` to `to` of the measured time; its
+/// answers follow at once then.
+fn paced_run(pace: &str, from: u64, to: u64) -> (CompiledTestPlan, SimulationResults) {
+    let ready =
+        CompiledTestPlan::new("gator", &PlanSource::Text(&PACED.replace("PACE", pace)), &PlanOverrides::default());
+    let stall = BEGIN + from * SECOND..BEGIN + to * SECOND;
+    let observed = run(&ready, MS, &mut |now, _, _| vec![if stall.contains(&now) { stall.end + MS } else { now + MS }]);
+    (ready, observed)
+}
+
+/// Until the measured time begins, clients are two seconds at their pace. They differ in phase, so a tick may be due at
+/// the end or not.
+const TICKS: std::ops::RangeInclusive<u64> = 20 * 119..=20 * 120;
+
+#[test]
+fn a_right_hub_makes_no_tick_of_a_pace_late() {
+    let (ready, observed) = paced_run("100ms", 0, 0);
+    let started = observed.sent[&ready.message("log_request")];
+    assert!(TICKS.contains(&started), "{started}");
+    assert_eq!((observed.late, observed.missed, observed.skipped, observed.unfinished), (0, 0, 0, 0));
+    assert!(observed.answered[&ready.message("log_request")].iter().all(|took| *took == 2 * MS));
+    let report = observed.into_report(&ready, &["log_request.response.p99 < 5ms"]);
+    assert_eq!(report.exit_code(), 0, "{:?}", report.judgement);
+    assert_eq!(report.judgement.notes, []);
+    let [due] = &report.due_journeys()[..] else { panic!("one role") };
+    assert_eq!((due.due, due.started, due.late, due.missed), (started, started, 0, 0));
+}
+
+/// Each client waits for one answer for most of two seconds. Then it works off the ticks that have passed, each with
+/// the time since it was due.
+#[test]
+fn ticks_of_a_pace_that_a_stalled_hub_delays_are_late_and_never_absent() {
+    let (ready, observed) = paced_run("100ms", 4, 6);
+    let message = ready.message("log_request");
+    let started = observed.sent[&message];
+    assert!(TICKS.contains(&started), "{started}");
+    assert_eq!((observed.missed, observed.skipped, observed.unfinished), (0, 0, 0));
+    // Of the twenty ticks of the stall, the first is on time, and while the client catches up one or two more are due.
+    assert!((20 * 18..=20 * 21).contains(&observed.late), "{}", observed.late);
+    let times = sorted(observed.answered[&message].clone());
+    assert_eq!(times.len() as u64, started);
+    // Evenly from the end of the stall to its beginning: a quarter of the delayed ones waits for more than 1.5 s.
+    let longer = |time: Nanos| times.iter().filter(|took| **took > time).count();
+    assert!((95..=105).contains(&longer(1_500 * MS)), "{}", longer(1_500 * MS));
+    assert!((195..=210).contains(&longer(SECOND)), "{}", longer(SECOND));
+    let thresholds =
+        ["log_request.response.p90 < 5ms", "log_request.service.p90 < 5ms", "log_request.send_delay.p99 < 5ms"];
+    let report = observed.into_report(&ready, &thresholds);
+    let standings: Vec<_> = report.thresholds.iter().map(|outcome| (outcome.is_broken(), outcome.is_met())).collect();
+    // The client's wait is the hub's part, not the generator's.
+    assert_eq!(standings, [(true, false), (true, false), (false, true)]);
+    assert_eq!((report.validity(), report.exit_code()), (RunValidity::Valid, 1), "{:?}", report.judgement);
+}
+
+/// The hub never sends again, so most ticks of the last three seconds cannot begin, and the answers to the others are
+/// missing.
+#[test]
+fn ticks_of_a_pace_that_never_begin_are_missed() {
+    let (ready, observed) = paced_run("100ms", 7, 100);
+    let started = observed.sent[&ready.message("log_request")];
+    assert!(TICKS.contains(&(started + observed.missed)), "{started} {}", observed.missed);
+    assert!((20 * 28..=20 * 30).contains(&observed.missed), "{}", observed.missed);
+    assert_eq!((observed.messages_missed, observed.unfinished), (observed.missed, 20));
+    let report = observed.into_report(&ready, &["log_request.response.p90 < 5ms", "log_request.response.p50 < 5ms"]);
+    let uncertain: Vec<bool> = report.thresholds.iter().map(|outcome| outcome.is_uncertain()).collect();
+    assert_eq!(uncertain, [true, false], "a tenth of the times is unknown, but not a half");
+    let codes: Vec<&str> = report.judgement.reasons.iter().map(|reason| reason.code).collect();
+    assert_eq!(codes, ["missed", "backlog", "uncertain"], "{:?}", report.judgement);
+    assert_eq!(report.exit_code(), 3);
+}
+
+#[test]
+fn a_plan_may_skip_the_ticks_that_pass_while_a_client_is_busy() {
+    let (ready, observed) = paced_run("{ every: 100ms, missed: skipped }", 4, 6);
+    let started = observed.sent[&ready.message("log_request")];
+    assert!(TICKS.contains(&(started + observed.skipped)), "{started} {}", observed.skipped);
+    assert!((20 * 18..=20 * 20).contains(&observed.skipped), "{}", observed.skipped);
+    assert_eq!((observed.missed, observed.late), (0, 0));
+    let report = observed.into_report(&ready, &[]);
+    assert_eq!(report.judgement.notes.iter().map(|note| note.code).collect::<Vec<_>>(), ["skipped-ticks"]);
+    assert_eq!(report.validity(), RunValidity::Valid);
+}
+
+/// A second or so without a connection: the ticks of that time are worked off on the next one.
+#[test]
+fn ticks_that_pass_while_a_client_is_not_connected_are_late() {
+    let plan = PACED.replace("PACE", "{ every: 100ms, jitter: 30% }");
+    let ready = CompiledTestPlan::new("gator", &PlanSource::Text(&plan), &PlanOverrides::default());
+    // No request is under way.
+    let observed = run_and_cut(&ready, 0, &mut |now, _, _| vec![now], Some(BEGIN + 4 * SECOND));
+    let started = observed.sent[&ready.message("log_request")];
+    assert!((20 * 119..=20 * 121).contains(&started), "{started}");
+    assert_eq!((observed.joined, observed.missed, observed.skipped), (40, 0, 0));
+    // Half a second to a second, by the policy of reconnecting.
+    assert!((20 * 4..=20 * 11).contains(&observed.late), "{}", observed.late);
+}
+
+/// Without a schedule or a pace, a stalled hub has few requests to delay, and the report says so.
+#[test]
+fn a_closed_workload_is_valid_and_says_what_it_cannot_see() {
+    let plan = PACED.replace("    pace: PACE\n", "").replace("drain: 5s", "drain: 0s");
+    let ready = CompiledTestPlan::new("gator", &PlanSource::Text(&plan), &PlanOverrides::default());
+    let stall = BEGIN + 4 * SECOND..BEGIN + 6 * SECOND;
+    let observed = run(&ready, MS, &mut |now, _, _| vec![if stall.contains(&now) { stall.end + MS } else { now + MS }]);
+    assert_eq!((observed.late, observed.missed, observed.unfinished), (0, 0, 20), "one of each client is under way");
+    let report = observed.into_report(&ready, &["log_request.response.p99 < 5ms"]);
+    assert_eq!(report.exit_code(), 0, "{:?}", report.judgement);
+    let notes: Vec<&str> = report.judgement.notes.iter().map(|note| note.code).collect();
+    assert_eq!(notes, ["backlog", "closed-workload"], "{:?}", report.judgement.notes);
 }
 
 /// The job id of a frame of this type.
@@ -167,7 +297,7 @@ roles:
     with: { services: ["${service}"] }
     party: "${self.worker_id}"
     drains: true
-    pace: 100ms
+    pace: { every: 100ms, missed: skipped }
     item: "${assigned.job_id}"
     steps:
       - sends: claim_job
@@ -262,7 +392,7 @@ fn reordered_messages_are_counted_exactly() {
     let overrides = PlanOverrides {
         population: vec![("publisher".to_owned(), 1), ("subscriber".to_owned(), 1)],
         rate: Some(100.0),
-        warm_up: Some(Duration::ZERO),
+        warm_up: Some(WarmUp::Fixed(Duration::ZERO)),
         duration: Some(Duration::from_secs(5)),
         ..PlanOverrides::default()
     };
@@ -301,7 +431,7 @@ fn a_client_whose_connection_breaks_reconnects_and_continues() {
     // These requests have ids, so their answers are expected on the next connection, but the hub does not repeat them.
     let asked = observed.faults[&ClientFault::Timeout(ready.message("log_request"))];
     assert_eq!(asked, 5);
-    let apart = observed.faults[&ClientFault::NoFreeClient];
+    let apart = observed.missed;
     assert!((50..=101).contains(&apart), "half a second to a second without a connection: {apart}");
     assert_eq!(answered + asked + apart, 400);
 }
@@ -384,7 +514,7 @@ fn late_answers_are_not_violations(#[case] late: u64, #[case] answered: bool) {
 #[case::after(Duration::from_secs(60), 1)]
 fn a_job_waiting_for_its_retry_at_the_end_is_unfinished(#[case] drain: Duration, #[case] done: usize) {
     let overrides = PlanOverrides {
-        warm_up: Some(Duration::ZERO),
+        warm_up: Some(WarmUp::Fixed(Duration::ZERO)),
         duration: Some(Duration::from_secs(8)),
         drain: Some(drain),
         ..PlanOverrides::default()

@@ -22,7 +22,7 @@ fn shards() -> u64 {
 
 /// `counted`: the metric that must be above 0.
 #[rstest]
-#[case::silent(Misbehaviour::Silent, "session.failed")]
+#[case::silent(Misbehaviour::Silent, "session.unfinished")]
 #[case::closes(Misbehaviour::Closes, "errors.lost")]
 #[case::resets(Misbehaviour::Resets, "errors.lost")]
 #[case::garbage_bytes(Misbehaviour::GarbageBytes, "errors.protocol")]
@@ -30,9 +30,9 @@ fn shards() -> u64 {
 #[case::garbage_text(Misbehaviour::GarbageText, "errors.invalid")]
 #[case::echo(Misbehaviour::Echo, "frames.undocumented")]
 #[case::deep(Misbehaviour::Deep, "errors.invalid")]
-#[case::shreds(Misbehaviour::Shreds, "session.failed")]
+#[case::shreds(Misbehaviour::Shreds, "session.unfinished")]
 #[ignore = "thorough: waits for real time"]
-#[case::flood(Misbehaviour::Flood, "session.failed")]
+#[case::flood(Misbehaviour::Flood, "session.unfinished")]
 #[ignore = "thorough: waits for real time"]
 #[case::giants(Misbehaviour::Giants, "errors.invalid")]
 #[ignore = "thorough: waits for real time"]

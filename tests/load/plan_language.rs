@@ -59,6 +59,12 @@ fn plan_with_role(body: &str) -> String {
 #[case(&plan_with_role("population: 1\narrivals: { spacing: wide, rate: 1 }\nsteps: [ { sends: self_fetch } ]"), "`spacing` cannot be `wide`")]
 #[case(&plan_with_role("population: 1\narrivals: { stages: [ { to: 5 } ] }\nsteps: [ { sends: self_fetch } ]"), "a stage has no `for`")]
 #[case(&plan_with_role("population: 1\narrivals: 5\npace: 1s\nsteps: [ { sends: self_fetch } ]"), "with `arrivals`, the schedule decides when journeys begin")]
+#[case(&plan_with_role("population: 1\npace: { every: 1s, missed: skiped }\nsteps: [ { sends: self_fetch } ]"), "`missed` cannot be `skiped`")]
+#[case("title: t\nphases: { warm_up: automatic }\nroles: { client: { population: 1 } }", "`automatic` is not a time")]
+#[case(
+    "title: t\nphases: { warm_up: auto }\nroles: { client: { population: 1, arrivals: { stages: [ { from: 0, to: 5, for: 1s } ] }, steps: [ { sends: self_fetch } ] } }",
+    "`warm_up: auto` waits for a steady load"
+)]
 #[case(&plan_with_role("population: 1\nwith: { nam: x }"), "the role has no `given` value `nam`")]
 #[case(&plan_with_role("population: 1\nsteps: [ { sends: self_fech } ]"), "has no message `self_fech`")]
 #[case(&plan_with_role("population: 1\nsteps: [ { expects: self_fetch } ]"), "a hub never sends `self_fetch`")]
@@ -145,6 +151,8 @@ fn every_plan_conforms_to_the_published_schema() {
 #[case(&plan_with_role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"))]
 #[case(&plan_with_role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"))]
 #[case(&plan_with_role("population: 1\nsteps: [ { check: x } ]"))]
+#[case(&plan_with_role("population: 1\npace: { every: 1s, missed: skiped }\nsteps: [ { sends: self_fetch } ]"))]
+#[case("title: t\nphases: { warm_up: automatic }\nroles: { client: { population: 1 } }")]
 #[case(&plan_with_role("population: 1\nmeanwhile: [ { every: 1s } ]"))]
 fn the_schema_rejects_plans_that_the_parser_rejects(#[case] text: &str) {
     assert!(!plan_mistakes(text).0.is_empty());

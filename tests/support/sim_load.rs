@@ -14,12 +14,17 @@ use hubproof::load::compile::{PlanTarget, compile_plan};
 use hubproof::load::engine::translation::{AssumedMessage, ShardTranslator};
 use hubproof::load::ids::{HookId, JourneyId, MessageId};
 use hubproof::load::ledger::{self, ItemLedger, LedgerEntry, LedgerTotals, NameOwner, NameTable};
+use hubproof::load::metrics::{
+    JourneyCount, MessageCount, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases,
+};
 use hubproof::load::plan::schedule::ArrivalSchedule;
-use hubproof::load::plan::{Plan, PlanOverrides, PlanScript};
+use hubproof::load::plan::{Plan, PlanOverrides, PlanScript, WarmUp, threshold};
 use hubproof::load::provenance::DeliveredFrame;
+use hubproof::load::report::{LoadReport, LoadRunMetadata};
+use hubproof::load::validity::{RunCircumstances, judge_run};
 use hubproof::load::{Nanos, SECOND};
 use hubproof::protocol::{Pack, PackFolder};
-use hubproof::syntax::source::Sources;
+use hubproof::syntax::source::{Sources, Span};
 use hubproof::websocket::handshake::Dial;
 use hubproof_reference as reference;
 use reference::machine;
@@ -148,7 +153,14 @@ pub struct SimulationResults {
     pub published: u64,
     pub journeys: BTreeMap<JourneyId, Vec<Nanos>>,
     pub failed: u64,
+    /// Journeys that were due but never began, and messages that were due but never sent.
     pub missed: u64,
+    pub messages_missed: u64,
+    pub late: u64,
+    pub skipped: u64,
+    pub unfinished: u64,
+    /// The measurements of the recorder.
+    series: Option<MetricSeries>,
     pub joined: u64,
     /// Failed openings: the operation, and the reason.
     pub not_joined: Vec<(usize, Option<ClientFault>)>,
@@ -174,11 +186,36 @@ impl SimulationResults {
             journeys: BTreeMap::new(),
             failed: 0,
             missed: 0,
+            messages_missed: 0,
+            late: 0,
+            skipped: 0,
+            unfinished: 0,
+            series: None,
             joined: 0,
             not_joined: Vec::new(),
             entries: Vec::new(),
             names: NameTable::default(),
         }
+    }
+
+    /// Builds the report of the run, as `hubproof load` does.
+    pub fn into_report(mut self, ready: &CompiledTestPlan, thresholds: &[&str]) -> LoadReport {
+        let (series, account) = (self.series.take().unwrap(), std::mem::take(&mut self.account));
+        let parse = |text: &&str| {
+            let mut sources = Sources::default();
+            let file = sources.add("--threshold", *text);
+            threshold::parse_threshold(text, Span::new(file, 0..text.len()), &series.layout).unwrap()
+        };
+        let watch = threshold::ThresholdWatch::new(thresholds.iter().map(parse).collect());
+        let workloads = ready.script.workloads(&ready.plan);
+        let (clients, changing_load) =
+            (ready.plan.roles.iter().map(|role| u64::from(role.population.number)).sum(), ready.plan.changes_load());
+        let circumstances = RunCircumstances { workloads: workloads.clone(), clients, ..RunCircumstances::default() };
+        let about = LoadRunMetadata { workloads, changing_load, ..LoadRunMetadata::default() };
+        let mut report = LoadReport::new(about, series, account, Vec::new(), Default::default());
+        report.thresholds = watch.finish(report.measurements(), None);
+        report.judgement = judge_run(report.measurements(), &report.thresholds, circumstances);
+        report
     }
 }
 
@@ -226,6 +263,7 @@ pub struct SimulatedRun<'a> {
     ticked: Option<Duration>,
     translator: Option<ShardTranslator>,
     form: Option<HubForm<'a>>,
+    recorder: MetricRecorder,
     results: SimulationResults,
 }
 
@@ -290,6 +328,9 @@ fn run_on_machine(
 ) -> SimulationResults {
     let (translator, form) = deviates.unzip();
     let roles = ready.plan.roles.len();
+    let subjects =
+        MetricSubjects { messages: ready.prepared.messages.clone(), journeys: ready.prepared.journeys.clone() };
+    let layout = MetricRegistry::new(subjects);
     let mut this = SimulatedRun {
         ready,
         machine,
@@ -309,12 +350,18 @@ fn run_on_machine(
         ticked: None,
         translator,
         form,
+        recorder: MetricRecorder::new(layout.clone(), RunPhases { interval: SECOND, measured: u64::MAX..u64::MAX }),
         results: SimulationResults::new(),
     };
     if let Some((at, accident)) = accident {
         this.schedule(at, accident);
     }
     this.play();
+    let mut series = MetricSeries::new(layout, 1);
+    for interval in this.recorder.finish(this.now + 1) {
+        series.add(interval);
+    }
+    this.results.series = Some(series);
     let mut ledger = ItemLedger::new(ledger::LedgerConfig {
         ordered: ready.plan.roles.iter().any(|r| r.name == "publisher"),
         ..ledger::LedgerConfig::default()
@@ -368,7 +415,9 @@ impl SimulatedRun<'_> {
         }
         self.begin = starts.iter().copied().max().unwrap();
         let phases = self.ready.plan.phases;
-        let end = phases.warm_up + phases.duration;
+        let end = phases.longest_warm_up() + phases.duration;
+        let measured = self.begin + nanos(phases.longest_warm_up());
+        self.recorder.set_measured(measured..self.begin + nanos(end));
         for (place, role) in self.ready.plan.roles.iter().enumerate() {
             if let Some(arrivals) = &role.arrivals {
                 self.arrivals.push((place, ArrivalSchedule::new(arrivals, end, 7, 0, 1).peekable()));
@@ -458,7 +507,7 @@ impl SimulatedRun<'_> {
                             self.room[role].push_back(client);
                         }
                     }
-                    None => *self.results.faults.entry(ClientFault::NoFreeClient).or_default() += 1,
+                    None => self.results.missed += 1,
                 }
             }
             next = next.min(self.arrivals[place].1.peek().map_or(Nanos::MAX, |due| self.begin + due));
@@ -480,6 +529,7 @@ impl SimulatedRun<'_> {
             translator: self.translator.as_mut(),
             assumed: VecDeque::new(),
             results: &mut self.results,
+            recorder: &mut self.recorder,
             did: Vec::new(),
         };
         machine.handle(role, self.now, input, &mut io);
@@ -623,6 +673,7 @@ struct RecordingIo<'a> {
     translator: Option<&'a mut ShardTranslator>,
     assumed: VecDeque<AssumedMessage>,
     results: &'a mut SimulationResults,
+    recorder: &'a mut MetricRecorder,
     did: Vec<ClientAction>,
 }
 
@@ -635,7 +686,9 @@ impl ClientIo for RecordingIo<'_> {
         self.did.push(ClientAction::Close);
     }
 
-    fn send(&mut self, message: MessageId, _due: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos {
+    fn send(&mut self, message: MessageId, due: Nanos, ready: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos {
+        assert!(due <= ready && ready <= self.now, "{due} {ready} {}", self.now);
+        self.recorder.sent(usize::from(message.0), due, ready, self.now);
         *self.results.sent.entry(message).or_default() += 1;
         let mut text = Vec::new();
         write(&mut text);
@@ -676,8 +729,9 @@ impl ClientIo for RecordingIo<'_> {
         *self.results.assumed.entry(message).or_default() += 1;
     }
 
-    fn answered(&mut self, message: MessageId, due: Nanos, sent: Nanos, at: Nanos) {
-        assert!(due <= sent && sent <= at, "{due} {sent} {at}");
+    fn answered(&mut self, message: MessageId, due: Nanos, delay: Nanos, at: Nanos) {
+        assert!(due + delay <= at, "{due} {delay} {at}");
+        self.recorder.answered(usize::from(message.0), due, delay, at);
         self.results.answered.entry(message).or_default().push(at - due);
     }
 
@@ -697,11 +751,14 @@ impl ClientIo for RecordingIo<'_> {
         self.results.published += u64::from(receivers);
     }
 
-    fn journey_begun(&mut self, _journey: JourneyId, _at: Nanos) {}
+    fn journey_begun(&mut self, journey: JourneyId, at: Nanos) {
+        self.recorder.journey_started(usize::from(journey.0), at);
+    }
 
     fn journey_ended_early(&mut self, _journey: JourneyId, _at: Nanos) {}
 
-    fn journey_failed(&mut self, _journey: JourneyId, _at: Nanos) {
+    fn journey_failed(&mut self, journey: JourneyId, at: Nanos) {
+        self.recorder.journey_failed(usize::from(journey.0), at);
         self.results.failed += 1;
     }
 
@@ -710,11 +767,37 @@ impl ClientIo for RecordingIo<'_> {
     }
 
     fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {
+        self.recorder.journey_completed(usize::from(journey.0), due, at);
         self.results.journeys.entry(journey).or_default().push(at - due);
     }
 
-    fn ticks_missed(&mut self, _message: MessageId, times: u64, _at: Nanos) {
+    fn journey_late(&mut self, journey: JourneyId, at: Nanos) {
+        self.recorder.journeys(usize::from(journey.0), JourneyCount::Late, 1, at);
+        self.results.late += 1;
+    }
+
+    fn journeys_missed(&mut self, journey: JourneyId, times: u64, at: Nanos) {
+        self.recorder.journeys(usize::from(journey.0), JourneyCount::Missed, times, at);
         self.results.missed += times;
+    }
+
+    fn journeys_skipped(&mut self, journey: JourneyId, times: u64, at: Nanos) {
+        self.recorder.journeys(usize::from(journey.0), JourneyCount::Skipped, times, at);
+        self.results.skipped += times;
+    }
+
+    fn journey_unfinished(&mut self, journey: JourneyId, at: Nanos) {
+        self.recorder.journeys(usize::from(journey.0), JourneyCount::Unfinished, 1, at);
+        self.results.unfinished += 1;
+    }
+
+    fn messages_missed(&mut self, message: MessageId, times: u64, at: Nanos) {
+        self.recorder.untimed(usize::from(message.0), MessageCount::Missed, times, at);
+        self.results.messages_missed += times;
+    }
+
+    fn answer_pending(&mut self, message: MessageId, at: Nanos) {
+        self.recorder.untimed(usize::from(message.0), MessageCount::Pending, 1, at);
     }
 
     fn fault(&mut self, fault: ClientFault, _at: Nanos) {
@@ -735,7 +818,7 @@ pub fn job_plan() -> CompiledTestPlan {
     let overrides = PlanOverrides {
         population: vec![("worker".to_owned(), 40), ("client".to_owned(), 4)],
         rate: Some(40.0),
-        warm_up: Some(Duration::ZERO),
+        warm_up: Some(WarmUp::Fixed(Duration::ZERO)),
         duration: Some(Duration::from_secs(5)),
         drain: Some(Duration::from_secs(70)),
         ..PlanOverrides::default()

@@ -16,7 +16,7 @@ use super::report_sink::{self, ReportSinks};
 use super::{CliError, build_runtime, exit};
 use crate::config;
 use crate::load::engine::{self, ValidationMode};
-use crate::load::plan::PlanOverrides;
+use crate::load::plan::{PlanOverrides, WarmUp};
 use crate::syntax::source::Sources;
 
 /// Load a hub with many virtual clients and measure it; without a URL, the built-in reference server
@@ -51,9 +51,9 @@ pub struct LoadArgs {
     /// Time over which each population connects
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     ramp: Option<Duration>,
-    /// Time to run under load before measuring
-    #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
-    warm_up: Option<Duration>,
+    /// Time to run under load before measuring; `auto` measures once throughput and response times are steady
+    #[arg(long, value_name = "TIME|auto", value_parser = parse_warm_up)]
+    warm_up: Option<WarmUp>,
     /// Time for running journeys to finish at the end
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     drain: Option<Duration>,
@@ -100,6 +100,10 @@ fn parse_population(text: &str) -> Result<(String, u32), String> {
     read.ok_or_else(|| "write ROLE=N, such as monitor=20".to_owned())
 }
 
+fn parse_warm_up(text: &str) -> Result<WarmUp, String> {
+    WarmUp::parse(text).map_err(|error| error.to_string())
+}
+
 fn parse_validate(text: &str) -> Result<ValidationMode, String> {
     match text.split_once('=') {
         None if text == "all" => Ok(ValidationMode::All),
@@ -144,7 +148,7 @@ impl LoadArgs {
         option("--rate", self.rate.map(|rate| rate.to_string()));
         option("--duration", time(self.duration));
         option("--ramp", time(self.ramp));
-        option("--warm-up", time(self.warm_up));
+        option("--warm-up", self.warm_up.map(|warm_up| warm_up.to_string()));
         option("--drain", time(self.drain));
         let addresses =
             |SourceAddresses(list): &SourceAddresses| list.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");

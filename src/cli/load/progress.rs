@@ -27,6 +27,7 @@ pub struct LoadProgress {
     /// The length of the measured time, as the maximum of the bar.
     duration: Duration,
     page: Option<Arc<Mutex<String>>>,
+    changing_load: bool,
 }
 
 impl LoadProgress {
@@ -49,6 +50,7 @@ impl LoadProgress {
             phase: None,
             duration,
             page,
+            changing_load: plan.changes_load(),
         }
     }
 
@@ -59,6 +61,7 @@ impl LoadProgress {
             total: seen.series.total(),
             account: seen.account,
             intervals: seen.series.intervals(),
+            changing_load: self.changing_load,
         };
         if let Some(page) = &self.page {
             // The page is replaced as a whole, so it is valid after a panic.

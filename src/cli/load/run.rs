@@ -20,6 +20,7 @@ use crate::load::plan::threshold::{self, MetricThreshold};
 use crate::load::plan::{self, Plan, PlanScript};
 use crate::load::report::{LoadReport, LoadRunMetadata};
 use crate::load::validity::{self, RunCircumstances};
+use crate::report::text::format_time;
 use crate::report::{DeviationReport, RunOptions};
 use crate::syntax::source::{Sources, Span};
 
@@ -173,10 +174,12 @@ impl LoadSession<'_> {
         failed.truncate(MAX_EXAMPLES);
         let failed = failed.iter().map(|failed| failed.describe(&prepared, |span| sources.path_and_line(span)));
         let failed = failed.map(|text| masker.mask(&text).into_owned()).collect();
+        let workloads = self.script.workloads(plan);
         let circumstances = RunCircumstances {
-            changing_load: plan.changes_load(),
-            undrained: outcome.undrained,
+            workloads: workloads.clone(),
+            clients: outcome.clients,
             unjoined: outcome.clients - outcome.joined,
+            unsteady_warm_up: (outcome.steady == Some(false)).then_some(outcome.warm_up),
             hopeless: outcome.hopeless.clone(),
             failed_openings: failed,
         };
@@ -192,6 +195,9 @@ impl LoadSession<'_> {
             seed: self.seed,
             duration: std::time::Duration::from_nanos(outcome.took),
             interrupted: matches!(ending, RunEnd::Interrupted | RunEnd::Stopped),
+            warm_up: outcome.warm_up,
+            workloads,
+            changing_load: plan.changes_load(),
             facts: self.run_facts(plan, embedded, &outcome),
         };
         let seen = outcome.deviations;
@@ -239,6 +245,10 @@ impl LoadSession<'_> {
             ),
             ("threads".to_owned(), format!("{} with connections, one for aggregation", self.shard_count())),
         ];
+        if let Some(steady) = outcome.steady {
+            let why = if steady { "throughput and response times were steady" } else { "the limit of `auto`" };
+            facts.push(("warm-up".to_owned(), format!("{}, until {why}", format_time(outcome.warm_up))));
+        }
         if embedded {
             facts.push(("hub".to_owned(), "runs in threads of this process".to_owned()));
         }

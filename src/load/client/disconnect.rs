@@ -62,12 +62,28 @@ impl VirtualClient {
         let optional =
             matches!(code.ops.get(one.at), Some(ProgramOperation::Expect(expect)) if expect.may_stay_unanswered);
         if let Some(journey) = code.journey.filter(|_| one.is_active()) {
-            if optional && one.state == TaskState::Waiting {
+            let waiting = one.state == TaskState::Waiting;
+            let pending = match code.ops.get(one.at) {
+                Some(ProgramOperation::Expect(expect)) if waiting && !optional => expect.answers,
+                _ => None,
+            };
+            let assumed = one.source.is_assumed() || self.rests_on_assumption(role, task);
+            if !(optional && waiting) {
+                self.note_held(role, task, now, io);
+            }
+            if let Some((message, _)) = pending.filter(|_| !assumed) {
+                io.answer_pending(message, now);
+            }
+            // No message has begun a journey that waits for one.
+            let untouched = waiting && one.at == 0;
+            if assumed && !(optional && waiting) {
+                io.journey_assumed(journey, now);
+            } else if role.drains || untouched || (optional && waiting) {
+                // A role that drains continues until the run ends, so one of its journeys is always cut short.
                 io.journey_ended_early(journey, now);
             } else {
-                self.note_held(role, task, now, io);
                 io.fault(ClientFault::Aborted, now);
-                self.report_failed_journey(role, task, now, io);
+                io.journey_unfinished(journey, now);
             }
         }
         self.tasks[task].become_idle();

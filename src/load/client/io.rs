@@ -23,7 +23,7 @@ pub enum ClientEvent<'a> {
     /// The time requested by [`ClientIo::wake_at`] has come.
     Wake,
     /// A journey begins; it was due at this time, which may be earlier than now. Sent only to a client that [has
-    /// room](super::Client::has_room); otherwise it is counted as [`ClientFault::NoFreeClient`].
+    /// room](super::VirtualClient::has_room); otherwise it is counted as missed.
     Arrival { due: Nanos },
     /// The JSON answer of a hook that the client called; `None` if the hook failed.
     Answer(Option<&'a [u8]>),
@@ -69,8 +69,6 @@ pub enum ClientFault {
     Hook,
     /// An expression of a step could not be evaluated.
     Internal,
-    /// A journey was due and no client was free.
-    NoFreeClient,
     /// A journey was unfinished when the connection or the run ended.
     Aborted,
 }
@@ -83,9 +81,10 @@ pub trait ClientIo {
     /// Closes the connection with a close frame; [`ClientEvent::Closed`] follows.
     fn close(&mut self, code: u16);
 
-    /// Sends a text message that was due at this time. `write` is called once and must only append its payload to the
-    /// buffer. Returns the time at which it was sent.
-    fn send(&mut self, message: MessageId, due: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos;
+    /// Sends a text message that was due at this time. `ready` is when the client could send it: its due time, or
+    /// later if the client was busy until then. `write` is called once and must only append its payload to the buffer.
+    /// Returns the time at which it was sent.
+    fn send(&mut self, message: MessageId, due: Nanos, ready: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos;
 
     /// Requests [`ClientEvent::Wake`] at this time, or at once if it has passed; replaces an earlier request.
     /// [`Nanos::MAX`] cancels it.
@@ -113,8 +112,9 @@ pub trait ClientIo {
     /// the protocol.
     fn assumed(&mut self, message: Option<MessageId>, at: Nanos);
 
-    /// Reports the answer to a message sent as `message`.
-    fn answered(&mut self, message: MessageId, due: Nanos, sent: Nanos, at: Nanos);
+    /// Reports the answer to a message sent as `message`. `delay` is the generator's own: from when the client could
+    /// send the message to when it did.
+    fn answered(&mut self, message: MessageId, due: Nanos, delay: Nanos, at: Nanos);
 
     /// Reports that the client assumed the answer to a message sent as `message`.
     fn answer_assumed(&mut self, message: MessageId, at: Nanos);
@@ -131,6 +131,24 @@ pub trait ClientIo {
     /// Reports the beginning of a journey.
     fn journey_begun(&mut self, journey: JourneyId, at: Nanos);
 
+    /// Reports a journey that begins late, because its client was busy or not connected when it was due.
+    fn journey_late(&mut self, journey: JourneyId, at: Nanos);
+
+    /// Reports journeys that were due but never began.
+    fn journeys_missed(&mut self, journey: JourneyId, times: u64, at: Nanos);
+
+    /// Reports ticks that the client left out, as its plan says, because it was busy or not connected.
+    fn journeys_skipped(&mut self, journey: JourneyId, times: u64, at: Nanos);
+
+    /// Reports a journey that was still running when the run ended.
+    fn journey_unfinished(&mut self, journey: JourneyId, at: Nanos);
+
+    /// Reports messages that were due but never sent.
+    fn messages_missed(&mut self, message: MessageId, times: u64, at: Nanos);
+
+    /// Reports a message whose answer was still due when the run ended.
+    fn answer_pending(&mut self, message: MessageId, at: Nanos);
+
     /// Reports a journey that ended early because a request stayed unanswered, which its plan allows.
     fn journey_ended_early(&mut self, journey: JourneyId, at: Nanos);
 
@@ -143,9 +161,6 @@ pub trait ClientIo {
 
     /// Reports a completed journey.
     fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos);
-
-    /// Reports that a periodic message was skipped `times` times because the client was too late.
-    fn ticks_missed(&mut self, message: MessageId, times: u64, at: Nanos);
 
     /// Reports a fault.
     fn fault(&mut self, fault: ClientFault, at: Nanos);

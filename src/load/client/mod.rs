@@ -3,7 +3,8 @@
 //! A client does several things concurrently: its opening, journeys, heartbeats, reactions. Each is a task that runs a
 //! program until it has to wait. There are thousands of clients, so a client holds little; data common to a role is in
 //! its [`CompiledRole`]. All times are absolute: a late message keeps its due time, and its response time counts from
-//! it.
+//! it. A client that falls behind its pace, because the hub did not answer in time, begins the journeys that became due
+//! meanwhile one after another, each with its own due time.
 //!
 //! A frame goes to the task that has waited for it longest: replies without an id belong to requests in order. A frame
 //! with a value that only one task knows may come before that task waits for it; it is kept for that task.
@@ -21,9 +22,9 @@ use self::io::{ClientEvent, ClientFault, ClientIo, Disconnection};
 use self::task::{ClientTask, TaskState};
 use super::Nanos;
 use super::compile::message_template::{EmptySlotError, SlotTexts, SlotValues};
-use super::compile::program::{CompiledRole, ProgramOperation, SlotFill};
+use super::compile::program::{ClientProgram, CompiledRole, ProgramOperation, SlotFill};
 use super::plan::ReconnectPolicy;
-use super::plan::script::JourneyPace;
+use super::plan::script::{JourneyPace, MissedTicks};
 use super::provenance::{Provenance, SourcedText};
 
 /// One client of a population.
@@ -32,7 +33,8 @@ pub struct VirtualClient {
     /// The client's number among all clients of the run.
     party: u32,
     state: ClientState,
-    draining: bool,
+    /// The beginning of the drain; `Nanos::MAX` before.
+    drain: Nanos,
     finished: bool,
     /// Consecutive failed connections.
     attempts: u8,
@@ -82,7 +84,7 @@ impl VirtualClient {
         Self {
             party,
             state: ClientState::Pending,
-            draining: false,
+            drain: Nanos::MAX,
             finished: false,
             attempts: 0,
             uniques: 0,
@@ -123,7 +125,7 @@ impl VirtualClient {
             ClientEvent::Opened => self.handle_opened(role, now, io),
             ClientEvent::Frame(frame) => {
                 self.receive(role, now, frame, io);
-                self.begin_unpaced_journey(role, now, io);
+                self.begin_due_journey(role, now, io);
             }
             ClientEvent::Closed(end) => self.handle_closed(role, now, end, io),
             ClientEvent::Wake => {
@@ -132,7 +134,7 @@ impl VirtualClient {
             }
             ClientEvent::Arrival { due } => self.handle_arrival(role, now, due, io),
             ClientEvent::Answer(answer) => self.handle_hook_answer(role, now, answer, io),
-            ClientEvent::Drain => self.begin_drain(role),
+            ClientEvent::Drain => self.begin_drain(role, now),
             ClientEvent::Finish => self.finish(role, now, io),
             ClientEvent::Start => {}
         }
@@ -233,12 +235,11 @@ impl VirtualClient {
         }
         while self.tasks.iter().filter(|task| task.program == journey && task.is_taken()).count() < role.at_a_time {
             let task = self.idle_task(role, journey);
-            self.tasks[task].base = match role.pace {
-                JourneyPace::Again => now,
-                JourneyPace::Every { interval, .. } => {
-                    now + (interval.as_nanos() as f64 * self.random.random::<f64>()) as Nanos
-                }
-            };
+            // The ticks continue where they were before a reconnect.
+            if let (JourneyPace::Every { interval, .. }, 0) = (role.pace, self.tasks[task].tick) {
+                let phase = (interval.as_nanos() as f64 * self.random.random::<f64>()) as Nanos;
+                self.tasks[task].tick = now.max(1) + phase;
+            }
             self.next_journey(role, task, now, io);
             if self.tasks[task].state == TaskState::Idle {
                 break;
@@ -249,7 +250,25 @@ impl VirtualClient {
     /// Starts or schedules the next journey of a client that paces itself.
     fn next_journey(&mut self, role: &CompiledRole, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let over = role.times.is_some_and(|times| self.journeys >= times);
-        if over || self.state != ClientState::Joined || (self.draining && !role.drains) {
+        let due = match role.pace {
+            _ if over || self.state != ClientState::Joined => Nanos::MAX,
+            JourneyPace::Again => now,
+            JourneyPace::Every { interval, jitter, missed } => {
+                let interval = interval.as_nanos() as Nanos;
+                if missed == MissedTicks::Skipped {
+                    self.leave_out_ticks(role, task, now, io);
+                }
+                let offset = (self.random.random::<f64>() * 2.0 - 1.0) * jitter * interval as f64;
+                let due = (self.tasks[task].tick as f64 + offset) as Nanos;
+                // Nothing is due before a client has joined, or while it leaves ticks out.
+                let begins = missed == MissedTicks::Skipped || self.tasks[task].ready == 0;
+                if begins { due.max(now) } else { due }
+            }
+        };
+        // A tick before the drain is worked off in it.
+        let last = if role.drains { Nanos::MAX } else { self.drain };
+        let grid = if role.pace == JourneyPace::Again { due } else { self.tasks[task].tick };
+        if due == Nanos::MAX || grid >= last {
             self.tasks[task].become_idle();
             return;
         }
@@ -260,29 +279,53 @@ impl VirtualClient {
             // proceed without it.
             return self.start(role, task, now, now, io);
         }
-        let wake = match role.pace {
-            JourneyPace::Again => now,
-            JourneyPace::Every { interval, jitter } => {
-                let interval = interval.as_nanos() as Nanos;
-                let base = self.tasks[task].base;
-                // The next tick on a fixed grid.
-                let tick = if base > now { base } else { base + ((now - base) / interval + 1) * interval };
-                let offset = (self.random.random::<f64>() * 2.0 - 1.0) * jitter * interval as f64;
-                // Jitter may have moved the last tick forward, so that the grid yields the same tick again.
-                let tick = if tick == self.tasks[task].tick { tick + interval } else { tick };
-                self.tasks[task].tick = tick;
-                (tick as f64 + offset).max(now as f64) as Nanos
-            }
-        };
         let task = &mut self.tasks[task];
         task.state = TaskState::Between;
-        task.wake = wake;
+        (task.due, task.ready, task.wake) = (due, due.max(now), due.max(now));
+    }
+
+    /// Returns how many ticks of a task have passed before `end` without a journey.
+    fn passed_ticks(&self, role: &CompiledRole, task: usize, end: Nanos) -> u64 {
+        let one = &self.tasks[task];
+        let JourneyPace::Every { interval, .. } = role.pace else { return 0 };
+        if Some(one.program) != role.journey || one.tick == 0 || one.tick >= end {
+            return 0;
+        }
+        (end - one.tick).div_ceil(interval.as_nanos() as Nanos)
+    }
+
+    /// Leaves out the ticks that have passed.
+    fn leave_out_ticks(&mut self, role: &CompiledRole, task: usize, now: Nanos, io: &mut impl ClientIo) {
+        let JourneyPace::Every { interval, .. } = role.pace else { return };
+        let passed = self.passed_ticks(role, task, now);
+        // Ticks after the beginning of the drain are not due.
+        let last = if role.drains { now } else { now.min(self.drain) };
+        let skipped = self.passed_ticks(role, task, last);
+        self.tasks[task].tick += passed * interval.as_nanos() as Nanos;
+        if let Some(journey) = role.programs[self.tasks[task].program].journey.filter(|_| skipped > 0) {
+            io.journeys_skipped(journey, skipped, now);
+        }
+    }
+
+    /// Reports the journeys that were due until the end of the run, or of the measured time, and did not begin.
+    fn report_missed_journeys(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
+        let JourneyPace::Every { missed, .. } = role.pace else { return };
+        let Some(program) = role.journey.map(|journey| &role.programs[journey]) else { return };
+        let last = if role.drains { now } else { now.min(self.drain) };
+        let passed: u64 = (0..self.tasks.len()).map(|task| self.passed_ticks(role, task, last)).sum();
+        let left = role.times.map_or(u64::MAX, |times| u64::from(times.saturating_sub(self.journeys)));
+        match (program.journey, passed.min(left)) {
+            (None, _) | (_, 0) => {}
+            (Some(journey), times) if missed == MissedTicks::Skipped => io.journeys_skipped(journey, times, now),
+            (_, times) => report_missed(program, times, now, io),
+        }
     }
 
     fn handle_arrival(&mut self, role: &CompiledRole, now: Nanos, due: Nanos, io: &mut impl ClientIo) {
-        let Some(journey) = role.journey.filter(|_| self.has_room(role)) else {
-            return io.fault(ClientFault::NoFreeClient, now);
-        };
+        let Some(journey) = role.journey else { return };
+        if !self.has_room(role) {
+            return report_missed(&role.programs[journey], 1, now, io);
+        }
         let task = self.idle_task(role, journey);
         if !self.tasks[task].prepared {
             self.prepare(role, task, now);
@@ -306,10 +349,10 @@ impl VirtualClient {
         }
     }
 
-    /// Begins the next journey of an unpaced client without a timer; only one per turn, so that other clients get
+    /// Begins the next journey of a client, if it is due, without a timer; only one per turn, so that other clients get
     /// theirs.
-    fn begin_unpaced_journey(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
-        if role.arrivals || role.pace != JourneyPace::Again {
+    fn begin_due_journey(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
+        if role.arrivals {
             return;
         }
         for task in 0..self.tasks.len() {
@@ -330,7 +373,7 @@ impl VirtualClient {
         let busy = self.tasks.iter().any(|task| task.program == periodic.program && task.is_active());
         let missed = skipped + u64::from(busy);
         if missed > 0 {
-            io.ticks_missed(periodic.message, missed, now);
+            io.messages_missed(periodic.message, missed, now);
         }
         let next = grid + (skipped + 1) * periodic.every;
         let offset = (self.random.random::<f64>() * 2.0 - 1.0) * periodic.jitter * periodic.every as f64;
@@ -383,10 +426,12 @@ impl VirtualClient {
     }
 
     /// Stops new journeys.
-    fn begin_drain(&mut self, role: &CompiledRole) {
-        self.draining = true;
+    fn begin_drain(&mut self, role: &CompiledRole, now: Nanos) {
+        self.drain = now;
+        let due = |task: &ClientTask| role.pace != JourneyPace::Again && task.tick < now;
         if !role.drains {
-            self.tasks.iter_mut().filter(|task| task.state == TaskState::Between).for_each(ClientTask::become_idle);
+            let between = self.tasks.iter_mut().filter(|task| task.state == TaskState::Between && !due(task));
+            between.for_each(ClientTask::become_idle);
         }
     }
 
@@ -394,6 +439,7 @@ impl VirtualClient {
         self.finished = true;
         self.retry = Nanos::MAX;
         self.periodic.fill(PeriodicTimer { grid: Nanos::MAX, due: Nanos::MAX });
+        self.report_missed_journeys(role, now, io);
         for task in 0..self.tasks.len() {
             self.abort(role, task, now, io);
         }
@@ -402,4 +448,12 @@ impl VirtualClient {
             io.close(1000);
         }
     }
+}
+
+/// Reports journeys that were due but never began, and the messages that they would have sent.
+fn report_missed(program: &ClientProgram, times: u64, now: Nanos, io: &mut impl ClientIo) {
+    if let Some(journey) = program.journey {
+        io.journeys_missed(journey, times, now);
+    }
+    program.sent_messages().for_each(|message| io.messages_missed(message, times, now));
 }

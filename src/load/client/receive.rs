@@ -294,8 +294,8 @@ impl VirtualClient {
         match expect.answers {
             Some((asked, _)) if frame.is_assumed() => io.answer_assumed(asked, now),
             Some((asked, times)) => {
-                let (due, sent) = self.tasks[task].times[times];
-                io.answered(asked, due, sent, now);
+                let (due, delay) = self.tasks[task].times[times];
+                io.answered(asked, due, delay, now);
             }
             None => {}
         }

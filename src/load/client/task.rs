@@ -11,7 +11,7 @@ use crate::load::compile::program::{
 };
 use crate::load::plan::MarkName;
 use crate::load::plan::schedule::{exponential, normal};
-use crate::load::plan::script::ThinkTime;
+use crate::load::plan::script::{JourneyPace, ThinkTime};
 use crate::load::provenance::{Provenance, SourcedText};
 use crate::websocket::handshake::Dial;
 
@@ -29,8 +29,9 @@ pub struct ClientTask {
     /// The due times of the next step and of the whole journey.
     pub due: Nanos,
     pub begun: Nanos,
-    /// The first tick of a client that paces itself, and the next one.
-    pub base: Nanos,
+    /// When the client could begin the journey: its due time, or later if the client was busy until then.
+    pub ready: Nanos,
+    /// The next tick on which no journey has begun yet, for a client that paces itself; 0 before it has joined.
     pub tick: Nanos,
     /// Order of waiting: the lowest number has waited longest.
     pub order: u32,
@@ -52,7 +53,7 @@ pub struct ClientTask {
     /// The number of the task's journey among those of its client, from 1.
     pub turn: u32,
     pub texts: SlotTexts,
-    /// Due and send times of messages whose answers are timed.
+    /// Due times and send delays of messages whose answers are timed.
     pub times: Box<[(Nanos, Nanos)]>,
 }
 
@@ -78,7 +79,7 @@ impl ClientTask {
             wake: Nanos::MAX,
             due: 0,
             begun: 0,
-            base: 0,
+            ready: 0,
             tick: 0,
             order: 0,
             back: None,
@@ -315,10 +316,12 @@ impl VirtualClient {
             return Err(EmptySlotError);
         }
         let due = self.tasks[task].due;
+        // The time of a next journey may be known while a late answer continues the last one.
+        let ready = self.tasks[task].ready.min(now).max(due);
         let sent = match &send.captures {
             None => {
                 let mut slot_values = self.slot_values(role, task, now);
-                io.send(send.message, due, |out| {
+                io.send(send.message, due, ready, |out| {
                     // Readiness was checked, so no slot is empty.
                     let _ = send.template.write(&mut slot_values, out);
                 })
@@ -327,11 +330,11 @@ impl VirtualClient {
                 send.template.write(&mut self.slot_values(role, task, now), text)?;
                 let source = send.template.source(&self.own, &self.tasks[task].texts);
                 self.capture(task, captures, text, source);
-                Ok::<_, EmptySlotError>(io.send(send.message, due, |out| out.extend_from_slice(text)))
+                Ok::<_, EmptySlotError>(io.send(send.message, due, ready, |out| out.extend_from_slice(text)))
             })?,
         };
         if let Some(times) = send.times {
-            self.tasks[task].times[times] = (due, sent);
+            self.tasks[task].times[times] = (due, sent.saturating_sub(ready));
         }
         if let Some(marking) = &send.marking {
             if let (MarkName::Published, Some(number)) = (marking.mark, self.observed_receivers(role, task, marking)) {
@@ -427,7 +430,15 @@ impl VirtualClient {
         let one = &mut self.tasks[task];
         match one.state {
             TaskState::Between => {
-                let due = one.wake;
+                let due = one.due;
+                if let JourneyPace::Every { interval, .. } = role.pace {
+                    one.tick += interval.as_nanos() as Nanos;
+                    if one.ready > due
+                        && let Some(journey) = role.programs[one.program].journey
+                    {
+                        io.journey_late(journey, now);
+                    }
+                }
                 self.start(role, task, due, now, io);
             }
             TaskState::Thinking => {
@@ -524,7 +535,7 @@ impl VirtualClient {
             return self.tasks[task].become_idle();
         }
         self.tasks[task].become_idle();
-        if self.state == ClientState::Joined && !self.draining {
+        if self.state == ClientState::Joined && self.drain == Nanos::MAX {
             self.prepare(role, task, now);
             io.capacity_freed();
         }

@@ -11,7 +11,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use super::metrics::RunPhase;
-use super::report::json::{LoadReportDocument, LoadReportError, decode_histogram, is_violation};
+use super::report::json::{LoadReportDocument, LoadReportError, Uncertainty, decode_histogram, is_violation};
 use super::validity::RunValidity;
 use crate::report::EntryStanding;
 use bootstrap::interval_samples;
@@ -58,7 +58,13 @@ pub struct MetricDifference {
     /// The 95 % confidence interval of the change; `None` if there are too few intervals, or the metric is not random.
     pub interval: Option<(f64, f64)>,
     pub regression: bool,
+    /// Why it cannot be decided whether the metric has a regression, and what to do.
+    pub undecided: Option<&'static str>,
 }
+
+const DECIDED_BY_OUR_DELAY: &str =
+    "not worse without the generator's own delay: repeat both runs on a less busy or faster machine";
+const TOO_FEW_INTERVALS: &str = "too few measured intervals to exclude chance: measure longer";
 
 impl MetricDifference {
     /// Whether the difference is unlikely to be chance.
@@ -77,6 +83,11 @@ pub struct LoadComparison {
 impl LoadComparison {
     pub fn has_regression(&self) -> bool {
         self.differences.iter().any(|difference| difference.regression)
+    }
+
+    /// Whether it cannot be decided if there is a regression.
+    pub fn is_undecided(&self) -> bool {
+        !self.has_regression() && self.differences.iter().any(|difference| difference.undecided.is_some())
     }
 }
 
@@ -121,6 +132,7 @@ fn compare_times(
         let kind = name.rsplit('.').next().unwrap_or_default();
         // Decodes all intervals, so that a corrupted report is an error even if these samples are not compared.
         let samples = (interval_samples(a, name)?, interval_samples(b, name)?);
+        let own_delays = (before.uncertainty, after.uncertainty);
         let whole = (
             decode_histogram(name, &before.histogram)?.histogram(),
             decode_histogram(name, &after.histogram)?.histogram(),
@@ -140,7 +152,14 @@ fn compare_times(
             let interval = intervals.as_ref().and_then(|intervals| intervals.get(at).copied());
             let metric = format!("{name}.{word}");
             let (a, b) = (value(&before), value(&after));
-            differences.push(time_difference(metric, MetricKind::Time, better, (a, b), interval, options));
+            let own = |of: Option<Uncertainty>| of.and_then(|own| own.percentile(word)).unwrap_or_default();
+            let hub = (a - own(own_delays.0), b - own(own_delays.1));
+            let mut found = difference(metric, MetricKind::Time, better, (a, b), interval, options);
+            // If the hub's part alone is not worse, the generator may be the cause.
+            if found.regression && !options.fail_on_regression.is_some_and(|most| hub.1 > hub.0 * (1.0 + most)) {
+                (found.regression, found.undecided) = (false, Some(DECIDED_BY_OUR_DELAY));
+            }
+            differences.push(found);
         }
     }
     Ok(differences)
@@ -161,7 +180,7 @@ fn compare_rates(a: &LoadReportDocument, b: &LoadReportDocument, options: Compar
         let interval = bootstrap::mean_change(&per_second(a), &per_second(b), options.seed);
         let metric = format!("{name}.rate");
         let values = (before.per_second, after);
-        differences.push(time_difference(metric, MetricKind::PerSecond, *better, values, interval, options));
+        differences.push(difference(metric, MetricKind::PerSecond, *better, values, interval, options));
     }
     differences
 }
@@ -178,14 +197,14 @@ fn compare_counts(a: &LoadReportDocument, b: &LoadReportDocument, options: Compa
         .map(|name| (format!("ledger.{name}"), of(a, name), of(b, name)));
     for (metric, before, after) in std::iter::once(errors).chain(ledger).filter(|(_, a, b)| a + b > 0) {
         let values = (before as f64, after as f64);
-        let mut found = time_difference(metric, MetricKind::Count, BetterDirection::Lower, values, None, options);
+        let mut found = difference(metric, MetricKind::Count, BetterDirection::Lower, values, None, options);
         found.regression = options.fail_on_regression.is_some() && before == 0 && after > 0;
         differences.push(found);
     }
     differences
 }
 
-fn time_difference(
+fn difference(
     metric: String,
     kind: MetricKind,
     better: BetterDirection,
@@ -194,14 +213,18 @@ fn time_difference(
     options: CompareOptions,
 ) -> MetricDifference {
     let change = (a > 0.0).then(|| (b - a) / a);
-    let mut difference = MetricDifference { metric, kind, better, a, b, change, interval, regression: false };
+    let (regression, undecided) = (false, None);
+    let mut difference = MetricDifference { metric, kind, better, a, b, change, interval, regression, undecided };
     let worse = match better {
         BetterDirection::Lower => change,
         BetterDirection::Higher => change.map(|change| -change),
         BetterDirection::Neither => None,
     };
-    if let (Some(most), Some(worse)) = (options.fail_on_regression, worse) {
-        difference.regression = worse > most && difference.is_significant();
+    if let (Some(most), Some(worse)) = (options.fail_on_regression, worse)
+        && worse > most
+    {
+        difference.regression = difference.is_significant();
+        difference.undecided = (interval.is_none() && kind != MetricKind::Count).then_some(TOO_FEW_INTERVALS);
     }
     difference
 }

@@ -24,13 +24,13 @@ fn a_run_compared_with_itself_shows_no_difference() {
     }
 }
 
-/// Every answer takes a quarter of a millisecond longer.
+/// Every answer of the hub takes a quarter of a millisecond longer.
 #[rstest]
 #[case::more_than_allowed(Some(3.0), true)]
 #[case::as_much_as_is_allowed(Some(30.0), false)]
 #[case::not_asked(None, false)]
 fn a_slower_run_is_a_regression_if_it_is_slower_than_allowed(#[case] percent: Option<f64>, #[case] expected: bool) {
-    let slower = SyntheticRun { delay: MS / 50 + MS / 4, ..SyntheticRun::calm() };
+    let slower = SyntheticRun { hub: MS / 4, ..SyntheticRun::calm() };
     let comparison = compared(&SyntheticRun::calm(), &slower, percent);
     let p50 = find(&comparison, "submit_job.response.p50");
     assert!(p50.is_significant());
@@ -40,6 +40,37 @@ fn a_slower_run_is_a_regression_if_it_is_slower_than_allowed(#[case] percent: Op
     assert_eq!(comparison.has_regression(), expected);
     assert!(!find(&comparison, "submit_job.send_delay.p50").regression, "a metric of the generator");
     assert!(!compared(&slower, &SyntheticRun::calm(), percent).has_regression(), "faster is not a regression");
+}
+
+/// The generator of the later run sends a millisecond late, and its hub is as fast as before.
+#[test]
+fn a_slower_generator_is_no_regression_of_the_hub() {
+    let late = SyntheticRun { delay: MS, ..SyntheticRun::calm() };
+    let comparison = compared(&SyntheticRun::calm(), &late, Some(3.0));
+    let p50 = find(&comparison, "submit_job.response.p50");
+    assert!(p50.is_significant() && !p50.regression, "{p50:?}");
+    assert_eq!(p50.undecided, Some(DECIDED_BY_OUR_DELAY));
+    assert!(render(&comparison).contains("undecided: not worse without the generator's own delay"));
+}
+
+/// Runs of five seconds: whether the difference is chance is unknown.
+#[rstest]
+#[case(Some(3.0), true)]
+#[case(Some(30.0), false)]
+#[case(None, false)]
+fn a_comparison_of_short_runs_is_undecided_if_a_difference_exceeds_the_limit(
+    #[case] percent: Option<f64>,
+    #[case] expected: bool,
+) {
+    let short = |run: SyntheticRun| {
+        let mut document = build_document(&run.report());
+        document.intervals.truncate(7);
+        document
+    };
+    let (a, b) = (short(SyntheticRun::calm()), short(SyntheticRun { hub: MS / 2, ..SyntheticRun::calm() }));
+    let options = CompareOptions { seed: 1, fail_on_regression: percent.map(|percent| percent / 100.0) };
+    let comparison = compare(&a, &b, options).unwrap();
+    assert_eq!((comparison.is_undecided(), comparison.has_regression()), (expected, false));
 }
 
 #[test]
@@ -59,7 +90,7 @@ fn the_same_seed_gives_the_same_confidence_intervals() {
 
 #[test]
 fn the_comparison_text_matches_the_snapshot() {
-    let other = SyntheticRun { delay: MS / 50 + MS / 4, faulty: true, missed: 2, ..SyntheticRun::calm() };
+    let other = SyntheticRun { hub: MS / 4, delay: MS / 4, faulty: true, missed: 412, ..SyntheticRun::calm() };
     insta::assert_snapshot!("comparison", render(&compared(&SyntheticRun::calm(), &other, Some(2.0))));
 }
 

@@ -51,16 +51,20 @@ fn format_signed_share(share: f64) -> String {
     format!("{:+.1} %", share * 100.0)
 }
 
-fn difference_remark(difference: &MetricDifference) -> &'static str {
+fn difference_remark(difference: &MetricDifference) -> String {
+    if let Some(why) = difference.undecided {
+        return format!("undecided: {why}");
+    }
     let worse = match (difference.better, difference.b > difference.a) {
         (BetterDirection::Neither, _) => None,
         (BetterDirection::Lower, up) => Some(up),
         (BetterDirection::Higher, up) => Some(!up),
     };
-    match worse {
+    let word = match worse {
         _ if difference.regression => "REGRESSION",
         Some(true) if difference.is_significant() => "worse",
         Some(false) if difference.is_significant() => "better",
         _ => "",
-    }
+    };
+    word.to_owned()
 }

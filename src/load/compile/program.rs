@@ -83,6 +83,16 @@ pub struct CompiledPeriodic {
     pub message: MessageId,
 }
 
+impl ClientProgram {
+    /// Returns the messages that the program sends, each as often as it sends it.
+    pub fn sent_messages(&self) -> impl Iterator<Item = MessageId> {
+        self.ops.iter().filter_map(|op| match op {
+            ProgramOperation::Send(send) => Some(send.message),
+            _ => None,
+        })
+    }
+}
+
 /// An activity of a client: its opening, a journey, a heartbeat, a reaction.
 #[derive(Debug, Default)]
 pub struct ClientProgram {

@@ -8,9 +8,9 @@ use super::validator::ValidationSummary;
 use super::{EngineError, LoadRun, RunStopper};
 use crate::deviation::{SightingsByEntry, add_seen};
 use crate::load::ledger::LedgerTotals;
-use crate::load::metrics::{MetricInterval, MetricSeries};
+use crate::load::metrics::{MetricInterval, MetricSeries, is_steady};
 use crate::load::opening::{FailedOpening, HopelessRole, is_hopeless};
-use crate::load::plan::Plan;
+use crate::load::plan::{Plan, WarmUp};
 use crate::load::{Nanos, SECOND};
 
 /// How often phases are checked.
@@ -67,8 +67,9 @@ pub struct LoadRunOutcome {
     /// The number of clients that had joined when the measured time began, out of `clients`.
     pub joined: u64,
     pub clients: u64,
-    /// Journeys unfinished at the end of the drain.
-    pub undrained: u64,
+    /// How long the warm-up took, and whether throughput and response times were steady by then, if it ended by itself.
+    pub warm_up: Duration,
+    pub steady: Option<bool>,
     /// The roles that ended the run before it began, because none of their clients joined.
     pub hopeless: Vec<HopelessRole>,
     /// Examples of clients that did not join at their first attempt.
@@ -83,6 +84,12 @@ pub struct LoadRunOutcome {
 #[derive(Clone, Copy)]
 enum AggregatorStage {
     Joining,
+    /// A warm-up that ends when throughput and response times are steady, at `latest` at the latest. `checked` is the
+    /// number of intervals that were complete at the last check.
+    WarmingUp {
+        latest: Nanos,
+        checked: usize,
+    },
     /// The time until the drain, which an interruption may bring forward.
     Running {
         planned_drain: Nanos,
@@ -121,7 +128,7 @@ impl LoadRun {
         let mut running = self.threads.shards.len();
         let mut ending = RunEnd::Complete;
         let mut joined = 0;
-        let mut undrained = 0;
+        let mut steady = None;
         let mut failed_openings = Vec::new();
         let mut deviations = SightingsByEntry::new();
         while running > 0 {
@@ -175,9 +182,23 @@ impl LoadRun {
                     let interrupted = self.threads.timeline.drain() != Nanos::MAX;
                     if ready || interrupted {
                         joined = self.joined_clients();
-                        let (begin, measured, drain) = phase_starts(&self.plan, now);
-                        self.threads.timeline.set_begin(begin, measured, drain);
-                        AggregatorStage::Running { planned_drain: drain }
+                        let timeline = &self.threads.timeline;
+                        match self.plan.phases.warm_up {
+                            WarmUp::Fixed(time) => {
+                                let warm_up = nanos(time);
+                                let measured = next_whole_interval(now.saturating_add(warm_up));
+                                let planned_drain = measured.saturating_add(nanos(self.plan.phases.duration));
+                                timeline.set_measured(measured..planned_drain);
+                                timeline.set_begin(measured - warm_up);
+                                AggregatorStage::Running { planned_drain }
+                            }
+                            WarmUp::Auto => {
+                                let begin = next_whole_interval(now);
+                                timeline.set_begin(begin);
+                                let latest = begin + nanos(self.plan.phases.longest_warm_up());
+                                AggregatorStage::WarmingUp { latest: next_whole_interval(latest), checked: 0 }
+                            }
+                        }
                     } else if !self.hopeless_roles().is_empty() {
                         joined = self.joined_clients();
                         ending = RunEnd::NotJoined;
@@ -185,6 +206,26 @@ impl LoadRun {
                         AggregatorStage::Leaving { until: now + MAX_LEAVING_TIME }
                     } else {
                         stage
+                    }
+                }
+                // An interruption has come first.
+                AggregatorStage::WarmingUp { .. } if self.threads.timeline.drain() != Nanos::MAX => {
+                    AggregatorStage::Running { planned_drain: Nanos::MAX }
+                }
+                AggregatorStage::WarmingUp { latest, checked } => {
+                    let complete = self.series.intervals().len();
+                    let begin = self.threads.timeline.begin();
+                    let from = self.series.intervals().partition_point(|interval| interval.from < begin);
+                    let is_steady =
+                        complete > checked && is_steady(&self.series.layout, &self.series.intervals()[from..]);
+                    let measured = next_whole_interval(now).min(latest);
+                    if is_steady || measured == latest {
+                        steady = Some(is_steady);
+                        let planned_drain = measured.saturating_add(nanos(self.plan.phases.duration));
+                        self.threads.timeline.set_measured(measured..planned_drain);
+                        AggregatorStage::Running { planned_drain }
+                    } else {
+                        AggregatorStage::WarmingUp { latest, checked: complete }
                     }
                 }
                 AggregatorStage::Running { planned_drain } if now >= self.threads.timeline.drain() => {
@@ -195,8 +236,7 @@ impl LoadRun {
                     AggregatorStage::Draining { until, quiet_since: None }
                 }
                 AggregatorStage::Draining { until, quiet_since } => {
-                    undrained = under_way.iter().sum();
-                    let quiet = undrained == 0 && self.ledger.totals().open == 0;
+                    let quiet = under_way.iter().sum::<u64>() == 0 && self.ledger.totals().open == 0;
                     let quiet_since = if quiet { quiet_since.or(Some(now)) } else { None };
                     if now >= until || quiet_since.is_some_and(|since| now >= since + QUIET_TIME) {
                         self.threads.timeline.set_finish(now);
@@ -221,6 +261,11 @@ impl LoadRun {
             self.ledger.mark_cut_short();
         }
         self.series.finish();
+        let timeline = &self.threads.timeline;
+        let warm_up = match timeline.measured() {
+            Nanos::MAX => 0,
+            measured => measured.saturating_sub(timeline.begin()),
+        };
         let hopeless = if ending == RunEnd::NotJoined { self.hopeless_roles() } else { Vec::new() };
         Ok(LoadRunOutcome {
             series: self.series,
@@ -229,7 +274,8 @@ impl LoadRun {
             ending,
             joined,
             clients,
-            undrained,
+            warm_up: Duration::from_nanos(warm_up),
+            steady,
             hopeless,
             failed_openings,
             deviations,
@@ -261,13 +307,9 @@ fn longest_ramp(plan: &Plan) -> Nanos {
     plan.roles.iter().map(|role| nanos(role.population.ramp_time())).fold(0, Nanos::saturating_add)
 }
 
-/// Returns when the warm-up, the measured time and the drain begin; the measured time begins with a whole interval.
-fn phase_starts(plan: &Plan, now: Nanos) -> (Nanos, Nanos, Nanos) {
-    let warm_up = nanos(plan.phases.warm_up);
-    // A margin, so that every shard learns of it in time.
-    let soon = now + SECOND / 10;
-    let measured = soon.saturating_add(warm_up).div_ceil(SECOND) * SECOND;
-    (measured - warm_up, measured, measured.saturating_add(nanos(plan.phases.duration)))
+/// Returns when the next whole interval begins, with a margin so that every shard learns of it in time.
+fn next_whole_interval(now: Nanos) -> Nanos {
+    (now.saturating_add(SECOND / 10)).div_ceil(SECOND) * SECOND
 }
 
 fn nanos(time: Duration) -> Nanos {

@@ -79,12 +79,16 @@ impl PhaseTimeline {
         self.stop.load(Relaxed)
     }
 
-    /// Sets the beginnings after the populations have joined.
-    pub fn set_begin(&self, begin: Nanos, measured: Nanos, drain: Nanos) {
-        self.measured.store(measured, Relaxed);
-        // An interruption may have come first.
-        self.drain.fetch_min(drain, Relaxed);
+    /// Sets the beginning of the warm-up after the populations have joined.
+    pub fn set_begin(&self, begin: Nanos) {
         self.begin.store(begin, Relaxed);
+    }
+
+    /// Sets the measured time; must be called before it begins, and early enough for every shard to learn of it.
+    pub fn set_measured(&self, measured: std::ops::Range<Nanos>) {
+        // An interruption may have come first.
+        self.drain.fetch_min(measured.end, Relaxed);
+        self.measured.store(measured.start, Relaxed);
     }
 
     /// Brings the drain forward to `at`.

@@ -5,8 +5,10 @@
 //! [`MetricInterval`]s, and these into the run's [`MetricTotals`]. Percentiles come from merged histograms only, never
 //! from an average of percentiles.
 //!
-//! Three times are distinguished, all in nanoseconds: *send delay* (due to sent: the generator's), *service time* (sent
-//! to answer: the hub's) and *response time* (due to answer: what a user waits). A sample belongs to its due time, so a
+//! Three times are distinguished, all in nanoseconds: *response time* (due to answer: what a user waits), *send delay*
+//! (from when the client could send to sent: the generator's) and *service time* (the response time without the send
+//! delay). A client that is still busy when a message is due waits for the hub, so that wait is a part of the response
+//! time and not of the send delay. A sample belongs to its due time, so a
 //! stalled hub cannot hide delayed messages (coordinated omission): the total holds exactly the samples that were due
 //! in the measured time, whenever their answers came. Counts belong to the interval in which the event happened.
 
@@ -16,6 +18,9 @@ mod recorder;
 mod registry;
 pub mod selector;
 mod series;
+mod steady;
+mod trend;
+pub mod uncertainty;
 
 #[cfg(test)]
 mod tests;
@@ -30,3 +35,4 @@ pub use registry::{
     MetricRegistry, MetricSubjects, TimingId,
 };
 pub use series::{MAX_INTERVALS, MetricSeries, MetricTotals};
+pub use steady::is_steady;

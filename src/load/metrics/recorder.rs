@@ -44,18 +44,18 @@ impl MetricRecorder {
         recorder
     }
 
-    /// Records that a message was handed to the socket at `at`.
-    pub fn sent(&mut self, message: usize, due: Nanos, at: Nanos) {
+    /// Records that a message was handed to the socket at `at`, which its client could do from `ready` on.
+    pub fn sent(&mut self, message: usize, due: Nanos, ready: Nanos, at: Nanos) {
         self.close_until(at);
-        self.record_time(TimingId::Message(message, MessageTime::SendDelay), due, due, at);
+        self.record_time(TimingId::Message(message, MessageTime::SendDelay), due, ready, at);
         self.add_count(CounterId::Message(message, MessageCount::Sent), 1);
     }
 
-    /// Records the answer to `message`, which was due and sent earlier.
-    pub fn answered(&mut self, message: usize, due: Nanos, sent: Nanos, at: Nanos) {
+    /// Records the answer to `message`, which was due earlier and sent with this delay of the generator.
+    pub fn answered(&mut self, message: usize, due: Nanos, delay: Nanos, at: Nanos) {
         self.close_until(at);
         self.record_time(TimingId::Message(message, MessageTime::Response), due, due, at);
-        self.record_time(TimingId::Message(message, MessageTime::Service), due, sent, at);
+        self.record_time(TimingId::Message(message, MessageTime::Service), due, due.saturating_add(delay), at);
         self.add_count(CounterId::Message(message, MessageCount::Answered), 1);
     }
 
@@ -131,6 +131,18 @@ impl MetricRecorder {
         self.add_count(CounterId::Journey(journey, JourneyCount::Assumed), 1);
     }
 
+    /// Records journeys that ended, or did not begin, in another way.
+    pub fn journeys(&mut self, journey: usize, count: JourneyCount, times: u64, at: Nanos) {
+        self.close_until(at);
+        self.add_count(CounterId::Journey(journey, count), times);
+    }
+
+    /// Records messages without a time.
+    pub fn untimed(&mut self, message: usize, count: MessageCount, times: u64, at: Nanos) {
+        self.close_until(at);
+        self.add_count(CounterId::Message(message, count), times);
+    }
+
     pub fn error(&mut self, kind: LoadErrorKind, at: Nanos) {
         self.close_until(at);
         self.add_count(CounterId::Error(kind), 1);
@@ -152,18 +164,6 @@ impl MetricRecorder {
     pub fn stall(&mut self, stall: Nanos, at: Nanos) {
         self.close_until(at);
         self.record_time(TimingId::Run(GeneratorTime::Stall), at, at, at.saturating_add(stall));
-    }
-
-    /// Records arrivals or ticks that were skipped.
-    pub fn missed(&mut self, count: u64, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Run(GeneratorCount::Missed), count);
-    }
-
-    /// Records an arrival that found no free client.
-    pub fn no_client(&mut self, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Run(GeneratorCount::NoClient), 1);
     }
 
     pub fn gauge(&mut self, gauge: Gauge, value: u64, at: Nanos) {

@@ -13,11 +13,11 @@ pub struct MetricSubjects {
 /// The times measured per message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageTime {
-    /// From due to sent: the delay of the generator itself.
+    /// From when the client could send to sent: the delay of the generator itself.
     SendDelay,
     /// From due to answered.
     Response,
-    /// From sent to answered.
+    /// The response time without the send delay.
     Service,
     /// From published to received, per subscriber.
     Delivery,
@@ -44,6 +44,10 @@ pub enum MessageCount {
     Due,
     /// Messages received while no step was waiting for them, though the role has steps that take any such message.
     NotTaken,
+    /// Messages that were due but never sent, because their client was busy or not connected.
+    Missed,
+    /// Messages whose answer was still due when the run ended.
+    Pending,
 }
 
 /// The counts per journey.
@@ -55,6 +59,14 @@ pub enum JourneyCount {
     Failed,
     /// Journeys whose end says nothing about the hub, since their client assumed a message.
     Assumed,
+    /// Journeys of those started that began late, because their client was busy or not connected when they were due.
+    Late,
+    /// Journeys that were due but never began.
+    Missed,
+    /// Ticks that clients left out, as their plan says, because they were busy or not connected.
+    Skipped,
+    /// Journeys that were still running when the run ended.
+    Unfinished,
 }
 
 /// The lateness of the generator itself.
@@ -68,10 +80,6 @@ pub enum GeneratorTime {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GeneratorCount {
-    /// Arrivals and ticks that were skipped.
-    Missed,
-    /// Arrivals that found no free client.
-    NoClient,
     /// Times above the upper bound of the histograms, recorded as that bound.
     Clamped,
     /// Samples that were due outside the measured time and are not in any total.
@@ -157,10 +165,10 @@ macro_rules! listed {
 }
 
 listed!(MessageTime: SendDelay = "send_delay", Response = "response", Service = "service", Delivery = "delivery", LastDelivery = "last_delivery");
-listed!(MessageCount: Sent = "sent", Answered = "answered", Unanswered = "unanswered", AnswersAssumed = "answers_assumed", Received = "received", Assumed = "assumed", Bytes = "bytes", Delivered = "delivered", Due = "deliveries_due", NotTaken = "not_taken");
-listed!(JourneyCount: Started = "started", Completed = "completed", Failed = "failed", Assumed = "assumed");
+listed!(MessageCount: Sent = "sent", Answered = "answered", Unanswered = "unanswered", AnswersAssumed = "answers_assumed", Received = "received", Assumed = "assumed", Bytes = "bytes", Delivered = "delivered", Due = "deliveries_due", NotTaken = "not_taken", Missed = "missed", Pending = "pending");
+listed!(JourneyCount: Started = "started", Completed = "completed", Failed = "failed", Assumed = "assumed", Late = "late", Missed = "missed", Skipped = "skipped", Unfinished = "unfinished");
 listed!(GeneratorTime: Lag = "lag", Stall = "stall");
-listed!(GeneratorCount: Missed = "missed", NoClient = "no_client", Clamped = "clamped", Outside = "outside");
+listed!(GeneratorCount: Clamped = "clamped", Outside = "outside");
 listed!(LoadErrorKind: Connect = "connect", Upgrade = "upgrade", Tls = "tls", Lost = "lost", Timeout = "timeout", Refused = "refused", Protocol = "protocol", Invalid = "invalid", Resources = "resources", Internal = "internal");
 listed!(Gauge: Connections = "connections", Unread = "unread", Unwritten = "unwritten", Journeys = "journeys", Memory = "memory");
 
@@ -233,7 +241,7 @@ impl MetricRegistry {
         }
     }
 
-    /// Returns the name of a counter, such as `submit_job.sent`, `jobs.completed`, `errors.timeout`, `schedule.missed`.
+    /// Returns the name of a counter, such as `submit_job.sent`, `jobs.completed`, `errors.timeout`, `schedule.clamped`.
     pub fn count_name(&self, count: CounterId) -> String {
         match count {
             CounterId::Message(message, count) => format!("{}.{}", self.names.messages[message], count.name()),

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::uncertainty::saturated_cores;
 use super::{
     CounterId, DenseHistogram, Gauge, GeneratorCount, GeneratorTime, JourneyCount, LoadErrorKind, MessageCount,
     MessageTime, MetricInterval, MetricRegistry, MetricTotals, TimingId,
@@ -18,6 +19,8 @@ pub struct RunMeasurements<'a> {
     pub account: &'a LedgerTotals,
     /// Complete intervals only.
     pub intervals: &'a [MetricInterval],
+    /// Whether the plan changes its load on purpose; if so, response times are not tested for a trend.
+    pub changing_load: bool,
 }
 
 impl RunMeasurements<'_> {
@@ -138,7 +141,7 @@ impl Metric {
 
     /// Returns the value of the metric; `None` if there are no samples.
     pub fn value(&self, state: RunMeasurements<'_>) -> Option<f64> {
-        let RunMeasurements { layout, total, account, intervals } = state;
+        let RunMeasurements { layout, total, account, intervals, .. } = state;
         match *self {
             Self::Time(timing, Statistic::Count) => {
                 Some(total.timing(layout, timing).map_or(0, DenseHistogram::len) as f64)
@@ -252,7 +255,7 @@ impl Metric {
     pub fn own_delay(&self, state: RunMeasurements<'_>) -> Option<f64> {
         match *self {
             Self::Time(_, Statistic::Count) => None,
-            Self::Time(timing, stat) => own_delay(state.layout, state.total, timing, stat),
+            Self::Time(timing, stat) => own_delay(state, timing, stat),
             _ => None,
         }
     }
@@ -283,19 +286,26 @@ impl Metric {
 }
 
 /// Returns how much of a time may be the generator's own delay, so that the hub's part may be that much smaller. `None`
-/// for a time that does not count from when a message was due.
-pub fn own_delay(layout: &MetricRegistry, total: &MetricTotals, timing: TimingId, stat: Statistic) -> Option<f64> {
+/// for a time without such a part.
+///
+/// If the generator's cores were too busy, received frames waited, too: about as long as timers did.
+pub fn own_delay(state: RunMeasurements<'_>, timing: TimingId, stat: Statistic) -> Option<f64> {
     let TimingId::Message(message, kind) = timing else { return None };
-    let of = |kind| total.timing(layout, TimingId::Message(message, kind)).map(|histogram| stat.value(histogram));
-    if matches!(kind, MessageTime::SendDelay | MessageTime::Service) {
-        return None;
+    let value = |timing| state.total.timing(state.layout, timing).map(|histogram| stat.value(histogram));
+    let of = |kind| value(TimingId::Message(message, kind));
+    let busy = !saturated_cores(state.intervals).is_empty();
+    let waited = value(TimingId::Run(GeneratorTime::Lag)).filter(|_| busy);
+    match kind {
+        MessageTime::SendDelay => return None,
+        MessageTime::Service => return Some(waited?.min(of(kind)?)),
+        MessageTime::Response | MessageTime::Delivery | MessageTime::LastDelivery => {}
     }
     let (whole, delay) = (of(kind)?, of(MessageTime::SendDelay)?);
     // A percentile of sums may exceed the sum of the percentiles, so the time that the delay adds to the response
     // counts as well.
     let added =
         of(MessageTime::Response).zip(of(MessageTime::Service)).map_or(0.0, |(response, service)| response - service);
-    Some(delay.max(added).min(whole))
+    Some((delay.max(added) + waited.unwrap_or_default()).min(whole))
 }
 
 /// Whether this number of samples suffices for a percentile: ten of them must lie beyond it.

@@ -53,9 +53,9 @@ fn a_threshold_can_name_every_registered_metric() {
 #[test]
 fn intervals_end_on_time_and_empty_ones_are_included() {
     let mut recorder = recorder(0, None);
-    recorder.sent(0, 0, 10);
-    recorder.sent(0, 2 * SECOND, 3 * SECOND - 1);
-    recorder.sent(0, 3 * SECOND, 3 * SECOND);
+    recorder.sent(0, 0, 0, 10);
+    recorder.sent(0, 2 * SECOND, 2 * SECOND, 3 * SECOND - 1);
+    recorder.sent(0, 3 * SECOND, 3 * SECOND, 3 * SECOND);
     let intervals = recorder.take_intervals(4 * SECOND);
     let ends: Vec<(Nanos, Nanos)> = intervals.iter().map(|interval| (interval.from, interval.to)).collect();
     assert_eq!(ends, (0..4).map(|n| (n * SECOND, (n + 1) * SECOND)).collect::<Vec<_>>());
@@ -78,7 +78,7 @@ fn intervals_end_on_time_and_empty_ones_are_included() {
 #[case::drain(4_000 * MS, 0)]
 fn the_total_includes_every_message_due_in_the_measured_time(#[case] due: Nanos, #[case] counted: u64) {
     let mut recorder = recorder(2 * SECOND, Some(2 * SECOND));
-    recorder.answered(0, due, due, due + 300 * MS);
+    recorder.answered(0, due, 0, due + 300 * MS);
     let mut series = MetricSeries::new(layout(), 1);
     recorder.finish(6 * SECOND).into_iter().for_each(|interval| {
         series.add(interval);
@@ -96,10 +96,10 @@ fn the_total_includes_every_message_due_in_the_measured_time(#[case] due: Nanos,
 fn an_interruption_ends_the_measured_time_with_its_last_whole_interval() {
     let mut recorder = recorder(0, Some(60 * SECOND));
     for n in 0..25 {
-        recorder.sent(0, n * 100 * MS, n * 100 * MS);
+        recorder.sent(0, n * 100 * MS, n * 100 * MS, n * 100 * MS);
     }
     recorder.drain_from(2_500 * MS);
-    recorder.answered(0, 2_400 * MS, 2_400 * MS, 3_000 * MS);
+    recorder.answered(0, 2_400 * MS, 0, 3_000 * MS);
     let mut series = MetricSeries::new(layout(), 1);
     recorder.finish(4 * SECOND).into_iter().for_each(|interval| {
         series.add(interval);
@@ -108,6 +108,73 @@ fn an_interruption_ends_the_measured_time_with_its_last_whole_interval() {
     assert_eq!(series.total().rate(&layout(), SENT), 10.0);
     assert_eq!(series.total().count(&layout(), SENT), 25);
     assert_eq!(series.total().timing(&layout(), RESPONSE).map(|histogram| histogram.len()), Some(1));
+}
+
+/// A client that was busy until a second after the message was due waited for the hub; then the generator took 2 ms.
+#[test]
+fn the_wait_of_a_busy_client_is_not_the_delay_of_the_generator() {
+    let mut recorder = recorder(0, None);
+    recorder.sent(0, 100 * MS, 1_100 * MS, 1_102 * MS);
+    recorder.answered(0, 100 * MS, 2 * MS, 1_110 * MS);
+    let mut series = MetricSeries::new(layout(), 1);
+    recorder.finish(2 * SECOND).into_iter().for_each(|interval| {
+        series.add(interval);
+    });
+    let milliseconds = |time| {
+        let histogram = series.total().timing(&layout(), TimingId::Message(0, time)).unwrap();
+        (histogram.max() as f64 / 1e6).round()
+    };
+    let times = [MessageTime::Response, MessageTime::Service, MessageTime::SendDelay];
+    assert_eq!(times.map(milliseconds), [1_010.0, 1_008.0, 2.0]);
+}
+
+/// A message every 10 ms. The hub answers after `first` in the first two seconds, and after 5 ms from then on.
+#[rstest]
+#[case::cold(50 * MS, 0, false)]
+#[case::cold_at_first(50 * MS, 3, true)]
+#[case::warm(5 * MS, 0, true)]
+#[case::a_little_cold(5 * MS + MS / 4, 0, true)]
+fn a_hub_has_warmed_up_when_successive_windows_agree(
+    #[case] first: Nanos,
+    #[case] from: usize,
+    #[case] expected: bool,
+) {
+    let mut recorder = recorder(0, None);
+    for n in 0..600 {
+        let due = n * 10 * MS;
+        recorder.sent(0, due, due, due);
+        recorder.answered(0, due, 0, due + if n < 200 { first } else { 5 * MS });
+    }
+    let mut series = MetricSeries::new(layout(), 1);
+    recorder.finish(6 * SECOND).into_iter().for_each(|interval| {
+        series.add(interval);
+    });
+    let windows = &series.intervals()[from..from + 3];
+    assert_eq!(is_steady(&layout(), windows), expected);
+    assert!(!is_steady(&layout(), &windows[..2]), "too few windows");
+}
+
+/// Throughput that still grows is not steady, whatever the response times are.
+#[rstest]
+#[case::grows(&[50, 80, 100], false)]
+#[case::steady(&[100, 98, 103], true)]
+#[case::within_chance(&[10, 16, 12], true)]
+#[case::stalls(&[100, 0, 100], false)]
+#[case::idle(&[0, 0, 0], true)]
+fn throughput_must_be_steady_as_well(#[case] counts: &[u64], #[case] expected: bool) {
+    let mut recorder = recorder(0, None);
+    for (second, count) in counts.iter().enumerate() {
+        for n in 0..*count {
+            let due = second as u64 * SECOND + n * MS;
+            recorder.sent(0, due, due, due);
+            recorder.answered(0, due, 0, due + MS / 2);
+        }
+    }
+    let mut series = MetricSeries::new(layout(), 1);
+    recorder.finish(3 * SECOND).into_iter().for_each(|interval| {
+        series.add(interval);
+    });
+    assert_eq!(is_steady(&layout(), series.intervals()), expected);
 }
 
 #[test]
@@ -161,7 +228,7 @@ fn a_long_run_has_longer_intervals_but_the_same_total() {
     for second in 0..seconds {
         let at = second * SECOND;
         if second % 10 == 1 {
-            recorder.answered(0, at, at, at + (second % 7) * MS);
+            recorder.answered(0, at, 0, at + (second % 7) * MS);
         }
         recorder.take_intervals(at + SECOND).into_iter().for_each(|interval| {
             series.add(interval);

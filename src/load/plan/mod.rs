@@ -8,6 +8,8 @@ pub mod threshold;
 
 use std::time::Duration;
 
+use crate::syntax::diagnostic::ValueError;
+use crate::syntax::duration::{format_duration, parse_duration};
 use crate::syntax::source::Span;
 
 pub use overrides::{PlanOverrideError, PlanOverrides};
@@ -45,11 +47,53 @@ impl Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PhaseDurations {
     /// Runs the full load without measuring.
-    pub warm_up: Duration,
+    pub warm_up: WarmUp,
     /// The measured time.
     pub duration: Duration,
     /// How long running journeys may take to finish; no new ones begin.
     pub drain: Duration,
+}
+
+/// When the warm-up ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WarmUp {
+    /// After this time.
+    Fixed(Duration),
+    /// When throughput and response times are steady, or after [`PhaseDurations::longest_warm_up`].
+    Auto,
+}
+
+/// A warm-up that ends by itself may take this long, or half the measured time, if that is longer.
+const LONGEST_AUTO_WARM_UP: Duration = Duration::from_secs(10);
+
+impl WarmUp {
+    /// Parses `auto`, or a time.
+    ///
+    /// # Errors
+    ///
+    /// The text is neither.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
+        if text == "auto" { Ok(Self::Auto) } else { parse_duration(text).map(Self::Fixed) }
+    }
+}
+
+impl std::fmt::Display for WarmUp {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed(time) => out.write_str(&format_duration(*time)),
+            Self::Auto => out.write_str("auto"),
+        }
+    }
+}
+
+impl PhaseDurations {
+    /// Returns how long the warm-up takes, at most.
+    pub fn longest_warm_up(&self) -> Duration {
+        match self.warm_up {
+            WarmUp::Fixed(time) => time,
+            WarmUp::Auto => LONGEST_AUTO_WARM_UP.max(self.duration / 2),
+        }
+    }
 }
 
 /// A population of clients that all run the same steps.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Plan, Ramp, RateStage};
+use super::{Plan, Ramp, RateStage, WarmUp};
 use crate::syntax::diagnostic::suggest;
 
 /// Values given by flags; where one is absent, the plan's value stays.
@@ -13,7 +13,7 @@ pub struct PlanOverrides {
     /// Journeys per second for every role with arrivals. The shape of the schedule stays: it is scaled so that its
     /// highest stage has this rate.
     pub rate: Option<f64>,
-    pub warm_up: Option<Duration>,
+    pub warm_up: Option<WarmUp>,
     pub duration: Option<Duration>,
     pub drain: Option<Duration>,
     /// The time over which every population connects.
@@ -29,6 +29,10 @@ pub enum PlanOverrideError {
         "no role of the plan has arrivals, so there is no rate to change: each client begins its next journey when the last one finishes"
     )]
     NoArrivals,
+    #[error(
+        "--warm-up auto waits for a steady load, but the plan's arrivals change theirs\n  help: write how long to warm up: --warm-up 5s"
+    )]
+    UnsteadyLoad,
     #[error("the rate must be a number above 0, not {0}")]
     BadRate(String),
 }
@@ -52,6 +56,9 @@ impl Plan {
             self.roles.iter_mut().for_each(|role| role.population.ramp = Ramp::Over(ramp));
         }
         self.phases.warm_up = overrides.warm_up.unwrap_or(self.phases.warm_up);
+        if self.phases.warm_up == WarmUp::Auto && self.changes_load() {
+            return Err(PlanOverrideError::UnsteadyLoad);
+        }
         self.phases.duration = overrides.duration.unwrap_or(self.phases.duration);
         self.phases.drain = overrides.drain.unwrap_or(self.phases.drain);
         Ok(self)
@@ -104,7 +111,7 @@ mod tests {
         Plan {
             id: "t".to_owned(),
             title: "t".to_owned(),
-            phases: PhaseDurations { warm_up: seconds(1), duration: seconds(10), drain: seconds(5) },
+            phases: PhaseDurations { warm_up: WarmUp::Fixed(seconds(1)), duration: seconds(10), drain: seconds(5) },
             roles: vec![
                 role("worker", None),
                 role("client", Some(Arrivals { spacing: ArrivalSpacing::Constant, stages, spikes })),
@@ -138,6 +145,18 @@ mod tests {
     fn flags_that_do_not_fit_the_plan_are_errors(#[case] overrides: PlanOverrides, #[case] expected: &str) {
         let error = plan().with_overrides(&overrides).expect_err("does not fit").to_string();
         assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn a_warm_up_that_ends_by_itself_needs_a_steady_load() {
+        let overrides = PlanOverrides { warm_up: Some(WarmUp::Auto), ..PlanOverrides::default() };
+        assert_eq!(plan().with_overrides(&overrides), Err(PlanOverrideError::UnsteadyLoad));
+        let mut steady = plan();
+        steady.roles.pop();
+        let phases = steady.with_overrides(&overrides).expect("fits").phases;
+        assert_eq!((phases.warm_up, phases.longest_warm_up()), (WarmUp::Auto, Duration::from_secs(10)));
+        let longer = PhaseDurations { duration: Duration::from_secs(60), ..phases };
+        assert_eq!(longer.longest_warm_up(), Duration::from_secs(30));
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::MarkName;
+use serde::{Deserialize, Serialize};
+
+use super::{MarkName, Plan, PlanRole};
 use crate::load::metrics::MetricSubjects;
 use crate::protocol::Pack;
-use crate::scenario::model::{MatchPattern, SharedDefinitions, Step};
+use crate::scenario::model::{MatchPattern, SharedDefinitions, Step, StepAction};
 use crate::scenario::parse::journeys::JourneyParts;
 use crate::scenario::template::Template;
 use crate::syntax::source::Span;
@@ -26,6 +28,22 @@ pub struct PlanScript {
 }
 
 impl PlanScript {
+    /// Returns when the journeys of each role with steps begin.
+    pub fn workloads(&self, plan: &Plan) -> Vec<JourneyWorkload> {
+        let roles = plan.roles.iter().zip(&self.parts).filter(|(_, part)| !part.journey.is_empty());
+        let workload = |(role, part): (&PlanRole, &RoleScript)| JourneyWorkload {
+            journey: part.journey_name.clone(),
+            workload: match part.pace {
+                _ if role.arrivals.is_some() => Workload::Open,
+                JourneyPace::Every { missed: MissedTicks::CaughtUp, .. } => Workload::Paced,
+                JourneyPace::Every { missed: MissedTicks::Skipped, .. } => Workload::Skipping,
+                JourneyPace::Again if part.times == Some(1) || begins_with_a_wait(&part.journey) => Workload::Triggered,
+                JourneyPace::Again => Workload::Closed,
+            },
+        };
+        roles.map(workload).collect()
+    }
+
     /// Returns the names of the messages and journeys that a run measures: all messages of the protocol, and the
     /// journeys of roles with steps.
     pub fn metric_subjects(&self) -> MetricSubjects {
@@ -34,6 +52,40 @@ impl PlanScript {
             messages: self.pack.messages.iter().map(|message| message.name.clone()).collect(),
             journeys: journeys.map(|part| part.journey_name.clone()).collect(),
         }
+    }
+}
+
+fn begins_with_a_wait(journey: &[PlanLine]) -> bool {
+    matches!(journey.first(), Some(PlanLine::Step { step, .. }) if matches!(step.act, StepAction::Expect(_)))
+}
+
+/// When the journeys of a role begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JourneyWorkload {
+    pub journey: String,
+    pub workload: Workload,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Workload {
+    /// By a schedule, whether or not a client is free.
+    Open,
+    /// By a pace. A client that falls behind works off the ticks that have passed.
+    Paced,
+    /// By a pace. A client that falls behind skips the ticks that have passed.
+    Skipping,
+    /// When the client's last journey has ended.
+    Closed,
+    /// When a message comes, or once for each client.
+    Triggered,
+}
+
+impl Workload {
+    /// Whether a schedule or a pace says when journeys are due.
+    pub fn has_due_times(self) -> bool {
+        matches!(self, Self::Open | Self::Paced | Self::Skipping)
     }
 }
 
@@ -78,7 +130,16 @@ pub enum JourneyPace {
     /// A client begins its next journey when the last one has finished.
     Again,
     /// A client begins journeys on ticks this far apart, each moved at random by up to `jitter` of the interval.
-    Every { interval: Duration, jitter: f64 },
+    Every { interval: Duration, jitter: f64, missed: MissedTicks },
+}
+
+/// What a client does about ticks that pass while it is still busy with an earlier journey, or not connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissedTicks {
+    /// It works them off, one after another. Each counts from when it was due.
+    CaughtUp,
+    /// It leaves them out and waits for the next tick.
+    Skipped,
 }
 
 /// A periodic activity alongside the journeys.

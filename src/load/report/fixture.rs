@@ -8,8 +8,9 @@ use crate::deviation::{DeviationSightings, Deviations};
 use crate::load::ledger::{ItemLedger, LedgerConfig, LedgerEntry, LedgerMark, NO_PARTY};
 use crate::load::metrics::selector::RunMeasurements;
 use crate::load::metrics::{
-    Gauge, LoadErrorKind, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases,
+    Gauge, JourneyCount, LoadErrorKind, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases,
 };
+use crate::load::plan::script::{JourneyWorkload, Workload};
 use crate::load::plan::threshold::{self, ThresholdWatch};
 use crate::load::validity::{RunCircumstances, judge_run};
 use crate::load::{Nanos, SECOND};
@@ -26,14 +27,20 @@ pub const JOBS: u64 = 22_000;
 pub struct SyntheticRun {
     /// The send delay of every message.
     pub delay: Nanos,
+    /// How much longer than usual the hub takes.
+    pub hub: Nanos,
     /// Growth of the service time per second.
     pub slower: Nanos,
     pub busy: f64,
+    /// Journeys that found no free client.
     pub missed: u64,
-    pub no_client: u64,
+    /// Journeys that were still running at the end.
+    pub unfinished: u64,
     pub internal: u64,
     pub unread: u64,
     pub circumstances: RunCircumstances,
+    /// Whether the plan changes its load on purpose.
+    pub changing_load: bool,
     /// Whether every hundredth job is not completed and every thousandth is completed twice.
     pub faulty: bool,
     /// The number of jobs whose acceptance clients only assume.
@@ -48,13 +55,19 @@ impl Default for SyntheticRun {
     fn default() -> Self {
         Self {
             delay: MS / 50,
+            hub: 0,
             slower: 0,
             busy: 0.4,
             missed: 0,
-            no_client: 0,
+            unfinished: 0,
             internal: 0,
             unread: 0,
-            circumstances: RunCircumstances::default(),
+            circumstances: RunCircumstances {
+                workloads: vec![JourneyWorkload { journey: "jobs".to_owned(), workload: Workload::Open }],
+                clients: 2_200,
+                ..RunCircumstances::default()
+            },
+            changing_load: false,
             faulty: false,
             assumed: 0,
             thresholds: Vec::new(),
@@ -77,7 +90,7 @@ const ACCEPTED: usize = 3;
 
 enum SyntheticEvent {
     Sent,
-    Answered { sent: Nanos },
+    Answered { delay: Nanos },
     Assumed,
     Completed,
     Announced,
@@ -94,8 +107,7 @@ impl SyntheticRun {
         Self {
             delay: 3 * MS,
             busy: 0.97,
-            missed: 12,
-            no_client: 3,
+            missed: 412,
             faulty: true,
             thresholds: vec![
                 "submit_job.response.p99 < 5ms",
@@ -116,6 +128,7 @@ impl SyntheticRun {
             total: series.total(),
             account: &account,
             intervals: series.intervals(),
+            changing_load: self.changing_load,
         };
         let thresholds = self.thresholds.iter().map(|text| parse_fixture_threshold(text)).collect();
         let outcomes = ThresholdWatch::new(thresholds).finish(state, None);
@@ -158,6 +171,9 @@ impl SyntheticRun {
             seed: 7,
             duration: Duration::from_secs(25),
             interrupted: self.interrupted,
+            warm_up: Duration::from_secs(2),
+            workloads: self.circumstances.workloads.clone(),
+            changing_load: self.changing_load,
             facts: vec![("clients".to_owned(), "2 000 workers, 200 clients".to_owned())],
         }
     }
@@ -168,13 +184,13 @@ impl SyntheticRun {
         for n in 0..JOBS {
             let due = n * MS;
             let sent = due + self.delay;
-            let answered = sent + (1 + n % 10) * MS + self.slower * (n / 1_000);
+            let answered = sent + self.hub + (1 + n % 10) * MS + self.slower * (n / 1_000);
             events.push((sent, due, SyntheticEvent::Sent));
             if n < self.assumed {
                 events.push((sent, due, SyntheticEvent::Assumed));
                 continue;
             }
-            events.push((answered, due, SyntheticEvent::Answered { sent }));
+            events.push((answered, due, SyntheticEvent::Answered { delay: self.delay }));
             if !(self.faulty && n % 100 == 0) {
                 events.push((answered + 20 * MS, due, SyntheticEvent::Completed));
             }
@@ -186,10 +202,11 @@ impl SyntheticRun {
         for (at, due, event) in events {
             match event {
                 SyntheticEvent::Sent => {
-                    recorder.sent(SUBMIT, due, at);
+                    recorder.sent(SUBMIT, due, due, at);
+                    recorder.journey_started(0, at);
                     recorder.lag(self.delay, at);
                 }
-                SyntheticEvent::Answered { sent } => recorder.answered(SUBMIT, due, sent, at),
+                SyntheticEvent::Answered { delay } => recorder.answered(SUBMIT, due, delay, at),
                 SyntheticEvent::Assumed => {
                     recorder.answer_assumed(SUBMIT, at);
                     recorder.assumed(ACCEPTED, at);
@@ -210,8 +227,8 @@ impl SyntheticRun {
         }
         let end = 23 * SECOND;
         recorder.gauge(Gauge::Unread, self.unread, end);
-        recorder.missed(self.missed, end);
-        (0..self.no_client).for_each(|_| recorder.no_client(end));
+        recorder.journeys(0, JourneyCount::Missed, self.missed, end);
+        recorder.journeys(0, JourneyCount::Unfinished, self.unfinished, end);
         (0..self.internal).for_each(|_| recorder.error(LoadErrorKind::Internal, end));
         let mut series = MetricSeries::new(layout(), 1);
         for interval in recorder.finish(25 * SECOND) {

@@ -15,7 +15,9 @@ use crate::load::ledger::{LedgerViolationKind, NO_PARTY};
 use crate::load::metrics::selector::{
     MetricUnit, Statistic, delivery_ratio, error_count, is_sample_sufficient, own_delay,
 };
+use crate::load::metrics::uncertainty::{FigureBounds, figure_bounds};
 use crate::load::metrics::{CompactHistogram, DenseHistogram, Gauge, RunPhase, TimingId};
+use crate::load::plan::script::Workload;
 use crate::load::plan::threshold::ThresholdStanding;
 use crate::load::validity::RunValidity;
 use crate::report::text::format_timestamp;
@@ -46,6 +48,9 @@ pub struct LoadReportDocument {
     pub times: BTreeMap<String, Times>,
     /// Counts by name, such as `submit_job.sent`, `jobs.completed` or `errors.timeout`; only those above 0.
     pub counts: BTreeMap<String, Counted>,
+    /// The journeys that a schedule or a pace made due, by name.
+    #[serde(default)]
+    pub due_journeys: BTreeMap<String, DueJourneys>,
     /// Deliveries made, as a share of those due, by the name of the message that fans out.
     pub delivery_ratios: BTreeMap<String, f64>,
     /// Errors of all kinds.
@@ -70,6 +75,9 @@ pub struct Run {
     pub duration_s: f64,
     /// The length of the measured time.
     pub measured_s: f64,
+    /// The length of the warm-up before it.
+    #[serde(default)]
+    pub warm_up_s: f64,
     pub protocol: String,
     pub plan: String,
     pub title: String,
@@ -91,6 +99,34 @@ pub struct Run {
 pub struct Validity {
     pub verdict: RunValidity,
     pub reasons: Vec<Reason>,
+    /// What a reader of the figures should know, though it changes no conclusion.
+    #[serde(default)]
+    pub notes: Vec<Note>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Note {
+    /// A stable code for this kind of note.
+    pub code: String,
+    pub text: String,
+}
+
+/// The journeys of a role that were due in the whole run.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DueJourneys {
+    pub workload: Workload,
+    /// The sum of `started`, `missed` and `skipped`.
+    pub due: u64,
+    pub started: u64,
+    /// Those of the started ones that began late, because their client was still busy. Their times count from when they
+    /// were due.
+    pub late: u64,
+    /// Those that never began: no client was free, or the clients were still behind when the run ended.
+    pub missed: u64,
+    /// Those that the client left out, as the plan says.
+    pub skipped: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -122,7 +158,10 @@ pub struct Threshold {
     pub unobserved: Option<String>,
     /// How much of `observed` may be the generator's own delay, in the same unit; null if none.
     pub uncertainty: Option<f64>,
-    /// Whether the threshold would have another result without that delay. It then neither passes nor fails the run.
+    /// The range in which the true value lies, in the unit of `observed`; null if `observed` is exact.
+    #[serde(default)]
+    pub range: Option<Range>,
+    /// Whether the threshold has another result somewhere in that range. It then neither passes nor fails the run.
     #[serde(default)]
     pub uncertain: bool,
     /// The first items whose violations break the threshold.
@@ -165,8 +204,11 @@ pub struct Times {
     pub p99_ms: Option<f64>,
     pub p999_ms: Option<f64>,
     pub max_ms: f64,
-    /// Upper bound of the generator's own delay in each figure; null for times that do not count from a due time.
+    /// Upper bound of the generator's own delay in each figure; null for times without such a part.
     pub uncertainty: Option<Uncertainty>,
+    /// The range in which each true figure lies.
+    #[serde(default)]
+    pub ranges: Ranges,
     /// The whole histogram: HdrHistogram's V2 encoding, not compressed, in base64. Values are nanoseconds.
     pub histogram: String,
 }
@@ -183,6 +225,42 @@ pub struct Uncertainty {
     pub p99_ms: Option<f64>,
     pub p999_ms: Option<f64>,
     pub max_ms: f64,
+}
+
+impl Uncertainty {
+    /// Returns the generator's part of a percentile by its name, such as `p90`.
+    pub fn percentile(&self, name: &str) -> Option<f64> {
+        match name {
+            "p50" => Some(self.p50_ms),
+            "p90" => Some(self.p90_ms),
+            "p95" => Some(self.p95_ms),
+            "p99" => self.p99_ms,
+            "p99.9" => self.p999_ms,
+            _ => None,
+        }
+    }
+}
+
+/// The ranges of the figures of [`Times`]: 95 % confidence intervals, whose lower ends are without the generator's own
+/// delay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Ranges {
+    pub mean_ms: Range,
+    pub p50_ms: Range,
+    pub p90_ms: Range,
+    pub p95_ms: Range,
+    /// Null if the percentile is null.
+    pub p99_ms: Option<Range>,
+    pub p999_ms: Option<Range>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Range {
+    pub low: f64,
+    /// Null if there are too few samples for an upper bound.
+    pub high: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -274,6 +352,7 @@ pub fn build_document(report: &LoadReport) -> LoadReportDocument {
             started: format_timestamp(about.started),
             duration_s: about.duration.as_secs_f64(),
             measured_s: to_seconds(total.time),
+            warm_up_s: about.warm_up.as_secs_f64(),
             protocol: about.protocol.clone(),
             plan: about.plan.clone(),
             title: about.title.clone(),
@@ -301,6 +380,7 @@ pub fn build_document(report: &LoadReport) -> LoadReportDocument {
                 (layout.count_name(count), Counted { whole_run, measured, per_second: total.rate(layout, count) })
             })
             .collect(),
+        due_journeys: report.due_journeys().into_iter().map(due_journeys).collect(),
         delivery_ratios: (0..layout.names.messages.len())
             .filter_map(|m| Some((layout.names.messages[m].clone(), delivery_ratio(layout, total, m)?)))
             .collect(),
@@ -324,7 +404,13 @@ fn validity(report: &LoadReport) -> Validity {
         verdict: reason.validity,
         text: reason.text.clone(),
     });
-    Validity { verdict: report.validity(), reasons: reasons.collect() }
+    let notes = report.judgement.notes.iter().map(|note| Note { code: note.code.to_owned(), text: note.text.clone() });
+    Validity { verdict: report.validity(), reasons: reasons.collect(), notes: notes.collect() }
+}
+
+fn due_journeys(found: super::DueJourneys) -> (String, DueJourneys) {
+    let super::DueJourneys { name, workload, due, started, late, missed, skipped } = found;
+    (name, DueJourneys { workload, due, started, late, missed, skipped })
 }
 
 fn thresholds(report: &LoadReport) -> Vec<Threshold> {
@@ -340,7 +426,8 @@ fn thresholds(report: &LoadReport) -> Vec<Threshold> {
             default: outcome.threshold.default,
             unobserved: outcome.unobserved.clone(),
             uncertainty: outcome.own_delay.map(|own| own / unit),
-            uncertain: outcome.uncertain,
+            range: outcome.bounds.map(|bounds| range(bounds, unit)),
+            uncertain: outcome.is_uncertain(),
             items: report.example_items(outcome),
         }
     };
@@ -375,12 +462,13 @@ fn times(report: &LoadReport, timing: TimingId) -> Option<Times> {
         p999_ms: supported(0.999),
         max_ms: to_milliseconds(histogram.max()),
         uncertainty: uncertainty(report, timing, histogram.len()),
+        ranges: ranges(report, timing, histogram.len())?,
         histogram: encode_histogram(&CompactHistogram::new(histogram)),
     })
 }
 
 fn uncertainty(report: &LoadReport, timing: TimingId, samples: u64) -> Option<Uncertainty> {
-    let own = |stat| Some(own_delay(&report.layout, &report.total, timing, stat)? / 1e6);
+    let own = |stat| Some(own_delay(report.measurements(), timing, stat)? / 1e6);
     let supported = |q| own(Statistic::Quantile(q)).filter(|_| is_sample_sufficient(samples, q));
     Some(Uncertainty {
         mean_ms: own(Statistic::Mean)?,
@@ -391,6 +479,23 @@ fn uncertainty(report: &LoadReport, timing: TimingId, samples: u64) -> Option<Un
         p999_ms: supported(0.999),
         max_ms: own(Statistic::Max)?,
     })
+}
+
+fn ranges(report: &LoadReport, timing: TimingId, samples: u64) -> Option<Ranges> {
+    let of = |stat| Some(range(figure_bounds(report.measurements(), timing, stat)?, 1e6));
+    let supported = |q| of(Statistic::Quantile(q)).filter(|_| is_sample_sufficient(samples, q));
+    Some(Ranges {
+        mean_ms: of(Statistic::Mean)?,
+        p50_ms: of(Statistic::Quantile(0.5))?,
+        p90_ms: of(Statistic::Quantile(0.9))?,
+        p95_ms: of(Statistic::Quantile(0.95))?,
+        p99_ms: supported(0.99),
+        p999_ms: supported(0.999),
+    })
+}
+
+fn range(bounds: FigureBounds, unit: f64) -> Range {
+    Range { low: bounds.low / unit, high: bounds.high.map(|high| high / unit) }
 }
 
 fn encode_histogram(histogram: &CompactHistogram) -> String {

@@ -44,7 +44,7 @@ fn case(report: &LoadReport, name: &str, status: TestCaseStatus) -> TestCase {
 
 fn threshold(report: &LoadReport, outcome: &ThresholdOutcome) -> TestCaseStatus {
     let (kind, word) = match outcome.standing {
-        _ if outcome.uncertain => (NonSuccessKind::Error, "uncertain"),
+        _ if outcome.is_uncertain() => (NonSuccessKind::Error, "uncertain"),
         ThresholdStanding::Holds => return TestCaseStatus::success(),
         ThresholdStanding::Broken => (NonSuccessKind::Failure, "broken"),
         ThresholdStanding::NotObserved => (NonSuccessKind::Error, "not-observed"),

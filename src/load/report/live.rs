@@ -4,8 +4,8 @@ use crate::load::format::{format_grouped, format_nanos, format_percent, format_r
 use crate::load::ledger::{LedgerTotals, LedgerViolationKind};
 use crate::load::metrics::selector::is_sample_sufficient;
 use crate::load::metrics::{
-    CounterId, Gauge, GeneratorCount, JourneyCount, LoadErrorKind, MessageCount, MessageTime, MetricInterval,
-    MetricRegistry, RunPhase, TimingId,
+    CounterId, Gauge, JourneyCount, LoadErrorKind, MessageCount, MessageTime, MetricInterval, MetricRegistry, RunPhase,
+    TimingId,
 };
 
 /// Renders one interval as one line without a newline:
@@ -40,11 +40,13 @@ pub fn interval_line(layout: &MetricRegistry, interval: &MetricInterval, account
     let errors: u64 = LoadErrorKind::ALL.iter().map(|kind| count(CounterId::Error(*kind))).sum();
     let messages = 0..layout.names.messages.len();
     let assumed: u64 = messages.map(|message| count(CounterId::Message(message, MessageCount::Assumed))).sum();
+    let journeys =
+        |kind| (0..layout.names.journeys.len()).map(|journey| count(CounterId::Journey(journey, kind))).sum();
     let faults = [
         ("errors", errors),
         ("assumed", assumed),
-        ("missed", count(CounterId::Run(GeneratorCount::Missed))),
-        ("no client", count(CounterId::Run(GeneratorCount::NoClient))),
+        ("late", journeys(JourneyCount::Late)),
+        ("missed", journeys(JourneyCount::Missed)),
     ];
     parts.extend(faults.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name} {}", format_grouped(*n))));
     let lag = TimingId::Run(crate::load::metrics::GeneratorTime::Lag);

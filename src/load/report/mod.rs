@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use super::ledger::{LedgerTotals, LedgerViolation};
 use super::metrics::selector::RunMeasurements;
-use super::metrics::{MetricInterval, MetricRegistry, MetricSeries, MetricTotals};
+use super::metrics::{CounterId, JourneyCount, MetricInterval, MetricRegistry, MetricSeries, MetricTotals};
+use super::plan::script::{JourneyWorkload, Workload};
 use super::plan::threshold::ThresholdOutcome;
 use super::validity::{RunValidity, ValidityJudgement};
 use crate::report::DeviationReport;
@@ -45,6 +46,12 @@ pub struct LoadRunMetadata {
     pub duration: Duration,
     /// Whether the run was interrupted.
     pub interrupted: bool,
+    /// How long the warm-up took.
+    pub warm_up: Duration,
+    /// When the journeys of each role begin.
+    pub workloads: Vec<JourneyWorkload>,
+    /// Whether the plan changes its load on purpose.
+    pub changing_load: bool,
     /// Further facts for the reader, by name: populations, threads, source addresses, validation.
     pub facts: Vec<(String, String)>,
 }
@@ -63,6 +70,19 @@ pub struct LoadReport {
     pub deviations: Vec<DeviationReport>,
 }
 
+/// The journeys of a role that a schedule or a pace made due in the whole run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueJourneys {
+    pub name: String,
+    pub workload: Workload,
+    pub due: u64,
+    pub started: u64,
+    /// Those of the started ones that began late, because their client was busy.
+    pub late: u64,
+    pub missed: u64,
+    pub skipped: u64,
+}
+
 impl LoadReport {
     /// Builds the report from a finished series, the ledger's totals and the judgement.
     pub fn new(
@@ -77,7 +97,27 @@ impl LoadReport {
     }
 
     pub fn measurements(&self) -> RunMeasurements<'_> {
-        RunMeasurements { layout: &self.layout, total: &self.total, account: &self.account, intervals: &self.intervals }
+        RunMeasurements {
+            layout: &self.layout,
+            total: &self.total,
+            account: &self.account,
+            intervals: &self.intervals,
+            changing_load: self.about.changing_load,
+        }
+    }
+
+    /// Returns how many journeys of each role with due times were due, and what became of them.
+    pub fn due_journeys(&self) -> Vec<DueJourneys> {
+        let known = self.about.workloads.iter().filter(|known| known.workload.has_due_times());
+        let journey = |known: &JourneyWorkload| {
+            let journey = self.layout.names.journeys.iter().position(|name| *name == known.journey)?;
+            let count = |count| self.total.count(&self.layout, CounterId::Journey(journey, count));
+            let (started, missed) = (count(JourneyCount::Started), count(JourneyCount::Missed));
+            let (late, skipped) = (count(JourneyCount::Late), count(JourneyCount::Skipped));
+            let (name, due) = (known.journey.clone(), started + missed + skipped);
+            Some(DueJourneys { name, workload: known.workload, due, started, late, missed, skipped })
+        };
+        known.filter_map(journey).collect()
     }
 
     pub fn validity(&self) -> RunValidity {

@@ -2,15 +2,16 @@
 
 use std::fmt::Write;
 
-use super::LoadReport;
+use super::{DueJourneys, LoadReport};
 use crate::deviation::entry_name;
 use crate::load::format::{format_grouped, format_nanos, format_percent, format_rate};
 use crate::load::ledger::{LedgerMark, LedgerTotals, LedgerViolation, LedgerViolationKind, NO_PARTY};
 use crate::load::metrics::selector::{Statistic, delivery_ratio, is_sample_sufficient, own_delay};
+use crate::load::metrics::uncertainty::figure_bounds;
 use crate::load::metrics::{
-    CounterId, DenseHistogram, Gauge, GeneratorCount, GeneratorTime, JourneyCount, LoadErrorKind, MessageCount,
-    MessageTime, TimingId,
+    CounterId, DenseHistogram, Gauge, GeneratorTime, JourneyCount, LoadErrorKind, MessageCount, MessageTime, TimingId,
 };
+use crate::load::plan::script::Workload;
 use crate::load::plan::threshold::{ThresholdOutcome, ThresholdStanding};
 use crate::load::validity::RunValidity;
 use crate::report::terminal_page::{self, BOLD, Page, Style};
@@ -35,6 +36,9 @@ pub fn summary(report: &LoadReport, sources: &Sources, style: Style) -> String {
     page.thresholds();
     page.deviations(&report.deviations);
     page.gap();
+    for note in &report.judgement.notes {
+        page.line(&format!("note: {}", escape_unprintable(&note.text)));
+    }
     for reason in &report.judgement.reasons {
         page.line(&format!("{}: {}", reason.validity.name(), escape_unprintable(&reason.text)));
     }
@@ -128,21 +132,29 @@ impl<'a> Page<'a, LoadReport> {
         self.line(&row);
     }
 
-    /// Adds a row with the part of the times above that may be the generator's own delay.
-    fn own_delays(&mut self, timing: TimingId) {
-        let (layout, total) = (&self.report.layout, &self.report.total);
+    /// Adds rows with the uncertainty of the figures above: the 95 % confidence interval, whose lower end is without the
+    /// generator's own delay, and that delay.
+    fn uncertainties(&mut self, timing: TimingId) {
+        let state = self.report.measurements();
+        let bounds = |stat| figure_bounds(state, timing, stat);
+        let low = |stat| Some(format_nanos(bounds(stat)?.low));
+        let high = |stat| Some(bounds(stat)?.high.map_or_else(|| "?".to_owned(), format_nanos));
+        let own = |stat| Some(format_nanos(own_delay(state, timing, stat)?));
         let samples = self.timing(timing).map_or(0, DenseHistogram::len);
-        let mut row = format!("  {:<24} {:<10} {:>9} {:>9}", "", "ours up to", "", "");
-        for (_, quantile) in QUANTILES {
-            let own = own_delay(layout, total, timing, Statistic::Quantile(quantile));
-            let Some(own) = own else { return };
-            let shown = if is_sample_sufficient(samples, quantile) { format_nanos(own) } else { "-".to_owned() };
-            let _ = write!(row, " {shown:>8}");
+        let rows: [(&str, &dyn Fn(Statistic) -> Option<String>, bool); 3] =
+            [("at least", &low, false), ("at most", &high, false), ("ours up to", &own, true)];
+        for (name, figure, has_max) in rows {
+            let mut row = format!("  {:<24} {name:<10} {:>9} {:>9}", "", "", "");
+            for (_, quantile) in QUANTILES {
+                let Some(shown) = figure(Statistic::Quantile(quantile)) else { return };
+                let shown = if is_sample_sufficient(samples, quantile) { shown } else { "-".to_owned() };
+                let _ = write!(row, " {shown:>8}");
+            }
+            if let Some(max) = figure(Statistic::Max).filter(|_| has_max) {
+                let _ = write!(row, " {max:>8}");
+            }
+            self.line(&row);
         }
-        if let Some(own) = own_delay(layout, total, timing, Statistic::Max) {
-            let _ = write!(row, " {:>8}", format_nanos(own));
-        }
-        self.line(&row);
     }
 
     fn heading(&mut self, title: &str, columns: &str) {
@@ -172,7 +184,9 @@ impl<'a> Page<'a, LoadReport> {
                 }
                 let per_second = self.report.total.rate(&self.report.layout, CounterId::Message(message, count));
                 self.row(&std::mem::take(&mut shown), word, &format_rate(per_second), histogram);
-                self.own_delays(TimingId::Message(message, kind));
+                if kind != MessageTime::SendDelay {
+                    self.uncertainties(TimingId::Message(message, kind));
+                }
             }
         }
     }
@@ -185,11 +199,13 @@ impl<'a> Page<'a, LoadReport> {
             let per_second = format_rate(self.report.total.rate(&self.report.layout, count));
             self.heading("journey", "");
             self.row(&escape_unprintable(name), "", &per_second, histogram);
+            self.uncertainties(TimingId::Journey(journey));
             let failed = self.count(CounterId::Journey(journey, JourneyCount::Failed));
             if failed > 0 {
                 self.line(&format!("    {} failed", format_grouped(failed)));
             }
         }
+        self.due_journeys();
         for (journey, name) in names.iter().enumerate() {
             let assumed = self.count(CounterId::Journey(journey, JourneyCount::Assumed));
             if assumed > 0 {
@@ -201,6 +217,24 @@ impl<'a> Page<'a, LoadReport> {
         }
     }
 
+    /// Adds what became of the journeys that were due.
+    fn due_journeys(&mut self) {
+        let mut label = "due";
+        for found in self.report.due_journeys() {
+            if label == "due" {
+                self.gap();
+            }
+            let DueJourneys { name, workload, due, started, late, missed, skipped } = found;
+            let name = escape_unprintable(&name);
+            let [due, started, late, missed] = [due, started, late, missed].map(format_grouped);
+            // A journey of a schedule cannot be late: it begins with a free client, or is missed.
+            let late = if workload == Workload::Open { String::new() } else { format!(", {late} of them late") };
+            let skipped = if skipped > 0 { format!(", {} skipped", format_grouped(skipped)) } else { String::new() };
+            let text = format!("{due} {name}: {started} started{late}, {missed} missed{skipped}");
+            self.field(std::mem::take(&mut label), &text);
+        }
+    }
+
     fn fanout(&mut self) {
         let names = &self.report.layout.names.messages;
         for (message, name) in names.iter().enumerate() {
@@ -209,10 +243,10 @@ impl<'a> Page<'a, LoadReport> {
             let per_second = format_rate(self.report.total.rate(&self.report.layout, delivered));
             self.heading("fan-out", "");
             self.row(&escape_unprintable(name), "each", &per_second, each);
-            self.own_delays(TimingId::Message(message, MessageTime::Delivery));
+            self.uncertainties(TimingId::Message(message, MessageTime::Delivery));
             if let Some(last) = self.timing(TimingId::Message(message, MessageTime::LastDelivery)) {
                 self.row("", "last", "", last);
-                self.own_delays(TimingId::Message(message, MessageTime::LastDelivery));
+                self.uncertainties(TimingId::Message(message, MessageTime::LastDelivery));
             }
             if let Some(ratio) = delivery_ratio(&self.report.layout, &self.report.total, message) {
                 let due = self.count(CounterId::Message(message, MessageCount::Due));
@@ -246,6 +280,14 @@ impl<'a> Page<'a, LoadReport> {
         let unanswered = self.messages(MessageCount::Unanswered);
         if !unanswered.is_empty() {
             self.field("unanswered", &format!("{}, for which no answer is required", unanswered.join(", ")));
+        }
+        let missed = self.messages(MessageCount::Missed);
+        if !missed.is_empty() {
+            self.field("missed", &format!("{}: due, but the client was busy or not connected", missed.join(", ")));
+        }
+        let pending = self.messages(MessageCount::Pending);
+        if !pending.is_empty() {
+            self.field("pending", &format!("{}: unanswered when the run ended", pending.join(", ")));
         }
         let assumed = self.messages(MessageCount::Assumed);
         if !assumed.is_empty() {
@@ -318,14 +360,6 @@ impl<'a> Page<'a, LoadReport> {
         if level(Gauge::Memory) > 0 {
             parts.push(format!("memory {} MB", level(Gauge::Memory) / 1_000_000));
         }
-        for (count, name) in
-            [(GeneratorCount::Missed, "missed ticks"), (GeneratorCount::NoClient, "arrivals without a free client")]
-        {
-            let number = self.count(CounterId::Run(count));
-            if number > 0 {
-                parts.push(format!("{} {name}", format_grouped(number)));
-            }
-        }
         if !parts.is_empty() {
             self.field("generator", &parts.join(", "));
         }
@@ -335,7 +369,7 @@ impl<'a> Page<'a, LoadReport> {
         self.gap();
         for outcome in &self.report.thresholds {
             let word = match outcome.standing {
-                _ if outcome.uncertain => "uncertain",
+                _ if outcome.is_uncertain() => "uncertain",
                 ThresholdStanding::Holds => "holds",
                 ThresholdStanding::Broken => "BROKEN",
                 ThresholdStanding::NotObserved => "unobserved",

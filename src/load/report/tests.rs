@@ -99,8 +99,8 @@ fn a_report_with_a_wrong_value_violates_the_published_schema(#[case] pointer: &s
 #[rstest]
 #[case::calm(SyntheticRun::calm(), 0)]
 #[case::broken(SyntheticRun { thresholds: vec!["ledger.attempted < 5"], ..SyntheticRun::calm() }, 1)]
-#[case::broken_and_suspect(SyntheticRun { missed: 1, thresholds: vec!["ledger.attempted < 5"], ..SyntheticRun::calm() }, 1)]
-#[case::suspect(SyntheticRun { missed: 1, ..SyntheticRun::calm() }, 3)]
+#[case::broken_and_suspect(SyntheticRun { missed: 412, thresholds: vec!["ledger.attempted < 5"], ..SyntheticRun::calm() }, 1)]
+#[case::suspect(SyntheticRun { missed: 412, ..SyntheticRun::calm() }, 3)]
 #[case::invalid_breaks_nothing(SyntheticRun { internal: 9_000, thresholds: vec!["ledger.attempted < 5"], ..SyntheticRun::calm() }, 3)]
 #[case::not_observed(SyntheticRun { thresholds: vec!["claim_job.response.p50 < 1s"], ..SyntheticRun::calm() }, 3)]
 #[case::nothing_to_count(SyntheticRun { thresholds: vec!["claim_job.unanswered == 0"], ..SyntheticRun::calm() }, 3)]
@@ -110,7 +110,7 @@ fn a_report_with_a_wrong_value_violates_the_published_schema(#[case] pointer: &s
 #[case::holds_though_late(SyntheticRun { delay: 2 * fixture::MS, thresholds: vec!["submit_job.response.p99 < 13ms"], ..SyntheticRun::calm() }, 0)]
 #[case::violations(SyntheticRun { faulty: true, ..SyntheticRun::default() }, 1)]
 #[case::violations_of_an_invalid_run(SyntheticRun { faulty: true, internal: 9_000, ..SyntheticRun::default() }, 1)]
-#[case::violations_of_a_suspect_run(SyntheticRun { faulty: true, missed: 1, ..SyntheticRun::default() }, 1)]
+#[case::violations_of_a_suspect_run(SyntheticRun { faulty: true, missed: 412, ..SyntheticRun::default() }, 1)]
 #[case::one_class_of_two_is_permitted(SyntheticRun { faulty: true, thresholds: vec!["ledger.lost < 500"], ..SyntheticRun::default() }, 1)]
 #[case::both_classes_are_permitted(SyntheticRun { faulty: true, thresholds: vec!["ledger.lost < 500", "ledger.duplicated <= 22"], ..SyntheticRun::default() }, 0)]
 #[case::deviates_as_declared(SyntheticRun { deviations: vec![(5, 0), (4, 1), (0, 0)], ..SyntheticRun::calm() }, 0)]
@@ -206,7 +206,8 @@ fn generator_delay_is_reported_as_the_uncertainty_of_each_figure() {
     let report = run.report();
     let text = run.page();
     assert!(text.contains("ours up to                      2.00 ms  2.00 ms  2.0"), "{text}");
-    assert!(text.contains("  uncertain   submit_job.response.p99 < 11ms   observed: 12.0 ms (up to 2.0"), "{text}");
+    let line = "  uncertain   submit_job.response.p99 < 11ms   observed: 12.0 ms (10.0 ms to 12.0 ms; up to 2.0";
+    assert!(text.contains(line), "{text}");
     let document = json::build_document(&report);
     let uncertainty = |name: &str| document.times[name].uncertainty;
     let own = uncertainty("submit_job.response").unwrap();
@@ -218,6 +219,10 @@ fn generator_delay_is_reported_as_the_uncertainty_of_each_figure() {
     assert_eq!((uncertainty("submit_job.service"), uncertainty("submit_job.send_delay")), (None, None));
     let [threshold] = &document.thresholds[..] else { panic!("{text}") };
     assert!(threshold.uncertain && threshold.standing == ThresholdStanding::Broken);
+    let range = threshold.range.unwrap();
+    assert!(range.low < 10.02 && range.high.unwrap() > 12.0, "{range:?}");
+    let p99 = document.times["submit_job.response"].ranges.p99_ms.unwrap();
+    assert!(p99.low < 10.02 && p99.high.unwrap() > 12.0, "{p99:?}");
     assert!((2.0..2.02).contains(&threshold.uncertainty.unwrap()), "{:?}", threshold.uncertainty);
     assert!(junit::render(&report).contains("type=\"uncertain\""));
 }

@@ -13,7 +13,7 @@ use crate::load::engine::phases::PhaseTimeline;
 use crate::load::engine::translation::{AssumedMessage, ShardTranslator};
 use crate::load::ids::{HookId, JourneyId, MessageId};
 use crate::load::ledger::{LedgerEntry, NameOwner};
-use crate::load::metrics::{LoadErrorKind, MetricRecorder};
+use crate::load::metrics::{JourneyCount, LoadErrorKind, MessageCount, MetricRecorder};
 use crate::load::opening::{FailedOpening, MAX_EXAMPLES};
 use crate::websocket::handshake::Dial;
 
@@ -82,7 +82,7 @@ impl ClientIo for ClientActions<'_> {
         });
     }
 
-    fn send(&mut self, message: MessageId, due: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos {
+    fn send(&mut self, message: MessageId, due: Nanos, ready: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos {
         if self.output.open && !self.output.closing {
             let context = &mut *self.context;
             match &mut context.translation {
@@ -100,7 +100,7 @@ impl ClientIo for ClientActions<'_> {
                     frames::append_frame(&mut self.output.out, frames::TEXT, &mut context.masks, write);
                 }
             }
-            self.context.recorder.sent(usize::from(message.0), due, self.now);
+            self.context.recorder.sent(usize::from(message.0), due, ready, self.now);
         }
         self.now
     }
@@ -156,8 +156,8 @@ impl ClientIo for ClientActions<'_> {
         }
     }
 
-    fn answered(&mut self, message: MessageId, due: Nanos, sent: Nanos, at: Nanos) {
-        self.context.recorder.answered(usize::from(message.0), due, sent, at);
+    fn answered(&mut self, message: MessageId, due: Nanos, delay: Nanos, at: Nanos) {
+        self.context.recorder.answered(usize::from(message.0), due, delay, at);
     }
 
     fn answer_assumed(&mut self, message: MessageId, at: Nanos) {
@@ -200,8 +200,29 @@ impl ClientIo for ClientActions<'_> {
         self.context.recorder.journey_completed(usize::from(journey.0), due, at);
     }
 
-    fn ticks_missed(&mut self, _message: MessageId, times: u64, at: Nanos) {
-        self.context.recorder.missed(times, at);
+    fn journey_late(&mut self, journey: JourneyId, at: Nanos) {
+        self.context.recorder.journeys(usize::from(journey.0), JourneyCount::Late, 1, at);
+    }
+
+    fn journeys_missed(&mut self, journey: JourneyId, times: u64, at: Nanos) {
+        self.context.recorder.journeys(usize::from(journey.0), JourneyCount::Missed, times, at);
+    }
+
+    fn journeys_skipped(&mut self, journey: JourneyId, times: u64, at: Nanos) {
+        self.context.recorder.journeys(usize::from(journey.0), JourneyCount::Skipped, times, at);
+    }
+
+    fn journey_unfinished(&mut self, journey: JourneyId, at: Nanos) {
+        self.count_ended_journey();
+        self.context.recorder.journeys(usize::from(journey.0), JourneyCount::Unfinished, 1, at);
+    }
+
+    fn messages_missed(&mut self, message: MessageId, times: u64, at: Nanos) {
+        self.context.recorder.untimed(usize::from(message.0), MessageCount::Missed, times, at);
+    }
+
+    fn answer_pending(&mut self, message: MessageId, at: Nanos) {
+        self.context.recorder.untimed(usize::from(message.0), MessageCount::Pending, 1, at);
     }
 
     fn fault(&mut self, fault: ClientFault, at: Nanos) {
@@ -216,7 +237,6 @@ impl ClientIo for ClientActions<'_> {
             ClientFault::NoObject | ClientFault::Unusable(_) => LoadErrorKind::Invalid,
             ClientFault::Hook | ClientFault::Internal => LoadErrorKind::Internal,
             ClientFault::NotTaken(message) => return self.context.recorder.not_taken(usize::from(message.0), at),
-            ClientFault::NoFreeClient => return self.context.recorder.no_client(at),
             ClientFault::Undocumented => return self.context.recorder.undocumented(at),
             // Counted as a failed journey.
             ClientFault::Aborted => return,

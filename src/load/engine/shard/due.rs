@@ -3,6 +3,7 @@
 use super::{MAX_DUE_PER_TURN, MAX_WAIT, Shard, ShardStage};
 use crate::load::Nanos;
 use crate::load::client::io::ClientEvent;
+use crate::load::metrics::{JourneyCount, MessageCount};
 
 impl Shard {
     /// Handles due events; returns whether more are due.
@@ -88,8 +89,21 @@ impl Shard {
                     self.handle_event(slot, ClientEvent::Arrival { due });
                     self.requeue(role, slot);
                 }
-                None => self.parts.context.recorder.no_client(now),
+                None => self.miss_arrival(role, now),
             }
+        }
+    }
+
+    /// Counts a journey that was due while no client was free, and the messages that it would have sent.
+    fn miss_arrival(&mut self, role: usize, now: Nanos) {
+        let role = &self.parts.prepared.roles[role];
+        let Some(program) = role.journey.map(|journey| &role.programs[journey]) else { return };
+        let recorder = &mut self.parts.context.recorder;
+        if let Some(journey) = program.journey {
+            recorder.journeys(usize::from(journey.0), JourneyCount::Missed, 1, now);
+        }
+        for message in program.sent_messages() {
+            recorder.untimed(usize::from(message.0), MessageCount::Missed, 1, now);
         }
     }
 

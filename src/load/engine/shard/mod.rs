@@ -93,6 +93,8 @@ pub struct Shard {
     stage: ShardStage,
     /// Whether arrivals have begun.
     begun: bool,
+    /// Whether the recorder knows the measured time.
+    measuring: bool,
     self_monitor: SelfMonitor,
 }
 
@@ -147,6 +149,7 @@ impl Shard {
             unwritten: 0,
             stage: ShardStage::Running,
             begun: false,
+            measuring: false,
             self_monitor: SelfMonitor::new(parts.number),
             parts,
         }
@@ -202,9 +205,13 @@ impl Shard {
     /// Follows the phases of the run.
     fn follow_phases(&mut self, now: Nanos) {
         let begin = self.timeline.begin();
+        let measured = self.timeline.measured();
+        if measured != Nanos::MAX && !std::mem::replace(&mut self.measuring, true) {
+            self.parts.context.recorder.set_measured(measured..self.timeline.drain());
+        }
         if begin != Nanos::MAX && !std::mem::replace(&mut self.begun, true) {
-            self.parts.context.recorder.set_measured(self.timeline.measured()..self.timeline.drain());
-            let end = std::time::Duration::from_nanos(self.timeline.drain().saturating_sub(begin));
+            // Arrivals that are due in the drain are left out when their time comes.
+            let end = self.parts.plan.phases.longest_warm_up() + self.parts.plan.phases.duration;
             for (index, (population, role)) in self.populations.iter_mut().zip(&self.parts.plan.roles).enumerate() {
                 // Every role has its own arrivals.
                 let seed = self.parts.seed.wrapping_add(index as u64);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::script::PlanScript;
-use super::{PhaseDurations, Plan, ThresholdText};
+use super::{PhaseDurations, Plan, ThresholdText, WarmUp};
 use crate::protocol::Pack;
 use crate::scenario::parse::SharedFile;
 use crate::scenario::parse::journeys::JourneyParser;
@@ -105,6 +105,16 @@ fn parse_plan_root(
             .collect();
     let ordered = flag(root.get("ordered"), "`ordered`", journeys.diagnostics());
     let plan = Plan { id: id.to_owned(), title, phases, roles, ordered, thresholds };
+    if let Some(node) = root.get("phases").and_then(|node| node.get("warm_up"))
+        && plan.phases.warm_up == WarmUp::Auto
+        && plan.changes_load()
+    {
+        journeys.error(
+            node.span,
+            "`warm_up: auto` waits for a steady load, but the plan's arrivals change theirs",
+            "write how long to warm up: `warm_up: 5s`",
+        );
+    }
     Some((plan, ScriptDraft { lets, feeders, patience, parts }))
 }
 
@@ -116,7 +126,12 @@ fn parse_phases(node: Option<&SyntaxNode>, errors: &mut Vec<Diagnostic>) -> Phas
         let node = node.and_then(|node| node.get(name));
         time(node, &format!("`{name}`"), errors).unwrap_or(Duration::from_secs(default))
     };
-    PhaseDurations { warm_up: time("warm_up", 2), duration: time("duration", 10), drain: time("drain", 10) }
+    let (duration, drain) = (time("duration", 10), time("drain", 10));
+    let warm_up = match node.and_then(|node| node.get("warm_up")).and_then(SyntaxNode::text) {
+        Some("auto") => WarmUp::Auto,
+        _ => WarmUp::Fixed(time("warm_up", 2)),
+    };
+    PhaseDurations { warm_up, duration, drain }
 }
 
 /// Parses a threshold: a text, or a mapping with `check` and `abort_after`.

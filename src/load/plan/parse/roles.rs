@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::arrivals::{arrivals, rate, share};
 use super::lines;
-use crate::load::plan::script::{JourneyPace, PeriodicActivity, PlanLine, PlanReaction, RoleScript};
+use crate::load::plan::script::{JourneyPace, MissedTicks, PeriodicActivity, PlanLine, PlanReaction, RoleScript};
 use crate::load::plan::{PlanRole, Population, Ramp, ReconnectPolicy};
 use crate::protocol::FrameDirection;
 use crate::scenario::model::StepAction;
 use crate::scenario::parse::journeys::JourneyParser;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
-use crate::syntax::fields::{Table, flag, integer, list, mapping, table, text, time, time_above_zero};
+use crate::syntax::fields::{Table, choice, flag, integer, list, mapping, table, text, time, time_above_zero};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
@@ -195,17 +195,22 @@ fn parse_role_script(
 
 fn parse_pace(node: Option<&SyntaxNode>, journeys: &mut JourneyParser<'_>) -> JourneyPace {
     let Some(node) = node else { return JourneyPace::Again };
-    let (every, what, jitter) = match node.map() {
-        None => (Some(node), "`pace`", None),
+    let (every, what, jitter, missed) = match node.map() {
+        None => (Some(node), "`pace`", None, None),
         Some(_) => {
-            let members = table(node, &["every", "jitter"], "`pace`", journeys.diagnostics());
+            let members = table(node, &["every", "jitter", "missed"], "`pace`", journeys.diagnostics());
             let help = "write `pace: { every: 500ms, jitter: 20% }`";
             let every = members.required("every", help, journeys.diagnostics());
-            (every, "`every`", share(node.get("jitter"), "`jitter`", journeys))
+            let words = [("caught up", MissedTicks::CaughtUp), ("skipped", MissedTicks::Skipped)];
+            let missed = choice(node.get("missed"), "`missed`", &words, journeys.diagnostics());
+            (every, "`every`", share(node.get("jitter"), "`jitter`", journeys), missed)
         }
     };
-    time_above_zero(every, what, journeys.diagnostics())
-        .map_or(JourneyPace::Again, |interval| JourneyPace::Every { interval, jitter: jitter.unwrap_or_default() })
+    time_above_zero(every, what, journeys.diagnostics()).map_or(JourneyPace::Again, |interval| JourneyPace::Every {
+        interval,
+        jitter: jitter.unwrap_or_default(),
+        missed: missed.unwrap_or(MissedTicks::CaughtUp),
+    })
 }
 
 /// Parses an activity alongside the journeys: periodic, or a reaction to a message.
