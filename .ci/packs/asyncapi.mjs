@@ -1,18 +1,19 @@
-// The official AsyncAPI parser reads every schemas/<protocol>/asyncapi.yaml: errors and warnings must both be zero.
+// The official AsyncAPI parser reads the asyncapi.yaml of each pack in schemas/ and examples/packs/: errors and warnings must
+// both be zero.
 // It looks neither inside the 2020-12 schemas nor at their examples; ajv.mjs does.
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Parser } from '@asyncapi/parser';
 
-const schemas = fileURLToPath(new URL('../../schemas/', import.meta.url));
+const folders = ['schemas', 'examples/packs'].map((name) => fileURLToPath(new URL(`../../${name}/`, import.meta.url)));
 const severities = ['error', 'warning']; // the parser's 0 and 1; its infos and hints are advice on taste
 
-const protocols = readdirSync(schemas).filter((name) => existsSync(`${schemas}${name}/asyncapi.yaml`));
+const packs = folders.flatMap((folder) => readdirSync(folder).map((name) => [name, `${folder}${name}/asyncapi.yaml`]));
+const protocols = packs.filter(([, file]) => existsSync(file));
 let bad = protocols.length === 0;
-if (bad) console.error(`no asyncapi.yaml under ${schemas}`);
+if (bad) console.error(`no asyncapi.yaml under ${folders.join(' and ')}`);
 
-for (const protocol of protocols) {
-  const file = `${schemas}${protocol}/asyncapi.yaml`;
+for (const [protocol, file] of protocols) {
   const { document, diagnostics } = await new Parser().parse(readFileSync(file, 'utf8'), { source: file });
   const counts = { error: 0, warning: 0 };
   for (const { severity, code, message, path, range } of diagnostics) {

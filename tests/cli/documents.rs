@@ -12,8 +12,8 @@
 //!   with the protocol that `--protocol` or the target file names; the `./hub` of `--exec './hub --port 4000'` is one,
 //!   too.
 //! - `serve` and `relay` run until the end of the page.
-//! - `python3 tests/fixtures/hubs/NAME.py --port PORT ... &` starts a hub of the fixtures, and shows the line that it
-//!   prints; `kill %1` ends it. Then another hub can be started on the same port, also with `--exec`.
+//! - `python3 tests/fixtures/hubs/NAME.py --port PORT ... &`, or with another path, starts a hub, and shows the line
+//!   that it prints; `kill %1` ends it. Then another hub can be started on the same port, also with `--exec`.
 //! - With the word `no-run`, the commands are not run, but their arguments must be valid, and scripts must exist.
 //!
 //! A code block with the word `file=NAME` is a file in the page's folder.
@@ -44,7 +44,7 @@ fn page_commands_print_the_output_shown(
     #[files("README.md")]
     #[files("CONTRIBUTING.md")]
     #[files("docs/src/**/*.md")]
-    #[exclude("/(load-testing|tutorial).md")]
+    #[exclude("/(graphql-pack|load-testing|tutorial).md")]
     path: PathBuf,
 ) {
     assert_commands_print_what_is_shown(&path);
@@ -53,6 +53,7 @@ fn page_commands_print_the_output_shown(
 #[rstest]
 #[ignore = "thorough: waits for real time"]
 fn page_commands_with_long_runs_print_the_output_shown(
+    #[files("docs/src/graphql-pack.md")]
     #[files("docs/src/load-testing.md")]
     #[files("docs/src/tutorial.md")]
     path: PathBuf,
@@ -185,9 +186,11 @@ impl Drop for FixtureHub {
 impl PageRun {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // So that hubs of the fixtures have the same path as in a checkout.
+        // So that hubs and packs have the same path as in a checkout.
         #[cfg(unix)]
-        std::os::unix::fs::symlink(disk::root().join("tests"), folder.path().join("tests")).unwrap();
+        for name in ["tests", "examples"] {
+            std::os::unix::fs::symlink(disk::root().join(name), folder.path().join(name)).unwrap();
+        }
         Self { folder, files: Vec::new(), ports: Vec::new(), serving: Vec::new(), fixture: None, code: None }
     }
 
