@@ -279,7 +279,9 @@ mod tests {
             group_names(&ocpp),
             ["BootNotification", "Heartbeat", "message_3", "message_3_from_hub", "Reset", "InternalError"]
         );
-        let document = draft_document("t", &ocpp, &RecordedConnections::default());
+        let mut connections = RecordedConnections::default();
+        connections.complete();
+        let document = draft_document("t", &ocpp, &connections);
         let schema = &document["components"]["messages"]["Heartbeat"]["payload"];
         let expected = json!({
             "type": "array",
@@ -330,7 +332,7 @@ mod tests {
         let scenarios = crate::scenario::ScenarioSet::load(&folder, &sources, &pack);
         assert_eq!(crate::syntax::diagnostic::render_all(&scenarios.diagnostics, &sources, false), "");
         let scenario = &files["scenarios/recorded.yaml"];
-        assert!(scenario.contains("/1: '${uuid()}'") && scenario.contains("/1: { const: '${sent_"), "{scenario}");
+        assert!(scenario.contains("'/1': '${uuid()}'") && scenario.contains("'/1': { const: '${sent_"), "{scenario}");
     }
 
     #[test]
