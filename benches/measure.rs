@@ -12,7 +12,11 @@ const US: Nanos = 1_000;
 fn recorder() -> MetricRecorder {
     let messages = (0..8).map(|n| format!("message_{n}")).collect();
     MetricRecorder::new(
-        MetricRegistry::new(MetricSubjects { messages, journeys: vec!["jobs".to_owned()] }),
+        MetricRegistry::new(MetricSubjects {
+            messages,
+            journeys: vec!["jobs".to_owned()],
+            ..MetricSubjects::default()
+        }),
         RunPhases::new(SECOND, 0, None),
     )
 }

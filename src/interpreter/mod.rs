@@ -456,7 +456,7 @@ impl Conversation {
             }
             ConnectionEvent::Refused { status, headers, body, reason } => {
                 let shown = self.with_address(id, &reason);
-                let masked = self.history.masker.mask(&shown);
+                let masked = self.history.masker.mask(&shown).into_owned();
                 let frame = self.frame_report(id, connection, HistoryDirection::Neither, "refused", &masked, 0);
                 self.add_frame(FrameReport { status: Some(status), ..frame });
                 // Any other status is a refusal, and the document may require a refusal.
@@ -478,7 +478,7 @@ impl Conversation {
                     }
                     // A redirect, or a busy or broken server: the hub's own answer is unknown.
                     let undecided = matches!(status, 300..400 | 429 | 500..600);
-                    self.actors[id].link = ConnectionState::Refused { sequence, refusal, text: reason, undecided };
+                    self.actors[id].link = ConnectionState::Refused { sequence, refusal, text: masked, undecided };
                 }
             }
             ConnectionEvent::NoUpgrade { reason, bound } => {

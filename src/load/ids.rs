@@ -1,4 +1,4 @@
-//! Indexes of the messages, journeys and hooks of a compiled plan.
+//! Indexes of the messages, journeys, hooks and operations of a compiled plan.
 
 /// An index into `CompiledPlan::messages`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,3 +11,7 @@ pub struct JourneyId(pub u16);
 /// An index into `CompiledPlan::hooks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HookId(pub u16);
+
+/// An index into the operations of a plan, see [`crate::load::metrics::OperationTable`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperationId(pub u16);

@@ -15,6 +15,7 @@
 //! plan        the plan file: roles, populations, arrivals, phases, thresholds; the schedule of due times
 //! compile     a plan compiled for a target: flat lists of operations, message templates, the classifier of frames
 //! client      the state machine of one virtual client, sans-IO: (now, input) -> calls to its `io`
+//! details     how connections ended, and where journeys waited
 //! opening     clients that fail to join, and when a run is abandoned because of them
 //! engine      sockets and threads: the only part that is not pure
 //! validity    whether the numbers of a run can be trusted;  max_rate: the search for the highest sustained rate
@@ -27,6 +28,7 @@ pub mod buffer_pool;
 pub mod client;
 pub mod compare;
 pub mod compile;
+pub mod details;
 pub mod engine;
 pub mod format;
 pub mod ids;

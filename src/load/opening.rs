@@ -1,6 +1,6 @@
 //! Clients that fail to join: what each waited for, what happened instead, and when a run is abandoned.
 
-use super::client::io::{ClientFault, Disconnection};
+use super::client::io::ClientFault;
 use super::compile::program::{CompiledPlan, ProgramOperation};
 use super::metrics::LoadErrorKind;
 use crate::syntax::source::Span;
@@ -19,8 +19,8 @@ pub struct FailedOpening {
     pub at: usize,
     /// The reason; `None` if the client waited in vain for a message of any kind.
     pub fault: Option<ClientFault>,
-    /// Why the connection ended, if the client cannot know it.
-    pub cause: Option<LoadErrorKind>,
+    /// Details of the end of the connection: a reason, or an error.
+    pub ending: Box<str>,
     /// The beginning of each of the last messages received before the failure.
     pub received: Vec<Box<[u8]>>,
 }
@@ -59,7 +59,7 @@ impl FailedOpening {
             _ => "was in its opening".to_owned(),
         };
         let happened = match self.fault {
-            Some(ClientFault::Ended(end)) => describe_end(end, self.cause),
+            Some(ClientFault::Ended(end)) => format!("the connection was {}", end.describe(&self.ending)),
             Some(ClientFault::Refused(message)) => format!("the hub answered with {}", name(message.0.into())),
             Some(ClientFault::Unusable(_)) => "a received message lacks a value that a later step needs".to_owned(),
             Some(ClientFault::Hook) => "the hook failed".to_owned(),
@@ -68,28 +68,11 @@ impl FailedOpening {
         };
         let received: Vec<_> = self.received.iter().map(|message| String::from_utf8_lossy(message)).collect();
         let received = match (&received[..], self.fault) {
-            ([], Some(ClientFault::Ended(Disconnection::Refused(_) | Disconnection::Unreachable))) => String::new(),
+            ([], Some(ClientFault::Ended(end))) if end.error_kind() != LoadErrorKind::Lost => String::new(),
             ([], _) => "; nothing was received".to_owned(),
             (messages, _) => format!("; received: {}", messages.join(" ")),
         };
         format!("{} {} {waited}: {happened}{received}", role.name, self.client)
-    }
-}
-
-fn describe_end(end: Disconnection, cause: Option<LoadErrorKind>) -> String {
-    match (end, cause) {
-        (_, Some(LoadErrorKind::Tls)) => "TLS failed".to_owned(),
-        (_, Some(LoadErrorKind::Protocol)) => "the hub violated the WebSocket protocol".to_owned(),
-        (_, Some(LoadErrorKind::Resources)) => "this machine ran out of file descriptors, ports or memory".to_owned(),
-        (Disconnection::Refused(101), _) => "the answer to the upgrade request is not valid".to_owned(),
-        (Disconnection::Refused(status), _) => format!("the hub refused the upgrade with HTTP status {status}"),
-        (Disconnection::Unreachable, Some(LoadErrorKind::Upgrade)) => {
-            "the answer to the upgrade request is not HTTP".to_owned()
-        }
-        (Disconnection::Unreachable, _) => "no connection could be opened".to_owned(),
-        (Disconnection::Close(1005), _) => "the hub closed the connection without a code".to_owned(),
-        (Disconnection::Close(code), _) => format!("the hub closed the connection with code {code}"),
-        (Disconnection::Dropped, _) => "the connection ended without a close frame".to_owned(),
     }
 }
 

@@ -40,6 +40,11 @@ impl<'a> DeliveredFrame<'a> {
         Self { text, source: Provenance::Assumed { deviation }, assumed_values: &[] }
     }
 
+    /// Returns the values that the hub left out.
+    pub fn assumed_values(&self) -> &'a [AssumedValue] {
+        self.assumed_values
+    }
+
     /// Returns the source of a part of this frame's text.
     pub fn source_of(&self, part: &[u8]) -> Provenance {
         if self.assumed_values.is_empty() {

@@ -229,6 +229,7 @@ async fn upgrade(
                     _ => break body,
                 }
             };
+            let reason = handshake::describe_refusal(&reason, status, &headers, &body);
             Ok(OpenAttempt { first: ConnectionEvent::Refused { status, headers, body, reason }, stream: None })
         }
         first => Ok(OpenAttempt { first, stream: Some(UpgradedStream { socket, rest }) }),

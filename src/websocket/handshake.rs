@@ -17,8 +17,9 @@ const MAX_HEADER_LINES: usize = 100;
 /// The most bytes of a refusal's body that are kept.
 pub const MAX_BODY_BYTES: usize = 4 << 10;
 
-/// The most characters of a reason.
+/// The most characters of a reason, and of the quotations that describe a refusal.
 const MAX_REASON_CHARS: usize = 400;
+const MAX_QUOTED_CHARS: usize = 160;
 /// The GUID from which the accept value is computed (RFC 6455, section 1.3).
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -305,6 +306,39 @@ fn status_refusal_reason(status: u16, headers: &HeaderList) -> String {
         _ => return format!("HTTP {status} instead of 101"),
     };
     format!("HTTP {status} instead of 101: {advice}")
+}
+
+/// Describes a refused upgrade for the user: the reason found by [`judge_response`], the credentials that the hub asks
+/// for, the start of its body, and how to send what it may want.
+pub fn describe_refusal(reason: &str, status: u16, headers: &HeaderList, body: &[u8]) -> String {
+    let mut text = reason.to_owned();
+    let mut add_sentence = |sentence: &str| {
+        text.push_str(if text.ends_with('?') { " " } else { ". " });
+        text.push_str(sentence);
+    };
+    if let Some(wanted) = join_header(headers, "WWW-Authenticate").and_then(|wanted| quote_start(&wanted)) {
+        add_sentence(&format!("The hub asks for {wanted} (WWW-Authenticate)"));
+    }
+    if let Some(start) = quote_start(&String::from_utf8_lossy(body)) {
+        add_sentence(&format!("Its body begins with {start}"));
+    }
+    if matches!(status, 400 | 401 | 403 | 407 | 426) {
+        add_sentence(
+            "If the hub needs a header, a query or a subprotocol, declare it in the target file: \
+             `upgrade = { headers = { NAME = \"VALUE\" } }` under `[[deviation]]`",
+        );
+    }
+    text
+}
+
+/// Quotes the start of a text in one line; `None` if the text is blank.
+fn quote_start(text: &str) -> Option<String> {
+    let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((end, _)) = words.char_indices().nth(MAX_QUOTED_CHARS) {
+        words.truncate(end);
+        words.push_str("...");
+    }
+    (!words.is_empty()).then(|| format!("`{words}`"))
 }
 
 /// Returns the body of a refusal, given the bytes after its head. The body is cut at [`MAX_BODY_BYTES`]; the second
@@ -637,6 +671,27 @@ mod tests {
         let answer = judge_text(&format!("HTTP/1.1 {answer}\r\n"), &[]);
         let ConnectionEvent::Refused { reason, .. } = answer else { panic!("{answer:?}") };
         assert_eq!(reason, expected);
+    }
+
+    #[rstest]
+    #[case::plain(404, "", "", "why")]
+    #[case::body(500, "", "Oops:\r\n  no\tdatabase\n", "why. Its body begins with `Oops: no database`")]
+    #[case::credentials(
+        401,
+        "WWW-Authenticate: Bearer realm=\"shop\"\r\n",
+        "no token",
+        "why. The hub asks for `Bearer realm=\"shop\"` (WWW-Authenticate). Its body begins with `no token`. If the hub needs a header, a query or a subprotocol, declare it in the target file: `upgrade = { headers = { NAME = \"VALUE\" } }` under `[[deviation]]`"
+    )]
+    fn a_refusal_is_described_with_its_body_and_what_the_hub_asks_for(
+        #[case] status: u16,
+        #[case] more: &str,
+        #[case] body: &str,
+        #[case] expected: &str,
+    ) {
+        let head = parse_response_head(format!("HTTP/1.1 {status} X\r\n{more}\r\n").as_bytes()).unwrap().unwrap();
+        assert_eq!(describe_refusal("why", status, &head.headers, body.as_bytes()), expected);
+        let long = describe_refusal("why", status, &head.headers, "\u{e9}".repeat(5000).as_bytes());
+        assert!(long.contains("\u{e9}...`") && long.len() < 1000, "{long}");
     }
 
     #[rstest]

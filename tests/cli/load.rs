@@ -123,7 +123,9 @@ fn workers_that_cannot_join_end_the_run_with_the_missing_message() {
     let done = hubproof(arguments.iter().chain(&SMALL_RUN_OPTIONS)).assert_exit_code(3);
     let expected = "invalid: the run ended because no client of worker joined; ";
     assert!(done.out.contains(expected), "{}", done.out);
-    let line = done.out.lines().find(|line| line.contains("invalid: worker 0 waited for worker_registered (")).unwrap();
+    let names_step =
+        |line: &&str| line.starts_with("invalid: worker ") && line.contains(" waited for worker_registered (");
+    let line = done.out.lines().find(names_step).unwrap_or_else(|| panic!("{}", done.out));
     assert!(line.contains("scenarios/emprops/shared.yaml:"), "{line}");
     assert!(line.contains(r#"; received: {"type":"connection_established""#), "{line}");
     assert!(line.contains(r#""type":"client_registered""#), "{line}");
@@ -187,19 +189,20 @@ fn every_built_in_plan_runs_without_errors(#[case] protocol: &str, #[case] plan:
     assert!(validated.contains(", 0 invalid"), "{report}");
 }
 
-#[test]
+#[rstest]
 #[cfg(unix)]
-fn ctrl_c_once_drains_and_reports() {
+fn an_interrupted_run_drains_reports_and_is_inconclusive(#[values("INT", "TERM")] signal: &str) {
     let run = start(
         ["load", "--protocol", "qi", "--duration", "10m", "--warm-up", "0s", "--rate", "50", "--report", "json=-"],
         &[],
     );
     run.wait_for_stderr("measured\n");
-    run.signal("INT");
-    let done = run.wait_for_end();
+    run.signal(signal);
+    let done = run.wait_for_end().assert_exit_code(3);
     let report: Value = serde_json::from_str(&done.out).unwrap();
-    assert_eq!(report["run"]["interrupted"], true);
+    assert_eq!((&report["run"]["interrupted"], &report["run"]["exit_code"]), (&true.into(), &3.into()));
     assert!(done.err.contains("draining"), "{}", done.err);
+    assert!(done.err.contains("INCONCLUSIVE qi/load/sessions: ") && done.err.contains("interrupted"), "{}", done.err);
 }
 
 /// Returns the sum of the samples of a metric with this label.
@@ -282,9 +285,51 @@ fn ctrl_c_twice_stops_and_still_reports() {
     run.signal("INT");
     run.wait_for_stderr("draining");
     run.signal("INT");
-    let done = run.wait_for_end();
+    let done = run.wait_for_end().assert_exit_code(3);
     let report: Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!(report["run"]["interrupted"], true);
+}
+
+/// All journeys go to the threads that have clients of the role.
+#[test]
+fn a_role_with_fewer_clients_than_threads_gets_all_its_arrivals() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plan.yaml");
+    let plan = "title: t\nphases: { warm_up: 0s, duration: 1s, drain: 1s }\nroles:\n  caller:\n    population: 1\n    ramp: 0s\n    arrivals: 20\n    at_a_time: 50\n    steps: [ { sends: base_request } ]\n";
+    std::fs::write(&file, plan).unwrap();
+    let report = run_and_report(&["--protocol", "qi", "--plan", file.to_str().unwrap(), "--threads", "3"]);
+    assert_eq!(count_in_report(&report, "schedule.no_client"), 0, "{}", report["counts"]);
+    assert_eq!(count_in_report(&report, "base_request.sent"), 20, "{}", report["counts"]);
+}
+
+/// Writes a plan for the qi protocol with a feeder of two rows, and checks it.
+fn check_plan_with_rows(expression: &str) -> crate::support::process::ProcessResult {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = format!(
+        "title: t\nfeeders: {{ people: people.csv }}\nroles:\n  caller:\n    population: 3\n    steps:\n      - sends: base_request\n        with: {{ session_id: \"{expression}\" }}\n"
+    );
+    std::fs::write(folder.path().join("plan.yaml"), plan).unwrap();
+    std::fs::write(folder.path().join("people.csv"), "name,weight\nanna,1\nben,2\n").unwrap();
+    let plan = folder.path().join("plan.yaml");
+    hubproof(["load", "--protocol", "qi", "--check", "--plan", plan.to_str().unwrap()])
+}
+
+#[rstest]
+#[case(
+    "${people.nme}",
+    "the feeder `people` has no column `nme`",
+    "did you mean `name`? known columns are name, weight"
+)]
+#[case("${people.height}", "the feeder `people` has no column `height`", "known columns are name, weight")]
+#[case("${people}", "`people` is a whole row", "known columns are name, weight")]
+fn an_unknown_column_is_reported_with_the_known_ones(
+    #[case] expression: &str,
+    #[case] message: &str,
+    #[case] help: &str,
+) {
+    let done = check_plan_with_rows(expression).assert_exit_code(2);
+    assert!(done.err.contains("plan.yaml:8:") && done.err.contains(message) && done.err.contains(help), "{}", done.err);
+    check_plan_with_rows("${people.name}").assert_exit_code(0);
 }
 
 #[test]

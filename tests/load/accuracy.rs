@@ -31,7 +31,7 @@ struct TrueTimes {
 }
 
 fn layout() -> MetricRegistry {
-    MetricRegistry::new(MetricSubjects { messages: vec!["ask".to_owned()], journeys: Vec::new() })
+    MetricRegistry::new(MetricSubjects { messages: vec!["ask".to_owned()], ..MetricSubjects::default() })
 }
 
 /// The report of a generator with two shards.

@@ -58,9 +58,22 @@ fn a_load_run_survives_a_hostile_hub(#[case] habit: Misbehaviour, #[case] counte
 
 /// The run ends when the first clients have failed to join, and reports why; `text` is in the example.
 #[rstest]
-#[case::refuses(Misbehaviour::NotFound, " tried to connect: the hub refused the upgrade with HTTP status 404")]
-#[case::wrong_key(Misbehaviour::WrongKey, " tried to connect: the answer to the upgrade request is not valid")]
-#[case::ends(Misbehaviour::TcpCloses, " tried to connect: no connection could be opened")]
+#[case::refuses(
+    Misbehaviour::NotFound,
+    " tried to connect: the connection was refused: HTTP 404 instead of 101: is the path right? Its body begins with `not here`"
+)]
+#[case::redirects(
+    Misbehaviour::Redirect,
+    " tried to connect: the connection was refused: HTTP 302 redirects to https://elsewhere.example/ws, but"
+)]
+#[case::wrong_key(
+    Misbehaviour::WrongKey,
+    " tried to connect: the connection was refused: 101, but with `Sec-WebSocket-Accept: "
+)]
+#[case::ends(
+    Misbehaviour::TcpCloses,
+    " tried to connect: the connection was not opened (the connection ended before the upgrade)"
+)]
 fn a_run_ends_if_no_client_can_join_the_hub(#[case] habit: Misbehaviour, #[case] text: &str) {
     let hub = HostileHub::start(habit, "");
     let plan = "title: t\nroles: { caller: { population: 100, ramp: 20s, steps: [ { sends: base_request } ] } }\n";
@@ -73,6 +86,56 @@ fn a_run_ends_if_no_client_can_join_the_hub(#[case] habit: Misbehaviour, #[case]
     assert_eq!((&report["validity"]["verdict"], &report["run"]["interrupted"]), (&"invalid".into(), &false.into()));
     // Five of them are enough, at five a second.
     assert!(report["run"]["duration_s"].as_f64().unwrap() < 15.0, "{}", report["run"]);
+}
+
+#[rstest]
+#[case::check(&["check", "--scenario", "qi/base"])]
+#[case::fuzz(&["fuzz", "--cases", "3", "--seed", "1"])]
+#[case::load(&["load", "--plan", "sessions", "--ramp", "100ms"])]
+fn every_command_describes_a_refused_upgrade_in_the_same_words(#[case] command: &[&str]) {
+    let hub = HostileHub::start(Misbehaviour::Unauthorized, "");
+    let url = hub.url();
+    let done = hubproof(command.iter().chain(&[url.as_str(), "--protocol", "qi"])).assert_exit_code(3);
+    let expected = "HTTP 401 instead of 101: is a token or a secret missing or wrong? The hub asks for `Bearer realm=\"hub\"` (WWW-Authenticate). Its body begins with `not here`. If the hub needs a header, a query or a subprotocol, declare it in the target file: `upgrade = { headers = { NAME = \"VALUE\" } }` under `[[deviation]]`";
+    let shown = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(shown.contains(expected), "{}", done.out);
+}
+
+/// Why connections were lost is in the report of every format; `text` is in the terminal's and in JUnit's.
+#[rstest]
+#[case::code_and_reason(
+    Misbehaviour::Closes,
+    "closed",
+    Some(1011),
+    "out of order",
+    "× closed by the hub, 1011 (out of order)"
+)]
+#[case::without_a_code(Misbehaviour::ClosesWithHalfACode, "closed", None, "", "× closed by the hub, without a code")]
+#[case::reset(Misbehaviour::Resets, "reset", None, "", "× reset by the hub")]
+#[case::ended(Misbehaviour::Hangs, "dropped", None, "", "× ended by the hub without a close frame")]
+fn lost_connections_are_counted_by_code_and_reason(
+    #[case] habit: Misbehaviour,
+    #[case] how: &str,
+    #[case] code: Option<u16>,
+    #[case] reason: &str,
+    #[case] text: &str,
+) {
+    let hub = HostileHub::start(habit, r#"{"news":"unrelated","padding":"more"}"#);
+    let folder = tempfile::tempdir().unwrap();
+    let junit = folder.path().join("report.xml");
+    let arguments = ["load", &hub.url(), "--protocol", "qi", "--plan", "sessions", "--rate", "40", "--seed", "7"];
+    let numbers = ["--warm-up", "0s", "--duration", "1s", "--drain", "1s", "--ramp", "100ms", "--report", "json=-"];
+    let second = ["--report".to_owned(), format!("junit={}", junit.display())];
+    let done = hubproof(arguments.into_iter().chain(numbers).chain(second.iter().map(String::as_str)));
+    let done = done.assert_exit_code(3);
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    let ended = &report["connections"][0];
+    let expected = (&Value::from(how), &Value::from(code), &Value::from(reason));
+    assert_eq!((&ended["how"], &ended["code"], &ended["reason"]), expected, "{}", report["connections"]);
+    assert!(ended["count"].as_u64() <= report["counts"]["errors.lost"]["whole_run"].as_u64(), "{report}");
+    assert!(done.err.contains(text), "{}", done.err);
+    let junit = std::fs::read_to_string(&junit).unwrap();
+    assert!(junit.contains(text), "{junit}");
 }
 
 /// A hub may send undocumented messages: they are counted, but are not errors.

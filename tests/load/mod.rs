@@ -4,5 +4,7 @@ pub mod accuracy;
 pub mod accuracy_simulated;
 pub mod assumed;
 pub mod hostile;
+pub mod kept_frames;
+pub mod operations;
 pub mod plan_language;
 pub mod plans;

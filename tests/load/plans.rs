@@ -68,7 +68,8 @@ fn a_client_that_does_not_join_reports_where_it_stopped() {
     // Each worker retries, so that it may fail several times.
     assert!(observed.not_joined.len() >= 3, "{:?}", observed.not_joined);
     for (at, fault) in &observed.not_joined {
-        let failed = FailedOpening { role: 0, client: 2, at: *at, fault: *fault, cause: None, received: Vec::new() };
+        let failed =
+            FailedOpening { role: 0, client: 2, at: *at, fault: *fault, ending: "".into(), received: Vec::new() };
         let text = failed.describe(&ready.prepared, |_| "shared.yaml:58".to_owned());
         let expected =
             "worker 2 waited for worker_registered (shared.yaml:58): it did not arrive in time; nothing was received";

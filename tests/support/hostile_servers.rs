@@ -28,6 +28,8 @@ pub enum Misbehaviour {
     // Instead of the upgrade.
     /// A web server without WebSockets: HTTP 404.
     NotFound,
+    /// A web server that wants credentials: HTTP 401.
+    Unauthorized,
     /// A web server that fails: HTTP 500.
     ServerError,
     /// A web server that redirects every request.
@@ -160,6 +162,9 @@ async fn behave(mut stream: TcpStream, misbehaviour: Misbehaviour, unrelated: &s
         Misbehaviour::TlsAlert => send_once(stream, &[0x15, 3, 3, 0, 2, 2, 40]).await,
         Misbehaviour::TlsGarbage => send_once(stream, b"220 mail.example ESMTP\r\n").await,
         Misbehaviour::NotFound => respond(stream, "404 Not Found", "").await,
+        Misbehaviour::Unauthorized => {
+            respond(stream, "401 Unauthorized", "WWW-Authenticate: Bearer realm=\"hub\"\r\n").await
+        }
         Misbehaviour::ServerError => respond(stream, "500 Internal Server Error", "").await,
         Misbehaviour::Redirect => respond(stream, "302 Found", "Location: https://elsewhere.example/ws\r\n").await,
         Misbehaviour::EndlessHead => {

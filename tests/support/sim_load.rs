@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use hubproof::deviation::Deviations;
 use hubproof::load::client::VirtualClient;
-use hubproof::load::client::io::{ClientEvent, ClientFault, ClientIo, Disconnection};
+use hubproof::load::client::io::{ClientEvent, ClientFault, ClientIo, Disconnection, JourneyWait};
 use hubproof::load::compile::program::CompiledPlan;
 use hubproof::load::compile::{PlanTarget, compile_plan};
 use hubproof::load::engine::translation::{AssumedMessage, ShardTranslator};
-use hubproof::load::ids::{HookId, JourneyId, MessageId};
+use hubproof::load::ids::{HookId, JourneyId, MessageId, OperationId};
 use hubproof::load::ledger::{self, ItemLedger, LedgerEntry, LedgerTotals, NameOwner, NameTable};
 use hubproof::load::metrics::{
     JourneyCount, MessageCount, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases,
@@ -152,6 +152,12 @@ pub struct SimulationResults {
     pub delivered: Vec<Nanos>,
     pub published: u64,
     pub journeys: BTreeMap<JourneyId, Vec<Nanos>>,
+    /// How many messages of each operation were sent and answered.
+    pub operations: BTreeMap<OperationId, (u64, u64)>,
+    /// How many journeys ended in each wait.
+    pub waits: BTreeMap<JourneyWait, u64>,
+    /// The most frames that a client has kept.
+    pub most_kept: usize,
     pub failed: u64,
     /// Journeys that were due but never began, and messages that were due but never sent.
     pub missed: u64,
@@ -184,6 +190,9 @@ impl SimulationResults {
             delivered: Vec::new(),
             published: 0,
             journeys: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            most_kept: 0,
             failed: 0,
             missed: 0,
             messages_missed: 0,
@@ -213,7 +222,7 @@ impl SimulationResults {
         let circumstances = RunCircumstances { workloads: workloads.clone(), clients, ..RunCircumstances::default() };
         let about = LoadRunMetadata { workloads, changing_load, ..LoadRunMetadata::default() };
         let mut report = LoadReport::new(about, series, account, Vec::new(), Default::default());
-        report.thresholds = watch.finish(report.measurements(), None);
+        report.thresholds = watch.finish(report.measurements(), None, false);
         report.judgement = judge_run(report.measurements(), &report.thresholds, circumstances);
         report
     }
@@ -328,8 +337,11 @@ fn run_on_machine(
 ) -> SimulationResults {
     let (translator, form) = deviates.unzip();
     let roles = ready.plan.roles.len();
-    let subjects =
-        MetricSubjects { messages: ready.prepared.messages.clone(), journeys: ready.prepared.journeys.clone() };
+    let subjects = MetricSubjects {
+        messages: ready.prepared.messages.clone(),
+        journeys: ready.prepared.journeys.clone(),
+        operations: ready.prepared.operations.clone(),
+    };
     let layout = MetricRegistry::new(subjects);
     let mut this = SimulatedRun {
         ready,
@@ -542,6 +554,7 @@ impl SimulatedRun<'_> {
             machine.handle(role, self.now, ClientEvent::Frame(frame), &mut io);
         }
         let did = io.did;
+        self.results.most_kept = self.results.most_kept.max(machine.kept_frames());
         self.clients[client].1 = machine;
         for action in did {
             self.carry_out(client, place, action);
@@ -735,6 +748,15 @@ impl ClientIo for RecordingIo<'_> {
         self.results.answered.entry(message).or_default().push(at - due);
     }
 
+    fn operation_sent(&mut self, operation: OperationId, _at: Nanos) {
+        self.results.operations.entry(operation).or_default().0 += 1;
+    }
+
+    fn operation_answered(&mut self, operation: OperationId, due: Nanos, sent: Nanos, at: Nanos) {
+        assert!(due <= sent && sent <= at, "{due} {sent} {at}");
+        self.results.operations.entry(operation).or_default().1 += 1;
+    }
+
     fn answer_assumed(&mut self, message: MessageId, _at: Nanos) {
         *self.results.answers_assumed.entry(message).or_default() += 1;
     }
@@ -764,6 +786,10 @@ impl ClientIo for RecordingIo<'_> {
 
     fn journey_assumed(&mut self, _journey: JourneyId, _at: Nanos) {
         self.results.journeys_assumed += 1;
+    }
+
+    fn journey_waited(&mut self, wait: JourneyWait) {
+        *self.results.waits.entry(wait).or_default() += 1;
     }
 
     fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {

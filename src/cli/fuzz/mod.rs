@@ -168,7 +168,8 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
         Err(code) => return Ok(code),
     };
     if archive.only_replays() {
-        return Ok(archive.exit_code());
+        let code = archive.exit_code();
+        return Ok(if code == 0 && report.interrupted { super::exit::INCONCLUSIVE } else { code });
     }
     baselines.apply_and_write(&mut report, &sources)?;
     let code = report::exit_code(&report);

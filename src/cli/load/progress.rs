@@ -14,6 +14,7 @@ use crate::load::metrics::selector::RunMeasurements;
 use crate::load::plan::Plan;
 use crate::load::plan::threshold::{MetricThreshold, ThresholdOutcome, ThresholdWatch};
 use crate::load::report::{live, prometheus};
+use crate::redact::SecretMasker;
 
 /// Handles every second of a run.
 pub struct LoadProgress {
@@ -28,12 +29,19 @@ pub struct LoadProgress {
     duration: Duration,
     page: Option<Arc<Mutex<String>>>,
     changing_load: bool,
+    masker: Arc<SecretMasker>,
 }
 
 impl LoadProgress {
     /// Creates a watcher. `lines` tells whether to show every second, and `page` is the page of `--metrics` to keep up
     /// to date.
-    pub fn new(plan: &Plan, thresholds: Vec<MetricThreshold>, lines: bool, page: Option<Arc<Mutex<String>>>) -> Self {
+    pub fn new(
+        plan: &Plan,
+        thresholds: Vec<MetricThreshold>,
+        lines: bool,
+        page: Option<Arc<Mutex<String>>>,
+        masker: Arc<SecretMasker>,
+    ) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(plan.phases.duration.as_secs().max(1)), target);
@@ -51,6 +59,7 @@ impl LoadProgress {
             duration,
             page,
             changing_load: plan.changes_load(),
+            masker,
         }
     }
 
@@ -65,7 +74,8 @@ impl LoadProgress {
         };
         if let Some(page) = &self.page {
             // The page is replaced as a whole, so it is valid after a panic.
-            *page.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = prometheus::render(state);
+            let text = prometheus::render(state, &seen.details.ends);
+            *page.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = self.masker.mask(&text).into_owned();
         }
         self.draw(seen);
         if seen.interval.phase != RunPhase::Measured || self.aborted.is_some() {
@@ -109,7 +119,7 @@ impl LoadProgress {
     }
 
     /// Returns the final results of the thresholds.
-    pub fn outcomes(self, state: RunMeasurements<'_>) -> Vec<ThresholdOutcome> {
-        self.watch.finish(state, self.aborted.as_deref())
+    pub fn outcomes(self, state: RunMeasurements<'_>, interrupted: bool) -> Vec<ThresholdOutcome> {
+        self.watch.finish(state, self.aborted.as_deref(), interrupted)
     }
 }

@@ -10,17 +10,19 @@ use crate::check;
 use crate::cli::report_sink::ReportSinks;
 use crate::deviation::Deviations;
 use crate::hub::prepare::{self, PreparedInstance};
-use crate::load::compile::program::CompiledPlan;
+use crate::load::client::io::JourneyWait;
+use crate::load::compile::program::{CompiledPlan, ProgramOperation};
 use crate::load::compile::{self, lint};
+use crate::load::details::RunDetails;
 use crate::load::engine::{self, LoadRunSetup, RunClock, RunEnd, ValidationMode};
 use crate::load::ledger;
 use crate::load::metrics::MetricRegistry;
 use crate::load::opening::MAX_EXAMPLES;
 use crate::load::plan::threshold::{self, MetricThreshold};
 use crate::load::plan::{self, Plan, PlanScript};
-use crate::load::report::{LoadReport, LoadRunMetadata};
+use crate::load::report::{LoadReport, LoadRunMetadata, WaitReport};
 use crate::load::validity::{self, RunCircumstances};
-use crate::report::text::format_time;
+use crate::report::text::{format_count, format_time};
 use crate::report::{DeviationReport, RunOptions};
 use crate::syntax::source::{Sources, Span};
 
@@ -111,7 +113,7 @@ impl LoadSession<'_> {
         let Some(subject) = started.subjects.first() else { return Err(CliError::new("there is no hub to load")) };
         let prepared_target = prepare::prepare_hub(subject).map_err(|error| CliError::new(error.to_string()))?;
         let instance = Arc::clone(prepared_target.first_instance());
-        let masker = prepare::secret_masker(subject);
+        let masker = Arc::new(prepare::secret_masker(subject));
         let (embedded, pack) = (subject.embedded.is_some(), Arc::clone(&subject.pack));
         let deviations = Arc::clone(&subject.deviations);
         let clock = RunClock::start();
@@ -143,8 +145,8 @@ impl LoadSession<'_> {
             Some(address) => Some(metrics::MetricsServer::start(address).await?),
             None => None,
         };
-        let mut watcher =
-            LoadProgress::new(plan, self.thresholds.clone(), lines, served.as_ref().map(metrics::MetricsServer::page));
+        let page = served.as_ref().map(metrics::MetricsServer::page);
+        let mut watcher = LoadProgress::new(plan, self.thresholds.clone(), lines, page, Arc::clone(&masker));
         let mut folding = tokio::task::spawn_blocking(move || {
             let outcome = run.aggregate(|live| watcher.handle_second(live));
             watcher.finish();
@@ -194,17 +196,21 @@ impl LoadSession<'_> {
             started: u64::try_from(epoch_ms).unwrap_or(0),
             seed: self.seed,
             duration: std::time::Duration::from_nanos(outcome.took),
-            interrupted: matches!(ending, RunEnd::Interrupted | RunEnd::Stopped),
+            interrupted: asked > 0,
             warm_up: outcome.warm_up,
             workloads,
             changing_load: plan.changes_load(),
-            facts: self.run_facts(plan, embedded, &outcome),
+            facts: self.run_facts(plan, &prepared, embedded, &outcome),
         };
         let seen = outcome.deviations;
+        let RunDetails { mut ends, waits } = outcome.details;
+        ends.map_details(|detail| masker.mask(detail).into_owned());
         let mut report = LoadReport::new(about, outcome.series, outcome.account, Vec::new(), Default::default());
-        report.thresholds = watcher.outcomes(report.measurements());
+        report.thresholds = watcher.outcomes(report.measurements(), asked > 0);
         report.judgement = validity::judge_run(report.measurements(), &report.thresholds, circumstances);
         report.deviations = DeviationReport::list_all(&deviations, &pack, &seen);
+        report.ends = ends;
+        report.waits = waits.into_iter().map(|wait| describe_wait(&prepared, sources, wait)).collect();
         Ok(LoadAttempt::Report(Box::new(report), ending))
     }
 
@@ -230,7 +236,13 @@ impl LoadSession<'_> {
         Ok(!shortages.is_empty() && !self.arguments.force)
     }
 
-    fn run_facts(&self, plan: &Plan, embedded: bool, outcome: &engine::LoadRunOutcome) -> Vec<(String, String)> {
+    fn run_facts(
+        &self,
+        plan: &Plan,
+        prepared: &CompiledPlan,
+        embedded: bool,
+        outcome: &engine::LoadRunOutcome,
+    ) -> Vec<(String, String)> {
         let roles: Vec<String> =
             plan.roles.iter().map(|role| format!("{} {}", role.population.number, role.name)).collect();
         let mut facts = vec![
@@ -248,6 +260,10 @@ impl LoadSession<'_> {
         if let Some(steady) = outcome.steady {
             let why = if steady { "throughput and response times were steady" } else { "the limit of `auto`" };
             facts.push(("warm-up".to_owned(), format!("{}, until {why}", format_time(outcome.warm_up))));
+        }
+        let shared = describe_shared_rows(prepared);
+        if !shared.is_empty() {
+            facts.push(("rows".to_owned(), shared.join("; ")));
         }
         if embedded {
             facts.push(("hub".to_owned(), "runs in threads of this process".to_owned()));
@@ -275,6 +291,39 @@ impl LoadSession<'_> {
         }
         facts
     }
+}
+
+/// Describes the feeders that have fewer rows than a role has clients.
+fn describe_shared_rows(prepared: &CompiledPlan) -> Vec<String> {
+    let mut found = Vec::new();
+    for role in &prepared.roles {
+        for feeder in role.feeders().into_iter().filter(|feeder| !feeder.random) {
+            let (name, rows, clients) = (&feeder.name, feeder.rows.len(), role.population);
+            if rows < clients as usize {
+                let rows = format_count(rows, "row");
+                found.push(format!("{name} has {rows} for {clients} clients of {}, which share them", role.name));
+            }
+        }
+    }
+    found
+}
+
+/// Describes a wait in which journeys ended.
+fn describe_wait(
+    prepared: &CompiledPlan,
+    sources: &Sources,
+    ((role, wait), journeys): ((u16, JourneyWait), u64),
+) -> WaitReport {
+    let program = &prepared.roles[usize::from(role)].programs[wait.program];
+    let journey = program.journey.map_or("", |journey| &prepared.journeys[usize::from(journey.0)]).to_owned();
+    let (message, place) = match program.ops.get(wait.at) {
+        Some(ProgramOperation::Expect(expect)) => {
+            let message = expect.message.map_or("a message", |message| &prepared.messages[usize::from(message.0)]);
+            (message.to_owned(), sources.path_and_line(expect.span))
+        }
+        _ => Default::default(),
+    };
+    WaitReport { journey, message, place, timed_out: wait.timed_out, journeys }
 }
 
 /// Parses the thresholds of the plan and of the command line, before anything is started.

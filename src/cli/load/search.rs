@@ -57,7 +57,7 @@ pub async fn find_max_rate(
     let scheduled: Vec<&str> = roles.map(|(_, part)| part.journey_name.as_str()).collect();
     let mut search = RateSearch::new(goal.first);
     let mut best: Option<Box<LoadReport>> = None;
-    let mut violated = false;
+    let (mut violated, mut interrupted) = (false, false);
     while let Some(rate) = search.next_rate() {
         let plan = session.plan.clone().with_overrides(&PlanOverrides { rate: Some(rate), ..PlanOverrides::default() });
         let plan = plan.map_err(|error| CliError::new(error.to_string()))?;
@@ -69,7 +69,8 @@ pub async fn find_max_rate(
             sinks.write(&report, sources)?;
             return Ok(report.exit_code());
         }
-        if ending != RunEnd::Complete {
+        if report.about.interrupted {
+            interrupted = true;
             eprintln!("the search was interrupted");
             break;
         }
@@ -86,6 +87,7 @@ pub async fn find_max_rate(
         print_to_stdout(&search.summary(text));
         return Ok(if violated { exit::FAILED } else { exit::INCONCLUSIVE });
     };
+    best.about.interrupted = interrupted;
     best.about.facts.push(("search".to_owned(), search.summary(text)));
     sinks.write(&best, sources)?;
     Ok(best.exit_code())

@@ -3,7 +3,7 @@
 use super::VirtualClient;
 use super::task::TaskState;
 use crate::load::Nanos;
-use crate::load::client::io::{ClientFault, ClientIo};
+use crate::load::client::io::{ClientFault, ClientIo, JourneyWait};
 use crate::load::compile::program::{CompiledRole, ProgramOperation};
 use crate::load::plan::ReconnectPolicy;
 
@@ -82,6 +82,9 @@ impl VirtualClient {
                 // A role that drains continues until the run ends, so one of its journeys is always cut short.
                 io.journey_ended_early(journey, now);
             } else {
+                if waiting {
+                    io.journey_waited(JourneyWait { program: one.program, at: one.at, timed_out: false });
+                }
                 io.fault(ClientFault::Aborted, now);
                 io.journey_unfinished(journey, now);
             }

@@ -4,8 +4,9 @@
 //! generic over it, so a call is direct and allocates nothing.
 
 use crate::load::Nanos;
-use crate::load::ids::{HookId, JourneyId, MessageId};
+use crate::load::ids::{HookId, JourneyId, MessageId, OperationId};
 use crate::load::ledger::{LedgerEntry, NameOwner};
+use crate::load::metrics::LoadErrorKind;
 use crate::load::provenance::DeliveredFrame;
 use crate::websocket::handshake::Dial;
 
@@ -36,14 +37,102 @@ pub enum ClientEvent<'a> {
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Disconnection {
-    /// The hub answered the upgrade request with this status instead of 101.
-    Refused(u16),
-    /// No connection could be opened: refused, no free port, TLS failure or timeout.
-    Unreachable,
-    /// The hub sent a close frame with this code.
+    /// The hub sent a close frame with this code; 1005 stands for none.
     Close(u16),
+    /// The connection was reset.
+    Reset,
     /// The connection ended without a close frame.
     Dropped,
+    /// The hub did not read, until too many bytes were waiting for it.
+    Unread,
+    /// The hub violated RFC 6455, or exceeded a limit.
+    Violation,
+    /// The hub refused the upgrade: it answered with this status, or with an invalid 101.
+    Refused(u16),
+    /// The answer to the upgrade request is not HTTP.
+    NotHttp,
+    /// TLS failed.
+    Tls,
+    /// No connection could be opened: refused, ended before the upgrade, or timeout.
+    Unreachable,
+    /// This machine ran out of file descriptors, ports or memory.
+    Resources,
+    /// The request could not be made.
+    Internal,
+}
+
+impl Disconnection {
+    /// Returns the kind of error in the report.
+    pub fn error_kind(self) -> LoadErrorKind {
+        match self {
+            Self::Close(_) | Self::Reset | Self::Dropped | Self::Unread => LoadErrorKind::Lost,
+            Self::Violation => LoadErrorKind::Protocol,
+            Self::Refused(_) | Self::NotHttp => LoadErrorKind::Upgrade,
+            Self::Tls => LoadErrorKind::Tls,
+            Self::Unreachable => LoadErrorKind::Connect,
+            Self::Resources => LoadErrorKind::Resources,
+            Self::Internal => LoadErrorKind::Internal,
+        }
+    }
+
+    /// Describes the end, to follow "the connection was"; `detail` is the reason of a close frame, the description of a refusal, or the error.
+    pub fn describe(self, detail: &str) -> String {
+        let what = match self {
+            Self::Close(1005) => "closed by the hub, without a code".to_owned(),
+            Self::Close(code) => format!("closed by the hub, {code}"),
+            Self::Reset => "reset by the hub".to_owned(),
+            Self::Dropped => "ended by the hub without a close frame".to_owned(),
+            Self::Unread => "given up, because the hub did not read".to_owned(),
+            Self::Violation => "given up, because the hub violated the WebSocket protocol".to_owned(),
+            // The detail says all of it.
+            Self::Refused(_) if !detail.is_empty() => return format!("refused: {detail}"),
+            Self::Refused(status) => format!("refused: HTTP {status} instead of 101"),
+            Self::NotHttp => "refused: the answer to the upgrade cannot be understood".to_owned(),
+            Self::Tls => "given up, because TLS failed".to_owned(),
+            Self::Unreachable => "not opened".to_owned(),
+            Self::Resources => {
+                "not opened, because this machine ran out of file descriptors, ports or memory".to_owned()
+            }
+            Self::Internal => "not opened, because the request could not be made".to_owned(),
+        };
+        if detail.is_empty() { what } else { format!("{what} ({detail})") }
+    }
+
+    /// Returns the name in JSON and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Close(_) => "closed",
+            Self::Reset => "reset",
+            Self::Dropped => "dropped",
+            Self::Unread => "unread",
+            Self::Violation => "violation",
+            Self::Refused(_) => "refused",
+            Self::NotHttp => "not-http",
+            Self::Tls => "tls",
+            Self::Unreachable => "unreachable",
+            Self::Resources => "resources",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Returns the code of the close frame, or the HTTP status of the refusal.
+    pub fn code(self) -> Option<u16> {
+        match self {
+            Self::Close(1005) => None,
+            Self::Close(code) | Self::Refused(code) => Some(code),
+            _ => None,
+        }
+    }
+}
+
+/// A wait for a message in which a journey ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JourneyWait {
+    pub program: usize,
+    /// The index of the operation in the program.
+    pub at: usize,
+    /// Whether the message did not come in time; otherwise the run ended first.
+    pub timed_out: bool,
 }
 
 /// A fault that a client reports, counted by kind.
@@ -116,6 +205,12 @@ pub trait ClientIo {
     /// send the message to when it did.
     fn answered(&mut self, message: MessageId, due: Nanos, delay: Nanos, at: Nanos);
 
+    /// Reports that a message of an operation was sent.
+    fn operation_sent(&mut self, operation: OperationId, at: Nanos);
+
+    /// Reports the answer to a message of an operation.
+    fn operation_answered(&mut self, operation: OperationId, due: Nanos, delay: Nanos, at: Nanos);
+
     /// Reports that the client assumed the answer to a message sent as `message`.
     fn answer_assumed(&mut self, message: MessageId, at: Nanos);
 
@@ -158,6 +253,10 @@ pub trait ClientIo {
     /// Reports a journey whose end says nothing about the hub, since the client assumed a frame on the way, or sent
     /// what it had assumed.
     fn journey_assumed(&mut self, journey: JourneyId, at: Nanos);
+
+    /// Reports a journey that waited for a message at an operation of a program: in vain, or still at the end of the
+    /// run.
+    fn journey_waited(&mut self, wait: JourneyWait);
 
     /// Reports a completed journey.
     fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos);

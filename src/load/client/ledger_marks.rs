@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::VirtualClient;
-use super::receive::ScannedFrame;
+use super::receive::{FrameOrigin, ScannedFrame};
 use crate::load::Nanos;
 use crate::load::client::io::ClientIo;
 use crate::load::compile::json_scan::unquoted_text;
@@ -67,13 +67,13 @@ impl VirtualClient {
         }
     }
 
-    /// Records the mark of a sent message, or of a frame with this source.
+    /// Records the mark of a sent message or of a frame.
     pub(super) fn record_mark(
         &mut self,
         role: &CompiledRole,
         task: usize,
         marking: &LedgerMarking,
-        frame: Provenance,
+        frame: FrameOrigin,
         at: Nanos,
         io: &mut impl ClientIo,
     ) {
@@ -102,7 +102,7 @@ impl VirtualClient {
             }
             key
         });
-        if let Provenance::Assumed { deviation } = frame {
+        if let Provenance::Assumed { deviation } = frame.source {
             let what = match marking.mark {
                 MarkName::Assigned | MarkName::Delivered => LedgerMark::ProgressAssumed { deviation },
                 MarkName::Completed | MarkName::Failed | MarkName::Cancelled | MarkName::Refused => {
@@ -140,7 +140,9 @@ impl VirtualClient {
             }
             _ => one.noted |= ANSWERED_BIT,
         }
-        io.record_entry(LedgerEntry { at, item: one.item, party, what: mark });
+        if frame.recorded != Some(marking.mark) {
+            io.record_entry(LedgerEntry { at, item: one.item, party, what: mark });
+        }
     }
 
     /// Records the mark of an item whose id, or whose number of receivers, is only assumed: an item that this client
@@ -196,7 +198,8 @@ impl VirtualClient {
         self.names_other_item(role, usize::MAX, wanted, frame)
     }
 
-    /// Records the mark of a frame that no task waits for.
+    /// Records the mark of a frame that no task waits for; returns whether the frame names an item that the ledger can
+    /// follow.
     pub(super) fn record_stray(
         &self,
         role: &CompiledRole,
@@ -204,13 +207,13 @@ impl VirtualClient {
         frame: &ScannedFrame<'_>,
         at: Nanos,
         io: &mut impl ClientIo,
-    ) {
-        let Some(stray) = &wanted.stray else { return };
-        let Some(text) = frame.member(stray.item).and_then(SourcedText::observed) else { return };
+    ) -> bool {
+        let Some(stray) = &wanted.stray else { return false };
+        let Some(text) = frame.member(stray.item).and_then(SourcedText::observed) else { return false };
         // An item that the hub knows from this client alone.
         let mut known = self.tasks.iter().map(|task| &task.texts).chain([&self.own]);
         if known.any(|texts| texts.repeated_assumption(text).is_some()) {
-            return;
+            return false;
         }
         let what = if stray.mark == MarkName::Assigned { LedgerMark::NotTaken } else { mark_by_name(stray.mark, 0) };
         let party = match stray.by.map(|by| frame.member(by).and_then(SourcedText::observed)) {
@@ -221,6 +224,7 @@ impl VirtualClient {
         let item = role.common.keys.item_key(&unquoted_text(text));
         io.report_name(NameOwner::Item(item), &unquoted_text(text));
         io.record_entry(LedgerEntry { at, item, party, what });
+        true
     }
 
     /// Returns the number of this client as the party of a mark, by the name that the protocol gives it. A name that is
@@ -250,7 +254,8 @@ impl VirtualClient {
 
     /// Reports the name of this client for the report.
     pub(super) fn report_name(&self, role: &CompiledRole, io: &mut impl ClientIo) {
-        let party = NameOwner::Party(self.own_party(role, LedgerMark::Requested));
+        let party = self.own_party(role, LedgerMark::Requested);
+        let party = if role.receives { NameOwner::Receiver(party) } else { NameOwner::Party(party) };
         match self.own_name(role).and_then(SourcedText::observed) {
             Some(text) => io.report_name(party, &unquoted_text(text)),
             None => io.report_name(party, format!("{} {}", role.name, self.party - role.first).as_bytes()),

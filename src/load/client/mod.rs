@@ -7,10 +7,11 @@
 //! meanwhile one after another, each with its own due time.
 //!
 //! A frame goes to the task that has waited for it longest: replies without an id belong to requests in order. A frame
-//! with a value that only one task knows may come before that task waits for it; it is kept for that task.
+//! may come before the step that asks for it; it is kept for that step.
 
 mod disconnect;
 pub mod io;
+mod kept;
 mod ledger_marks;
 mod receive;
 mod task;
@@ -19,6 +20,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use self::io::{ClientEvent, ClientFault, ClientIo, Disconnection};
+use self::kept::KeptFrames;
 use self::task::{ClientTask, TaskState};
 use super::Nanos;
 use super::compile::message_template::{EmptySlotError, SlotTexts, SlotValues};
@@ -36,6 +38,8 @@ pub struct VirtualClient {
     /// The beginning of the drain; `Nanos::MAX` before.
     drain: Nanos,
     finished: bool,
+    /// Whether the client has closed its connection because its opening failed.
+    gave_up: bool,
     /// Consecutive failed connections.
     attempts: u8,
     /// Counts of unique texts generated, journeys prepared, items created, and waits begun.
@@ -43,11 +47,14 @@ pub struct VirtualClient {
     journeys: u32,
     items: u32,
     waits: u32,
+    /// The number of the program that began last.
+    begun: u32,
     /// The number of unanswered requests whose late answers may still come.
     owed: u32,
     random: SmallRng,
     own: SlotTexts,
     tasks: Vec<ClientTask>,
+    kept: KeptFrames,
     periodic: Box<[PeriodicTimer]>,
     /// When the client reconnects.
     retry: Nanos,
@@ -86,15 +93,18 @@ impl VirtualClient {
             state: ClientState::Pending,
             drain: Nanos::MAX,
             finished: false,
+            gave_up: false,
             attempts: 0,
             uniques: 0,
             journeys: 0,
             items: 0,
             waits: 0,
+            begun: 0,
             owed: 0,
             random: SmallRng::seed_from_u64(seed),
             own: SlotTexts::new(0),
             tasks: Vec::new(),
+            kept: KeptFrames::default(),
             periodic: vec![PeriodicTimer { grid: Nanos::MAX, due: Nanos::MAX }; role.periodic.len()].into(),
             retry: Nanos::MAX,
             asked: Nanos::MAX,
@@ -103,6 +113,11 @@ impl VirtualClient {
 
     pub fn party(&self) -> u32 {
         self.party
+    }
+
+    /// Returns the number of frames that the client keeps for later steps.
+    pub fn kept_frames(&self) -> usize {
+        self.kept.len()
     }
 
     /// Whether the client can take another scheduled journey.
@@ -137,6 +152,9 @@ impl VirtualClient {
             ClientEvent::Drain => self.begin_drain(role, now),
             ClientEvent::Finish => self.finish(role, now, io),
             ClientEvent::Start => {}
+        }
+        if !self.kept.is_empty() {
+            self.drop_stale_frames(role, now, io);
         }
         self.update_wake(io);
     }
@@ -398,7 +416,7 @@ impl VirtualClient {
 
     fn handle_closed(&mut self, role: &CompiledRole, now: Nanos, end: Disconnection, io: &mut impl ClientIo) {
         let meant = self.state == ClientState::Leaving || self.finished;
-        if !meant {
+        if !std::mem::take(&mut self.gave_up) && !meant {
             let opens = |task: &&ClientTask| task.program == role.opening && task.is_active();
             if let Some(opening) = self.tasks.iter().find(opens).filter(|_| self.state == ClientState::Opening) {
                 io.not_joined(opening.at, Some(ClientFault::Ended(end)));

@@ -1,6 +1,6 @@
 //! Handles a received frame: an answer, an expected message, a trigger of a reaction, or none of these.
 
-use super::task::{ClientTask, TaskState};
+use super::task::{ClientTask, RequestTimes, TaskState};
 use super::{ClientState, VirtualClient};
 use crate::load::Nanos;
 use crate::load::client::io::{ClientFault, ClientIo};
@@ -11,15 +11,37 @@ use crate::load::compile::program::{
     AwaitedFrame, CaptureSlot, CompiledRole, FrameMeasurement, MessageLookup, ProgramOperation,
 };
 use crate::load::ids::MessageId;
+use crate::load::plan::MarkName;
 use crate::load::provenance::{DeliveredFrame, Provenance, SourcedText};
+
+/// When a frame came or was sent, and what is known about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FrameOrigin {
+    pub source: Provenance,
+    pub at: Nanos,
+    /// The mark of the frame that the ledger already has.
+    pub recorded: Option<MarkName>,
+}
+
+impl FrameOrigin {
+    pub fn observed(at: Nanos) -> Self {
+        Self { source: Provenance::Observed, at, recorded: None }
+    }
+}
 
 /// A frame with its members that are used.
 pub(super) struct ScannedFrame<'a> {
-    delivered: DeliveredFrame<'a>,
-    found: FoundMembers<'a>,
+    pub delivered: DeliveredFrame<'a>,
+    pub found: FoundMembers<'a>,
+    pub origin: FrameOrigin,
 }
 
 impl<'a> ScannedFrame<'a> {
+    /// Scans a frame; `None` if it is not JSON.
+    pub fn new(delivered: DeliveredFrame<'a>, lookup: &MessageLookup, origin: FrameOrigin) -> Option<Self> {
+        Some(Self { delivered, found: lookup.paths.find(delivered.text).ok()?, origin })
+    }
+
     /// Returns a member by its number.
     pub fn member(&self, number: usize) -> Option<SourcedText<'a>> {
         let bytes = self.found[number]?;
@@ -67,8 +89,8 @@ impl VirtualClient {
         }
         let lookup = &role.lookups[usize::from(message.0)];
         // No step uses this message or a member of it.
-        let Ok(found) = lookup.paths.find(bytes) else { return };
-        let frame = &ScannedFrame { delivered, found };
+        let origin = FrameOrigin { source: delivered.source, ..FrameOrigin::observed(now) };
+        let Some(frame) = &ScannedFrame::new(delivered, lookup, origin) else { return };
         let reacted = self.run_reactions(role, now, lookup, frame, io);
         let oldest = self.longest_waiting(lookup, frame);
         if let Some((_, wanted)) = oldest.filter(|(task, wanted)| self.names_other_item(role, *task, wanted, frame)) {
@@ -79,17 +101,34 @@ impl VirtualClient {
             self.accept_late(role, wanted, frame, now, io);
         } else if let Some((task, wanted)) = self.early_waiter(role, lookup, frame) {
             self.keep_early_frame(role, task, wanted, frame, now, io);
-        } else if !self.handle_refusal(role, message, frame, now, io)
-            && !frame.is_assumed()
-            && !self.follows_assumption()
+        } else if !frame.is_assumed() && self.is_asked_later(role, message, lookup, frame) {
+            self.keep_frame(role, message, frame, now, io);
+        } else if !self.handle_refusal(role, message, frame, now, io) && !frame.is_assumed() {
+            self.leave_frame(role, message, frame, reacted, now, io);
+        }
+    }
+
+    /// Records a frame that no task takes. `reacted`: whether a reaction has handled it.
+    pub(super) fn leave_frame(
+        &self,
+        role: &CompiledRole,
+        message: MessageId,
+        frame: &ScannedFrame<'_>,
+        reacted: bool,
+        now: Nanos,
+        io: &mut impl ClientIo,
+    ) {
+        if self.follows_assumption() {
+            return;
+        }
+        let entries = role.lookups[usize::from(message.0)].entries.iter();
+        let mut fitting = entries.filter(|wanted| all_tests_hold(&wanted.tests, &frame.found));
+        if !reacted && fitting.clone().any(|wanted| self.accepts_for_any_journey(wanted, frame)) {
+            io.fault(ClientFault::NotTaken(message), now);
+        }
+        if let Some(wanted) = fitting.find(|wanted| wanted.stray.is_some()).filter(|_| frame.origin.recorded.is_none())
         {
-            let mut fitting = lookup.entries.iter().filter(|wanted| all_tests_hold(&wanted.tests, &frame.found));
-            if !reacted && fitting.clone().any(|wanted| self.accepts_for_any_journey(wanted, frame)) {
-                io.fault(ClientFault::NotTaken(message), now);
-            }
-            if let Some(wanted) = fitting.find(|wanted| wanted.stray.is_some()) {
-                self.record_stray(role, wanted, frame, now, io);
-            }
+            self.record_stray(role, wanted, frame, now, io);
         }
     }
 
@@ -105,7 +144,7 @@ impl VirtualClient {
             && self.equal_values_match(None, &wanted.equal, frame)
     }
 
-    fn equal_values_match(
+    pub(super) fn equal_values_match(
         &self,
         task: Option<usize>,
         wanted_equal: &[(usize, SlotSource)],
@@ -122,7 +161,7 @@ impl VirtualClient {
         })
     }
 
-    fn step_accepts(&self, task: usize, wanted: &AwaitedFrame, frame: &ScannedFrame<'_>) -> bool {
+    pub(super) fn step_accepts(&self, task: usize, wanted: &AwaitedFrame, frame: &ScannedFrame<'_>) -> bool {
         all_tests_hold(&wanted.tests, &frame.found) && self.equal_values_match(Some(task), &wanted.equal, frame)
     }
 
@@ -213,6 +252,8 @@ impl VirtualClient {
         self.owed -= 1;
         let asked = self.tasks.iter().position(|task| task.program == wanted.program && task.is_taken());
         let task = self.idle_task(role, wanted.program);
+        // It is unknown which request the frame answers, so its time counts from the latest one.
+        let times = self.tasks[asked.unwrap_or(task)].times.clone();
         self.prepare(role, task, now);
         self.begin_at(role, task, now);
         if let Some(journey) = role.programs[wanted.program].journey {
@@ -220,10 +261,7 @@ impl VirtualClient {
         }
         self.tasks[task].extra = true;
         self.tasks[task].at = wanted.op;
-        if let Some(asked) = asked.filter(|asked| *asked != task) {
-            // It is unknown which request the frame answers, so its time counts from the latest one.
-            self.tasks[task].times = self.tasks[asked].times.clone();
-        }
+        self.tasks[task].times = times;
         self.complete_step(role, task, wanted, frame, now, io);
         self.tasks[task].advance();
         self.run(role, task, now, io);
@@ -273,7 +311,7 @@ impl VirtualClient {
     }
 
     /// Completes a step with its frame: captures values, records times and marks.
-    fn complete_step(
+    pub(super) fn complete_step(
         &mut self,
         role: &CompiledRole,
         task: usize,
@@ -294,28 +332,31 @@ impl VirtualClient {
         match expect.answers {
             Some((asked, _)) if frame.is_assumed() => io.answer_assumed(asked, now),
             Some((asked, times)) => {
-                let (due, delay) = self.tasks[task].times[times];
-                io.answered(asked, due, delay, now);
+                let RequestTimes { due, delay, operation, .. } = self.tasks[task].times[times];
+                io.answered(asked, due, delay, frame.origin.at);
+                if let Some(operation) = operation {
+                    io.operation_answered(operation, due, delay, frame.origin.at);
+                }
             }
             None => {}
         }
-        self.record_measurement(role, task, &expect.measured, source, now, io);
+        self.record_measurement(role, task, &expect.measured, frame.origin, now, io);
     }
 
-    /// Records the delivery and the mark of a frame with this source.
+    /// Records the delivery and the mark of a frame.
     fn record_measurement(
         &mut self,
         role: &CompiledRole,
         task: usize,
         measured: &FrameMeasurement,
-        frame: Provenance,
+        frame: FrameOrigin,
         now: Nanos,
         io: &mut impl ClientIo,
     ) {
-        if let Some((message, source)) = measured.delivers.as_ref().filter(|_| !frame.is_assumed())
+        if let Some((message, source)) = measured.delivers.as_ref().filter(|_| !frame.source.is_assumed())
             && let Some(due) = self.observed_number(task, source)
         {
-            io.delivered(*message, due, now);
+            io.delivered(*message, due, frame.at);
         }
         if let Some(marking) = &measured.marking {
             self.record_mark(role, task, marking, frame, now, io);
@@ -342,6 +383,19 @@ impl VirtualClient {
         now: Nanos,
         io: &mut impl ClientIo,
     ) -> bool {
+        let Some(task) = self.refused_task(role, message) else { return false };
+        if frame.is_assumed() {
+            self.tasks[task].source = frame.delivered.source;
+            self.fail_program(role, task, None, now, io);
+        } else {
+            self.note_refusal(role, task, now, io);
+            self.fail_program(role, task, Some(ClientFault::Refused(message)), now, io);
+        }
+        true
+    }
+
+    /// Returns the task whose request a message refuses.
+    pub(super) fn refused_task(&self, role: &CompiledRole, message: MessageId) -> Option<usize> {
         let waits = |task: &ClientTask| match role.programs[task.program].ops.get(task.at) {
             Some(ProgramOperation::Expect(expect)) => {
                 task.state == TaskState::Waiting && expect.refusals.contains(&message)
@@ -351,15 +405,7 @@ impl VirtualClient {
         let waiting = || self.tasks.iter().enumerate().filter(|(_, task)| waits(task));
         let older = |a: (usize, _), b: (usize, _)| if is_older(b.1, a.1) { b } else { a };
         let assuming = waiting().filter(|(place, _)| self.rests_on_assumption(role, *place)).reduce(older);
-        let Some((task, _)) = assuming.or_else(|| waiting().reduce(older)) else { return false };
-        if frame.is_assumed() {
-            self.tasks[task].source = frame.delivered.source;
-            self.fail_program(role, task, None, now, io);
-        } else {
-            self.note_refusal(role, task, now, io);
-            self.fail_program(role, task, Some(ClientFault::Refused(message)), now, io);
-        }
-        true
+        assuming.or_else(|| waiting().reduce(older)).map(|(task, _)| task)
     }
 
     /// Runs the reactions to a frame; returns whether there was one.
@@ -383,7 +429,7 @@ impl VirtualClient {
                 }
                 self.begin_at(role, task, now);
                 self.tasks[task].source = frame.delivered.source;
-                self.record_measurement(role, task, &reaction.measured, frame.delivered.source, now, io);
+                self.record_measurement(role, task, &reaction.measured, frame.origin, now, io);
                 self.run(role, task, now, io);
                 reacted = true;
             }

@@ -2,13 +2,16 @@
 
 use rand::RngExt;
 
+use super::receive::FrameOrigin;
 use super::{ClientState, VirtualClient};
 use crate::load::Nanos;
-use crate::load::client::io::{ClientFault, ClientIo};
+use crate::load::client::io::{ClientFault, ClientIo, JourneyWait};
+use crate::load::compile::json_scan::unquoted_text;
 use crate::load::compile::message_template::{EmptySlotError, SlotTexts, SlotValues, with_scratch_buffer};
 use crate::load::compile::program::{
-    CaptureSlot, CompiledRole, ConnectOperation, MemberCaptures, ProgramOperation, SendOperation,
+    CaptureSlot, CompiledRole, ConnectOperation, MemberCaptures, OperationLabel, ProgramOperation, SendOperation,
 };
+use crate::load::ids::{MessageId, OperationId};
 use crate::load::plan::MarkName;
 use crate::load::plan::schedule::{exponential, normal};
 use crate::load::plan::script::{JourneyPace, ThinkTime};
@@ -17,6 +20,20 @@ use crate::websocket::handshake::Dial;
 
 /// The most late answers that a client handles in extra tasks at a time.
 const MAX_OWED: u32 = 64;
+
+/// The times of a message whose answer is timed.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestTimes {
+    pub due: Nanos,
+    pub sent: Nanos,
+    /// The generator's own delay: from when the client could send the message to when it did.
+    pub delay: Nanos,
+    /// The message's operation, if it has a label.
+    pub operation: Option<OperationId>,
+}
+
+/// The times of a message that has not been sent.
+const NOT_SENT: RequestTimes = RequestTimes { due: 0, sent: Nanos::MAX, delay: 0, operation: None };
 
 #[derive(Debug)]
 pub struct ClientTask {
@@ -33,6 +50,8 @@ pub struct ClientTask {
     pub ready: Nanos,
     /// The next tick on which no journey has begun yet, for a client that paces itself; 0 before it has joined.
     pub tick: Nanos,
+    /// The number of the running program among those of its client.
+    pub number: u32,
     /// Order of waiting: the lowest number has waited longest.
     pub order: u32,
     /// The operation at which the task waited when the connection ended, while it runs the steps of `resumes`.
@@ -53,8 +72,8 @@ pub struct ClientTask {
     /// The number of the task's journey among those of its client, from 1.
     pub turn: u32,
     pub texts: SlotTexts,
-    /// Due times and send delays of messages whose answers are timed.
-    pub times: Box<[(Nanos, Nanos)]>,
+    /// Due and send times of messages whose answers are timed; [`NOT_SENT`] if the program has not sent one yet.
+    pub times: Box<[RequestTimes]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +100,7 @@ impl ClientTask {
             begun: 0,
             ready: 0,
             tick: 0,
+            number: 0,
             order: 0,
             back: None,
             extra: false,
@@ -92,7 +112,7 @@ impl ClientTask {
             prepared: false,
             turn: 0,
             texts: SlotTexts::new(code.texts),
-            times: vec![(0, 0); code.times].into(),
+            times: vec![NOT_SENT; code.times].into(),
         }
     }
 
@@ -173,7 +193,10 @@ impl VirtualClient {
 
     pub(super) fn begin_at(&mut self, role: &CompiledRole, task: usize, due: Nanos) {
         let item = self.unnamed_item(role);
+        self.begun = self.begun.wrapping_add(1);
         let task = &mut self.tasks[task];
+        task.number = self.begun;
+        task.times.fill(NOT_SENT);
         task.at = 0;
         task.back = None;
         (task.due, task.begun) = (due, due);
@@ -205,6 +228,11 @@ impl VirtualClient {
                         one.at += 1;
                         continue;
                     }
+                    if !self.kept.is_empty() && self.claim_kept_frame(role, task, now, io) {
+                        self.tasks[task].at += 1;
+                        continue;
+                    }
+                    let one = &mut self.tasks[task];
                     one.state = TaskState::Waiting;
                     one.wake = now.saturating_add(expect.within);
                     one.order = waits;
@@ -249,7 +277,7 @@ impl VirtualClient {
                     }
                     io.call_hook(hook.hook, call);
                     if let Some(marking) = &hook.marking {
-                        self.record_mark(role, task, marking, Provenance::Observed, now, io);
+                        self.record_mark(role, task, marking, FrameOrigin::observed(now), now, io);
                     }
                     let one = &mut self.tasks[task];
                     one.state = TaskState::Hooking;
@@ -333,17 +361,46 @@ impl VirtualClient {
                 Ok::<_, EmptySlotError>(io.send(send.message, due, ready, |out| out.extend_from_slice(text)))
             })?,
         };
+        let operation = send.label.as_ref().map(|label| self.operation(role, task, send.message, label, now));
+        if let Some(operation) = operation {
+            io.operation_sent(operation, sent);
+        }
         if let Some(times) = send.times {
-            self.tasks[task].times[times] = (due, sent.saturating_sub(ready));
+            let delay = sent.saturating_sub(ready);
+            self.tasks[task].times[times] = RequestTimes { due, sent, delay, operation };
         }
         if let Some(marking) = &send.marking {
             if let (MarkName::Published, Some(number)) = (marking.mark, self.observed_receivers(role, task, marking)) {
                 io.published(send.message, number, sent);
             }
-            self.record_mark(role, task, marking, Provenance::Observed, sent, io);
+            self.record_mark(role, task, marking, FrameOrigin::observed(sent), sent, io);
         }
         self.tasks[task].at += 1;
         Ok(())
+    }
+
+    /// Returns the operation that a sent message stands for.
+    fn operation(
+        &mut self,
+        role: &CompiledRole,
+        task: usize,
+        message: MessageId,
+        label: &OperationLabel,
+        now: Nanos,
+    ) -> OperationId {
+        let message = usize::from(message.0);
+        let template = match label {
+            OperationLabel::Fixed(operation) => return *operation,
+            OperationLabel::Filled(template) => template,
+        };
+        with_scratch_buffer(|text| {
+            let operations = &role.common.operations;
+            let operation = match template.write(&mut self.slot_values(role, task, now), text) {
+                Ok(()) => operations.find_or_add(message, &String::from_utf8_lossy(&unquoted_text(text))),
+                Err(EmptySlotError) => operations.other(message),
+            };
+            OperationId(operation as u16)
+        })
     }
 
     /// Captures members of a sent message or of a hook's answer.
@@ -458,6 +515,9 @@ impl VirtualClient {
         let Some(ProgramOperation::Expect(expect)) = role.programs[program].ops.get(at) else { return };
         let asked = expect.answers.map(|(asked, _)| asked);
         if !expect.may_stay_unanswered {
+            if role.programs[program].journey.is_some() && !self.rests_on_assumption(role, task) {
+                io.journey_waited(JourneyWait { program, at, timed_out: true });
+            }
             let fault = asked.map(ClientFault::Timeout).or(expect.message.map(ClientFault::Missing));
             return self.fail_program(role, task, fault, now, io);
         }
@@ -516,6 +576,7 @@ impl VirtualClient {
             if self.state == ClientState::Opening {
                 io.not_joined(at, fault);
                 // The client tries again after a reconnect with backoff.
+                self.gave_up = true;
                 io.close(1000);
             }
             return;

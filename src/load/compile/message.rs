@@ -12,8 +12,8 @@ use crate::scenario::template::{Template, TemplatePart};
 
 /// Marks around the number of a slot: for a whole value, and within a text. No file of a pack contains them; if a
 /// user's plan contained one around a number, it would be taken for a slot.
-const WHOLE_VALUE_MARK: char = '\u{0}';
-const WITHIN_TEXT_MARK: char = '\u{1}';
+pub const WHOLE_VALUE_MARK: char = '\u{0}';
+pub const WITHIN_TEXT_MARK: char = '\u{1}';
 
 pub fn bytes_piece(text: impl Into<Vec<u8>>) -> TemplatePiece {
     TemplatePiece::Bytes(text.into().into())

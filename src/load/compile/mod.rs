@@ -30,6 +30,7 @@ use crate::load::Nanos;
 use crate::load::compile::classifier::FrameClassifier;
 use crate::load::compile::message_template::{RunConstants, RuntimeExpression, SlotSource};
 use crate::load::ledger::IdHasher;
+use crate::load::metrics::OperationTable;
 use crate::load::plan::script::RoleScript;
 use crate::load::plan::{Plan, PlanScript};
 use crate::scenario::model::setting_value;
@@ -65,7 +66,9 @@ pub fn compile_plan(plan: &Plan, script: &PlanScript, target: &PlanTarget) -> Re
     };
     let run = RunConstants::new(&target.stamp, target.epoch_ms);
     run.world.set_now_ms(target.epoch_ms);
-    let common = Arc::new(RunContext { classifier, run, keys: target.keys.clone(), seed: target.seed });
+    let operations = OperationTable::new(script.labelled_messages());
+    let common = RunContext { classifier, operations, run, keys: target.keys.clone(), seed: target.seed };
+    let common = Arc::new(common);
     let hub = target.settings.iter().map(|(name, value)| (name.clone(), setting_value(value))).collect();
     let mut shared = CompilerState {
         globals: global_names(plan, script),
@@ -92,7 +95,9 @@ pub fn compile_plan(plan: &Plan, script: &PlanScript, target: &PlanTarget) -> Re
         return Err(diagnostics);
     }
     let messages = pack.messages.iter().map(|message| message.name.clone()).collect();
-    Ok(CompiledPlan { messages, journeys: shared.journeys, hooks: shared.hooks, roles, remarks: shared.remarks })
+    let operations = common.operations.clone();
+    let CompilerState { journeys, hooks, remarks, .. } = shared;
+    Ok(CompiledPlan { messages, journeys, hooks, operations, roles, remarks })
 }
 
 /// State passed from role to role.
@@ -121,7 +126,7 @@ fn feeder_rows(script: &PlanScript) -> Vec<Arc<FeederRows>> {
         .iter()
         .map(|feeder| {
             let rows = feeder.rows.iter().map(|row| row.iter().map(text).collect()).collect();
-            Arc::new(FeederRows { rows, random: feeder.random })
+            Arc::new(FeederRows { name: feeder.name.clone(), rows, random: feeder.random })
         })
         .collect()
 }
@@ -248,6 +253,7 @@ impl<'a> RoleCompiler<'a> {
         self.compile_reactions();
         self.add_captures();
         let lookups = self.build_lookups();
+        let receives = receives_deliveries(&self.programs, &lookups);
         let prepared = CompiledRole {
             name: role.name.clone(),
             first,
@@ -267,6 +273,7 @@ impl<'a> RoleCompiler<'a> {
             upgrade_deviations: self.upgrade_deviations,
             periodic,
             lookups,
+            receives,
             party,
         };
         (prepared, (self.carried, self.diagnostics))
@@ -378,6 +385,17 @@ impl<'a> RoleCompiler<'a> {
             message: message.unwrap_or(MessageId(0)),
         }
     }
+}
+
+/// Whether a step or a reaction marks messages as delivered.
+fn receives_deliveries(programs: &[ClientProgram], lookups: &[program::MessageLookup]) -> bool {
+    let of_steps = programs.iter().flat_map(|program| &program.ops).filter_map(|op| match op {
+        program::ProgramOperation::Expect(expect) => expect.measured.marking.as_ref(),
+        _ => None,
+    });
+    let reactions = lookups.iter().flat_map(|lookup| &lookup.reactions);
+    let of_reactions = reactions.filter_map(|reaction| reaction.measured.marking.as_ref());
+    of_steps.chain(of_reactions).any(|marking| marking.mark == crate::load::plan::MarkName::Delivered)
 }
 
 fn nanos(time: Duration) -> Nanos {

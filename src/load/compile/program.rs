@@ -7,8 +7,9 @@ use super::classifier::{FrameClassifier, RawMemberTests};
 use super::json_scan::MemberPaths;
 use super::message_template::{MessageTemplate, RunConstants, RuntimeExpression, SlotSource, SlotTexts};
 use crate::load::Nanos;
-use crate::load::ids::{HookId, JourneyId, MessageId};
+use crate::load::ids::{HookId, JourneyId, MessageId, OperationId};
 use crate::load::ledger::IdHasher;
+use crate::load::metrics::OperationTable;
 use crate::load::plan::script::{JourneyPace, ThinkTime};
 use crate::load::plan::{MarkName, ReconnectPolicy};
 use crate::load::provenance::Provenance;
@@ -22,6 +23,7 @@ pub struct CompiledPlan {
     pub messages: Vec<String>,
     pub journeys: Vec<String>,
     pub hooks: Vec<String>,
+    pub operations: OperationTable,
     /// The roles, in the order of the plan.
     pub roles: Vec<CompiledRole>,
     /// Expressions that are evaluated during the run.
@@ -39,6 +41,7 @@ pub struct ExpressionRemark {
 #[derive(Debug)]
 pub struct RunContext {
     pub classifier: FrameClassifier,
+    pub operations: OperationTable,
     pub run: RunConstants,
     pub keys: IdHasher,
     pub seed: u64,
@@ -70,6 +73,8 @@ pub struct CompiledRole {
     pub periodic: Vec<CompiledPeriodic>,
     /// The members to look up in a frame, by its message.
     pub lookups: Vec<MessageLookup>,
+    /// Whether steps or reactions of the role mark messages as delivered.
+    pub receives: bool,
     /// The source of a client's party id, where the protocol has one.
     pub party: Option<SlotSource>,
 }
@@ -117,6 +122,22 @@ pub enum SlotFill {
     Column { feeder: Arc<FeederRows>, column: usize },
 }
 
+impl CompiledRole {
+    /// Returns the feeders from which clients of the role take rows.
+    pub fn feeders(&self) -> Vec<&Arc<FeederRows>> {
+        let ahead = self.programs.iter().flat_map(|program| &program.ahead);
+        let mut found: Vec<&Arc<FeederRows>> = Vec::new();
+        for (_, fill) in ahead.chain(&self.identity) {
+            if let SlotFill::Column { feeder, .. } = fill
+                && !found.iter().any(|known| Arc::ptr_eq(known, feeder))
+            {
+                found.push(feeder);
+            }
+        }
+        found
+    }
+}
+
 impl SlotFill {
     /// Returns the joint source of the texts from which the text is made.
     pub fn source(&self, own: &SlotTexts, texts: &SlotTexts) -> Provenance {
@@ -131,6 +152,7 @@ impl SlotFill {
 /// The rows of a feeder as JSON texts.
 #[derive(Debug)]
 pub struct FeederRows {
+    pub name: String,
     pub rows: Vec<Box<[Box<[u8]>]>>,
     pub random: bool,
 }
@@ -174,6 +196,15 @@ pub struct SendOperation {
     /// Members of the sent message that later steps use.
     pub captures: Option<MemberCaptures>,
     pub marking: Option<LedgerMarking>,
+    pub label: Option<OperationLabel>,
+}
+
+/// The operation that a sent message stands for.
+#[derive(Debug)]
+pub enum OperationLabel {
+    Fixed(OperationId),
+    /// The label as JSON.
+    Filled(MessageTemplate),
 }
 
 /// Members of a text, and the slots they go to.
@@ -188,6 +219,17 @@ pub struct MemberCaptures {
 pub enum CaptureSlot {
     Text(u16),
     Own(u16),
+}
+
+impl CaptureSlot {
+    /// Returns the slot that a source reads; `None` if the source is not a slot.
+    pub fn of(source: &SlotSource) -> Option<Self> {
+        match source {
+            SlotSource::Text(slot) => Some(Self::Text(*slot)),
+            SlotSource::Own(slot) => Some(Self::Own(*slot)),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -258,6 +300,8 @@ pub struct AwaitedFrame {
     pub tests: RawMemberTests,
     /// Members that must equal a text.
     pub equal: Vec<(usize, SlotSource)>,
+    /// The texts of `equal` that are only known once earlier frames have been received.
+    pub received: Vec<CaptureSlot>,
     pub captures: Vec<(usize, CaptureSlot)>,
     pub stray: Option<StrayMark>,
 }

@@ -12,6 +12,10 @@ use crate::load::compile::program::{CaptureSlot, ExpressionRemark, ProgramOperat
 use crate::scenario::expression::Call;
 use crate::scenario::functions::{self, NEXT_OF, NEXT_USER};
 use crate::scenario::template::{ENGINE_FUNCTIONS, TemplateExpression};
+use crate::syntax::diagnostic::nearest;
+
+/// The most columns that an error lists.
+const MAX_SHOWN_COLUMNS: usize = 30;
 
 /// The value or frame that a name stands for.
 #[derive(Clone, Debug)]
@@ -162,9 +166,31 @@ impl RoleCompiler<'_> {
         if let Some((slot, _)) = self.program.ahead.iter().find(|(_, fill)| same(fill)) {
             return SlotSource::Text(*slot);
         }
+        if self.in_identity {
+            let slot = self.add_own_slot();
+            self.identity.push((slot, SlotFill::Column { feeder: rows, column }));
+            return SlotSource::Own(slot);
+        }
         let slot = self.add_text_slot();
         self.program.ahead.push((slot, SlotFill::Column { feeder: rows, column }));
         SlotSource::Text(slot)
+    }
+
+    /// Returns what is wrong with a pointer into a row that names no column, and what to write instead.
+    fn describe_unknown_column(&self, feeder: usize, pointer: &str) -> (String, String) {
+        let feeder = &self.script.feeders[feeder];
+        let shown = feeder.columns.iter().take(MAX_SHOWN_COLUMNS).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = match feeder.columns.len().saturating_sub(MAX_SHOWN_COLUMNS) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let known = format!("known columns are {shown}{more}");
+        let Some((column, _)) = split_first_name(pointer) else {
+            return (format!("`{}` is a whole row; name one of its columns", feeder.name), known);
+        };
+        let meant = nearest(column, feeder.columns.iter().map(String::as_str));
+        let meant = meant.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
+        (format!("the feeder `{}` has no column `{column}`", feeder.name), meant + &known)
     }
 
     fn compile_evaluation(&mut self, expr: &TemplateExpression) -> ResolvedExpression {
@@ -192,11 +218,14 @@ impl RoleCompiler<'_> {
                         members.push((root.to_owned(), at, source));
                     }
                     None => {
-                        self.error(
-                            expr.span,
-                            format!("`{used}` as a whole is not known in a load run"),
-                            "name one of its members",
-                        );
+                        let (message, help) = match self.lookup(root) {
+                            Some(NameMeaning::Feeder(feeder)) => self.describe_unknown_column(feeder, &pointer),
+                            _ => {
+                                let message = format!("`{used}` as a whole is not known in a load run");
+                                (message, "name one of its members".to_owned())
+                            }
+                        };
+                        self.error(expr.span, message, help);
                         return ResolvedExpression::Value(Value::Null);
                     }
                 },

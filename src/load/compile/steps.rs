@@ -11,12 +11,12 @@ use super::wanted::{PendingWait, compile_conditions as conditions_of};
 use super::{RoleCompiler, nanos};
 use crate::deviation::{DeviationChange, ROLE_MEMBER};
 use crate::load::Nanos;
-use crate::load::compile::message_template::SlotSource;
+use crate::load::compile::message_template::{SlotSource, TemplatePiece};
 use crate::load::compile::program::{
-    ConnectOperation, ExpectOperation, FrameMeasurement, HookOperation, LedgerMarking, MemberCaptures,
+    ConnectOperation, ExpectOperation, FrameMeasurement, HookOperation, LedgerMarking, MemberCaptures, OperationLabel,
     ProgramOperation, ReceiverCount, SendOperation, SlotFill,
 };
-use crate::load::ids::{HookId, MessageId};
+use crate::load::ids::{HookId, MessageId, OperationId};
 use crate::load::plan::MarkName;
 use crate::load::plan::script::{MeasurementOptions, PlanLine};
 use crate::scenario::model::{self, ExpectedEvent, MessageName, Step, StepAction};
@@ -116,6 +116,9 @@ impl<'a> RoleCompiler<'a> {
                 let (name, value) = self.compile_message(compose, &mut sources);
                 let message = self.message_id(&name);
                 let marking = self.compile_marking(options);
+                let label = options.label.as_ref().and_then(|(label, span)| {
+                    self.compile_label(label, *span, message, step.as_.as_ref().map(|name| (&**name, &value)), &sources)
+                });
                 let op = self.program.ops.len();
                 self.sent.push(SentRequest { name: step.as_.clone(), message, op, answered: false });
                 let send = SendOperation {
@@ -124,6 +127,7 @@ impl<'a> RoleCompiler<'a> {
                     times: None,
                     captures: None,
                     marking,
+                    label,
                 };
                 self.program.ops.push(ProgramOperation::Send(Box::new(send)));
                 self.bind_step_frame(step, op);
@@ -157,6 +161,61 @@ impl<'a> RoleCompiler<'a> {
                 "write the steps you need in the plan instead of playing this",
             ),
         }
+    }
+
+    /// Compiles the label of a message that is sent under this name, with this content.
+    fn compile_label(
+        &mut self,
+        label: &Template,
+        span: Span,
+        message: MessageId,
+        named: Option<(&str, &Value)>,
+        sources: &[SlotSource],
+    ) -> Option<OperationLabel> {
+        let mut sources = sources.to_vec();
+        // The members of the message are its constants, and marks of the same slots that the message has.
+        let mut names = std::collections::BTreeMap::new();
+        if let Some((name, value)) = named {
+            names.insert(name.to_owned(), NameMeaning::Value(value.clone()));
+            let mut computed = false;
+            label.visit_expressions(&mut |expr| {
+                let uses = expr.uses.iter().any(|used| used.split('.').next() == Some(name));
+                computed |= uses
+                    && expr.pointer().is_none_or(|(root, pointer)| root != name || value.pointer(&pointer).is_none());
+            });
+            if computed {
+                let help = format!("write a member of it, such as `label: \"${{{name}.method}}\"`");
+                self.error(span, format!("a label can only name members of `{name}`, not compute with them"), help);
+                return None;
+            }
+        }
+        self.scopes.push(NameScope { names, isolated: false });
+        let mut value = self.with_slot_marks(label, &mut sources);
+        self.scopes.pop();
+        if let (Template::Text(_), Value::String(text)) = (label, &mut value) {
+            // Within a text, a whole value is written without its quotes.
+            *text = text.replace(super::message::WHOLE_VALUE_MARK, &super::message::WITHIN_TEXT_MARK.to_string());
+        }
+        let template = cut_at_marks(&value, &sources);
+        let used = template.pieces.iter().filter_map(|piece| match piece {
+            TemplatePiece::Slot { source, .. } => Some(source),
+            TemplatePiece::Bytes(_) => None,
+        });
+        let repeatable = |source: &SlotSource| {
+            matches!(source, SlotSource::Text(_) | SlotSource::Own(_) | SlotSource::Index | SlotSource::Turn)
+        };
+        let mut used = used.peekable();
+        if used.peek().is_none() {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let operation = self.common.operations.find_or_add(message.0.into(), &text);
+            return Some(OperationLabel::Fixed(OperationId(operation as u16)));
+        }
+        if !used.all(repeatable) {
+            let help = "name a member that many messages share, such as a method or a type";
+            self.error(span, "this label is another one for every message", help);
+            return None;
+        }
+        Some(OperationLabel::Filled(template))
     }
 
     /// Captures a value at this step, so that later uses see the same one.

@@ -215,11 +215,13 @@ impl RoleCompiler<'_> {
                         let (tests, equal) = self.compile_tests_and_comparisons(&wait.conditions, &mut lookup.paths)?;
                         let captures = self.captured_slots(wait.binding, &mut lookup.paths)?;
                         let stray = self.stray_mark(wait, &equal, &captures);
+                        let received = self.received_texts(wait, &waits, &equal);
                         lookup.entries.push(AwaitedFrame {
                             program: wait.program,
                             op: wait.op,
                             tests,
                             equal,
+                            received,
                             captures,
                             stray,
                         });
@@ -242,6 +244,25 @@ impl RoleCompiler<'_> {
             self.diagnostics.push(crate::syntax::diagnostic::Diagnostic::without_place(what));
             Vec::new()
         })
+    }
+
+    /// Returns the compared texts that earlier steps of the program capture from received frames, or compute from them.
+    fn received_texts(
+        &self,
+        wait: &PendingWait,
+        waits: &[PendingWait],
+        equal: &[(usize, SlotSource)],
+    ) -> Vec<CaptureSlot> {
+        let earlier = waits.iter().filter(|other| other.program == wait.program && other.op < wait.op);
+        let members = earlier.filter_map(|other| other.binding).flat_map(|binding| &self.bindings[binding].members);
+        let captured = members.map(|(_, slot)| *slot);
+        let computed = self.programs[wait.program].ops[..wait.op].iter().filter_map(|op| match op {
+            ProgramOperation::Evaluate { text, .. } => Some(CaptureSlot::Text(*text)),
+            _ => None,
+        });
+        let received: Vec<CaptureSlot> = captured.chain(computed).collect();
+        let compared = equal.iter().filter_map(|(_, source)| CaptureSlot::of(source));
+        compared.filter(|slot| received.contains(slot)).collect()
     }
 
     /// Returns the mark of a frame that this step waits for when no task does, if the frame names the item of the step.

@@ -7,6 +7,7 @@ use super::shard::outbox::ShardReport;
 use super::validator::ValidationSummary;
 use super::{EngineError, LoadRun, RunStopper};
 use crate::deviation::{SightingsByEntry, add_seen};
+use crate::load::details::RunDetails;
 use crate::load::ledger::LedgerTotals;
 use crate::load::metrics::{MetricInterval, MetricSeries, is_steady};
 use crate::load::opening::{FailedOpening, HopelessRole, is_hopeless};
@@ -33,6 +34,8 @@ pub struct RunSnapshot<'a> {
     /// The number of clients that have joined, out of `clients`.
     pub joined: u64,
     pub clients: u64,
+    /// Details so far.
+    pub details: &'a RunDetails,
     /// The beginning of the measured time, once it is known.
     pub measured: Option<Nanos>,
 }
@@ -76,6 +79,8 @@ pub struct LoadRunOutcome {
     pub failed_openings: Vec<FailedOpening>,
     /// How often each deviation of the hub was observed.
     pub deviations: SightingsByEntry,
+    /// How connections ended, and where journeys waited.
+    pub details: RunDetails,
     /// The time from the origin to the end of the last connection.
     pub took: Nanos,
 }
@@ -131,6 +136,7 @@ impl LoadRun {
         let mut steady = None;
         let mut failed_openings = Vec::new();
         let mut deviations = SightingsByEntry::new();
+        let mut details = RunDetails::default();
         while running > 0 {
             match self.threads.reports.recv_timeout(CHECK_INTERVAL) {
                 Ok(ShardReport::Entries { shard, entries, names, upto }) => {
@@ -156,6 +162,7 @@ impl LoadRun {
                             account: self.ledger.totals(),
                             joined: self.joined_clients(),
                             clients,
+                            details: &details,
                             measured,
                         };
                         if watch(&live) == WatchDecision::Drain {
@@ -164,6 +171,7 @@ impl LoadRun {
                     }
                 }
                 Ok(ShardReport::UnderWay { shard, journeys }) => under_way[shard] = journeys,
+                Ok(ShardReport::Details(more)) => details.add(*more),
                 Ok(ShardReport::NotJoined(failure)) => failed_openings.push(failure),
                 Ok(ShardReport::Ended { deviations: seen }) => {
                     add_seen(&mut deviations, &seen);
@@ -279,6 +287,7 @@ impl LoadRun {
             hopeless,
             failed_openings,
             deviations,
+            details,
             took: now,
         })
     }

@@ -49,6 +49,7 @@ pub use validator::{ValidationMode, ValidationSummary};
 
 use crate::deviation::Deviations;
 use crate::load::compile::program::CompiledPlan;
+use crate::load::details::RunDetails;
 use crate::load::metrics::{MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases};
 use crate::load::plan::Plan;
 use crate::load::{SECOND, ledger};
@@ -198,7 +199,11 @@ pub fn start_run(
             Some(stream::ClientTls { config, name: name.map_err(|_| EngineError::Name(endpoint.host.clone()))? })
         }
     };
-    let names = MetricSubjects { messages: prepared.messages.clone(), journeys: prepared.journeys.clone() };
+    let names = MetricSubjects {
+        messages: prepared.messages.clone(),
+        journeys: prepared.journeys.clone(),
+        operations: prepared.operations.clone(),
+    };
     let layout = MetricRegistry::new(names);
     let translation =
         |shard| pack.as_ref().and_then(|pack| translation::ShardTranslator::new(&deviations, pack, shard, epoch_ms));
@@ -232,7 +237,8 @@ pub fn start_run(
             free: plan.roles.iter().map(|_| std::collections::VecDeque::new()).collect(),
             dials: std::collections::VecDeque::new(),
             classified: None,
-            cause: None,
+            ending: String::new(),
+            details: RunDetails::default(),
             under_way: 0,
             translation: translations.pop().flatten(),
             assumed: std::collections::VecDeque::new(),

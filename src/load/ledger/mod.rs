@@ -47,7 +47,7 @@ use crate::load::{Nanos, SECOND};
 
 pub use name_table::{NameOwner, NameTable};
 pub use reducer::ItemLedger;
-pub use totals::{HistoryStep, LedgerTotals, LedgerViolation, LedgerViolationKind};
+pub use totals::{HistoryStep, LedgerTotals, LedgerViolation, LedgerViolationKind, MissedDeliveries};
 
 /// The number of closed items remembered.
 pub const CLOSED_KEPT: usize = 1 << 18;

@@ -20,13 +20,22 @@ pub enum NameOwner {
     Item(u64),
     /// The party with this number.
     Party(u32),
+    /// The party with this number, which should receive messages of others.
+    Receiver(u32),
 }
 
 /// Names on their way to the ledger. Item names are concatenated, each as key, length and name.
 #[derive(Debug, Default)]
 pub struct NameTable {
     items: PooledVec<u8>,
-    parties: Vec<(u32, Box<[u8]>)>,
+    parties: Vec<NamedParty>,
+}
+
+#[derive(Debug)]
+struct NamedParty {
+    number: u32,
+    receives: bool,
+    name: Box<[u8]>,
 }
 
 const NAME_HEADER_BYTES: usize = 9;
@@ -45,7 +54,8 @@ impl NameTable {
                 self.items.push(name.len() as u8);
                 self.items.extend_from_slice(name);
             }
-            NameOwner::Party(number) => self.parties.push((number, name.into())),
+            NameOwner::Party(number) => self.parties.push(NamedParty { number, receives: false, name: name.into() }),
+            NameOwner::Receiver(number) => self.parties.push(NamedParty { number, receives: true, name: name.into() }),
         }
     }
 
@@ -75,13 +85,16 @@ pub(super) struct RememberedNames {
     /// The size of `items` in bytes.
     size: usize,
     parties: HashMap<u32, Box<str>, BuildKeyHasher>,
+    /// The parties that should receive messages, in the order in which they joined.
+    receivers: Vec<u32>,
 }
 
 impl RememberedNames {
     pub fn add_names(&mut self, names: NameTable) {
-        for (number, name) in names.parties {
-            if self.parties.len() < MAX_PARTIES {
-                self.parties.entry(number).or_insert_with(|| String::from_utf8_lossy(&name).into());
+        for NamedParty { number, receives, name } in names.parties {
+            if self.parties.len() < MAX_PARTIES && !self.parties.contains_key(&number) {
+                self.parties.insert(number, String::from_utf8_lossy(&name).into());
+                self.receivers.extend(receives.then_some(number));
             }
         }
         if !names.items.is_empty() {
@@ -102,6 +115,11 @@ impl RememberedNames {
         Some(String::from_utf8_lossy(name).into_owned())
     }
 
+    /// Returns the parties that should receive messages of others.
+    pub fn receivers(&self) -> &[u32] {
+        &self.receivers
+    }
+
     pub fn party_name(&self, number: u32) -> Option<&str> {
         self.parties.get(&number).map(AsRef::as_ref)
     }
@@ -110,6 +128,7 @@ impl RememberedNames {
         self.size
             + super::recent_set::table_bytes(self.parties.capacity(), size_of::<(u32, Box<str>)>())
             + self.parties.values().map(|name| name.len()).sum::<usize>()
+            + self.receivers.capacity() * size_of::<u32>()
     }
 }
 

@@ -68,6 +68,10 @@ impl RecentSet {
         true
     }
 
+    pub fn contains(&self, member: u64) -> bool {
+        self.members.contains(&member)
+    }
+
     pub fn bytes(&self) -> usize {
         table_bytes(self.members.capacity(), size_of::<u64>()) + self.order.capacity() * size_of::<u64>()
     }

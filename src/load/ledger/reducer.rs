@@ -6,7 +6,7 @@ use super::item::{ItemStage, LedgerItem};
 use super::item_table::{ItemTable, SlotIndex};
 use super::name_table::NameTable;
 use super::state::LedgerState;
-use super::totals::{HistoryStep, LedgerTotals, LedgerViolationKind};
+use super::totals::{HistoryStep, LedgerTotals, LedgerViolationKind, MissedDeliveries};
 use super::{CLOSED_KEPT, LedgerConfig, LedgerEntry, LedgerMark, MAX_OPEN, NO_PARTY};
 use crate::load::Nanos;
 
@@ -14,6 +14,10 @@ use crate::load::Nanos;
 const REQUESTS_KEPT: usize = 1 << 12;
 /// The most entries queued until older ones can no longer arrive; beyond this, the older half is processed at once.
 const MAX_PENDING: usize = 1 << 19;
+/// Messages of a sender that are compared to find the receivers whom the sender addresses.
+const MAX_COMPARED_MESSAGES: usize = 64;
+/// The most parties that are named as not reached by a message.
+const MAX_NAMED_RECEIVERS: usize = 10;
 /// Entries whose items are prefetched together.
 const PREFETCHED_ENTRIES: usize = 32;
 
@@ -107,15 +111,47 @@ impl ItemLedger {
                 {
                     self.state.account.add_assumed(deviation);
                 }
-                (true, true) => self.state.record_violation(LedgerViolationKind::Lost, key, &item, now),
+                (true, true) => {
+                    self.state.record_violation(LedgerViolationKind::Lost, key, &item, now);
+                    self.add_missed_deliveries(key, &item);
+                }
             }
         }
         self.state.account.violations.sort_by_key(|violation| violation.kind);
-        let parties =
-            self.state.account.violations.iter().flat_map(|violation| &violation.history).map(|step| step.party);
+        let violations = || self.state.account.violations.iter();
+        let missed =
+            violations().filter_map(|violation| violation.missed.as_ref()).flat_map(|missed| &missed.receivers);
+        let parties = violations().flat_map(|violation| &violation.history).map(|step| step.party);
+        let parties = parties.chain(missed.copied());
         let named = |party: u32| Some((party, self.state.names.party_name(party)?.to_owned()));
         self.state.account.parties = parties.filter_map(named).collect();
         self.state.account
+    }
+
+    /// Adds to the violation of a lost message who did not get it.
+    fn add_missed_deliveries(&mut self, key: u64, item: &LedgerItem) {
+        if !item.published || self.state.account.violations.last().is_none_or(|last| last.item != key) {
+            return;
+        }
+        let number = (item.receivers - item.delivered) as usize;
+        let mut parties = self.state.names.receivers().to_vec();
+        parties.retain(|party| !self.state.has_received(key, *party));
+        if parties.len() > number {
+            // A sender may address only some of the receivers: those that other messages of the sender have reached.
+            let same_sender = |other: &LedgerItem| other.published && other.sender == item.sender;
+            let others = self.items.iter().filter(|(other, one)| *other != key && same_sender(one));
+            let others: Vec<u64> = others.map(|(other, _)| other).take(MAX_COMPARED_MESSAGES).collect();
+            let reached = |party: &u32| others.iter().any(|other| self.state.has_received(*other, *party));
+            let addressed: Vec<u32> = parties.iter().copied().filter(reached).collect();
+            if addressed.len() >= number {
+                parties = addressed;
+            }
+        }
+        let candidates = parties.len();
+        parties.truncate(MAX_NAMED_RECEIVERS);
+        if let Some(violation) = self.state.account.violations.last_mut() {
+            violation.missed = Some(MissedDeliveries { number, candidates, receivers: parties });
+        }
     }
 
     /// Returns the number of bytes allocated now.

@@ -245,6 +245,11 @@ impl LedgerState {
         }
     }
 
+    /// Whether a party has received an item, as far as this is remembered.
+    pub fn has_received(&self, key: u64, party: u32) -> bool {
+        self.deliveries.contains(recent_set::delivery_key(key, party))
+    }
+
     fn check_order(&mut self, key: u64, item: &LedgerItem, at: Nanos, receiver: u32) {
         let pair = (item.sender, receiver);
         if self.order.len() >= MAX_PAIRS && !self.order.contains_key(&pair) {
@@ -273,6 +278,6 @@ impl LedgerState {
         }
         let omitted = ItemHistories::omitted(&item.history);
         let name = self.names.item_name(key);
-        self.account.violations.push(LedgerViolation { kind, at, item: key, name, history, omitted });
+        self.account.violations.push(LedgerViolation { kind, at, item: key, name, history, omitted, missed: None });
     }
 }

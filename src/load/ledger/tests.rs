@@ -192,6 +192,37 @@ fn a_violation_names_its_item_and_its_parties() {
     assert_eq!((account.party_name(CLIENT).as_str(), account.party_name(1).as_str()), ("client 0", "1"));
 }
 
+/// Two senders, each with receivers of its own; receiver 13 never gets anything.
+#[rstest]
+#[case::one_of_two(&[11], 2, "not delivered to listener 12")]
+#[case::none_of_two(&[], 2, "not delivered to listener 11, listener 12")]
+#[case::of_three(&[11, 12], 3, "1 not delivered, of those to listener 21, listener 22, listener 13")]
+fn a_lost_message_names_the_receivers_that_it_did_not_reach(
+    #[case] reached: &[u32],
+    #[case] receivers: u32,
+    #[case] expected: &str,
+) {
+    let mut names = NameTable::default();
+    for party in [11, 12, 21, 22, 13] {
+        names.push(NameOwner::Receiver(party), format!("listener {party}").as_bytes());
+        names.push(NameOwner::Receiver(party), b"again, after a reconnect");
+    }
+    names.push(NameOwner::Party(1), b"speaker 1");
+    let mut ledger = ItemLedger::new(LedgerConfig::default());
+    ledger.add_names(names);
+    for (item, sender, delivered) in [(1, 1, [11, 12]), (2, 2, [21, 22])] {
+        ledger.queue_entries(&entries(item, &[(0, sender, Published { receivers: 2 })]));
+        delivered.iter().for_each(|party| ledger.queue_entries(&entries(item, &[(1, *party, Delivered)])));
+    }
+    ledger.queue_entries(&entries(3, &[(5, 1, Published { receivers })]));
+    reached.iter().for_each(|party| ledger.queue_entries(&entries(3, &[(6, *party, Delivered)])));
+    let account = ledger.finish(60 * SECOND);
+    assert_eq!(account.lost, 1);
+    let missed = account.violations[0].missed.as_ref().unwrap();
+    assert_eq!(missed.number, receivers as usize - reached.len());
+    assert_eq!(account.describe_missed(missed), expected);
+}
+
 #[test]
 fn an_id_assigned_twice_is_unexpected() {
     let mut all = entries(1, &[(0, CLIENT, Attempted), (5, CLIENT, Named(77))]);

@@ -65,6 +65,20 @@ pub struct LedgerViolation {
     pub history: Vec<HistoryStep>,
     /// The number of steps between the first and the last ones that were not kept.
     pub omitted: u64,
+    /// For a lost message: who did not get it.
+    pub missed: Option<MissedDeliveries>,
+}
+
+/// The deliveries that a published message lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MissedDeliveries {
+    /// The number of deliveries that the message lacks.
+    pub number: usize,
+    /// The number of parties that should receive messages like this one and did not get it. If there are more than
+    /// missed deliveries, some of them may not have been addressed.
+    pub candidates: usize,
+    /// The first of these parties.
+    pub receivers: Vec<u32>,
 }
 
 /// Counts of items, unless noted otherwise.
@@ -127,6 +141,20 @@ impl LedgerViolation {
 }
 
 impl LedgerTotals {
+    /// Describes who did not get a lost message: `not delivered to listener 3`.
+    pub fn describe_missed(&self, missed: &MissedDeliveries) -> String {
+        let names: Vec<String> = missed.receivers.iter().map(|party| self.party_name(*party)).collect();
+        let more = match missed.candidates - names.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        match (names.join(", "), missed.candidates > missed.number) {
+            (names, _) if names.is_empty() => format!("{} not delivered", missed.number),
+            (names, false) => format!("not delivered to {names}{more}"),
+            (names, true) => format!("{} not delivered, of those to {names}{more}", missed.number),
+        }
+    }
+
     /// Returns the name of a party, or its number.
     pub fn party_name(&self, number: u32) -> String {
         self.parties.get(&number).cloned().unwrap_or_else(|| number.to_string())

@@ -14,6 +14,7 @@
 
 mod histogram;
 mod interval;
+mod operations;
 mod recorder;
 mod registry;
 pub mod selector;
@@ -29,10 +30,11 @@ pub use histogram::{
     CompactHistogram, DenseHistogram, HIGHEST_TIME, LOWEST_TIME, SIGNIFICANT_DIGITS, new_dense_histogram,
 };
 pub use interval::{CoreUtilisation, GaugeLevel, MetricInterval, RunPhase, RunPhases, ShardInterval, TimingSample};
+pub use operations::{MAX_OPERATIONS, OperationTable};
 pub use recorder::MetricRecorder;
 pub use registry::{
     CounterId, Gauge, GeneratorCount, GeneratorTime, JourneyCount, LoadErrorKind, MessageCount, MessageTime,
-    MetricRegistry, MetricSubjects, TimingId,
+    MetricRegistry, MetricSubjects, OperationCount, OperationTime, TimingId,
 };
 pub use series::{MAX_INTERVALS, MetricSeries, MetricTotals};
 pub use steady::is_steady;

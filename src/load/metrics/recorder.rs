@@ -4,7 +4,7 @@ use super::histogram::HIGHEST_TIME;
 use super::interval::{CoreUtilisation, GaugeLevel, RunPhases, ShardInterval, TimingSample};
 use super::registry::{
     CounterId, Gauge, GeneratorCount, GeneratorTime, JourneyCount, LoadErrorKind, MessageCount, MessageTime,
-    MetricRegistry, TimingId,
+    MetricRegistry, OperationCount, OperationTime, TimingId,
 };
 use crate::load::Nanos;
 use crate::load::buffer_pool::PooledVec;
@@ -57,6 +57,20 @@ impl MetricRecorder {
         self.record_time(TimingId::Message(message, MessageTime::Response), due, due, at);
         self.record_time(TimingId::Message(message, MessageTime::Service), due, due.saturating_add(delay), at);
         self.add_count(CounterId::Message(message, MessageCount::Answered), 1);
+    }
+
+    /// Records that a message of an operation was handed to the socket.
+    pub fn operation_sent(&mut self, operation: usize, at: Nanos) {
+        self.close_until(at);
+        self.add_count(CounterId::Operation(operation, OperationCount::Sent), 1);
+    }
+
+    /// Records the answer to a message of an operation.
+    pub fn operation_answered(&mut self, operation: usize, due: Nanos, delay: Nanos, at: Nanos) {
+        self.close_until(at);
+        self.record_time(TimingId::Operation(operation, OperationTime::Response), due, due, at);
+        self.record_time(TimingId::Operation(operation, OperationTime::Service), due, due.saturating_add(delay), at);
+        self.add_count(CounterId::Operation(operation, OperationCount::Answered), 1);
     }
 
     /// Records that a client assumed the answer to `message`, which the hub never sends.

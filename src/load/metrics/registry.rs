@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
+use super::operations::OperationTable;
+
 /// The messages and journeys of a plan; an index into these lists identifies one everywhere else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetricSubjects {
     pub messages: Vec<String>,
     pub journeys: Vec<String>,
+    pub operations: OperationTable,
 }
 
 /// The times measured per message.
@@ -48,6 +51,22 @@ pub enum MessageCount {
     Missed,
     /// Messages whose answer was still due when the run ended.
     Pending,
+}
+
+/// The times measured per operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperationTime {
+    /// From due to answered.
+    Response,
+    /// From sent to answered.
+    Service,
+}
+
+/// The counts per operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperationCount {
+    Sent,
+    Answered,
 }
 
 /// The counts per journey.
@@ -132,6 +151,7 @@ pub enum TimingId {
     /// From the due time of the first message to the journey's end.
     Journey(usize),
     Run(GeneratorTime),
+    Operation(usize, OperationTime),
 }
 
 /// The identifier of a counter.
@@ -143,6 +163,7 @@ pub enum CounterId {
     Run(GeneratorCount),
     /// Objects that match no message of the pack. Not an error: a hub may send more than is documented.
     Undocumented,
+    Operation(usize, OperationCount),
 }
 
 /// The names of a plan's metrics and their places in arrays; cheap to clone.
@@ -167,6 +188,8 @@ macro_rules! listed {
 listed!(MessageTime: SendDelay = "send_delay", Response = "response", Service = "service", Delivery = "delivery", LastDelivery = "last_delivery");
 listed!(MessageCount: Sent = "sent", Answered = "answered", Unanswered = "unanswered", AnswersAssumed = "answers_assumed", Received = "received", Assumed = "assumed", Bytes = "bytes", Delivered = "delivered", Due = "deliveries_due", NotTaken = "not_taken", Missed = "missed", Pending = "pending");
 listed!(JourneyCount: Started = "started", Completed = "completed", Failed = "failed", Assumed = "assumed", Late = "late", Missed = "missed", Skipped = "skipped", Unfinished = "unfinished");
+listed!(OperationTime: Response = "response", Service = "service");
+listed!(OperationCount: Sent = "sent", Answered = "answered");
 listed!(GeneratorTime: Lag = "lag", Stall = "stall");
 listed!(GeneratorCount: Clamped = "clamped", Outside = "outside");
 listed!(LoadErrorKind: Connect = "connect", Upgrade = "upgrade", Tls = "tls", Lost = "lost", Timeout = "timeout", Refused = "refused", Protocol = "protocol", Invalid = "invalid", Resources = "resources", Internal = "internal");
@@ -189,7 +212,11 @@ impl MetricRegistry {
         let messages = 0..self.names.messages.len();
         let of_messages = messages.flat_map(|m| MessageTime::ALL.iter().map(move |time| TimingId::Message(m, *time)));
         let of_journeys = (0..self.names.journeys.len()).map(TimingId::Journey);
-        of_messages.chain(of_journeys).chain(GeneratorTime::ALL.iter().map(|time| TimingId::Run(*time))).collect()
+        let of_run = GeneratorTime::ALL.iter().map(|time| TimingId::Run(*time));
+        let operations = 0..self.names.operations.capacity();
+        let of_operations =
+            operations.flat_map(|one| OperationTime::ALL.iter().map(move |time| TimingId::Operation(one, *time)));
+        of_messages.chain(of_journeys).chain(of_run).chain(of_operations).collect()
     }
 
     /// Returns every counter, in the order of [`MetricRegistry::count`].
@@ -200,12 +227,16 @@ impl MetricRegistry {
         let journeys = 0..self.names.journeys.len();
         let of_journeys =
             journeys.flat_map(|j| JourneyCount::ALL.iter().map(move |count| CounterId::Journey(j, *count)));
+        let operations = 0..self.names.operations.capacity();
+        let of_operations =
+            operations.flat_map(|one| OperationCount::ALL.iter().map(move |count| CounterId::Operation(one, *count)));
         let errors = LoadErrorKind::ALL.iter().map(|kind| CounterId::Error(*kind));
         of_messages
             .chain(of_journeys)
             .chain(errors)
             .chain(GeneratorCount::ALL.iter().map(|count| CounterId::Run(*count)))
             .chain([CounterId::Undocumented])
+            .chain(of_operations)
             .collect()
     }
 
@@ -216,6 +247,10 @@ impl MetricRegistry {
             TimingId::Message(message, time) => message * MessageTime::ALL.len() + time as usize,
             TimingId::Journey(journey) => messages + journey,
             TimingId::Run(time) => messages + self.names.journeys.len() + time as usize,
+            TimingId::Operation(operation, time) => {
+                let run = messages + self.names.journeys.len() + GeneratorTime::ALL.len();
+                run + operation * OperationTime::ALL.len() + time as usize
+            }
         }
     }
 
@@ -229,6 +264,10 @@ impl MetricRegistry {
             CounterId::Error(kind) => journeys + kind as usize,
             CounterId::Run(count) => journeys + LoadErrorKind::ALL.len() + count as usize,
             CounterId::Undocumented => journeys + LoadErrorKind::ALL.len() + GeneratorCount::ALL.len(),
+            CounterId::Operation(operation, count) => {
+                let undocumented = journeys + LoadErrorKind::ALL.len() + GeneratorCount::ALL.len();
+                undocumented + 1 + operation * OperationCount::ALL.len() + count as usize
+            }
         }
     }
 
@@ -238,6 +277,7 @@ impl MetricRegistry {
             TimingId::Message(message, time) => format!("{}.{}", self.names.messages[message], time.name()),
             TimingId::Journey(journey) => format!("{}.duration", self.names.journeys[journey]),
             TimingId::Run(time) => format!("schedule.{}", time.name()),
+            TimingId::Operation(operation, time) => format!("{}.{}", self.operation_name(operation), time.name()),
         }
     }
 
@@ -249,6 +289,13 @@ impl MetricRegistry {
             CounterId::Error(kind) => format!("errors.{}", kind.name()),
             CounterId::Run(count) => format!("schedule.{}", count.name()),
             CounterId::Undocumented => "frames.undocumented".to_owned(),
+            CounterId::Operation(operation, count) => format!("{}.{}", self.operation_name(operation), count.name()),
         }
+    }
+
+    /// Returns the name of an operation, such as `call[add]`.
+    pub fn operation_name(&self, operation: usize) -> String {
+        let (message, label) = self.names.operations.get(operation).unwrap_or_default();
+        format!("{}[{label}]", self.names.messages[message])
     }
 }

@@ -12,6 +12,7 @@ fn layout() -> MetricRegistry {
     MetricRegistry::new(MetricSubjects {
         messages: vec!["submit".to_owned(), "claim".to_owned()],
         journeys: vec!["jobs".to_owned()],
+        ..MetricSubjects::default()
     })
 }
 

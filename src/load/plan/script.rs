@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{MarkName, Plan, PlanRole};
-use crate::load::metrics::MetricSubjects;
+use crate::load::metrics::{MetricSubjects, OperationTable};
 use crate::protocol::Pack;
-use crate::scenario::model::{MatchPattern, SharedDefinitions, Step, StepAction};
+use crate::scenario::model::{MatchPattern, MessageName, SharedDefinitions, Step, StepAction};
 use crate::scenario::parse::journeys::JourneyParts;
 use crate::scenario::template::Template;
 use crate::syntax::source::Span;
@@ -51,6 +51,7 @@ impl PlanScript {
         MetricSubjects {
             messages: self.pack.messages.iter().map(|message| message.name.clone()).collect(),
             journeys: journeys.map(|part| part.journey_name.clone()).collect(),
+            operations: OperationTable::new(self.labelled_messages()),
         }
     }
 }
@@ -86,6 +87,21 @@ impl Workload {
     /// Whether a schedule or a pace says when journeys are due.
     pub fn has_due_times(self) -> bool {
         matches!(self, Self::Open | Self::Paced | Self::Skipping)
+    }
+}
+
+impl PlanScript {
+    /// Returns the indexes of the messages to which a step gives a label.
+    pub fn labelled_messages(&self) -> Vec<usize> {
+        let activities = self.parts.iter().flat_map(|part| {
+            let periodic = part.periodic.iter().map(|periodic| &periodic.steps);
+            let reactions = part.reactions.iter().map(|reaction| &reaction.steps);
+            [&part.opening, &part.journey, &part.resumes].into_iter().chain(periodic).chain(reactions)
+        });
+        let mut names = Vec::new();
+        activities.flatten().for_each(|line| line.collect_labelled(&mut names));
+        let messages = self.pack.messages.iter().enumerate();
+        messages.filter(|(_, message)| names.contains(&message.name.as_str())).map(|(index, _)| index).collect()
     }
 }
 
@@ -185,6 +201,26 @@ pub enum PlanLine {
     },
 }
 
+impl PlanLine {
+    /// Adds the names of the messages that are sent with a label.
+    fn collect_labelled<'a>(&'a self, names: &mut Vec<&'a str>) {
+        match self {
+            Self::Step { step, options } => {
+                if let StepAction::Send(send) = &step.act
+                    && let (MessageName::Named(name), Some(_)) = (&send.message, &options.label)
+                {
+                    names.push(name);
+                }
+            }
+            Self::Think { .. } => {}
+            Self::Repeat { steps, .. } => steps.iter().for_each(|line| line.collect_labelled(names)),
+            Self::Sometimes { steps, otherwise, .. } => {
+                steps.iter().chain(otherwise).for_each(|line| line.collect_labelled(names));
+            }
+        }
+    }
+}
+
 /// A pause before the next step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ThinkTime {
@@ -216,4 +252,6 @@ pub struct MeasurementOptions {
     pub delivers: Option<(String, Span)>,
     pub sent_at: Option<Template>,
     pub may_stay_unanswered: bool,
+    /// The operation that a sent message stands for, where one message has several.
+    pub label: Option<(Template, Span)>,
 }

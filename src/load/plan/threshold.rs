@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::ledger::LedgerViolationKind;
 use crate::load::metrics::MetricRegistry;
-use crate::load::metrics::selector::{Metric, MetricUnit, RunMeasurements, UnknownMetricError};
+use crate::load::metrics::selector::{Metric, MetricUnit, RunMeasurements, Statistic, UnknownMetricError};
 use crate::load::metrics::uncertainty::{FigureBounds, UncertaintySource};
 use crate::load::{Nanos, plan};
 use crate::syntax::diagnostic::{Diagnostic, ValueError};
@@ -256,11 +256,17 @@ impl ThresholdWatch {
     }
 
     /// Returns the final results; default thresholds are included only if they are broken. `aborted_by` is the text of
-    /// the threshold that ended the run.
-    pub fn finish(self, state: RunMeasurements<'_>, aborted_by: Option<&str>) -> Vec<ThresholdOutcome> {
+    /// the threshold that ended the run; `interrupted`: whether the user ended it.
+    pub fn finish(
+        self,
+        state: RunMeasurements<'_>,
+        aborted_by: Option<&str>,
+        interrupted: bool,
+    ) -> Vec<ThresholdOutcome> {
         let outcome = |(threshold, _): (MetricThreshold, _)| {
             let aborted = aborted_by == Some(threshold.text.as_str());
-            ThresholdOutcome { aborted, ..threshold.evaluate(state) }
+            let outcome = ThresholdOutcome { aborted, ..threshold.evaluate(state) };
+            if interrupted { outcome.excused_by_interruption() } else { outcome }
         };
         let outcomes = self.thresholds.into_iter().map(outcome);
         outcomes.filter(|outcome| !outcome.threshold.default || outcome.is_broken()).collect()
@@ -268,6 +274,18 @@ impl ThresholdWatch {
 }
 
 impl ThresholdOutcome {
+    /// Returns the result for an interrupted run: a count that is too low might have been reached.
+    fn excused_by_interruption(self) -> Self {
+        let counts = matches!(self.threshold.metric, Metric::Count(_) | Metric::Time(_, Statistic::Count))
+            || matches!(self.threshold.metric, Metric::Ledger(_)) && self.threshold.metric.violation().is_none();
+        let too_low = self.observed.is_some_and(|value| value < self.threshold.bound);
+        if !counts || !too_low || self.standing != ThresholdStanding::Broken {
+            return self;
+        }
+        let unobserved = Some(format!("the run was interrupted at {}", self.format_observed()));
+        Self { standing: ThresholdStanding::NotObserved, unobserved, ..self }
+    }
+
     /// Formats the observed value: `12.3 ms`, `1042`, `99.9 %`.
     pub fn format_observed(&self) -> String {
         if let Some(why) = &self.unobserved {
@@ -462,7 +480,7 @@ mod tests {
         let outcome = fixture::parse_fixture_threshold(text).evaluate(state);
         assert_eq!((outcome.standing, outcome.format_observed().as_str()), (ThresholdStanding::NotObserved, why));
         // Default thresholds are not reported for a ledger without items.
-        assert_eq!(ThresholdWatch::new(Vec::new()).finish(state, None), []);
+        assert_eq!(ThresholdWatch::new(Vec::new()).finish(state, None, false), []);
     }
 
     #[test]
@@ -475,8 +493,31 @@ mod tests {
         assert_eq!(watch.broken_threshold(10 * SECOND, report.measurements()), None);
         assert_eq!(watch.broken_threshold(12 * SECOND, report.measurements()), None);
         assert_eq!(watch.broken_threshold(13 * SECOND, report.measurements()), Some(&broken));
-        let aborted: Vec<bool> =
-            watch.finish(report.measurements(), Some(&broken.text)).iter().map(|outcome| outcome.aborted).collect();
+        let aborted: Vec<bool> = watch
+            .finish(report.measurements(), Some(&broken.text), false)
+            .iter()
+            .map(|outcome| outcome.aborted)
+            .collect();
         assert_eq!(aborted, [false, true]);
+    }
+
+    /// A count that an interrupted run has not reached says nothing about the hub; one that it exceeds does.
+    #[rstest]
+    #[case("jobs.completed >= 1000000", ThresholdStanding::Broken, ThresholdStanding::NotObserved)]
+    #[case("ledger.completed == 1000000", ThresholdStanding::Broken, ThresholdStanding::NotObserved)]
+    #[case("jobs.completed < 5", ThresholdStanding::Broken, ThresholdStanding::Broken)]
+    #[case("jobs.completed > 5", ThresholdStanding::Holds, ThresholdStanding::Holds)]
+    #[case("submit_job.response.p50 > 1s", ThresholdStanding::Broken, ThresholdStanding::Broken)]
+    fn an_interrupted_run_breaks_no_lower_bound_of_a_count(
+        #[case] text: &str,
+        #[case] complete: ThresholdStanding,
+        #[case] interrupted: ThresholdStanding,
+    ) {
+        let report = SyntheticRun::default().report();
+        let standing = |interrupted: bool| {
+            let watch = ThresholdWatch::new(vec![fixture::parse_fixture_threshold(text)]);
+            watch.finish(report.measurements(), None, interrupted)[0].standing
+        };
+        assert_eq!((standing(false), standing(true)), (complete, interrupted));
     }
 }

@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
-use super::{LoadReport, LoadRunMetadata, terminal};
+use super::{LoadReport, LoadRunMetadata, WaitReport, terminal};
 use crate::deviation::{DeviationSightings, Deviations};
+use crate::load::client::io::Disconnection;
+use crate::load::details::ConnectionEnd;
 use crate::load::ledger::{ItemLedger, LedgerConfig, LedgerEntry, LedgerMark, NO_PARTY};
 use crate::load::metrics::selector::RunMeasurements;
 use crate::load::metrics::{
-    Gauge, JourneyCount, LoadErrorKind, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases,
+    Gauge, JourneyCount, LoadErrorKind, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, OperationTable,
+    RunPhases,
 };
 use crate::load::plan::script::{JourneyWorkload, Workload};
 use crate::load::plan::threshold::{self, ThresholdWatch};
@@ -43,6 +46,8 @@ pub struct SyntheticRun {
     pub changing_load: bool,
     /// Whether every hundredth job is not completed and every thousandth is completed twice.
     pub faulty: bool,
+    /// Whether jobs are labelled by how long their answers take.
+    pub labelled: bool,
     /// The number of jobs whose acceptance clients only assume.
     pub assumed: u64,
     pub thresholds: Vec<&'static str>,
@@ -69,6 +74,7 @@ impl Default for SyntheticRun {
             },
             changing_load: false,
             faulty: false,
+            labelled: false,
             assumed: 0,
             thresholds: Vec::new(),
             interrupted: false,
@@ -81,6 +87,7 @@ pub fn layout() -> MetricRegistry {
     MetricRegistry::new(MetricSubjects {
         messages: ["submit_job", "claim_job", "announce", "job_accepted"].map(str::to_owned).to_vec(),
         journeys: vec!["jobs".to_owned()],
+        operations: OperationTable::new(vec![SUBMIT]),
     })
 }
 
@@ -109,6 +116,7 @@ impl SyntheticRun {
             busy: 0.97,
             missed: 412,
             faulty: true,
+            labelled: true,
             thresholds: vec![
                 "submit_job.response.p99 < 5ms",
                 "submit_job.response.p99 < 12ms",
@@ -131,10 +139,22 @@ impl SyntheticRun {
             changing_load: self.changing_load,
         };
         let thresholds = self.thresholds.iter().map(|text| parse_fixture_threshold(text)).collect();
-        let outcomes = ThresholdWatch::new(thresholds).finish(state, None);
+        let outcomes = ThresholdWatch::new(thresholds).finish(state, None, self.interrupted);
         let judgement = judge_run(state, &outcomes, self.circumstances.clone());
         let mut report = LoadReport::new(self.about(), series, account, outcomes, judgement);
         (report.deviations, _) = self.deviations();
+        if self.faulty {
+            let closed = ConnectionEnd { how: Disconnection::Close(1011), detail: "oops".into() };
+            report.ends.add(closed, 100);
+            report.ends.add(ConnectionEnd { how: Disconnection::Reset, detail: "".into() }, 2);
+            report.waits.push(WaitReport {
+                journey: "jobs".to_owned(),
+                message: "job_completed".to_owned(),
+                place: "queue.yaml:20".to_owned(),
+                timed_out: false,
+                journeys: 220,
+            });
+        }
         report
     }
 
@@ -179,7 +199,8 @@ impl SyntheticRun {
     }
 
     fn series(&self) -> MetricSeries {
-        let mut recorder = MetricRecorder::new(layout(), RunPhases::new(SECOND, 2 * SECOND, Some(20 * SECOND)));
+        let layout = layout();
+        let mut recorder = MetricRecorder::new(layout.clone(), RunPhases::new(SECOND, 2 * SECOND, Some(20 * SECOND)));
         let mut events: Vec<(Nanos, Nanos, SyntheticEvent)> = Vec::new();
         for n in 0..JOBS {
             let due = n * MS;
@@ -206,7 +227,15 @@ impl SyntheticRun {
                     recorder.journey_started(0, at);
                     recorder.lag(self.delay, at);
                 }
-                SyntheticEvent::Answered { delay } => recorder.answered(SUBMIT, due, delay, at),
+                SyntheticEvent::Answered { delay } => {
+                    recorder.answered(SUBMIT, due, delay, at);
+                    if self.labelled {
+                        let label = ["fast", "slow"][usize::from(at - due - delay > 5 * MS)];
+                        let operation = layout.names.operations.find_or_add(SUBMIT, label);
+                        recorder.operation_sent(operation, at);
+                        recorder.operation_answered(operation, due, delay, at);
+                    }
+                }
                 SyntheticEvent::Assumed => {
                     recorder.answer_assumed(SUBMIT, at);
                     recorder.assumed(ACCEPTED, at);
@@ -230,7 +259,7 @@ impl SyntheticRun {
         recorder.journeys(0, JourneyCount::Missed, self.missed, end);
         recorder.journeys(0, JourneyCount::Unfinished, self.unfinished, end);
         (0..self.internal).for_each(|_| recorder.error(LoadErrorKind::Internal, end));
-        let mut series = MetricSeries::new(layout(), 1);
+        let mut series = MetricSeries::new(layout.clone(), 1);
         for interval in recorder.finish(25 * SECOND) {
             series.add(interval);
         }

@@ -8,9 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use super::LoadReport;
 use super::terminal::mark_word;
+use super::{LoadReport, WaitReport};
 use crate::deviation::entry_name;
+use crate::load::details::ConnectionEnd;
 use crate::load::ledger::{LedgerViolationKind, NO_PARTY};
 use crate::load::metrics::selector::{
     MetricUnit, Statistic, delivery_ratio, error_count, is_sample_sufficient, own_delay,
@@ -55,6 +56,12 @@ pub struct LoadReportDocument {
     pub delivery_ratios: BTreeMap<String, f64>,
     /// Errors of all kinds.
     pub errors: u64,
+    /// How connections ended unexpectedly, or why they were not opened; the most frequent first.
+    #[serde(default)]
+    pub connections: Vec<EndedConnections>,
+    /// The steps at which journeys ended while they waited for a message.
+    #[serde(default)]
+    pub waits: Vec<Wait>,
     pub ledger: Ledger,
     /// The intervals, in order. A long run has longer intervals.
     pub intervals: Vec<Interval>,
@@ -88,7 +95,7 @@ pub struct Run {
     pub seed: u64,
     /// Whether the run was interrupted.
     pub interrupted: bool,
-    /// 0 every threshold holds, 1 a threshold is broken or a deviation is stale, 3 the run is not valid or a threshold was not observed.
+    /// 0 every threshold holds, 1 a threshold is broken or a deviation is stale, 3 the run is not valid or was interrupted, or a threshold was not observed.
     pub exit_code: u8,
     /// Further facts for the reader, by name.
     pub facts: BTreeMap<String, String>,
@@ -273,6 +280,32 @@ pub struct Counted {
     pub per_second: f64,
 }
 
+/// Connections that ended in the same way.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct EndedConnections {
+    /// closed, reset, dropped, unread, violation, refused, not-http, tls, unreachable, resources, internal or other.
+    pub how: String,
+    /// The code of the close frame, or the HTTP status of the refusal; null if there is none.
+    pub code: Option<u16>,
+    /// The reason of the close frame, the description of the refusal, or the error; printable, and shortened.
+    pub reason: String,
+    pub count: u64,
+}
+
+/// Journeys that ended while they waited for a message.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Wait {
+    pub journey: String,
+    pub message: String,
+    /// The file and line of the step.
+    pub place: String,
+    /// Whether the message did not come in time; otherwise the run ended first.
+    pub timed_out: bool,
+    pub journeys: u64,
+}
+
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ledger {
@@ -295,6 +328,21 @@ pub struct Violation {
     pub history: Vec<Step>,
     /// The number of steps that were not kept, before the last one.
     pub omitted: u64,
+    /// For a lost message: who did not get it; otherwise null.
+    #[serde(default)]
+    pub missed: Option<Missed>,
+}
+
+/// The deliveries that a lost message lacks.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Missed {
+    pub deliveries: usize,
+    /// The number of parties that may have missed the message. More than `deliveries` if it is not known who was
+    /// addressed.
+    pub candidates: usize,
+    /// The names of the first of these parties.
+    pub receivers: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -385,6 +433,8 @@ pub fn build_document(report: &LoadReport) -> LoadReportDocument {
             .filter_map(|m| Some((layout.names.messages[m].clone(), delivery_ratio(layout, total, m)?)))
             .collect(),
         errors: error_count(layout, total),
+        connections: connections(report),
+        waits: report.waits.iter().map(wait).collect(),
         ledger: ledger(report),
         intervals: intervals(report),
     }
@@ -502,6 +552,32 @@ fn encode_histogram(histogram: &CompactHistogram) -> String {
     BASE64.encode(histogram.bytes())
 }
 
+fn connections(report: &LoadReport) -> Vec<EndedConnections> {
+    let ended = |(end, count): (&ConnectionEnd, u64)| EndedConnections {
+        how: end.how.name().to_owned(),
+        code: end.how.code(),
+        reason: end.detail.to_string(),
+        count,
+    };
+    let others = Some(report.ends.others()).filter(|count| *count > 0).map(|count| EndedConnections {
+        how: "other".to_owned(),
+        code: None,
+        reason: String::new(),
+        count,
+    });
+    report.ends.by_frequency().into_iter().map(ended).chain(others).collect()
+}
+
+fn wait(wait: &WaitReport) -> Wait {
+    Wait {
+        journey: wait.journey.clone(),
+        message: wait.message.clone(),
+        place: wait.place.clone(),
+        timed_out: wait.timed_out,
+        journeys: wait.journeys,
+    }
+}
+
 fn ledger(report: &LoadReport) -> Ledger {
     let violations = report.account.violations.iter().map(|violation| Violation {
         kind: violation.kind.name().to_owned(),
@@ -519,6 +595,11 @@ fn ledger(report: &LoadReport) -> Ledger {
             })
             .collect(),
         omitted: violation.omitted,
+        missed: violation.missed.as_ref().map(|missed| Missed {
+            deliveries: missed.number,
+            candidates: missed.candidates,
+            receivers: missed.receivers.iter().map(|party| report.account.party_name(*party)).collect(),
+        }),
     });
     let counts = report.account.counts().iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
     let assumed = report.account.assumed.iter().map(|(index, count)| (entry_name((*index).into()), *count)).collect();

@@ -3,7 +3,9 @@
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::LoadReport;
+use super::{LoadReport, WaitReport};
+use crate::load::metrics::CounterId;
+use crate::load::metrics::selector::Metric;
 use crate::load::plan::threshold::{ThresholdOutcome, ThresholdStanding};
 use crate::load::validity::RunValidity;
 use crate::report::DeviationReport;
@@ -20,6 +22,12 @@ pub fn render(report: &LoadReport) -> String {
         ("validity", report.validity().name().to_owned()),
     ] {
         suite.add_property(Property::new(name, value));
+    }
+    let waits = report.waits.iter().map(WaitReport::describe);
+    for (name, lines) in [("connections", report.ends.describe()), ("waiting", waits.collect())] {
+        for line in lines {
+            suite.add_property(Property::new(name, escape_unprintable(&line).into_owned()));
+        }
     }
     for outcome in &report.thresholds {
         suite.add_test_case(case(report, &outcome.threshold.text, threshold(report, outcome)));
@@ -52,6 +60,9 @@ fn threshold(report: &LoadReport, outcome: &ThresholdOutcome) -> TestCaseStatus 
     let mut status = TestCaseStatus::non_success(kind);
     let ended = if outcome.aborted { "; it ended the run" } else { "" };
     let items = report.example_items(outcome);
+    if matches!(outcome.threshold.metric, Metric::Errors | Metric::Count(CounterId::Error(_))) {
+        status.set_description(escape_unprintable(&report.ends.describe().join("; ")).into_owned());
+    }
     if !items.is_empty() {
         status.set_description(format!("the first items: {}", escape_unprintable(&items.join(", "))));
     }
@@ -73,13 +84,15 @@ fn deviation(one: &DeviationReport) -> TestCaseStatus {
 }
 
 fn validity_case(report: &LoadReport) -> TestCaseStatus {
-    if report.validity() == RunValidity::Valid {
-        return TestCaseStatus::success();
-    }
+    let (word, kind) = match report.validity() {
+        RunValidity::Valid if !report.about.interrupted => return TestCaseStatus::success(),
+        RunValidity::Valid => ("the run was interrupted".to_owned(), "interrupted"),
+        other => (format!("the run is {}", other.name()), other.name()),
+    };
     let reasons: Vec<String> =
         report.judgement.reasons.iter().map(|reason| escape_unprintable(&reason.text).into_owned()).collect();
     let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-    status.set_message(format!("the run is {}", report.validity().name())).set_type(report.validity().name());
+    status.set_message(word).set_type(kind);
     status.set_description(reasons.join("\n"));
     status
 }

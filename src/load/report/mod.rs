@@ -16,6 +16,8 @@ mod tests;
 
 use std::time::Duration;
 
+use super::details::ConnectionEnds;
+use super::format::format_grouped;
 use super::ledger::{LedgerTotals, LedgerViolation};
 use super::metrics::selector::RunMeasurements;
 use super::metrics::{CounterId, JourneyCount, MetricInterval, MetricRegistry, MetricSeries, MetricTotals};
@@ -68,6 +70,37 @@ pub struct LoadReport {
     pub judgement: ValidityJudgement,
     /// The deviations that the target declares.
     pub deviations: Vec<DeviationReport>,
+    /// How connections ended unexpectedly.
+    pub ends: ConnectionEnds,
+    /// The waits in which journeys ended.
+    pub waits: Vec<WaitReport>,
+}
+
+/// Journeys that ended while they waited for a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitReport {
+    pub journey: String,
+    /// The message, or `a message` of any kind.
+    pub message: String,
+    /// The file and line of the step.
+    pub place: String,
+    /// Whether the message did not come in time; otherwise the run ended first.
+    pub timed_out: bool,
+    pub journeys: u64,
+}
+
+impl WaitReport {
+    /// Describes the wait: `13 journeys of buyer still waited for done (plan.yaml:20) at the end of the run`.
+    pub fn describe(&self) -> String {
+        let Self { journey, message, place, .. } = self;
+        let journeys = if self.journeys == 1 { "journey" } else { "journeys" };
+        let number = format_grouped(self.journeys);
+        if self.timed_out {
+            format!("{number} {journeys} of {journey} waited in vain for {message} ({place})")
+        } else {
+            format!("{number} {journeys} of {journey} still waited for {message} ({place}) at the end of the run")
+        }
+    }
 }
 
 /// The journeys of a role that a schedule or a pace made due in the whole run.
@@ -93,7 +126,18 @@ impl LoadReport {
         judgement: ValidityJudgement,
     ) -> Self {
         let (layout, intervals, total) = series.into_parts();
-        Self { about, layout, total, intervals, account, thresholds, judgement, deviations: Vec::new() }
+        Self {
+            about,
+            layout,
+            total,
+            intervals,
+            account,
+            thresholds,
+            judgement,
+            deviations: Vec::new(),
+            ends: ConnectionEnds::default(),
+            waits: Vec::new(),
+        }
     }
 
     pub fn measurements(&self) -> RunMeasurements<'_> {
@@ -125,7 +169,7 @@ impl LoadReport {
     }
 
     /// Returns the exit code: 0 if every threshold holds; 1 if a threshold is broken or a declared deviation is stale;
-    /// 3 if the run is not valid, or a threshold was not observed or is uncertain. The times of an invalid run break no
+    /// 3 if the run is not valid or was interrupted, or a threshold was not observed or is uncertain. The times of an invalid run break no
     /// threshold, since they do not describe the hub; violations in the ledger and stale deviations do not depend on
     /// times.
     pub fn exit_code(&self) -> u8 {
@@ -134,7 +178,7 @@ impl LoadReport {
             _ if any(ThresholdOutcome::is_violated) || self.deviations.iter().any(DeviationReport::is_stale) => 1,
             RunValidity::Invalid => 3,
             _ if any(ThresholdOutcome::is_broken) => 1,
-            RunValidity::Valid if self.thresholds.iter().all(ThresholdOutcome::is_met) => 0,
+            RunValidity::Valid if !self.about.interrupted && self.thresholds.iter().all(ThresholdOutcome::is_met) => 0,
             RunValidity::Valid | RunValidity::Suspect => 3,
         }
     }

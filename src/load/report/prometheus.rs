@@ -4,31 +4,34 @@
 use std::fmt::Write;
 
 use crate::load::SECOND;
+use crate::load::details::ConnectionEnds;
 use crate::load::metrics::selector::RunMeasurements;
-use crate::load::metrics::{CounterId, DenseHistogram, Gauge, TimingId};
+use crate::load::metrics::{CounterId, DenseHistogram, Gauge, MetricSubjects, TimingId};
 
 /// Upper bounds of the buckets in seconds.
 const BUCKET_BOUNDS: [f64; 18] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// The families of times, with help.
-const TIME_FAMILIES: [(&str, &str); 3] = [
+const TIME_FAMILIES: [(&str, &str); 4] = [
     ("message", "Times of messages due in the measured time."),
     ("journey", "Times of journeys, from due to end."),
     ("schedule", "Lag and stalls of the generator."),
+    ("operation", "Times of operations, by message and label."),
 ];
 
 /// The families of counts, with help.
-const COUNTER_FAMILIES: [(&str, &str); 5] = [
+const COUNTER_FAMILIES: [(&str, &str); 6] = [
     ("messages", "Messages by outcome, in the whole run."),
     ("journeys", "Journeys by outcome."),
     ("errors", "Errors by kind."),
     ("schedule", "Deviations from the schedule."),
     ("frames", "Frames that match no message of the protocol."),
+    ("operations", "Messages of operations by outcome, by message and label."),
 ];
 
 /// Renders exposition format 0.0.4: counters and histograms since the run's origin, gauges of the latest interval.
-pub fn render(state: RunMeasurements<'_>) -> String {
+pub fn render(state: RunMeasurements<'_>, ends: &ConnectionEnds) -> String {
     let mut out = String::new();
     let (layout, total) = (state.layout, state.total);
     let names = &layout.names;
@@ -45,6 +48,9 @@ pub fn render(state: RunMeasurements<'_>) -> String {
                     ("journey", format!("journey=\"{}\"", escape_label(&names.journeys[journey])))
                 }
                 TimingId::Run(kind) => ("schedule", format!("kind=\"{}\"", kind.name())),
+                TimingId::Operation(operation, kind) => {
+                    ("operation", format!("{},kind=\"{}\"", operation_labels(names, operation), kind.name()))
+                }
             };
             if let Some(histogram) = total.timing(layout, timing).filter(|_| name == family_name) {
                 write_histogram(&mut out, name, &labels, histogram);
@@ -66,12 +72,26 @@ pub fn render(state: RunMeasurements<'_>) -> String {
                 CounterId::Error(kind) => ("errors", format!("kind=\"{}\"", kind.name())),
                 CounterId::Run(kind) => ("schedule", format!("what=\"{}\"", kind.name())),
                 CounterId::Undocumented => ("frames", "what=\"undocumented\"".to_owned()),
+                CounterId::Operation(operation, _) if names.operations.get(operation).is_none() => continue,
+                CounterId::Operation(operation, kind) => {
+                    ("operations", format!("{},what=\"{}\"", operation_labels(names, operation), kind.name()))
+                }
             };
             if name == family_name {
                 let value = total.count(layout, count);
                 write_sample(&mut out, &format!("hubproof_{name}_total{{{labels}}}"), value as f64);
             }
         }
+    }
+    write_family(&mut out, "hubproof_connections_ended_total", "counter", "Connections that ended unexpectedly.");
+    for (end, count) in ends.by_frequency() {
+        let code = end.how.code().map(|code| code.to_string()).unwrap_or_default();
+        let labels = format!("how=\"{}\",code=\"{code}\",reason=\"{}\"", end.how.name(), escape_label(&end.detail));
+        write_sample(&mut out, &format!("hubproof_connections_ended_total{{{labels}}}"), count as f64);
+    }
+    if ends.others() > 0 {
+        let labels = "how=\"other\",code=\"\",reason=\"\"";
+        write_sample(&mut out, &format!("hubproof_connections_ended_total{{{labels}}}"), ends.others() as f64);
     }
     write_family(&mut out, "hubproof_ledger", "gauge", "Items and events of the ledger by kind.");
     for (name, count) in state.account.counts() {
@@ -89,6 +109,11 @@ pub fn render(state: RunMeasurements<'_>) -> String {
         }
     }
     out
+}
+
+fn operation_labels(names: &MetricSubjects, operation: usize) -> String {
+    let (message, label) = names.operations.get(operation).unwrap_or_default();
+    format!("message=\"{}\",label=\"{}\"", escape_label(&names.messages[message]), escape_label(label))
 }
 
 fn write_family(out: &mut String, name: &str, kind: &str, help: &str) {

@@ -2,14 +2,15 @@
 
 use std::fmt::Write;
 
-use super::{DueJourneys, LoadReport};
+use super::{DueJourneys, LoadReport, WaitReport};
 use crate::deviation::entry_name;
 use crate::load::format::{format_grouped, format_nanos, format_percent, format_rate};
 use crate::load::ledger::{LedgerMark, LedgerTotals, LedgerViolation, LedgerViolationKind, NO_PARTY};
 use crate::load::metrics::selector::{Statistic, delivery_ratio, is_sample_sufficient, own_delay};
 use crate::load::metrics::uncertainty::figure_bounds;
 use crate::load::metrics::{
-    CounterId, DenseHistogram, Gauge, GeneratorTime, JourneyCount, LoadErrorKind, MessageCount, MessageTime, TimingId,
+    CounterId, DenseHistogram, Gauge, GeneratorTime, JourneyCount, LoadErrorKind, MessageCount, MessageTime,
+    OperationCount, OperationTime, TimingId,
 };
 use crate::load::plan::script::Workload;
 use crate::load::plan::threshold::{ThresholdOutcome, ThresholdStanding};
@@ -78,6 +79,9 @@ fn verdict_parts(report: &LoadReport) -> Vec<String> {
         parts.push("ledger clean".to_owned());
     } else if report.account.attempted > 0 {
         parts.push("no item could be followed".to_owned());
+    }
+    if report.about.interrupted {
+        parts.insert(if report.exit_code() == 1 { parts.len() } else { 0 }, "interrupted".to_owned());
     }
     if report.validity() != RunValidity::Valid {
         let text = format!("the run is {}", report.validity().name());
@@ -189,6 +193,28 @@ impl<'a> Page<'a, LoadReport> {
                 }
             }
         }
+        self.operations();
+    }
+
+    /// Adds the operations, by their labels.
+    fn operations(&mut self) {
+        let mut headed = false;
+        let operations = 0..self.report.layout.names.operations.capacity();
+        let named = operations.map(|operation| (self.report.layout.operation_name(operation), operation));
+        let mut named: Vec<(String, usize)> = named.collect();
+        named.sort();
+        for (name, operation) in named {
+            let mut shown = escape_unprintable(&name).into_owned();
+            for kind in OperationTime::ALL {
+                let Some(histogram) = self.timing(TimingId::Operation(operation, *kind)) else { continue };
+                if !std::mem::replace(&mut headed, true) {
+                    self.heading("operation", "");
+                }
+                let answered = CounterId::Operation(operation, OperationCount::Answered);
+                let per_second = format_rate(self.report.total.rate(&self.report.layout, answered));
+                self.row(&std::mem::take(&mut shown), kind.name(), &per_second, histogram);
+            }
+        }
     }
 
     fn journeys(&mut self) {
@@ -270,6 +296,13 @@ impl<'a> Page<'a, LoadReport> {
             .collect();
         self.gap();
         self.field("errors", &if errors.is_empty() { "none".to_owned() } else { errors.join(", ") });
+        let (ends, waits) = (self.report.ends.describe(), self.report.waits.iter().map(WaitReport::describe));
+        for (name, lines) in [("connections", ends), ("waiting", waits.collect())] {
+            let mut name = name;
+            for line in lines {
+                self.field(std::mem::take(&mut name), &escape_unprintable(&line));
+            }
+        }
         let undocumented = self.count(CounterId::Undocumented);
         if undocumented > 0 {
             self.field(
@@ -414,7 +447,9 @@ fn item_history(violation: &LedgerViolation, account: &LedgerTotals) -> String {
         })
         .collect();
     let omitted = if violation.omitted > 0 { format!(" ({} more)", violation.omitted) } else { String::new() };
-    format!("{}: {}{omitted}", escape_unprintable(&violation.item_name()), steps.join(", "))
+    let missed = violation.missed.as_ref().map(|missed| format!("; {}", account.describe_missed(missed)));
+    let missed = escape_unprintable(&missed.unwrap_or_default()).into_owned();
+    format!("{}: {}{omitted}{missed}", escape_unprintable(&violation.item_name()), steps.join(", "))
 }
 
 /// Returns the word for a mark.

@@ -51,6 +51,30 @@ fn every_load_report_conforms_to_the_schema_and_round_trips(#[case] run: Synthet
     assert_eq!(serde_json::to_value(&again).unwrap(), value);
 }
 
+#[test]
+fn a_json_report_has_lost_connections_waits_and_operations() {
+    let report = serde_json::to_value(json::build_document(&SyntheticRun::troubled().report())).unwrap();
+    let expected = json!([
+        { "how": "closed", "code": 1011, "reason": "oops", "count": 100 },
+        { "how": "reset", "code": null, "reason": "", "count": 2 }
+    ]);
+    assert_eq!(report["connections"], expected);
+    assert_eq!(report["waits"][0]["message"], "job_completed");
+    let [fast, slow] = ["fast", "slow"].map(|label| &report["times"][format!("submit_job[{label}].service")]);
+    assert!(fast["max_ms"].as_f64() < slow["min_ms"].as_f64(), "{fast} {slow}");
+    assert_eq!(report["times"]["submit_job[other].service"], Value::Null);
+}
+
+/// An interrupted run proves nothing, even if it is valid and its thresholds hold.
+#[test]
+fn an_interrupted_run_is_inconclusive() {
+    let complete = SyntheticRun::calm();
+    let interrupted = SyntheticRun { interrupted: true, ..complete.clone() };
+    assert_eq!((complete.report().exit_code(), interrupted.report().exit_code()), (0, 3));
+    assert!(interrupted.page().contains("INCONCLUSIVE emprops/load/queue: interrupted, "), "{}", interrupted.page());
+    assert!(junit::render(&interrupted.report()).contains("the run was interrupted"));
+}
+
 /// The totals of a run are the merge of its intervals.
 #[test]
 fn the_intervals_of_a_json_report_add_up_to_its_totals() {
@@ -302,7 +326,7 @@ fn the_interval_log_contains_every_histogram() {
 #[test]
 fn the_prometheus_exposition_is_well_formed() {
     let report = SyntheticRun::troubled().report();
-    let text = prometheus::render(report.measurements());
+    let text = prometheus::render(report.measurements(), &report.ends);
     let read =
         openmetrics_parser::prometheus::parse_prometheus(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let value = |family: &str, labels: &[(&str, &str)]| {
@@ -318,6 +342,13 @@ fn the_prometheus_exposition_is_well_formed() {
     let labels = [("message", "submit_job"), ("what", "sent")];
     let PrometheusValue::Counter(counted) = value("hubproof_messages_total", &labels) else { panic!("{text}") };
     assert_eq!(counted.value.as_f64(), sent as f64);
+    let labels = [("how", "closed"), ("code", "1011"), ("reason", "oops")];
+    let PrometheusValue::Counter(ended) = value("hubproof_connections_ended_total", &labels) else { panic!("{text}") };
+    assert_eq!(ended.value.as_f64(), 100.0);
+    let labels = [("message", "submit_job"), ("label", "slow"), ("kind", "service")];
+    assert!(matches!(value("hubproof_operation_seconds", &labels), PrometheusValue::Histogram(_)));
+    let labels = [("message", "submit_job"), ("label", "fast"), ("what", "answered")];
+    assert!(matches!(value("hubproof_operations_total", &labels), PrometheusValue::Counter(_)));
     let response = report.total.timing(&report.layout, TimingId::Message(0, MessageTime::Response)).unwrap();
     let labels = [("message", "submit_job"), ("kind", "response")];
     let PrometheusValue::Histogram(histogram) = value("hubproof_message_seconds", &labels) else { panic!("{text}") };

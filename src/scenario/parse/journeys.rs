@@ -16,7 +16,7 @@ use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
 /// Options of a step that only a load plan has. The plan parses them.
-pub const JOURNEY_STEP_KEYS: [&str; 11] = [
+pub const JOURNEY_STEP_KEYS: [&str; 12] = [
     "marks",
     "item",
     "to",
@@ -28,6 +28,7 @@ pub const JOURNEY_STEP_KEYS: [&str; 11] = [
     "delivers",
     "sent at",
     "may stay unanswered",
+    "label",
 ];
 
 /// A parser for the parts of one load plan.

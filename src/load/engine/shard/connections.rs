@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::super::connection::{DisconnectionDetail, LoadConnection, ReadResult, SocketEvent};
+use super::super::connection::{LoadConnection, ReadResult, SocketEvent};
 use super::super::frames;
 use super::super::stream::ClientStream;
 use super::{
@@ -10,7 +10,6 @@ use super::{
     MAX_UNWRITTEN_FOR_PONGS, Shard, ShardParts, handle_input,
 };
 use crate::load::client::io::{ClientEvent, Disconnection};
-use crate::load::metrics::LoadErrorKind;
 use crate::load::provenance::DeliveredFrame;
 use crate::websocket::handshake::{self, Dial};
 
@@ -19,30 +18,33 @@ impl Shard {
     pub(super) fn open_requested(&mut self) {
         for _ in 0..MAX_DIALS_PER_TURN {
             let Some((number, dial)) = self.parts.context.dials.pop_front() else { return };
-            if let Err(kind) = self.connect(number, &dial) {
-                self.parts.context.cause = Some(kind);
-                self.handle_event(number, ClientEvent::Closed(Disconnection::Unreachable));
-                self.parts.context.cause = None;
+            if let Err((end, detail)) = self.connect(number, &dial) {
+                self.report_end(number, end, detail);
             }
         }
     }
 
-    pub(super) fn connect(&mut self, number: u32, dial: &Dial) -> Result<(), LoadErrorKind> {
+    pub(super) fn connect(&mut self, number: u32, dial: &Dial) -> Result<(), (Disconnection, String)> {
         self.disconnect(number);
         let ShardParts { endpoint, dialer, tls, poll, .. } = &mut self.parts;
-        let from = dial.from.as_deref().map(str::parse).transpose().map_err(|_| LoadErrorKind::Internal)?;
+        let from = dial.from.as_deref().map(str::parse).transpose();
+        let from = from.map_err(|_| (Disconnection::Internal, "invalid local address".to_owned()))?;
         let tcp = dialer.connect(from).map_err(|error| {
-            if is_resource_error(&error) { LoadErrorKind::Resources } else { LoadErrorKind::Connect }
+            let end = if is_resource_error(&error) { Disconnection::Resources } else { Disconnection::Unreachable };
+            (end, error.to_string())
         })?;
-        let mut stream = ClientStream::new(tcp, tls.as_ref()).map_err(|_| LoadErrorKind::Tls)?;
-        stream.register(poll.registry(), number).map_err(|_| LoadErrorKind::Resources)?;
+        let stream = ClientStream::new(tcp, tls.as_ref());
+        let mut stream = stream.map_err(|error| (Disconnection::Tls, error.to_string()))?;
+        let registered = stream.register(poll.registry(), number);
+        registered.map_err(|error| (Disconnection::Resources, error.to_string()))?;
         let fresh = handshake::generate_key();
         let key = dial.key(&fresh);
         // A shard connects to one host only.
         let address = dial.address(endpoint).ok().filter(|address| address.authority() == endpoint.authority());
-        let request = dial.request(&address.ok_or(LoadErrorKind::Internal)?, key);
+        let address = address.ok_or((Disconnection::Internal, "an address of another host".to_owned()))?;
+        let request = dial.request(&address, key);
         let slot = &mut self.slots[number as usize];
-        slot.output.out = request.map_err(|_| LoadErrorKind::Internal)?;
+        slot.output.out = request.map_err(|error| (Disconnection::Internal, error.to_string()))?;
         slot.connection = Some(Box::new(LoadConnection::new(stream, key.to_owned(), dial.subprotocols.clone())));
         self.connections += 1;
         self.opening.push_back((self.timeline.clock.now() + CONNECT_TIMEOUT, number, slot.serial));
@@ -103,7 +105,7 @@ impl Shard {
                         out.extend_from_slice(bytes)
                     });
                 }
-                SocketEvent::Close(code) => {
+                SocketEvent::Close(code, reason) => {
                     if !slot.output.closing {
                         frames::append_frame(&mut slot.output.out, frames::CLOSE, &mut context.masks, |out| {
                             // 1005 stands for "no code" and must not be sent.
@@ -112,7 +114,7 @@ impl Shard {
                             }
                         });
                     }
-                    closed = Some(code);
+                    closed = Some((code, String::from_utf8_lossy(reason).into_owned()));
                 }
             }
         });
@@ -122,23 +124,18 @@ impl Shard {
             self.closing.push_back((timeline.clock.now() + CLOSING_TIMEOUT, number, slot.serial));
         }
         match (closed, result) {
-            (Some(code), _) => {
+            (Some((code, reason)), _) => {
                 let _ = self.write_connection(number);
-                self.handle_end(number, Disconnection::Close(code), None);
+                self.handle_end(number, Disconnection::Close(code), reason);
                 false
             }
-            (None, ReadResult::Ended(end, why)) => {
-                let cause = match why {
-                    DisconnectionDetail::Plain => None,
-                    DisconnectionDetail::Upgrade => Some(LoadErrorKind::Upgrade),
-                    DisconnectionDetail::Tls => Some(LoadErrorKind::Tls),
-                    DisconnectionDetail::Protocol => Some(LoadErrorKind::Protocol),
-                };
-                self.handle_end(number, end, cause);
+            (None, ReadResult::Ended(end, detail)) => {
+                self.handle_end(number, end, detail);
                 false
             }
             (None, _) if self.held > MAX_INCOMPLETE_BYTES => {
-                self.handle_end(number, Disconnection::Dropped, Some(LoadErrorKind::Protocol));
+                let detail = "too many incomplete messages".to_owned();
+                self.handle_end(number, Disconnection::Violation, detail);
                 false
             }
             (None, result) => {
@@ -162,16 +159,32 @@ impl Shard {
         if too_much { written.and(Err(io::ErrorKind::StorageFull.into())) } else { written }
     }
 
+    /// Handles an error of writing: what the hub sent before it ended the connection may say why.
+    pub(super) fn handle_write_error(&mut self, number: u32, error: &io::Error) {
+        let slot = &mut self.slots[number as usize];
+        if error.kind() != io::ErrorKind::StorageFull && !std::mem::replace(&mut slot.output.broken, true) {
+            self.read_connection(number, true);
+        }
+        if let Some(connection) = &self.slots[number as usize].connection {
+            let (end, detail) = connection.ending(Some(error));
+            self.handle_end(number, end, detail);
+        }
+    }
+
     /// Handles the end of a connection.
-    pub(super) fn handle_end(&mut self, number: u32, end: Disconnection, cause: Option<LoadErrorKind>) {
+    pub(super) fn handle_end(&mut self, number: u32, end: Disconnection, detail: String) {
         let slot = &mut self.slots[number as usize];
         if slot.connection.is_none() {
             return;
         }
         self.disconnect(number);
-        self.parts.context.cause = cause;
+        self.report_end(number, end, detail);
+    }
+
+    fn report_end(&mut self, number: u32, end: Disconnection, detail: String) {
+        self.parts.context.ending = detail;
         self.handle_event(number, ClientEvent::Closed(end));
-        self.parts.context.cause = None;
+        self.parts.context.ending = String::new();
     }
 
     /// Drops a connection and its buffers.
@@ -188,17 +201,20 @@ impl Shard {
     /// Drops connections that were not opened or closed in time.
     pub(super) fn drop_overdue(&mut self) {
         let now = self.timeline.clock.now();
-        while let Some((at, number, serial)) = self.opening.front().copied().filter(|(at, ..)| *at <= now) {
+        while let Some((_, number, serial)) = self.opening.front().copied().filter(|(at, ..)| *at <= now) {
             self.opening.pop_front();
             let slot = &self.slots[number as usize];
-            if at <= now && slot.serial == serial && slot.connection.is_some() && !slot.output.open {
-                self.handle_end(number, Disconnection::Unreachable, None);
+            let connection = slot.connection.as_ref().filter(|_| slot.serial == serial && !slot.output.open);
+            if let Some(connection) = connection {
+                let timeout = io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
+                let (end, detail) = connection.ending(Some(&timeout));
+                self.handle_end(number, end, detail);
             }
         }
         while let Some((_, number, serial)) = self.closing.front().copied().filter(|(at, ..)| *at <= now) {
             self.closing.pop_front();
             if self.slots[number as usize].serial == serial {
-                self.handle_end(number, Disconnection::Dropped, None);
+                self.handle_end(number, Disconnection::Dropped, String::new());
             }
         }
     }

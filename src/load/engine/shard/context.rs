@@ -7,11 +7,12 @@ use super::outbox::{ReportOutbox, ShardReport};
 use super::slot::OutgoingBytes;
 use super::timers::{ShardTimers, SlotTimer};
 use crate::load::Nanos;
-use crate::load::client::io::{ClientFault, ClientIo, Disconnection};
+use crate::load::client::io::{ClientFault, ClientIo, JourneyWait};
+use crate::load::details::{ConnectionEnd, RunDetails, printable_detail};
 use crate::load::engine::frames::{self, MaskKeys};
 use crate::load::engine::phases::PhaseTimeline;
 use crate::load::engine::translation::{AssumedMessage, ShardTranslator};
-use crate::load::ids::{HookId, JourneyId, MessageId};
+use crate::load::ids::{HookId, JourneyId, MessageId, OperationId};
 use crate::load::ledger::{LedgerEntry, NameOwner};
 use crate::load::metrics::{JourneyCount, LoadErrorKind, MessageCount, MetricRecorder};
 use crate::load::opening::{FailedOpening, MAX_EXAMPLES};
@@ -31,8 +32,10 @@ pub struct ShardContext {
     pub dials: VecDeque<(u32, Dial)>,
     /// The message of the current frame.
     pub classified: Option<MessageId>,
-    /// Why a connection ended, if the client cannot know it.
-    pub cause: Option<LoadErrorKind>,
+    /// Details of the end of the connection that is being reported: a reason, or an error.
+    pub ending: String,
+    /// Details for the report since they were last sent.
+    pub details: RunDetails,
     /// Running journeys that the drain waits for.
     pub under_way: u64,
     /// Declared deviations of the hub.
@@ -129,8 +132,8 @@ impl ClientIo for ClientActions<'_> {
         let examples = &mut self.context.examples[usize::from(self.role)];
         if *examples < MAX_EXAMPLES {
             *examples += 1;
-            let (role, client, cause) = (self.role, self.client, self.context.cause);
-            let failure = FailedOpening { role, client, at, fault, cause, received };
+            let (role, client, ending) = (self.role, self.client, printable_detail(&self.context.ending));
+            let failure = FailedOpening { role, client, at, fault, ending, received };
             self.context.outbox.send(ShardReport::NotJoined(failure));
         }
         self.context.timeline.count_failed(usize::from(self.role));
@@ -158,6 +161,14 @@ impl ClientIo for ClientActions<'_> {
 
     fn answered(&mut self, message: MessageId, due: Nanos, delay: Nanos, at: Nanos) {
         self.context.recorder.answered(usize::from(message.0), due, delay, at);
+    }
+
+    fn operation_sent(&mut self, operation: OperationId, at: Nanos) {
+        self.context.recorder.operation_sent(usize::from(operation.0), at);
+    }
+
+    fn operation_answered(&mut self, operation: OperationId, due: Nanos, delay: Nanos, at: Nanos) {
+        self.context.recorder.operation_answered(usize::from(operation.0), due, delay, at);
     }
 
     fn answer_assumed(&mut self, message: MessageId, at: Nanos) {
@@ -195,6 +206,10 @@ impl ClientIo for ClientActions<'_> {
         self.context.recorder.journey_assumed(usize::from(journey.0), at);
     }
 
+    fn journey_waited(&mut self, wait: JourneyWait) {
+        *self.context.details.waits.entry((self.role, wait)).or_default() += 1;
+    }
+
     fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {
         self.count_ended_journey();
         self.context.recorder.journey_completed(usize::from(journey.0), due, at);
@@ -229,11 +244,11 @@ impl ClientIo for ClientActions<'_> {
         let kind = match fault {
             ClientFault::Timeout(_) | ClientFault::Missing(_) => LoadErrorKind::Timeout,
             ClientFault::Refused(_) => LoadErrorKind::Refused,
-            ClientFault::Ended(end) => self.context.cause.take().unwrap_or(match end {
-                Disconnection::Refused(_) => LoadErrorKind::Upgrade,
-                Disconnection::Unreachable => LoadErrorKind::Connect,
-                Disconnection::Close(_) | Disconnection::Dropped => LoadErrorKind::Lost,
-            }),
+            ClientFault::Ended(end) => {
+                let detail = printable_detail(&self.context.ending);
+                self.context.details.ends.add(ConnectionEnd { how: end, detail }, 1);
+                end.error_kind()
+            }
             ClientFault::NoObject | ClientFault::Unusable(_) => LoadErrorKind::Invalid,
             ClientFault::Hook | ClientFault::Internal => LoadErrorKind::Internal,
             ClientFault::NotTaken(message) => return self.context.recorder.not_taken(usize::from(message.0), at),

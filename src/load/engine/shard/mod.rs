@@ -28,7 +28,7 @@ use super::stream::ClientTls;
 use super::translation::{AssumedMessage, ShardTranslator};
 use super::validator::MessageSampler;
 use crate::load::client::VirtualClient;
-use crate::load::client::io::{ClientEvent, Disconnection};
+use crate::load::client::io::ClientEvent;
 use crate::load::compile::program::CompiledPlan;
 use crate::load::metrics::Gauge;
 use crate::load::plan::Plan;
@@ -188,8 +188,9 @@ impl Shard {
         // No more entries follow.
         self.parts.context.outbox.flush(Nanos::MAX);
         self.parts.sampler.close();
-        let ShardContext { recorder, outbox, translation, .. } = self.parts.context;
+        let ShardContext { recorder, outbox, translation, details, .. } = self.parts.context;
         outbox.send(ShardReport::Intervals(recorder.finish(now)));
+        outbox.send(ShardReport::Details(Box::new(details)));
         outbox.send(ShardReport::Ended { deviations: translation.map(ShardTranslator::into_seen).unwrap_or_default() });
         Ok(())
     }
@@ -216,7 +217,12 @@ impl Shard {
                 // Every role has its own arrivals.
                 let seed = self.parts.seed.wrapping_add(index as u64);
                 let Some(arrivals) = &role.arrivals else { continue };
-                let (shard, shards) = (self.parts.number as u32, self.parts.shards as u32);
+                // A shard without clients of the role could start no journey.
+                let shards = (self.parts.shards as u32).min(role.population.number.max(1));
+                let shard = self.parts.number as u32;
+                if shard >= shards {
+                    continue;
+                }
                 let mut schedule = ArrivalSchedule::new(arrivals, end, seed, shard, shards);
                 population.coming = schedule.next();
                 population.arrivals = Some(schedule);
@@ -274,13 +280,11 @@ impl Shard {
     fn flush(&mut self, number: u32) {
         let slot = &self.slots[number as usize];
         let has_output = slot.connection.is_some() && (slot.output.open || !slot.output.out.is_empty());
-        if has_output && self.write_connection(number).is_err() {
-            let end = if self.slots[number as usize].output.open {
-                Disconnection::Dropped
-            } else {
-                Disconnection::Unreachable
-            };
-            self.handle_end(number, end, None);
+        if has_output
+            && !slot.output.broken
+            && let Err(error) = self.write_connection(number)
+        {
+            self.handle_write_error(number, &error);
         }
     }
 
@@ -300,6 +304,10 @@ impl Shard {
         let intervals = context.recorder.take_intervals(now);
         context.outbox.flush(now);
         self.parts.sampler.queue_batch();
+        if !context.details.is_empty() {
+            let details = std::mem::take(&mut context.details);
+            context.outbox.send(ShardReport::Details(Box::new(details)));
+        }
         context.outbox.send(ShardReport::UnderWay { shard: self.parts.number, journeys: context.under_way });
         if !intervals.is_empty() {
             context.outbox.send(ShardReport::Intervals(intervals));

@@ -5,6 +5,7 @@ use std::sync::mpsc::SyncSender;
 use crate::deviation::SightingsByEntry;
 use crate::load::Nanos;
 use crate::load::buffer_pool::PooledVec;
+use crate::load::details::RunDetails;
 use crate::load::ledger::{LedgerEntry, NameOwner, NameTable};
 use crate::load::metrics::ShardInterval;
 use crate::load::opening::FailedOpening;
@@ -30,6 +31,8 @@ pub enum ShardReport {
         shard: usize,
         journeys: u64,
     },
+    /// Details since the last report.
+    Details(Box<RunDetails>),
     /// An example of a client that did not join.
     NotJoined(FailedOpening),
     /// The shard has ended; the message carries its sightings of the hub's deviations.

@@ -42,6 +42,8 @@ pub struct OutgoingBytes {
     pub open: bool,
     /// Whether a close frame has been sent.
     pub closing: bool,
+    /// Whether writing has failed.
+    pub broken: bool,
 }
 
 impl ClientSlot {

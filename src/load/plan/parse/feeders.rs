@@ -54,7 +54,8 @@ pub fn parse_feeder(
 type FeederTable = (Vec<String>, Vec<Vec<Value>>);
 
 fn parse_csv(text: &str) -> Result<FeederTable, String> {
-    let mut reader = ::csv::Reader::from_reader(text.as_bytes());
+    // Spreadsheets put a byte order mark at the beginning.
+    let mut reader = ::csv::Reader::from_reader(text.trim_start_matches('\u{feff}').as_bytes());
     let columns: Vec<String> = reader.headers().map_err(|error| error.to_string())?.iter().map(str::to_owned).collect();
     let mut rows = Vec::new();
     for record in reader.records() {
@@ -98,6 +99,7 @@ mod tests {
 
     #[rstest]
     #[case("a,b\n1,\"x, y\"\n2,ü\n", Ok(vec![vec![json!("1"), json!("x, y")], vec![json!("2"), json!("ü")]]))]
+    #[case("\u{feff}a,b\n1,2\n", Ok(vec![vec![json!("1"), json!("2")]]))]
     #[case("a,b\n1\n", Err("1 fields"))]
     #[case("a,b\n", Err("no rows"))]
     fn the_first_line_of_a_csv_feeder_names_its_columns(

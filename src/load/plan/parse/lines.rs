@@ -135,7 +135,8 @@ pub fn parse_step_options(node: &SyntaxNode, kind: StepKind, journeys: &mut Jour
         .and_then(|mark| Some((mark, node.get("marks")?.span)));
     let mut template = |name: &str| node.get(name).map(|node| journeys.parse_template(node));
     let (item, to, by, sent_at) = (template("item"), template("to"), template("by"), template("sent at"));
-    let back_within = template("back within");
+    let (back_within, label) = (template("back within"), template("label"));
+    let label = label.zip(node.get("label").map(|node| node.span));
     let answers = node.get("answers").and_then(|node| {
         let name = text(Some(node), "the name under `answers`", journeys.diagnostics())?;
         Some((name.to_owned(), node.span))
@@ -152,6 +153,7 @@ pub fn parse_step_options(node: &SyntaxNode, kind: StepKind, journeys: &mut Jour
     let (sends, comes) = (kind == StepKind::Sends, matches!(kind, StepKind::Expects | StepKind::Whenever));
     for (name, right) in [
         ("marks", sends || comes),
+        ("label", sends && node.get("hook").is_none()),
         ("item", sends || comes),
         ("by", sends || comes),
         ("to", sends),
@@ -165,7 +167,7 @@ pub fn parse_step_options(node: &SyntaxNode, kind: StepKind, journeys: &mut Jour
     ] {
         if node.get(name).is_some() && !right {
             let span = node.key_at_pointer(&format!("/{name}"));
-            let where_ = if name == "to" { "`sends`" } else { "`expects`" };
+            let where_ = if matches!(name, "to" | "label") { "`sends`" } else { "`expects`" };
             journeys.error(span, format!("`{name}` is not an option of this step"), format!("it belongs to {where_}"));
         }
     }
@@ -195,7 +197,7 @@ pub fn parse_step_options(node: &SyntaxNode, kind: StepKind, journeys: &mut Jour
         let help = "write `delivers: MESSAGE` and `sent at: \"${NAME.data.at}\"`, where the sender put `due_ns()`";
         journeys.error(node.span, "`delivers` and `sent at` need each other", help);
     }
-    MeasurementOptions { marks, item, to, by, back_within, answers, or, delivers, sent_at, may_stay_unanswered }
+    MeasurementOptions { marks, item, to, by, back_within, answers, or, delivers, sent_at, may_stay_unanswered, label }
 }
 
 /// Reports steps that a load plan cannot have.
