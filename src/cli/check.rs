@@ -271,8 +271,7 @@ impl ScenarioSelection {
                 let no_pattern = |error| CliError::new(format!("`{text}` is not a pattern: {error}"));
                 set.add(Glob::new(text).map_err(no_pattern)?);
                 // The name of a scenario stands for all its cases, and needs no protocol.
-                let protocol = if text.contains('/') { "" } else { "*/" };
-                for also in [format!("{protocol}{text}"), format!("{protocol}{text}/*")] {
+                for also in [format!("{text}/*"), format!("*/{text}"), format!("*/{text}/*")] {
                     set.add(GlobBuilder::new(&also).literal_separator(true).build().map_err(no_pattern)?);
                 }
             }

@@ -102,10 +102,10 @@ fn concurrent_cases_do_not_hide_a_finding(#[case] fault: &str, #[case] message: 
     assert!(done.out.contains("fail[FUZZ-KEEPS]"), "{}", done.out);
 }
 
-/// A case with one mutated message is shown rather than one with dozens, even if that failed first (as in seed 1).
+/// A case with one mutated message is shown rather than one with dozens, even if that failed first (as in seed 4).
 #[test]
 fn a_finding_shows_a_case_with_one_mutated_message_over_one_with_many() {
-    let base = ["--protocol", "qi", "--seed", "1"];
+    let base = ["--protocol", "qi", "--seed", "4"];
     let all = |more: &[&str]| fuzz(&base.iter().chain(more).copied().collect::<Vec<_>>());
     let done = all(&["--mutation", "wrong-type", "--cases", "100", "--fault", "qi-failure-payload-number"])
         .assert_exit_code(1);

@@ -203,6 +203,23 @@ fn a_plan_may_skip_the_ticks_that_pass_while_a_client_is_busy() {
     assert_eq!(report.validity(), RunValidity::Valid);
 }
 
+/// A heartbeat is not worked off later, since it says that its client is alive now. Those that a stalled hub prevents
+/// are counted, and leave the times of the others uncertain.
+#[test]
+fn heartbeats_that_a_stalled_hub_prevents_are_missed() {
+    let plan = PACED.replace("pace: PACE\n    steps:", "meanwhile:\n    - every: 100ms\n      do:");
+    let ready = CompiledTestPlan::new("gator", &PlanSource::Text(&plan), &PlanOverrides::default());
+    let stall = BEGIN + 4 * SECOND..BEGIN + 6 * SECOND;
+    let observed = run(&ready, MS, &mut |now, _, _| vec![if stall.contains(&now) { stall.end + MS } else { now + MS }]);
+    let sent = observed.sent[&ready.message("log_request")];
+    // They continue in the drain.
+    assert!((20 * 169..=20 * 170).contains(&(sent + observed.messages_missed)), "{sent}");
+    assert!((20 * 18..=20 * 20).contains(&observed.messages_missed), "{}", observed.messages_missed);
+    let report = observed.into_report(&ready, &["log_request.response.p90 < 5ms", "log_request.response.p50 < 5ms"]);
+    let uncertain: Vec<bool> = report.thresholds.iter().map(|outcome| outcome.is_uncertain()).collect();
+    assert_eq!(uncertain, [true, false], "{:?}", report.judgement);
+}
+
 /// A second or so without a connection: the ticks of that time are worked off on the next one.
 #[test]
 fn ticks_that_pass_while_a_client_is_not_connected_are_late() {

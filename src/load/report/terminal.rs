@@ -140,21 +140,22 @@ impl<'a> Page<'a, LoadReport> {
     /// generator's own delay, and that delay.
     fn uncertainties(&mut self, timing: TimingId) {
         let state = self.report.measurements();
-        let bounds = |stat| figure_bounds(state, timing, stat);
-        let low = |stat| Some(format_nanos(bounds(stat)?.low));
-        let high = |stat| Some(bounds(stat)?.high.map_or_else(|| "?".to_owned(), format_nanos));
-        let own = |stat| Some(format_nanos(own_delay(state, timing, stat)?));
         let samples = self.timing(timing).map_or(0, DenseHistogram::len);
-        let rows: [(&str, &dyn Fn(Statistic) -> Option<String>, bool); 3] =
-            [("at least", &low, false), ("at most", &high, false), ("ours up to", &own, true)];
-        for (name, figure, has_max) in rows {
+        for name in ["at least", "at most", "ours up to"] {
+            let figure = |stat| match name {
+                "at least" => Some(format_nanos(figure_bounds(state, timing, stat)?.low)),
+                "at most" => {
+                    Some(figure_bounds(state, timing, stat)?.high.map_or_else(|| "?".to_owned(), format_nanos))
+                }
+                _ => own_delay(state, timing, stat).map(format_nanos),
+            };
             let mut row = format!("  {:<24} {name:<10} {:>9} {:>9}", "", "", "");
             for (_, quantile) in QUANTILES {
                 let Some(shown) = figure(Statistic::Quantile(quantile)) else { return };
                 let shown = if is_sample_sufficient(samples, quantile) { shown } else { "-".to_owned() };
                 let _ = write!(row, " {shown:>8}");
             }
-            if let Some(max) = figure(Statistic::Max).filter(|_| has_max) {
+            if let Some(max) = figure(Statistic::Max).filter(|_| name == "ours up to") {
                 let _ = write!(row, " {max:>8}");
             }
             self.line(&row);
