@@ -577,10 +577,10 @@ impl Conversation {
         if let Err(failure) = self.evaluate_given(id, &BTreeMap::new(), true) {
             let given =
                 self.program.roles.get(&self.program.actors[id].role).map(|role| &role.given).into_iter().flatten();
-            let span = given.filter_map(|(name, template)| {
+            let mut spans = given.filter_map(|(name, template)| {
                 failure.message.starts_with(&format!("`given: {name}`")).then(|| template.first_span()).flatten()
             });
-            let span = span.last();
+            let span = spans.next();
             self.judgement.record_mistake(failure.message, span);
         }
     }

@@ -128,6 +128,12 @@ fn every_message_to_a_hub_is_fuzzed() {
     }
 }
 
+/// Whether a text has the form of a pair in the document, such as `XBT/USD`.
+fn is_pair(text: &str) -> bool {
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| matches!(c, 'A'..='Z' | '0'..='9' | '.'));
+    text.split_once('/').is_some_and(|(base, quote)| is_name(base) && is_name(quote))
+}
+
 /// Starts a small Kraken hub. `status` is the status of an accepted subscription.
 fn start_kraken_hub(status: &'static str, extra: &'static [&'static str]) -> ScriptedHub {
     ScriptedHub::start(move |_, _, text| {
@@ -136,7 +142,7 @@ fn start_kraken_hub(status: &'static str, extra: &'static [&'static str]) -> Scr
         let mut answers: Vec<String> = extra.iter().map(|text| (*text).to_owned()).collect();
         let mut answer = match asked["event"].as_str() {
             Some("ping") => json!({ "event": "pong" }),
-            Some("subscribe" | "unsubscribe") if asked["subscription"]["name"].is_string() => {
+            Some("subscribe" | "unsubscribe") if asked["subscription"]["name"].is_string() && is_pair(pair) => {
                 json!({ "event": "subscriptionStatus", "channelID": 1, "channelName": "ticker", "pair": pair, "status": status, "subscription": { "name": "ticker" } })
             }
             _ => json!({ "event": "subscriptionStatus", "status": "error", "errorMessage": "Event not understood" }),

@@ -12,12 +12,15 @@ const OTHER: &str = "other";
 /// The longest label in bytes.
 const MAX_LABEL_BYTES: usize = 100;
 
+/// The index of a message, and a label.
+type Operation = (usize, Box<str>);
+
 /// The operations of a plan, by message and label. Cheap to clone: clones share one table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OperationTable {
     /// The messages that have labels, by their index; each has one operation for all labels without room.
     labelled: Arc<[usize]>,
-    operations: Arc<[OnceLock<(usize, Box<str>)>]>,
+    operations: Arc<[OnceLock<Operation>]>,
 }
 
 impl OperationTable {
@@ -38,7 +41,7 @@ impl OperationTable {
         if label == OTHER {
             return self.other(message);
         }
-        let is_it = |known: &(usize, Box<str>)| known.0 == message && *known.1 == *label;
+        let is_it = |known: &Operation| known.0 == message && *known.1 == *label;
         let found = self.operations.iter().position(|one| is_it(one.get_or_init(|| (message, label.into()))));
         match found {
             Some(place) => self.labelled.len() + place,

@@ -117,11 +117,9 @@ impl ScenarioParser<'_> {
             MessageSender::Unknown => false,
         };
         let on_purpose = "add `breaks: REASON` if that is intended";
-        if compose.breaks.is_none() {
-            if wrong_way {
-                let who = if sender == MessageSender::Server { "a client" } else { "a hub" };
-                self.error(name_node.span, format!("only {who} sends `{name}`"), on_purpose);
-            }
+        if compose.breaks.is_none() && wrong_way {
+            let who = if sender == MessageSender::Server { "a client" } else { "a hub" };
+            self.error(name_node.span, format!("only {who} sends `{name}`"), on_purpose);
         }
         let mut example = message.starting_value();
         if let Some(with) = options.get("with") {
