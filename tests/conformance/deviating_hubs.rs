@@ -125,7 +125,7 @@ fn check_hub(hub: &ThirdPartyHub, deviate: &[&str], more: &str) -> Option<Checke
     let by_id = report["rules"]["by_id"].as_object().unwrap().iter();
     let findings = report["findings"].as_array().unwrap().iter();
     Some(CheckedRun {
-        rules: by_id.filter(|(_, rule)| rule["proven"] == true).map(|(id, _)| id.clone()).collect(),
+        rules: by_id.filter(|(_, rule)| rule["decided"] == true).map(|(id, _)| id.clone()).collect(),
         accused: findings
             .filter(|finding| finding["verdict"] == "fail" || finding["verdict"] == "warn")
             .filter(|finding| finding["expected"] == false)

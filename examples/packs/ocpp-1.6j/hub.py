@@ -76,20 +76,26 @@ ERRORS = ["ConnectorLockFailure", "EVCommunicationError", "GroundFailure", "High
           "ResetFailure", "UnderVoltage", "WeakSignal"]
 REASONS = ["EmergencyStop", "EVDisconnected", "HardReset", "Local", "Other", "PowerLoss", "Reboot", "Remote", "SoftReset",
            "UnlockCommand", "DeAuthorized"]
-# Members of a payload: a length is that of a text, a list has the words that are allowed. "?" marks an optional member.
-SAMPLES = {"value": 1_000_000, "context?": 40, "format?": 20, "measurand?": 60, "phase?": 20, "location?": 20, "unit?": 20}
+# Members of a payload: a length is that of a text, a list has the words that are allowed, a range the numbers. "?" marks an optional member.
+CONTEXTS = ["Interruption.Begin", "Interruption.End", "Sample.Clock", "Sample.Periodic", "Transaction.Begin", "Transaction.End",
+            "Trigger", "Other"]
+PHASES = ["L1", "L2", "L3", "N", "L1-N", "L2-N", "L3-N", "L1-L2", "L2-L3", "L3-L1"]
+LOCATIONS = ["Body", "Cable", "EV", "Inlet", "Outlet"]
+SAMPLES = {"value": 1_000_000, "context?": CONTEXTS, "format?": ["Raw", "SignedData"], "measurand?": 60, "phase?": PHASES,
+           "location?": LOCATIONS, "unit?": 20}
+CONNECTORS, ALL_OR_ONE = range(1, 2**31), range(0, 2**31)
 METER = {"timestamp": "time", "sampledValue": [SAMPLES]}
 FORMS = {
     "BootNotification": {"chargePointVendor": 20, "chargePointModel": 20, "chargePointSerialNumber?": 25, "chargeBoxSerialNumber?": 25,
                          "firmwareVersion?": 50, "iccid?": 20, "imsi?": 20, "meterType?": 25, "meterSerialNumber?": 25},
     "Heartbeat": {},
     "Authorize": {"idTag": 20},
-    "StartTransaction": {"connectorId": int, "idTag": 20, "meterStart": int, "reservationId?": int, "timestamp": "time"},
+    "StartTransaction": {"connectorId": CONNECTORS, "idTag": 20, "meterStart": int, "reservationId?": int, "timestamp": "time"},
     "StopTransaction": {"transactionId": int, "meterStop": int, "timestamp": "time", "idTag?": 20, "reason?": REASONS,
                         "transactionData?": [METER]},
-    "StatusNotification": {"connectorId": int, "status": STATES, "errorCode": ERRORS, "info?": 50, "timestamp?": "time",
+    "StatusNotification": {"connectorId": ALL_OR_ONE, "status": STATES, "errorCode": ERRORS, "info?": 50, "timestamp?": "time",
                            "vendorId?": 255, "vendorErrorCode?": 50},
-    "MeterValues": {"connectorId": int, "transactionId?": int, "meterValue": [METER]},
+    "MeterValues": {"connectorId": ALL_OR_ONE, "transactionId?": int, "meterValue": [METER]},
     "DataTransfer": {"vendorId": 255, "messageId?": 50, "data?": 1_000_000},
 }
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?$")
@@ -101,13 +107,22 @@ class Refused(Exception):
     """The call is answered with a CALLERROR; `args` are its code and description."""
 
 
+def is_time(text):
+    try:
+        return bool(TIME.match(text)) and datetime.datetime.fromisoformat(text) is not None
+    except ValueError:
+        return False
+
+
 def check(value, form, name, bug):
     """Checks a member against its form."""
-    if form is int:
+    if form is int or isinstance(form, range):
         if isinstance(value, str) and bug == "types-unchecked":
             return
         if not isinstance(value, int) or isinstance(value, bool):
             raise Refused("TypeConstraintViolation", f"{name} is an integer")
+        if form is not int and value not in form:
+            raise Refused("PropertyConstraintViolation", f"{name} is out of range")
     elif isinstance(form, dict):
         if not isinstance(value, dict):
             raise Refused("TypeConstraintViolation", f"{name} is an object")
@@ -133,7 +148,7 @@ def check(value, form, name, bug):
         if value not in form and bug != "words-unchecked":
             raise Refused("PropertyConstraintViolation", f"{name} is not one of the words")
     elif form == "time":
-        if not TIME.match(value) or bug == "offset-refused" and value[-1] != "Z":
+        if not is_time(value) or bug == "offset-refused" and value[-1] != "Z":
             raise Refused("PropertyConstraintViolation", f"{name} is not a time")
     elif len(value) > form and bug != "lengths-unchecked":
         raise Refused("PropertyConstraintViolation", f"{name} is too long")

@@ -15,7 +15,7 @@ use self::fresh_values::{FreshValue, FreshValues};
 use super::case_scenario::{CaseScenario, CaseStep};
 use super::expressions::{self, Settings, with_self_as};
 use super::step_rule::StepRule;
-use crate::protocol::{MessageDirections, MessageType, Pack, PackFolder, RuleLevel};
+use crate::protocol::{MessageType, Pack, PackFolder, RuleLevel};
 use crate::scenario::compose;
 use crate::scenario::functions::NEXT_USER;
 use crate::scenario::model::setting_value;
@@ -42,8 +42,8 @@ pub struct Corpus {
     answers: Vec<ExpectedAnswer>,
     goes_on: Vec<StepRule>,
     fresh: FreshValues,
-    /// A schema of the frames that the hub may send to an observer client unasked.
-    expected_by_observer: Value,
+    /// A schema of the messages that the hub may not send to an observer client unasked, if there are any.
+    forbidden_for_observer: Option<Value>,
     /// Whether the hub under test does not answer the fence.
     fence_unanswered: AtomicBool,
 }
@@ -89,7 +89,7 @@ impl Corpus {
         let settings = defaults.chain(given).map(|(name, value)| (name, setting_value(&value)));
         let settings = Settings::new(settings.collect());
         let (pack, fence_unanswered) = (Arc::clone(pack), AtomicBool::new(false));
-        let (fresh, expected_by_observer) = (FreshValues::default(), Value::Null);
+        let (fresh, forbidden_for_observer) = (FreshValues::default(), None);
         let mut corpus = Self {
             pack,
             shared,
@@ -101,11 +101,11 @@ impl Corpus {
             answers,
             goes_on,
             fresh,
-            expected_by_observer,
+            forbidden_for_observer,
             fence_unanswered,
         };
         corpus.fresh = fresh_values::find_fresh_values(&corpus);
-        corpus.expected_by_observer = corpus.find_expected_by_observer(folder.document.is_none());
+        corpus.forbidden_for_observer = corpus.find_forbidden_for_observer(folder.document.is_none());
         corpus
     }
 
@@ -117,8 +117,8 @@ impl Corpus {
     /// Returns a schema of the frames that an observer client may receive although it asked for nothing more than its
     /// opening and the fence: the messages that the document lets the hub send unasked, those of `ignore` and `open`,
     /// and late replies.
-    pub fn expected_by_observer(&self) -> &Value {
-        &self.expected_by_observer
+    pub fn forbidden_for_observer(&self) -> Option<&Value> {
+        self.forbidden_for_observer.as_ref()
     }
 
     /// Returns the names of the messages that may answer what these steps send.
@@ -136,26 +136,33 @@ impl Corpus {
         self.replies_to(self.opening(self.observer_role().unwrap_or_default()))
     }
 
-    /// `is_complete`: whether the pack lists all messages of the hub. A plain document may have messages that could not
-    /// be read.
-    fn find_expected_by_observer(&self, is_complete: bool) -> Value {
+    /// Returns the documented messages that the hub may not send unasked, and texts that are no JSON. Other messages that
+    /// the document does not describe are not forbidden: nothing shows whose they are. `is_complete`: whether the pack lists all messages of the hub; a plain
+    /// document may have messages that could not be read.
+    fn find_forbidden_for_observer(&self, is_complete: bool) -> Option<Value> {
         let is_any = |message: &MessageType| message.matcher.condition_count() == 0;
-        let mut from_hub = self.pack.messages.iter().filter(|message| message.directions.from_hub).peekable();
-        if from_hub.peek().is_none() || !is_complete && !from_hub.any(is_any) {
-            return json!([true]);
+        let from_hub = || self.pack.messages.iter().filter(|message| message.directions.from_hub);
+        if !is_complete && !from_hub().any(is_any) {
+            return None;
         }
         let fence = self.fuzz_entry("fence").and_then(Value::as_str).unwrap_or_default();
         let mut replies = self.replies_to_observer_opening();
         replies.extend(self.replies_to(self.scene(fence)));
         let open = self.open_names();
-        let expected = |message: &&MessageType| {
-            let MessageDirections { from_hub, unasked, .. } = message.directions;
-            // What stands for all other messages allows none.
-            let is_catch_all = message.abstract_ && is_any(message);
-            from_hub && !is_catch_all && (unasked || open.contains(&message.name) || replies.contains(&*message.name))
+        // What stands for all other messages is no message of its own.
+        let described = from_hub().filter(|message| !(message.abstract_ && is_any(message)));
+        let (expected, forbidden): (Vec<&MessageType>, Vec<&MessageType>) = described.partition(|message| {
+            message.directions.unasked || open.contains(&message.name) || replies.contains(&*message.name)
+        });
+        let schemas = |messages: Vec<&MessageType>| -> Vec<Value> {
+            messages.into_iter().map(|message| matcher_schema(&message.matcher)).collect()
         };
-        let messages = self.pack.messages.iter().filter(expected);
-        messages.map(|message| matcher_schema(&message.matcher)).collect()
+        // No document describes a text that is not JSON.
+        let forbidden: Vec<Value> = schemas(forbidden).into_iter().chain([json!({ "type": "string" })]).collect();
+        Some(match expected.is_empty() {
+            true => json!({ "anyOf": forbidden }),
+            false => json!({ "anyOf": forbidden, "not": { "anyOf": schemas(expected) } }),
+        })
     }
 
     /// Returns the messages that a hub receives, in the order of the pack, without envelopes.

@@ -408,6 +408,8 @@ struct Rule<'a> {
     /// For an implied rule: what it follows from.
     from: Option<&'a str>,
     status: Status,
+    /// Whether a check at the rule's own level was decided.
+    decided: bool,
     /// Whether a check at the rule's own level passed and no check broke the rule.
     proven: bool,
     /// With `not-testable`: the unmet needs. If empty, no check of the rule was reached.
@@ -701,6 +703,7 @@ impl<'a> JsonReportWriter<'a> {
                 text: &rule.text,
                 from: rule.from.as_deref(),
                 status,
+                decided: matches!(rule.status, RuleStatus::Judged { decided: true, .. }),
                 proven: rule.status.is_proven(),
                 needs,
                 reason,
