@@ -33,7 +33,7 @@ fn records(c: &mut Criterion) {
     group.bench_function("sent", |b| {
         b.iter(|| {
             n += 1;
-            recorder.sent(black_box((n % 8) as usize), n % US, n % US + 30);
+            recorder.sent(black_box((n % 8) as usize), n % US, n % US, n % US + 30);
         });
     });
     group.bench_function("answered", |b| {
@@ -52,7 +52,7 @@ fn intervals(c: &mut Criterion) {
         b.iter(|| {
             let start = second * SECOND;
             for n in 0..10_000u64 {
-                recorder.answered((n % 8) as usize, start, start, start + nth_duration(n));
+                recorder.answered((n % 8) as usize, start, 0, start + nth_duration(n));
             }
             second += 1;
             black_box(recorder.take_intervals(second * SECOND))

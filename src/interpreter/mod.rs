@@ -240,9 +240,7 @@ pub fn name_pool(program: &Program, settings: &BTreeMap<String, Value>) -> Optio
 /// Returns the maximum number of names that a program takes from the list in a setting, apart from those in loops.
 fn max_names(program: &Program, setting: &str) -> usize {
     let dotted = format!("hub.{setting}");
-    count_values(program, usize::MAX, &|expression| {
-        expression.calls(NEXT_OF) && expression.uses.iter().any(|used| *used == dotted)
-    })
+    count_values(program, usize::MAX, &|expression| expression.calls(NEXT_OF) && expression.uses.contains(&dotted))
 }
 
 /// Returns the number of users for whom the target has ready-made tokens, if it has no key for making tokens.

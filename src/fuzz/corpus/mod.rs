@@ -341,7 +341,7 @@ fn matcher_schema(matcher: &Matcher) -> Value {
         }
     };
     let conditions: Vec<Value> = matcher.member_conditions().into_iter().map(condition).collect();
-    json!({ "allOf": conditions })
+    if conditions.is_empty() { json!(true) } else { json!({ "allOf": conditions }) }
 }
 
 /// Returns the schema of the values that have a part at a JSON pointer which fits a schema.
