@@ -379,26 +379,26 @@ impl ScenarioReport {
     }
 }
 
-/// What the waits of a conversation show about how promptly the hub answers. What was awaited has a name: that of a
-/// message, or of something else that a step awaits, such as `the answer to the upgrade`.
+/// How promptly the hub answered in a conversation. An awaited event has a name: the name of a message, or a phrase
+/// such as `the answer to the upgrade`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WaitReport {
-    /// What arrived: while a step awaited it, or after that.
+    /// Names of the events that arrived while a step waited for them, or later.
     pub arrived: BTreeSet<String>,
-    /// Whether the hub sent a message of its document, other than those that steps ignore.
+    /// Whether the hub sent a documented message that steps do not ignore.
     pub answered: bool,
-    /// What did not arrive while a step waited for it in full.
+    /// Names of the events that did not arrive within a full wait.
     pub missed: BTreeSet<String>,
     pub speed: HubSpeed,
-    /// The shortened waits that ran out, by the name of what was awaited.
+    /// The shortened waits that ran out, by the name of the awaited event.
     pub shortened: BTreeMap<String, ShortenedWaits>,
 }
 
-/// How fast a hub is, by the waits that ended with an arrival.
+/// How fast a hub is, measured by waits that ended with an arrival.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HubSpeed {
     pub slowest_answer: Duration,
-    /// The time of the network: of many upgrades at once, most are slow.
+    /// Shows how slow the network is. The slowest upgrade does not: simultaneous upgrades delay each other.
     pub quickest_upgrade: Option<Duration>,
 }
 
@@ -417,11 +417,11 @@ impl HubSpeed {
     }
 }
 
-/// Waits that were shortened because what they awaited did not arrive in earlier conversations.
+/// Waits that were shortened because earlier conversations waited for the same event in vain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShortenedWaits {
     pub times: usize,
-    /// By how much they were shortened in all.
+    /// Total time by which they were shortened.
     pub saved: Duration,
 }
 
@@ -527,8 +527,7 @@ pub struct PreconditionFailure {
     pub unreachable: bool,
     /// Whether the step waited for less time than it states.
     pub shortened: bool,
-    /// Whether the hub refused the client's credentials: with HTTP 401 or 403, or with a documented message that says
-    /// so.
+    /// Whether the hub refused the client's credentials: with HTTP 401 or 403, or with a documented message about it.
     pub unauthenticated: bool,
 }
 

@@ -203,7 +203,7 @@ impl Rounds {
             .collect();
         let missed =
             |report: &ScenarioReport| proposals.iter().any(|proposal| trial::explains_missed(pack, proposal, report));
-        // What stops no scenario, or is certain if the hub shows it, is clear after one play.
+        // One play is enough if the deviation stops no scenario, or if the hub's frames prove it.
         let is_clear = entries.iter().all(is_respelled_name) || !reports.iter().any(missed);
         let most = if is_clear { 1 } else { trial::MAX_PLAYS };
         let play = |before: ScenarioReport| {
@@ -347,7 +347,7 @@ fn scenario_trials(trial: &EntryTrial, pack: &Pack) -> Vec<ScenarioTrial> {
     trial.plays.iter().map(play).collect()
 }
 
-/// Returns the names of messages that deviations are about, and of their replies: of all messages for upgrades.
+/// Returns the names of the messages that deviations change, and of their replies; all names for changed upgrades.
 fn awaited_messages<'m>(messages: impl IntoIterator<Item = &'m usize>, pack: &Pack) -> BTreeSet<String> {
     let named: Vec<&MessageType> = messages.into_iter().map(|index| &pack.messages[*index]).collect();
     let named = if named.is_empty() { pack.messages.iter().collect() } else { named };

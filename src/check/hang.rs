@@ -24,7 +24,7 @@ use crate::scenario::{Isolation, Program};
 const HANG_CHECK: &str = "hang";
 /// Number of probes in a row that the hub must not serve.
 const PROBES: usize = 2;
-/// A hub that sent something so shortly before the end of a conversation serves it, whatever the client sent last.
+/// If the hub sent something this shortly before a conversation ended, it still served that client.
 const RECENT: Duration = Duration::from_millis(100);
 /// Pause between attempts to reach a hub that accepts no connections, or to find a probe.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);
@@ -158,8 +158,8 @@ impl HubPulse {
         Some(Self { state: Mutex::new(state), is_fixed: true, ..Self::default() })
     }
 
-    /// Returns those of the upgrade deviations that a conversation followed for which it is the first that passed and
-    /// shows that the hub serves clients.
+    /// Returns the upgrade deviations to test now. Each deviation is tested once: after the first conversation that
+    /// followed it, passed and received an answer.
     pub async fn untried_upgrades(
         &self,
         program: &Program,

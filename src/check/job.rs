@@ -264,8 +264,8 @@ impl ScenarioJob {
 }
 
 impl ScenarioJob {
-    /// Replays the first conversation that passed with an upgrade deviation, without it. If it still passes, the
-    /// deviation is no longer needed.
+    /// Replays the first conversation that passed with an upgrade deviation, this time without the deviation. If the
+    /// replay passes, too, the hub no longer needs the deviation.
     async fn try_without_upgrades(
         &self,
         index: usize,

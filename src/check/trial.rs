@@ -24,7 +24,7 @@ pub struct ScenarioTrial {
     pub id: String,
     pub program: Arc<Program>,
     pub deviations: Arc<Deviations>,
-    /// The names of the messages that may come with these deviations, and are awaited in full.
+    /// Names of the messages that may come with these deviations. Waits for them are not shortened.
     pub awaited: BTreeSet<String>,
 }
 

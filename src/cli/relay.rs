@@ -21,10 +21,10 @@ use crate::transport::tls::client_config;
 
 /// Run a proxy between clients and a hub that makes one kind of change to the hub's messages
 ///
-/// All other messages pass unchanged. The path that a client requests is relative to HUB_URL. The protocol's documents determine the possible changes; `--change`, `--message`,
-/// `--member` and `--nth` select among them. With `--seed`, one of the selected changes is picked at random. Without
-/// `--seed`, the options must select exactly one change; without any of these options, nothing is changed. At the end
-/// the relay prints how often it applied the change.
+/// All other messages pass unchanged. The path that a client requests is relative to HUB_URL. The protocol's documents
+/// determine the possible changes; `--change`, `--message`, `--member` and `--nth` select among them. With `--seed`, one
+/// of the selected changes is picked at random. Without `--seed`, the options must select exactly one change; without
+/// any of these options, nothing is changed. At the end the relay prints how often it applied the change.
 #[derive(Args)]
 pub struct RelayArgs {
     /// URL of the hub: ws:// or wss://; not needed with --list

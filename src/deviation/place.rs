@@ -39,8 +39,8 @@ pub fn first_item_pointer(pointer: &str) -> String {
     pointer.split('/').map(|token| if token == EVERY_ITEM { "0" } else { token }).collect::<Vec<_>>().join("/")
 }
 
-/// Returns a pointer into a message with each index of a list item replaced by `*`. Elements that have a schema of
-/// their own are not items of a list, and keep their index.
+/// Returns a pointer into a message in which `*` replaces each index of a list item. An element with its own schema
+/// under `prefixItems` keeps its index.
 pub fn general_pointer(schema: &MessageSchema, json: &Value, pointer: &str) -> String {
     let mut inside = Some(json);
     let mut general = String::new();

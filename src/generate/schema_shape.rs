@@ -107,7 +107,7 @@ impl<'a> SchemaShape<'a> {
         self.root?.pointer(pointer)
     }
 
-    /// Returns all schemas, those of all forms of unions included.
+    /// Returns all schemas, including the schemas of every form of each union.
     fn all_schemas(&self) -> Vec<&'a Value> {
         let mut all = self.schemas.clone();
         all.extend(self.unions.iter().flatten().flat_map(Self::all_schemas));

@@ -11,7 +11,7 @@ use super::examples;
 use super::schema_facts::{self, SchemaFact, SchemaFacts};
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::json_schema::{self, SubschemaLayout};
-use crate::syntax::matcher::{Matcher, are_equal, unescape};
+use crate::syntax::matcher::{Matcher, are_equal, only_token, unescape};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::SyntaxNode;
 
@@ -325,7 +325,7 @@ fn constant_members(facts: &SchemaFacts) -> Map<String, Value> {
 
 /// Returns the name of a top-level member, if it can be the key of a matcher.
 fn plain_member_name(pointer: &str) -> Option<String> {
-    let name = unescape(pointer.strip_prefix('/').filter(|rest| !rest.contains('/'))?);
+    let name = only_token(pointer)?;
     let plain = !name.is_empty() && !name.starts_with('/') && !name.ends_with(" or absent");
     plain.then_some(name)
 }

@@ -40,7 +40,7 @@ impl Actors {
     pub fn new(program: &Program) -> Self {
         let all = program.actors.iter().map(|_| ActorState::default()).collect();
         let keeps_sent = program.always.iter().any(|entry| match entry {
-            AlwaysEntry::Check { value, .. } => uses_sent(value),
+            AlwaysEntry::Check { value, test, .. } => uses_sent(value, test),
             _ => false,
         });
         Self { all, connections: BTreeMap::new(), keeps_sent, last_sender: None, leftovers: BTreeMap::new() }

@@ -218,7 +218,7 @@ impl BlockStack {
         })
     }
 
-    /// Returns the checks that fail with the current step: its own, and those of the steps around it.
+    /// Returns the checks that fail if the current step fails: its own check, and the checks of enclosing steps.
     pub fn failing_checks<'p>(&'p self, program: &'p Program) -> impl Iterator<Item = CheckId> + 'p {
         let fails = |pair: &&[BlockFrame]| pair[1].fails_step();
         let around = self.stack.windows(2).filter(fails);
@@ -681,8 +681,8 @@ impl Conversation {
         };
         let may = self.persistent || (step.check.is_none() && self.blocks.is_in_opening());
         let is_open = |id: &ActorId| self.actors[*id].is_open();
-        // A hub that never sent anything serves no client, and little can be decided about one that floods it. A hub that
-        // falls silent costs no more than twice the first wait.
+        // A hub that never sent anything serves no client, and a flood of frames decides little. Waiting for a hub that
+        // falls silent takes at most twice as long as the first wait.
         let in_time = self.judgement.doubt().is_none_or(|doubt| self.clock.now < doubt.until);
         let is_served =
             |actor: &ActorState| !actor.dropped_frames && actor.inbox.iter().any(|frame| !frame.wire.is_assumed());

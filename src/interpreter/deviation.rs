@@ -157,8 +157,8 @@ impl AppliedDeviations {
         })
     }
 
-    /// Returns the index of the entry that declares that the hub ends the connection like this instead of sending an
-    /// expected message.
+    /// Returns the index of the entry that explains why the connection has ended: it says that the hub closes instead of
+    /// sending the expected message.
     pub fn closed_instead(&self, pack: &Pack, wanted: &ExpectedFrame, actor: &ActorState) -> Option<usize> {
         let (Some(connection), ConnectionState::Ended(end)) = (actor.connection, &actor.link) else { return None };
         let entries = self.declared.entries().iter().enumerate();

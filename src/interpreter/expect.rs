@@ -157,7 +157,7 @@ impl Conversation {
             if !over && (missing || !frames.late) {
                 return Ok(StepProgress::Waiting(active));
             }
-            // That no more actors receive it is judged only after the whole wait.
+            // Only a full wait shows that no further actor receives the message.
             if let (false, Some(full)) = (missing, active.full.take()) {
                 active.deadline = Some(full);
                 return self.poll_step(step, active);

@@ -1,6 +1,6 @@
 //! How promptly a hub answers, learned from conversations that have ended. A wait for what has not arrived in three
-//! conversations is shortened. A failure after a shortened wait is undecided, so that no slow hub is accused; and only
-//! waits are shortened that would not show that the hub breaks one more rule.
+//! conversations is shortened. A failure after a shortened wait is undecided, so that no slow hub is accused. A wait
+//! that could show that the hub breaks a further rule is not shortened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,18 +16,19 @@ use crate::scenario::model::{
 
 /// Number of conversations in a row without an arrival after which waits for it are shortened.
 const MISSES: usize = 3;
-/// The names of what a step awaits that is not a message. No message has a name with a space.
+/// Names of awaited events that are not messages. The name of a message contains no space.
 pub(super) const UPGRADE: &str = "the answer to the upgrade";
 pub(super) const END: &str = "the end of the connection";
 pub(super) const CONTROL: &str = "a control frame";
 pub(super) const ANY: &str = "any message";
 
-/// What the conversations that have ended show about how promptly a hub answers.
+/// How promptly a hub answers, according to the conversations that have ended.
 #[derive(Clone, Debug, Default)]
 pub struct HubPace {
-    /// By the name of what was awaited.
+    /// By the name of the awaited event.
     awaited: BTreeMap<String, Arrivals>,
-    /// The number of latest conversations in a row that awaited something in full, and to which nothing documented came.
+    /// Number of consecutive conversations, up to the latest, in which the hub sent nothing documented during a full
+    /// wait.
     unanswered: usize,
     speed: HubSpeed,
     /// The rules that the hub has been found to break.
@@ -39,7 +40,7 @@ pub struct HubPace {
 #[derive(Clone, Copy, Debug, Default)]
 struct Arrivals {
     arrived: bool,
-    /// The number of latest conversations in a row that waited in full and in vain.
+    /// Number of consecutive conversations, up to the latest, in which a full wait ended without an arrival.
     missed: usize,
 }
 
@@ -67,15 +68,15 @@ impl HubPace {
         self.speed.add(report.speed);
     }
 
-    /// Returns the pace for a conversation that shows whether the hub still serves clients. Its waits are as long as
-    /// written until the hub sends something, and for all that the hub has ever sent.
+    /// Returns the pace for a probe: a conversation that shows whether the hub still serves clients. Its waits are full
+    /// until the hub sends something. Waits for events that the hub has ever sent stay full after that.
     pub fn for_probe(&self) -> Self {
         let mut pace = Self { for_probe: true, ..self.clone() };
         pace.awaited.values_mut().filter(|arrivals| arrivals.arrived).for_each(|arrivals| arrivals.missed = 0);
         pace
     }
 
-    /// Returns the pace for a trial of a deviation with which these messages may come. Each is awaited in full.
+    /// Returns the pace for a trial of a deviation that may make these messages come. Waits for them are full.
     pub fn for_trial(&self, awaited: &BTreeSet<String>) -> Self {
         let mut pace = self.clone();
         for name in awaited {
@@ -106,7 +107,7 @@ pub(super) struct ConversationWaits {
     pace: Arc<HubPace>,
     /// Whether the hub sent a message in this conversation.
     received: bool,
-    /// Whether something arrived for the step that is polled: a message that is only assumed does not.
+    /// Whether an event arrived for the step being polled. An assumed message is not an arrival.
     arrived_now: bool,
     pub report: WaitReport,
 }
@@ -121,8 +122,8 @@ impl ConversationWaits {
         self.arrived_now = false;
     }
 
-    /// Records how long a step waited that has ended in time. A wait with a time limit of its own may be one for a later
-    /// event.
+    /// Records how long a step waited if it ended in time. A step with its own time limit may wait for a later event,
+    /// so it does not count.
     pub fn add_speed(&mut self, step: &Step, waited: Duration) {
         let is_answer = match &step.act {
             StepAction::Expect(expect) => expect.within.is_none() && expect.for_.is_none(),
@@ -144,7 +145,7 @@ impl ConversationWaits {
         }
     }
 
-    /// Records that the hub sent a message. As an arrival, it counts if a step waited for it before, in vain.
+    /// Records that the hub sent a message. It is an arrival if an earlier step waited for it in vain.
     pub fn add_message(&mut self, name: Option<&str>, is_answer: bool) {
         self.received = true;
         self.report.answered |= is_answer;
@@ -168,8 +169,8 @@ impl ConversationWaits {
         self.pace.is_unanswering() && !is_answered(&self.report)
     }
 
-    /// Whether the failure of a step shows that the hub does not send what it awaits: a wait that was shortened because
-    /// the hub sends nothing else either shows nothing.
+    /// Whether the failure of a step shows that the hub does not send the awaited message. A wait that was shortened
+    /// only because the hub sends nothing at all shows nothing about this message.
     fn is_evidence(&self, names: &BTreeSet<String>, failure: &StepFailure) -> bool {
         failure.shortened.is_none() || names.iter().all(|name| self.pace.is_missing(name))
     }
@@ -262,7 +263,7 @@ impl Conversation {
         self.waits.is_evidence(&self.awaited(step), failure)
     }
 
-    /// Ends a `retry` that is probably in vain, or that has run out. Returns whether it may go on.
+    /// Ends a `retry` that is probably in vain, or that has run out. Returns whether it may continue.
     pub(super) fn may_retry(
         &mut self,
         step: &Step,

@@ -99,9 +99,9 @@ impl Conversation {
                     let one = self.expected_message(program, id, message, pattern.as_ref(), after)?;
                     wanted.push((id, one.ignoring()));
                 }
-                let end = self.clock.now + self.evaluate_time(for_.as_ref())?.unwrap_or(self.clock.quiet);
+                let time = self.evaluate_time(for_.as_ref())?.unwrap_or(self.clock.quiet);
+                let end = self.clock.now + time;
                 let members = wanted.into_iter().map(|(id, wanted)| (id, wanted.until(end))).collect();
-                let time = end.saturating_sub(self.clock.now);
                 self.poll_step(step, self.clock.wait(time, WaitCondition::Silence { members }))
             }
             StepAction::ExpectOneOf { alternatives, after, within } => {

@@ -1,4 +1,4 @@
-//! Details of a run that are no metrics, in tables of bounded size: how connections ended, and where journeys waited.
+//! Details of a run that are not metrics, in tables of bounded size: how connections ended, and where journeys waited.
 
 use std::collections::BTreeMap;
 

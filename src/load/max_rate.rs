@@ -166,7 +166,7 @@ fn shortfall_reason(
     let missed = |journey| total.measured(layout, CounterId::Journey(journey, JourneyCount::Missed));
     let missed: u64 = (0..layout.names.journeys.len()).map(missed).sum();
     if missed > 0 {
-        return Some(format!("{missed} arrivals found no free client"));
+        return Some(format!("{missed} journeys were due but never began"));
     }
     if account.unfinished > 0 {
         return Some(format!("{} journeys were unfinished after the drain", account.unfinished));

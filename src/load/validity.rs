@@ -1,9 +1,9 @@
 //! Whether the conclusions of a run can be trusted.
 //!
 //! Every figure has an uncertainty, which the report shows beside it. A run is suspect only if that uncertainty could
-//! change a conclusion, that is the result of a threshold, or if the run did not do what its plan says; it is invalid if
-//! its figures do not describe the plan at all. Each reason says what to do. Whatever else a reader should know is a
-//! note.
+//! change a conclusion, that is the result of a threshold, or if the run did not do what its plan says; it is invalid
+//! if its figures do not describe the plan at all. Each reason says what to do. Everything else that a reader should
+//! know is a note.
 
 use std::time::Duration;
 

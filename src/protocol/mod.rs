@@ -274,9 +274,14 @@ impl Pack {
         valid.or(best)
     }
 
+    /// Whether a message is a reply to another.
+    pub fn is_reply(&self, name: &str) -> bool {
+        self.messages.iter().any(|other| other.replies.iter().any(|reply| reply == name))
+    }
+
     /// Returns how to tell a message apart from the one that its example is recognised as.
     fn telling_apart(&self, message: &MessageType, found: Option<&MessageType>) -> String {
-        let replies = |one: &MessageType| self.messages.iter().any(|other| other.replies.contains(&one.name));
+        let replies = |one: &MessageType| self.is_reply(&one.name);
         let advice = "make `x-hubproof: match` more specific";
         if !replies(message) || !found.is_some_and(replies) {
             return advice.to_owned();

@@ -52,7 +52,7 @@ impl PlaceStep {
 #[derive(Clone, Copy)]
 enum PlaceDemand<'d> {
     Exists,
-    Type(&'d str),
+    Type(&'static str),
     Equals(&'d Value),
 }
 
@@ -69,7 +69,7 @@ impl PlaceDemand<'_> {
     fn json_type(self) -> Option<&'static str> {
         match self {
             Self::Exists => None,
-            Self::Type(kind) => JSON_TYPES.into_iter().find(|known| *known == kind),
+            Self::Type(kind) => Some(kind),
             Self::Equals(want) => Some(json_type(want)),
         }
     }
@@ -81,7 +81,7 @@ const JSON_TYPES: [&str; 6] = ["null", "boolean", "number", "string", "array", "
 const MAX_DEPTH: usize = 64;
 
 /// Whether a value that is valid under the schema can have this place.
-pub fn can_have_place(root: &Value, path: &[PlaceStep]) -> bool {
+fn can_have_place(root: &Value, path: &[PlaceStep]) -> bool {
     allows(root, root, path, PlaceDemand::Exists, 0)
 }
 
@@ -91,7 +91,7 @@ pub fn can_have_value(root: &Value, path: &[PlaceStep], value: &Value) -> bool {
 }
 
 /// Returns the JSON types that the value at a place can have.
-pub fn possible_types(root: &Value, path: &[PlaceStep]) -> Vec<&'static str> {
+fn possible_types(root: &Value, path: &[PlaceStep]) -> Vec<&'static str> {
     JSON_TYPES.into_iter().filter(|kind| allows(root, root, path, PlaceDemand::Type(kind), 0)).collect()
 }
 

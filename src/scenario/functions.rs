@@ -23,7 +23,7 @@ pub struct FunctionContext {
     calls: AtomicU64,
     /// The ready tokens that `next_user()` has handed out, by position.
     users: Mutex<TakenTokens>,
-    /// How many items `next_of()` has returned of each list, by its JSON text.
+    /// How many items `next_of()` has returned of each list, by the text of the list.
     taken: Mutex<BTreeMap<String, usize>>,
     /// The number of the conversation in the run: conversations take the items of a list in turn.
     turn: usize,
@@ -164,6 +164,8 @@ pub const FUNCTION_NAMES: [&str; 23] = [
 pub const NEXT_USER: &str = "next_user";
 
 /// The function that returns the next item of a list.
+/// Stands for every message in `frames()` and `sent_frames()`.
+pub const ANY_MESSAGE: &str = "any";
 pub const NEXT_OF: &str = "next_of";
 
 /// Functions that may return a different value each time for the same arguments.

@@ -281,7 +281,7 @@ fn compile_clause(key: &str, want: &Value) -> Result<MatcherClause, String> {
 }
 
 /// Returns the name in a pointer that has only one.
-fn only_token(pointer: &str) -> Option<String> {
+pub fn only_token(pointer: &str) -> Option<String> {
     pointer.strip_prefix('/').filter(|token| !token.contains('/')).map(unescape)
 }
 

@@ -164,7 +164,7 @@ impl Endpoint {
 }
 
 /// Whether a path is a full address, which is not relative to the address of a hub.
-pub fn is_full_address(path: &str) -> bool {
+fn is_full_address(path: &str) -> bool {
     let scheme = path.split_once("://").map_or("", |(scheme, _)| scheme);
     scheme.eq_ignore_ascii_case("ws") || scheme.eq_ignore_ascii_case("wss")
 }

@@ -194,7 +194,40 @@ fn checks_of_a_connection_see_both_directions(
     }
 }
 
+/// The frames to compare with may be in the value that is expected.
 #[rstest]
+#[case::as_many(&["sends: ask"], json!([[answer(1)]]), Verdict::Pass)]
+#[case::one_too_many(&["sends: ask"], json!([[answer(1), tick(1)]]), Verdict::Fail)]
+#[case::after_raw_data(&["sends raw: { text: '{}' }", "sends: ask"], json!([[], [tick(1)]]), Verdict::NotTestable)]
+fn received_frames_are_compared_with_sent_ones(
+    #[case] steps: &[&str],
+    #[case] replies: Value,
+    #[case] expected: Verdict,
+) {
+    let entry =
+        "check: \"${frames('any') | length}\"\n    equals: \"${sent_frames('ask') | length}\"\n    rules: [MUST]\n";
+    let shared = format!("{PLAIN_ROLES}always:\n  - {entry}");
+    let report = converse(&shared, steps, &replies);
+    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
+}
+
+#[rstest]
+#[case::frames("frames")]
+#[case::sent_frames("sent_frames")]
+#[case::all_frames("all_frames")]
+fn frames_of_a_connection_are_only_for_always(#[case] function: &str) {
+    let step = format!("  - check: \"${{{function}('ask') | length}}\"\n    equals: 0\n    rules: [MUST]\n");
+    let step = if function == "all_frames" { step.replace("'ask'", "") } else { step };
+    let scenario = format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n{step}");
+    let found = changed_scenario_diagnostics(with_operations, PLAIN_ROLES, &scenario);
+    assert!(found.contains(&format!("`{function}()` works only under `always`")), "{found}");
+}
+
+#[rstest]
+#[case::unknown_in_an_expression(
+    "{ check: \"${sent_frames('aks')}\", equals: [], rules: [MUST] }",
+    "small has no message `aks`"
+)]
 #[case::no_correlation_id("{ opens: ask, closes: answer, opened: [MUST] }", "`ask` has no `correlationId`")]
 #[case::unknown("{ opens: aks, closes: answer, opened: [MUST] }", "small has no message `aks`")]
 #[case::no_rules("{ opens: ask, closes: answer }", "this lifecycle has no rules")]

@@ -29,7 +29,7 @@ const MAX_HOPELESS_CASES: u64 = 500;
 const MAX_OBSTACLES: usize = 200;
 /// Oracles that only check whether the hub is alive and serves.
 const SURVIVAL_ORACLES: [&str; 3] = ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", PROCESS_ORACLE];
-/// The oracle that also holds where the hub sends nothing.
+/// The oracle that holds even if the hub sends nothing.
 const SILENCE_ORACLE: &str = "FUZZ-ISOLATES";
 /// The check that the hub keeps to RFC 6455, which also fails when a hub that ends cuts a closing handshake short.
 const WEBSOCKET_CHECK: &str = "websocket";

@@ -131,7 +131,7 @@ impl<'a> MessageDraft<'a> {
                 let site = dice.pick(&self.sites)?;
                 let foreign = match site.mutation {
                     MemberMutation::ForeignId => {
-                        corpus.identities(corpus.observer_role().unwrap_or_default(), OBSERVER)
+                        corpus.identities(message, corpus.observer_role().unwrap_or_default(), OBSERVER)
                     }
                     _ => Vec::new(),
                 };

@@ -10,9 +10,10 @@ use super::prefix;
 use crate::fuzz::case_scenario::CaseStep;
 use crate::fuzz::expressions;
 use crate::protocol::MessageType;
+use crate::scenario::compose;
 use crate::scenario::expression::PathSegment;
 use crate::scenario::parse::verbs::StepVerb;
-use crate::syntax::matcher::{member_pointer, unescape};
+use crate::syntax::matcher::{array_index, child, key_pointer, member_pointer, members_of, unescape};
 
 /// A member of a message that needs a new value each time.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,20 +56,20 @@ pub fn find_fresh_values(corpus: &Corpus) -> FreshValues {
     }
     let shared = corpus.scenes.iter().chain(&corpus.openings);
     shared.for_each(|(_, steps)| collect_uses(steps, &Map::new(), &mut BTreeSet::new(), &mut uses));
-    for (pointer, text) in corpus.all_fills().filter(|(_, text)| is_maker(text)) {
-        for message in corpus.messages().filter(|message| message.starting_value().pointer(&pointer).is_some()) {
-            let member = uses.members.entry((message.name.clone(), pointer.clone())).or_default();
+    for (place, text) in corpus.all_fills().filter(|(_, text)| is_maker(text)) {
+        for message in corpus.messages() {
+            let filled = compose::filled_member(place, &message.name, &message.starting_value());
+            let Some(pointer) = filled else { continue };
+            let member = uses.members.entry((message.name.clone(), pointer)).or_default();
             let sends = uses.sends.get(&message.name).copied().unwrap_or_default();
             let filled = sends.saturating_sub(member.steps).max(usize::from(sends == 0));
             member.makers.extend(std::iter::repeat_n(text.to_owned(), filled));
         }
     }
-    let is_reply =
-        |name: &str| corpus.pack.messages.iter().any(|other| other.replies.iter().any(|reply| reply == name));
     let mut found = FreshValues::new();
     for message in corpus.messages() {
         let example = message.starting_value();
-        let is_request = !message.replies.is_empty() && !is_reply(&message.name);
+        let is_request = !message.replies.is_empty() && !corpus.pack.is_reply(&message.name);
         let correlation = message.correlation.as_ref().filter(|_| is_request);
         let of_message = uses.members.iter().filter(|((name, _), _)| *name == message.name);
         let made = of_message.filter(|(_, member)| !member.makers.is_empty()).map(|((_, pointer), _)| pointer);
@@ -145,20 +146,14 @@ pub fn filled_texts(step: &CaseStep) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut open: Vec<(String, &Value)> = Vec::new();
     for (key, value) in with.as_object().into_iter().flatten() {
-        open.push((if key.starts_with('/') { key.clone() } else { member_pointer(key) }, value));
+        open.push((key_pointer(key), value));
     }
     while let Some((pointer, value)) = open.pop() {
         match value {
             Value::String(text) if !expressions::is_literal(text) => found.push((pointer, text.clone())),
-            Value::Object(members) => {
-                open.extend(
-                    members.iter().map(|(name, member)| (format!("{pointer}{}", member_pointer(name)), member)),
-                );
-            }
-            Value::Array(items) => {
-                open.extend(items.iter().enumerate().map(|(index, item)| (format!("{pointer}/{index}"), item)));
-            }
-            _ => {}
+            _ => open.extend(
+                members_of(value).into_iter().map(|(name, part)| (format!("{pointer}{}", member_pointer(&name)), part)),
+            ),
         }
     }
     found
@@ -170,11 +165,8 @@ pub fn part_expression(name: &str, pointer: &str, example: &Value) -> String {
     let mut path = Vec::new();
     let mut value = Some(example);
     for token in pointer.split('/').skip(1).map(unescape) {
-        let index = value.filter(|value| value.is_array()).and_then(|_| token.parse().ok());
-        value = match index {
-            Some(index) => value.and_then(|value: &Value| value.get::<usize>(index)),
-            None => value.and_then(|value| value.get(&token)),
-        };
+        let index = value.filter(|value| value.is_array()).and_then(|_| array_index(&token));
+        value = value.and_then(|value| child(value, &token));
         path.push(index.map_or(PathSegment::Member(token), PathSegment::Index));
     }
     expressions::member(name, &path)

@@ -22,7 +22,7 @@ use crate::scenario::model::setting_value;
 use crate::scenario::parse::cases::split_cases;
 use crate::scenario::parse::verbs::StepVerb;
 use crate::scenario::template::escape_texts;
-use crate::syntax::matcher::{MatchCondition, Matcher, member_pointer, unescape};
+use crate::syntax::matcher::{MatchCondition, Matcher, array_index, unescape};
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
@@ -114,9 +114,8 @@ impl Corpus {
         self.fresh.get(&message.name).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns a schema of the frames that an observer client may receive although it asked for nothing more than its
-    /// opening and the fence: the messages that the document lets the hub send unasked, those of `ignore` and `open`,
-    /// and late replies.
+    /// Returns a schema of the frames that the hub may not send to an observer client, which has sent only its opening
+    /// and the fence; `None` if the document allows any frame.
     pub fn forbidden_for_observer(&self) -> Option<&Value> {
         self.forbidden_for_observer.as_ref()
     }
@@ -136,9 +135,10 @@ impl Corpus {
         self.replies_to(self.opening(self.observer_role().unwrap_or_default()))
     }
 
-    /// Returns the documented messages that the hub may not send unasked, and texts that are no JSON. Other messages that
-    /// the document does not describe are not forbidden: nothing shows whose they are. `is_complete`: whether the pack lists all messages of the hub; a plain
-    /// document may have messages that could not be read.
+    /// Returns a schema of the documented messages that the hub may not send unasked, and of text that is not JSON.
+    /// Messages that the document does not describe are allowed, because nothing shows which client they are for.
+    /// `is_complete` says whether the pack lists all messages of the hub: some messages of a plain document may be
+    /// unreadable.
     fn find_forbidden_for_observer(&self, is_complete: bool) -> Option<Value> {
         let is_any = |message: &MessageType| message.matcher.condition_count() == 0;
         let from_hub = || self.pack.messages.iter().filter(|message| message.directions.from_hub);
@@ -149,7 +149,7 @@ impl Corpus {
         let mut replies = self.replies_to_observer_opening();
         replies.extend(self.replies_to(self.scene(fence)));
         let open = self.open_names();
-        // What stands for all other messages is no message of its own.
+        // A catch-all for other messages is not a message itself.
         let described = from_hub().filter(|message| !(message.abstract_ && is_any(message)));
         let (expected, forbidden): (Vec<&MessageType>, Vec<&MessageType>) = described.partition(|message| {
             message.directions.unasked || open.contains(&message.name) || replies.contains(&*message.name)
@@ -243,14 +243,12 @@ impl Corpus {
         example
     }
 
-    /// Returns the texts under `fills`, of all roles too, with JSON pointers.
-    fn all_fills(&self) -> impl Iterator<Item = (String, &str)> {
+    /// Returns the texts under `fills`, including the fills of all roles, with their keys.
+    fn all_fills(&self) -> impl Iterator<Item = (&str, &str)> {
         let roles = self.shared.get("roles").and_then(Value::as_object).into_iter().flatten();
         let fills = roles.filter_map(|(_, role)| role.get("fills")).chain(self.shared.get("fills"));
-        fills.filter_map(Value::as_object).flatten().filter_map(|(place, value)| {
-            let pointer = if place.starts_with('/') { place.clone() } else { member_pointer(place) };
-            Some((pointer, value.as_str()?))
-        })
+        let members = fills.filter_map(Value::as_object).flatten();
+        members.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
     }
 
     /// Removes members that are filled with an optional setting, since a JSON text cannot leave them out where the target
@@ -268,14 +266,15 @@ impl Corpus {
         members.values_mut().for_each(|member| self.without_optional(member));
     }
 
-    /// Returns the members by which an actor of a role identifies itself, those that the role fills with a value of its
-    /// own: JSON pointers and expressions.
-    pub fn identities(&self, role: &str, actor: &str) -> Vec<(String, String)> {
+    /// Returns the members of a message by which an actor of a role identifies itself, as JSON pointers and expressions:
+    /// the role fills them with a value of the actor.
+    pub fn identities(&self, message: &MessageType, role: &str, actor: &str) -> Vec<(String, String)> {
         let fills = self.shared.get("roles").and_then(|roles| roles.get(role)).and_then(|role| role.get("fills"));
         let own = |(name, value): (&String, &Value)| {
             let text = value.as_str()?;
             let is_own = expressions::only(text)?.pointer().is_some_and(|(root, _)| root == "self");
-            let (_, pointer) = compose::fill_place(name);
+            let (only, pointer) = compose::fill_place(name);
+            let is_own = is_own && only.is_none_or(|only| only == message.name);
             is_own.then(|| Some((pointer, with_self_as(value, actor).as_str()?.to_owned())))?
         };
         fills.and_then(Value::as_object).into_iter().flatten().filter_map(own).collect()
@@ -350,8 +349,9 @@ fn schema_at(pointer: &str, schema: &Value) -> Value {
         schema.clone(),
         |inner, token| {
             let member = json!({ "type": "object", "required": [token], "properties": { &token: inner } });
-            let Ok(index) = token.parse::<u16>() else { return member };
-            let mut items = vec![json!(true); usize::from(index)];
+            let index = array_index(&token).filter(|index| *index <= usize::from(u16::MAX));
+            let Some(index) = index else { return member };
+            let mut items = vec![json!(true); index];
             items.push(inner);
             json!({ "anyOf": [member, { "type": "array", "minItems": items.len(), "prefixItems": items }] })
         },

@@ -47,7 +47,7 @@ pub struct RemainingStep {
 
 /// Returns the sites at which a message can be mutated; identities are those of the observer client's role.
 pub(crate) fn mutation_sites(corpus: &Corpus, message: &MessageType) -> Arc<[MutationSite]> {
-    let foreign = corpus.identities(corpus.observer_role().unwrap_or_default(), OBSERVER);
+    let foreign = corpus.identities(message, corpus.observer_role().unwrap_or_default(), OBSERVER);
     let pointers: Vec<&str> = foreign.iter().map(|(pointer, _)| pointer.as_str()).collect();
     schema::message_sites(message, &pointers).into()
 }

@@ -1,5 +1,5 @@
-//! Mutations of one part of a message: at which sites its schema gives something to violate, and how. The validator
-//! classifies the result, so nothing is called invalid that fits the schema.
+//! Mutations of one part of a message. Finds the parts whose schema can be violated, and violates it. The validator then
+//! classifies the message, so a message that fits the schema is never called invalid.
 
 use serde_json::{Value, json};
 

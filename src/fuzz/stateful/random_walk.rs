@@ -247,7 +247,7 @@ impl<'a> RandomWalk<'a> {
             let is_literal = expressions::is_literal(now);
             // A generated value identifies this message alone: a repetition would make the hub's answers ambiguous.
             // The sender's identity stays; in one of twelve cases it is replaced by another name.
-            if !is_literal && (is_generated(now) || !dice.one_in(12)) {
+            if !is_literal && (expressions::makes_new(&json!(now)) || !dice.one_in(12)) {
                 continue;
             }
             let fitting: Vec<&ObjectName> = self.known.iter().filter(|known| known.written != now).collect();
@@ -340,7 +340,7 @@ fn sent_names(leaves: &[TextLeaf], sent: &Value) -> Vec<ObjectName> {
     let known = |leaf: &TextLeaf| {
         let written = sent.pointer(&leaf.pointer)?.as_str()?.to_owned();
         // Each evaluation of `unique` gives another value.
-        (!is_generated(&written)).then(|| ObjectName {
+        (!expressions::makes_new(&json!(written))).then(|| ObjectName {
             name: leaf.name.clone(),
             example: leaf.example.clone(),
             written,
@@ -368,9 +368,4 @@ fn received_names(leaves: &[TextLeaf], bound: &str) -> Vec<ObjectName> {
 fn reply_name(reply: &str, number: usize) -> String {
     let word = reply.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
     if is_identifier(&word) { format!("{word}_{number}") } else { format!("reply_{word}_{number}") }
-}
-
-/// Whether a text is a new name each time it is evaluated.
-fn is_generated(text: &str) -> bool {
-    expressions::makes_new(&json!(text))
 }

@@ -8,9 +8,9 @@ use super::super::connection::to_identifier;
 use super::super::document::unique_name;
 use crate::websocket::endpoint::{decode_query_part, split_query};
 
-/// The most channels; further connections count as those of the first one.
+/// Maximum number of channels. Connections to other addresses are assigned to the first channel.
 const MAX_CHANNELS: usize = 32;
-/// The most bytes of a channel's name.
+/// Maximum length of a channel's name, in bytes.
 const MAX_NAME: usize = 40;
 
 /// The channels of a recording, and the connections that belong to them.

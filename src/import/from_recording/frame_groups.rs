@@ -109,6 +109,8 @@ fn add_array_groups<'a>(groups: &mut Vec<FrameGroup<'a>>, arrays: &[&'a Value], 
 
 /// The most numbers at the start of arrays that are message types.
 const MAX_LEADS: usize = 16;
+/// Number of elements, from the start of an array, among which the word is looked for.
+const MAX_WORD_INDEX: usize = 16;
 
 /// Returns the index at which the arrays have a word that names the message, such as a method: not an id, which differs
 /// in each array and which the other side repeats.
@@ -116,7 +118,7 @@ fn word_index(arrays: &[&Value], others: &[&Value]) -> Option<usize> {
     let longest = arrays.iter().filter_map(|sample| sample.as_array()).map(Vec::len).max()?;
     let repeated: BTreeSet<&str> =
         others.iter().flat_map(|other| other.as_array().into_iter().flatten()).filter_map(Value::as_str).collect();
-    let candidates = (0..longest.min(MAX_LEADS)).filter_map(|index| {
+    let candidates = (0..longest.min(MAX_WORD_INDEX)).filter_map(|index| {
         let texts: Vec<&str> = arrays.iter().filter_map(|sample| sample.get(index)?.as_str()).collect();
         let distinct: BTreeSet<&str> = texts.iter().copied().collect();
         let echoed = distinct.iter().filter(|text| repeated.contains(*text)).count();
@@ -126,8 +128,7 @@ fn word_index(arrays: &[&Value], others: &[&Value]) -> Option<usize> {
             && distinct.len() <= MAX_VALUES
             && texts.iter().all(|text| is_word(text) && is_discriminator_value(&Value::from(*text)));
         // A word in all arrays is better than one in some, and one that is repeated is better than one that is not.
-        let score =
-            texts.len() * 4 + (texts.len() - distinct.len().min(texts.len())) * 2 + usize::from(distinct.len() > 1);
+        let score = texts.len() * 4 + (texts.len() - distinct.len()) * 2 + usize::from(distinct.len() > 1);
         right.then_some((score, std::cmp::Reverse(index)))
     });
     candidates.max().map(|(_, index)| index.0)

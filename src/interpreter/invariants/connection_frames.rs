@@ -9,11 +9,8 @@ use serde_json::Value;
 use super::exchange::SentMessage;
 use crate::deviation::Deviations;
 use crate::protocol::{FrameDirection, Pack};
-use crate::scenario::functions::FrameSelection;
+use crate::scenario::functions::{ANY_MESSAGE, FrameSelection};
 use crate::scenario::value::{FrameObject, Provenance, Wire};
-
-/// The name that stands for every message.
-const ANY: &str = "any";
 
 /// All messages of a connection, in order.
 pub struct ConnectionFrames {
@@ -52,7 +49,7 @@ impl ConnectionFrames {
     /// Returns the frames of a selection that carry the message with this name, or any message; `None` if there is no
     /// such message.
     pub fn find(&self, which: FrameSelection, name: &str) -> Option<Vec<Engine>> {
-        let wanted = if name == ANY { None } else { Some(self.pack.message_index(name)?) };
+        let wanted = if name == ANY_MESSAGE { None } else { Some(self.pack.message_index(name)?) };
         if which != FrameSelection::Sent {
             let asked = wanted.map_or(0..self.pack.messages.len(), |wanted| wanted..wanted + 1);
             if let Some(deviation) = asked.filter_map(|message| self.declared.absence_of(message)).next() {

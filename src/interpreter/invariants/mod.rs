@@ -17,7 +17,7 @@ use super::finding::ComparisonOutcome;
 use crate::deviation::proposal::MAX_BYTES;
 use crate::event::CheckOutcome;
 use crate::protocol::{FrameDirection, MessageType, Pack, RuleLevel, SchemaViolation};
-use crate::scenario::model::{ActorId, AlwaysEntry, RuleUse};
+use crate::scenario::model::{ActorId, AlwaysEntry, RuleUse, ValueTest};
 use crate::scenario::template::Template;
 use crate::scenario::value::{Provenance, RawMessage, Traced, Wire};
 
@@ -314,7 +314,7 @@ impl Conversation {
         self.environment.functions.set_frames(Box::new(move |which, name| frames.find(which, name)));
         for entry in &program.always {
             let AlwaysEntry::Check { check, value, test, says, .. } = entry else { continue };
-            if unknown && uses_sent(value) {
+            if unknown && uses_sent(value, test) {
                 let why = "a step sent raw data, or a message that is wrong on purpose, on this connection".to_owned();
                 self.record_outcome(*check, ALWAYS_STEP, Some(id), "", ComparisonOutcome::NotReached(why));
                 continue;
@@ -338,11 +338,19 @@ impl Conversation {
     }
 }
 
-/// Whether a value depends on what the client has sent.
-pub(super) fn uses_sent(value: &Template) -> bool {
+/// Whether a check depends on what the client has sent.
+pub(super) fn uses_sent(value: &Template, test: &ValueTest) -> bool {
+    let wanted = match test {
+        ValueTest::True => None,
+        ValueTest::Equals(wanted) => Some(wanted),
+        ValueTest::Fits(pattern) => Some(&pattern.template),
+    };
     let mut uses = false;
-    value
-        .visit_expressions(&mut |expression| uses |= expression.calls("sent_frames") || expression.calls("all_frames"));
+    for template in std::iter::once(value).chain(wanted) {
+        template.visit_expressions(&mut |expression| {
+            uses |= expression.calls("sent_frames") || expression.calls("all_frames");
+        });
+    }
     uses
 }
 

@@ -1,7 +1,10 @@
 //! The phases of a run as all threads know them: when each begins, and who has joined. A few atomics, read once per
 //! turn.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::Instant;
 
 use crate::load::Nanos;
@@ -23,7 +26,8 @@ impl RunClock {
 
 /// The beginnings of a run's phases, set by the aggregator; `Nanos::MAX` until they are known.
 ///
-/// Ordering is relaxed: the values are independent, and a shard may learn of one a turn later.
+/// A shard may learn of a value one turn later. A shard that knows the measured time also knows when the drain begins;
+/// the other values are independent.
 #[derive(Debug)]
 pub struct PhaseTimeline {
     pub clock: RunClock,
@@ -64,7 +68,7 @@ impl PhaseTimeline {
     }
 
     pub fn measured(&self) -> Nanos {
-        self.measured.load(Relaxed)
+        self.measured.load(Acquire)
     }
 
     pub fn drain(&self) -> Nanos {
@@ -88,7 +92,7 @@ impl PhaseTimeline {
     pub fn set_measured(&self, measured: std::ops::Range<Nanos>) {
         // An interruption may have come first.
         self.drain.fetch_min(measured.end, Relaxed);
-        self.measured.store(measured.start, Relaxed);
+        self.measured.store(measured.start, Release);
     }
 
     /// Brings the drain forward to `at`.

@@ -1,7 +1,7 @@
 //! The operations of a plan: the labels that its steps give to messages, each with times and counts of its own.
 //!
 //! A label may come from data, so it is known only when its message is sent. All shards share one table of bounded size,
-//! which only grows: a look-up compares a few texts and locks nothing.
+//! which only grows. Looking up a known label compares a few texts; it neither locks nor allocates.
 
 use std::sync::{Arc, OnceLock};
 

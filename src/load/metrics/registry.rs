@@ -58,7 +58,7 @@ pub enum MessageCount {
 pub enum OperationTime {
     /// From due to answered.
     Response,
-    /// From sent to answered.
+    /// The response time without the send delay.
     Service,
 }
 

@@ -2,9 +2,9 @@
 //!
 //! A percentile of a run is one of chance: another run of the same hub has other samples. The 95 % confidence interval
 //! of a quantile needs no assumption about the distribution: it runs from one order statistic to another, whose ranks
-//! follow from the binomial distribution. To that comes what is known of this run: the generator's own delay, messages
-//! that were due and have no time, and a trend. [`Metric::uncertainty`] lists them, and
-//! a threshold whose result could differ because of one of them is uncertain.
+//! follow from the binomial distribution. Other sources are specific to this run: the generator's own delay, messages
+//! that were due and have no time, and a trend. [`Metric::uncertainty`] lists them, and a threshold whose result could
+//! differ because of one of them is uncertain.
 
 use super::selector::{Metric, RunMeasurements, Statistic, own_delay};
 use super::trend::significant_trend;
@@ -95,8 +95,8 @@ impl Metric {
                 found.bounds.low = found.bounds.low.min(figure_bounds(state, timing, stat)?.low);
                 return Some(found);
             }
-            Self::Time(timing, Statistic::Min | Statistic::Max) => {
-                let own = own_delay(state, timing, self.statistic()?)?;
+            Self::Time(timing, stat @ (Statistic::Min | Statistic::Max)) => {
+                let own = own_delay(state, timing, stat)?;
                 (UncertaintySource::OwnDelay(own), FigureBounds { low: value - own, high: Some(value) })
             }
             Self::Count(CounterId::Journey(journey, JourneyCount::Completed | JourneyCount::Failed)) => {
@@ -115,10 +115,6 @@ impl Metric {
             _ => return None,
         };
         (found.1 != FigureBounds::exact(value)).then(|| MetricUncertainty::of_sources(value, vec![found]))
-    }
-
-    fn statistic(&self) -> Option<Statistic> {
-        if let Self::Time(_, stat) = self { Some(*stat) } else { None }
     }
 }
 
@@ -328,7 +324,7 @@ mod tests {
         histogram
     }
 
-    /// Of an exponential distribution, the quantile is known.
+    /// The quantile of an exponential distribution is known.
     #[rstest]
     #[case(1_000, 0.5)]
     #[case(1_000, 0.9)]

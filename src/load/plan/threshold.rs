@@ -244,7 +244,7 @@ impl ThresholdWatch {
 
     /// Returns the first threshold that has been broken for longer than it allows, which ends the run.
     pub fn broken_threshold(&mut self, now: Nanos, state: RunMeasurements<'_>) -> Option<&MetricThreshold> {
-        // To evaluate a threshold takes time.
+        // Evaluating a threshold takes time.
         for (threshold, since) in self.thresholds.iter_mut().filter(|(threshold, _)| threshold.abort_after.is_some()) {
             *since = if threshold.evaluate(state).is_broken() { since.or(Some(now)) } else { None };
         }

@@ -106,7 +106,7 @@ pub struct Run {
 pub struct Validity {
     pub verdict: RunValidity,
     pub reasons: Vec<Reason>,
-    /// What a reader of the figures should know, though it changes no conclusion.
+    /// Notes for the reader that change no conclusion.
     #[serde(default)]
     pub notes: Vec<Note>,
 }
@@ -127,12 +127,11 @@ pub struct DueJourneys {
     /// The sum of `started`, `missed` and `skipped`.
     pub due: u64,
     pub started: u64,
-    /// Those of the started ones that began late, because their client was still busy. Their times count from when they
-    /// were due.
+    /// Started journeys that began late because their client was still busy. Their times count from when they were due.
     pub late: u64,
-    /// Those that never began: no client was free, or the clients were still behind when the run ended.
+    /// Journeys that never began: no client was free, or the clients had not caught up when the run ended.
     pub missed: u64,
-    /// Those that the client left out, as the plan says.
+    /// Ticks that the client skipped, as the plan allows.
     pub skipped: u64,
 }
 

@@ -82,7 +82,7 @@ pub struct WaitReport {
     pub journey: String,
     /// The message, or `a message` of any kind.
     pub message: String,
-    /// The file and line of the step.
+    /// File and line of the step that waited.
     pub place: String,
     /// Whether the message did not come in time; otherwise the run ended first.
     pub timed_out: bool,
@@ -110,7 +110,7 @@ pub struct DueJourneys {
     pub workload: Workload,
     pub due: u64,
     pub started: u64,
-    /// Those of the started ones that began late, because their client was busy.
+    /// Started journeys that began late because their client was busy.
     pub late: u64,
     pub missed: u64,
     pub skipped: u64,

@@ -309,19 +309,18 @@ impl ScenarioParser<'_> {
         let Some(message) = pack.message(name) else { return };
         let schemas: Vec<&Value> = pack.forms_of(message).map(|form| &form.schema.source).collect();
         let steps = PlaceStep::names(path.iter().map(String::as_str));
-        let at = span;
         let (what, at) = match impossible_place(&schemas, &steps) {
-            Some(found) => (describe_impossible(name, path, &found), at),
+            Some(found) => (describe_impossible(name, path, &found), span),
             None => {
-                let value = value.filter(|node| !matches!(node.kind, NodeKind::Map(_) | NodeKind::List(_)));
-                let Some((node, json)) = value.map(|node| (node, node.to_json())) else {
+                let is_scalar = |node: &&SyntaxNode| !matches!(node.kind, NodeKind::Map(_) | NodeKind::List(_));
+                let is_forbidden = |json: &Value| {
+                    !json_schema::has_expressions(json)
+                        && !schemas.iter().any(|schema| can_have_value(schema, &steps, json))
+                };
+                let value = value.filter(is_scalar).map(|node| (node, node.to_json()));
+                let Some((node, json)) = value.filter(|(_, json)| is_forbidden(json)) else {
                     return self.warn_unless_documented(name, path, span, true);
                 };
-                if json_schema::has_expressions(&json)
-                    || schemas.iter().any(|schema| can_have_value(schema, &steps, &json))
-                {
-                    return self.warn_unless_documented(name, path, span, true);
-                }
                 (format!("the schema of `{name}` does not allow {json} at `{}`", join_pointer(path)), node.span)
             }
         };
@@ -362,7 +361,7 @@ impl ScenarioParser<'_> {
     }
 }
 
-/// Completes "no form of X has ...": "`/a` of `hello` is a string, which has no members".
+/// Returns a sentence such as "`/a` of `hello` is a string, which has no members".
 fn describe_impossible(name: &str, path: &[String], found: &ImpossiblePlace) -> String {
     let inside = match found.depth {
         0 => format!("`{name}`"),

@@ -6,6 +6,7 @@ use super::{ScenarioParser, StepPlace};
 use crate::protocol::MessageType;
 use crate::protocol::schema_places::{PlaceStep, impossible_place};
 use crate::scenario::expression::{FrameAttribute, PathSegment, UsedPath};
+use crate::scenario::functions::ANY_MESSAGE;
 use crate::scenario::template::{Template, TemplateExpression};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::json_schema::has_expressions;
@@ -30,7 +31,7 @@ impl ValueShape {
         if has_expressions(&value) { Self::Unknown } else { Self::OneOf(vec![value]) }
     }
 
-    /// Returns the shape of a value that the file contains.
+    /// Returns the shape of a template's value, if the template is a constant.
     pub fn of_template(template: &Template) -> Self {
         template.constant().cloned().map_or(Self::Unknown, Self::of_value)
     }
@@ -79,15 +80,20 @@ impl ScenarioParser<'_> {
         for path in &expression.parsed().paths {
             self.check_path(path, expression);
         }
-        for call in expression.parsed().calls.iter().filter(|call| call.function == "frames") {
+        let is_frames = |function: &str| matches!(function, "frames" | "sent_frames" | "all_frames");
+        for call in expression.parsed().calls.iter().filter(|call| is_frames(&call.function)) {
             let span = expression.span_of(&call.at);
             if self.place != StepPlace::Always {
                 let help = "bind the messages of a step with `as`, or move the check to `always` in shared.yaml";
-                self.error(span, "`frames()` works only under `always`", help);
+                self.error(span, format!("`{}()` works only under `always`", call.function), help);
             } else if let Some([Value::String(name)]) =
                 call.constants().map(|all| all.into_iter().cloned().collect::<Vec<_>>()).as_deref()
+                && name != ANY_MESSAGE
             {
-                self.check_framed_message(name, span);
+                match call.function.as_str() {
+                    "frames" => self.check_framed_message(name, span),
+                    _ => self.check_sent_message(name, span),
+                }
             }
         }
         for attribute in &expression.parsed().frame_attributes {
@@ -108,6 +114,16 @@ impl ScenarioParser<'_> {
             Some(_) => return,
         };
         self.error(span, what, suggest(name, sent_by_hub().collect::<Vec<_>>(), &lists));
+    }
+
+    /// Reports a message that does not exist.
+    fn check_sent_message(&mut self, name: &str, span: Span) {
+        let pack = self.pack;
+        if pack.message(name).is_none() {
+            let known: Vec<&str> = pack.messages.iter().map(|message| message.name.as_str()).collect();
+            let lists = format!("`hubproof packs show {}` lists who sends what", pack.name);
+            self.error(span, format!("{} has no message `{name}`", pack.name), suggest(name, known, &lists));
+        }
     }
 
     fn check_path(&mut self, path: &UsedPath, expression: &TemplateExpression) {
