@@ -30,6 +30,8 @@ const NOT_BACK: &str = "it did not come back";
 const MAX_CRASHES: usize = 10;
 /// How long to wait for the process to end after a failure: its connections may close a moment earlier.
 const PROCESS_END_WAIT: Duration = Duration::from_millis(250);
+/// The same after a failure in which a connection ended without a close frame, or was refused, as when a process ends.
+const LIKELY_END_WAIT: Duration = Duration::from_secs(2);
 /// The pause between attempts to start the hub again: connections of the previous process may keep its port for a
 /// while.
 const RESTART_PAUSE: Duration = Duration::from_millis(250);
@@ -164,7 +166,8 @@ impl HubProcess {
     pub async fn end_play(&self, play: ActivePlay, report: &ScenarioReport, wrong: bool) -> Option<ProcessEnd> {
         let ended = self.lock_state().running.as_ref().map(LaunchedHub::wait_for_end);
         if let (Some(ended), true) = (ended, wrong || play.kind != HubUse::Shared) {
-            let _ = tokio::time::timeout(PROCESS_END_WAIT, ended).await;
+            let wait = if wrong && has_lost_connection(report) { LIKELY_END_WAIT } else { PROCESS_END_WAIT };
+            let _ = tokio::time::timeout(wait, ended).await;
         }
         let log = {
             let mut state = self.lock_state();
@@ -361,6 +364,11 @@ impl SupervisorState {
 
 fn has_connected(report: &ScenarioReport) -> bool {
     report.history.iter().any(|frame| frame.kind == "open")
+}
+
+/// Whether a connection ended without a close frame, or was refused.
+fn has_lost_connection(report: &ScenarioReport) -> bool {
+    report.history.iter().any(|frame| frame.kind == "end" || (frame.kind == "refused" && frame.status.is_none()))
 }
 
 /// Returns the last frame that was sent in a scenario, and when.

@@ -145,7 +145,12 @@ while True:
     except OSError:
         time.sleep(0.01)
 falling = threading.Lock()
-listener = socket.create_server(('127.0.0.1', PORT), backlog=200)
+while True:
+    try:
+        listener = socket.create_server(('127.0.0.1', PORT), backlog=200)
+        break
+    except OSError:  # the process before this one may hold the port for a moment
+        time.sleep(0.01)
 
 def pump(source, sink, watched):
     try:
@@ -401,9 +406,10 @@ fn a_hub_that_always_crashes_ends_the_run_early() {
 #[ignore = "thorough: waits for real time"]
 fn a_fuzzed_hub_that_crashes_is_restarted() {
     let hub = WrappedHub::new();
-    // The hub sends this word in some of these cases.
+    // The hub sends this word in fewer than five of these cases. Each crashes it twice, and a hub that has crashed ten
+    // times is given up.
     let (url, command) = (hub.url(), hub.crashing_command("qi", "trailing c", true));
-    let base = ["fuzz", &url, "--protocol", "qi", "--exec", &command, "--seed", "3", "--cases", "60", "-j", "4"];
+    let base = ["fuzz", &url, "--protocol", "qi", "--exec", &command, "--seed", "3", "--cases", "24", "-j", "4"];
     let commands = ["--set", "ok_command=get_static", "--set", "plain_command=ping", "--set", "echo_command=echo"];
     let done = hubproof(base.iter().chain(&commands).chain(&["--report", "json=-"])).assert_exit_code(1);
     let report = report(&done);
@@ -411,9 +417,10 @@ fn a_fuzzed_hub_that_crashes_is_restarted() {
     let oracles = &protocol["fuzzed"]["oracles"];
     let of = |oracle: &str, what: &str| oracles[oracle][what].as_u64().unwrap();
     let fell = of("FUZZ-LIVES", "broken");
-    assert!(fell > 0, "{oracles}");
-    assert_eq!(of("FUZZ-LIVES", "held"), 60 - fell, "{oracles}");
-    assert!(of("FUZZ-SERVES-OLD", "held") >= 60 - fell, "{oracles}");
+    assert!((1..5).contains(&fell), "{oracles}");
+    let crashes = protocol["processes"][0]["crashes"].as_array().unwrap();
+    assert_eq!(of("FUZZ-LIVES", "held"), 24 - fell, "{oracles} {crashes:#?}");
+    assert!(of("FUZZ-SERVES-OLD", "held") >= 24 - fell, "{oracles}");
     assert_eq!(of("FUZZ-SERVES-OLD", "broken"), 0, "{oracles}");
     let crashes = protocol["processes"][0]["crashes"].as_array().unwrap();
     assert_eq!(crashes.iter().filter(|crash| !crash["blamed"].is_null()).count() as u64, fell, "{crashes:?}");
