@@ -272,7 +272,8 @@ impl HubArgs {
         }
         if let [subject] = subjects.as_slice()
             && subject.embedded.is_none()
-            && let Some(address) = requested_address(subject)
+            && let [protocol] = protocols
+            && let Some(address) = requested_address(subject, protocol)
         {
             shown.target = address;
         }
@@ -320,12 +321,14 @@ impl HubArgs {
     }
 }
 
-/// Returns the address that all clients request, if it is not the URL of the hub itself.
-fn requested_address(subject: &TestSubject) -> Option<String> {
+/// Returns the address that all clients request, if it is not the URL of the hub itself. The clients of fuzz and load
+/// request what those of the scenarios do.
+fn requested_address(subject: &TestSubject, protocol: &ValidProtocol) -> Option<String> {
     let [instance] = subject.target.instances.as_slice() else { return None };
     let settings = instance_settings(subject, instance);
     let mut addresses = BTreeSet::new();
-    for program in &subject.programs {
+    let programs = if subject.programs.is_empty() { &protocol.scenarios.programs } else { &subject.programs };
+    for program in programs {
         addresses.extend(requested_addresses(program, &settings, &instance.url)?);
     }
     let own = instance.url.join(None, &[]).ok()?.to_string();

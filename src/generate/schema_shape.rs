@@ -238,6 +238,14 @@ impl<'a> SchemaShape<'a> {
             .any(|value| *value == Value::Bool(false))
     }
 
+    /// Whether the schema says that there may be members other than those it names; one that says nothing about them may
+    /// come from a document that says nothing, too.
+    pub fn welcomes_members(&self) -> bool {
+        let said = ["additionalProperties", "unevaluatedProperties", "patternProperties"];
+        !self.is_closed()
+            && (self.member_names().is_empty() || said.iter().any(|word| self.keyword_values(word).next().is_some()))
+    }
+
     /// Whether a list of `length` items can have no further item.
     pub fn is_full_list(&self, length: usize) -> bool {
         let prefix = self.prefix_length();

@@ -55,10 +55,9 @@ fn draw_object(shape: &SchemaShape<'_>, dice: &mut RandomSource, depth: usize, l
         }
     }
     let least = shape.lower_bound("minProperties").unwrap_or(0.0) as usize;
-    let open = !shape.is_closed();
-    let more = if open && dice.one_in(8) { 1 + dice.draw_below(2) } else { 0 };
+    let more = if shape.welcomes_members() && dice.one_in(8) { 1 + dice.draw_below(2) } else { 0 };
     let mut wanted = least.saturating_sub(members.len()).max(more);
-    if !open {
+    if shape.is_closed() {
         wanted = 0;
     }
     for _ in 0..wanted.min(64) {
@@ -328,7 +327,7 @@ mod tests {
     #[case::pattern(json!({"type": "string", "pattern": "^[0-9]+\\.[0-9]+$"}), 20)]
     #[case::format(json!({"type": "string", "format": "date-time"}), 20)]
     #[case::uuid(json!({"type": "string", "format": "uuid"}), 20)]
-    #[case::members(json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "null"}, "b": {"type": "boolean"}, "c": {"enum": [1, 2]}}}), 12)]
+    #[case::members(json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "null"}, "b": {"type": "boolean"}, "c": {"enum": [1, 2]}}}), 9)]
     #[case::closed(json!({"type": "object", "additionalProperties": false, "properties": {"a": {"type": "null"}}}), 2)]
     #[case::items(json!({"type": "array", "items": {"type": "integer"}, "minItems": 2, "uniqueItems": true}), 20)]
     #[case::list_of_parts(json!({"type": "array", "prefixItems": [{"const": 2}, {"type": "string"}, {"type": "object"}], "items": false, "minItems": 3}), 20)]
@@ -349,5 +348,20 @@ mod tests {
         // The generator cannot make an `if` fail on purpose, so some values are invalid.
         assert!(fit >= 850, "{fit} of 1000 fit {schema}");
         assert!(seen.len() >= kinds, "{} different of {schema}", seen.len());
+    }
+
+    /// Members without a schema occur only where the schema speaks of them or names no member.
+    #[rstest]
+    #[case::silent(json!({"type": "object", "properties": {"a": {"type": "null"}}}), false)]
+    #[case::closed(json!({"type": "object", "properties": {"a": {}}, "additionalProperties": false}), false)]
+    #[case::welcome(json!({"type": "object", "properties": {"a": {}}, "additionalProperties": true}), true)]
+    #[case::typed(json!({"type": "object", "properties": {"a": {}}, "additionalProperties": {"type": "null"}}), true)]
+    #[case::pattern(json!({"type": "object", "properties": {"a": {}}, "patternProperties": {"^x_": {}}}), true)]
+    #[case::map(json!({"type": "object"}), true)]
+    fn unnamed_members_occur_only_where_they_are_welcome(#[case] schema: Value, #[case] welcome: bool) {
+        let mut dice = RandomSource::for_case(1, 1);
+        let shape = SchemaShape::from_schema(&schema, &mut BranchChoice::One(&mut dice));
+        let has_unnamed = |value: &Value| value.as_object().unwrap().keys().any(|name| name != "a");
+        assert_eq!((0..1000).any(|_| has_unnamed(&draw_value(&shape, &mut dice))), welcome);
     }
 }

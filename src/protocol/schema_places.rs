@@ -203,6 +203,16 @@ pub fn impossible_place(schemas: &[&Value], path: &[PlaceStep]) -> Option<Imposs
     Some(ImpossiblePlace { depth, types })
 }
 
+/// Returns what the value at a place is, such as "a string", if no value that is valid under one of the schemas has a
+/// number there; `None` also if nothing is there.
+pub fn never_a_number(schemas: &[&Value], path: &[PlaceStep]) -> Option<String> {
+    let mut types: Vec<&str> = schemas.iter().flat_map(|schema| possible_types(schema, path)).collect();
+    types.sort_unstable();
+    types.dedup();
+    let words: Vec<&str> = types.iter().map(|kind| describe_type(kind)).collect();
+    (!words.is_empty() && !types.iter().any(|kind| matches!(*kind, "number" | "boolean"))).then(|| words.join(" or "))
+}
+
 impl ImpossiblePlace {
     /// Completes the sentence "X ...": "is a string, which has no members".
     pub fn describe(&self, step: &PlaceStep) -> String {

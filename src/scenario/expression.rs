@@ -93,6 +93,8 @@ pub struct ParsedExpression {
     /// All paths into values.
     pub paths: Vec<UsedPath>,
     pub frame_attributes: Vec<FrameAttribute>,
+    /// The paths whose values must be numbers, as operands of `-`, `/`, `//`, `%` or `**`.
+    pub operands: Vec<UsedPath>,
     /// Whether the expression adds with `+`.
     pub adds: bool,
     /// The names of which a member may be undefined, because the expression tests for it or has a default.
@@ -124,6 +126,7 @@ impl ParsedExpression {
             calls: Vec::new(),
             paths: Vec::new(),
             frame_attributes: Vec::new(),
+            operands: Vec::new(),
             adds: false,
             optional: BTreeSet::new(),
             within_path: false,
@@ -191,6 +194,13 @@ impl ParsedExpression {
             Tree::UnaryOp(operation) => self.visit(source, &operation.expr),
             Tree::BinOp(operation) => {
                 self.adds |= matches!(operation.op, BinOpKind::Add);
+                if matches!(
+                    operation.op,
+                    BinOpKind::Sub | BinOpKind::Div | BinOpKind::FloorDiv | BinOpKind::Rem | BinOpKind::Pow
+                ) {
+                    let sides = [&operation.left, &operation.right];
+                    self.operands.extend(sides.into_iter().filter_map(|side| used_path(source, side)));
+                }
                 self.visit(source, &operation.left);
                 self.visit(source, &operation.right);
             }

@@ -95,9 +95,7 @@ fn every_command_requests_the_same_address(
     let hub = ObservedHub::start();
     let done = run_with_document(command, &format!("{}{base}", hub.hub.url()), &document(server, channel));
     assert_eq!(hub.targets(), [expected], "{}{}", done.out, done.err);
-    if command[0] == "check" {
-        assert!(done.out.contains(&format!("against {}{expected}\n", hub.hub.url())), "{}", done.out);
-    }
+    assert!(done.out.contains(&format!("against {}{expected}\n", hub.hub.url())), "{}", done.out);
 }
 
 /// A full address replaces the hub's own, but never leads to another machine.

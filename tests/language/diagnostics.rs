@@ -229,6 +229,10 @@ fn values_of_the_wrong_kind_are_reported_at_their_place() {
         ("`with` of a role is text", "  - each: i\n    in: 1\n    do:\n      - client joins:\n        with: x\n"),
         ("`with` of a scene is an expression", "  - anna plays: create_group\n    with: \"${anna}\"\n"),
         ("`without` is text", "  - anna sends: self_subscribe\n    without: /name\n"),
+        (
+            "`without` is an expression",
+            "  - each: name\n    in: [uuid, group]\n    do:\n      - anna sends: self_subscribe\n        without: [\"/${name}\"]\n",
+        ),
         ("a path is a number", "  - anna connects: 3\n"),
         ("`query` is text", "  - anna connects:\n    query: x\n"),
         ("`headers` is a list", "  - anna connects:\n    headers: [x]\n"),

@@ -58,6 +58,8 @@ fn members_that_a_value_cannot_have_are_reported_at_their_place() {
         ("a member of a list of messages", "ticks.n"),
         ("a member of what a group received", "heard.text"),
         ("a member in a list", "heard[0].txt"),
+        ("text in a subtraction", "1 - reply.text"),
+        ("a list in a division", "asked.list / 2 == 1"),
         ("a member that is written out", "known.a.c"),
         ("frames outside of `always`", "frames('tick') | length"),
     ];

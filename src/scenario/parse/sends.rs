@@ -86,6 +86,10 @@ impl ScenarioParser<'_> {
         let mut pointers = Vec::new();
         for node in list(node, "`without`", "without: [/member]", &mut self.diagnostics) {
             match node.text() {
+                Some(pointer) if pointer.contains("${") => {
+                    let help = "name the member itself; `cases` or several steps leave out one member after the other";
+                    self.error(node.span, "`without` evaluates no expressions", help);
+                }
                 Some(pointer) if pointer.starts_with('/') => pointers.push(pointer.to_owned()),
                 Some("") => {
                     let help = "write `without: [/member]`; `with: { \"\": VALUE }` replaces the whole message";

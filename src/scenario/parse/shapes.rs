@@ -1,10 +1,13 @@
 //! What is known about the value of a name before the run, so that a member that it cannot have is reported at once.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use serde_json::Value;
 
 use super::{ScenarioParser, StepPlace};
 use crate::protocol::MessageType;
-use crate::protocol::schema_places::{PlaceStep, impossible_place};
+use crate::protocol::schema_places::{PlaceStep, impossible_place, never_a_number};
 use crate::scenario::expression::{FrameAttribute, PathSegment, UsedPath};
 use crate::scenario::functions::ANY_MESSAGE;
 use crate::scenario::template::{Template, TemplateExpression};
@@ -80,6 +83,9 @@ impl ScenarioParser<'_> {
         for path in &expression.parsed().paths {
             self.check_path(path, expression);
         }
+        for path in &expression.parsed().operands {
+            self.check_operand(path, expression);
+        }
         let is_frames = |function: &str| matches!(function, "frames" | "sent_frames" | "all_frames");
         for call in expression.parsed().calls.iter().filter(|call| is_frames(&call.function)) {
             let span = expression.span_of(&call.at);
@@ -127,34 +133,57 @@ impl ScenarioParser<'_> {
     }
 
     fn check_path(&mut self, path: &UsedPath, expression: &TemplateExpression) {
-        if expression.parsed().is_optional(&path.root) {
+        let Some(resolved) = self.resolve_path(path, expression) else { return };
+        let steps: Vec<PlaceStep> = resolved.segments.iter().map(|(segment, _)| step(segment)).collect();
+        let Some((depth, what, known)) = self.impossible_member(&resolved.shape, &steps) else { return };
+        let what = format!("`{}` {what}", resolved.shown(depth));
+        let (segment, at) = &resolved.segments[depth];
+        self.diagnostics.push(member_error(expression.span_of(at), what, segment, &known, &resolved.shape));
+    }
+
+    /// Reports a value that is never a number, where one is needed.
+    fn check_operand(&mut self, path: &UsedPath, expression: &TemplateExpression) {
+        let Some(resolved) = self.resolve_path(path, expression) else { return };
+        let steps: Vec<PlaceStep> = resolved.segments.iter().map(|(segment, _)| step(segment)).collect();
+        let Some(schemas) = self.schemas_of(&resolved.shape) else { return };
+        let schemas: Vec<&Value> = schemas.iter().map(Cow::as_ref).collect();
+        let Some(kinds) = never_a_number(&schemas, &steps) else { return };
+        let (Some((_, at)), shown) = (resolved.segments.last(), resolved.shown(resolved.segments.len())) else {
             return;
+        };
+        let help = match kinds.as_str() {
+            "a string" => format!("`{shown} | int` or `{shown} | float` reads a number from text"),
+            _ => format!("`{shown} | length` counts its parts"),
+        };
+        self.error(expression.span_of(at), format!("`{shown}` is {kinds}, and the operator needs a number"), help);
+    }
+
+    /// Returns what is known about the value in which a path begins; `None` for a path that may be undefined or whose
+    /// beginning is a mistake, which is reported.
+    fn resolve_path<'p>(&mut self, path: &'p UsedPath, expression: &TemplateExpression) -> Option<ResolvedPath<'p>> {
+        if expression.parsed().is_optional(&path.root) {
+            return None;
         }
         let mut shape = self.find_shape(&path.root);
         let mut segments = path.segments.as_slice();
-        let mut shown = path.root.clone();
+        let mut root = path.root.clone();
         let is_actor = !self.is_in_scope(&path.root) && (path.root == "self" || self.find_actors(&path.root).is_some());
         if let [(PathSegment::Member(name), _), rest @ ..] = segments
             && is_actor
         {
             shape = self.opening_shape(&path.root, name);
-            (shown, segments) = (format!("{shown}.{name}"), rest);
+            (root, segments) = (format!("{root}.{name}"), rest);
         }
         while let ValueShape::List(items) = shape {
-            let [(segment, at), rest @ ..] = segments else { return };
+            let [(segment, at), rest @ ..] = segments else { return None };
             if let PathSegment::Member(name) = segment {
-                let help = format!("write `{shown}[0].{name}` for one of them, or `{shown} | map(attribute='{name}')`");
-                return self.error(expression.span_of(at), format!("`{shown}` is a list of values"), help);
+                let help = format!("write `{root}[0].{name}` for one of them, or `{root} | map(attribute='{name}')`");
+                self.error(expression.span_of(at), format!("`{root}` is a list of values"), help);
+                return None;
             }
-            (shown, segments, shape) = (format!("{shown}{}", written(segment)), rest, *items);
+            (root, segments, shape) = (format!("{root}{}", written(segment)), rest, *items);
         }
-        let steps: Vec<PlaceStep> = segments.iter().map(|(segment, _)| step(segment)).collect();
-        let Some((depth, what, known)) = self.impossible_member(&shape, &steps) else { return };
-        let shown: String =
-            std::iter::once(shown).chain(segments[..depth].iter().map(|(segment, _)| written(segment))).collect();
-        let what = format!("`{shown}` {what}");
-        let span = expression.span_of(&segments[depth].1);
-        self.diagnostics.push(member_error(span, what, &segments[depth].0, &known, &shape));
+        Some(ResolvedPath { root, shape, segments })
     }
 
     fn check_frame_attribute(&mut self, attribute: &FrameAttribute, expression: &TemplateExpression) {
@@ -170,29 +199,50 @@ impl ScenarioParser<'_> {
     /// Returns how many steps of a path are possible, why the next one is not, and the members that the value has
     /// there; `None` if the path is possible.
     fn impossible_member(&self, shape: &ValueShape, steps: &[PlaceStep]) -> Option<(usize, String, Vec<String>)> {
-        let pack = self.pack;
-        let constants: Vec<Value>;
-        let schemas: Vec<&Value> = match shape {
-            ValueShape::Message { name, received } => {
-                let message = pack.message(name)?;
-                let forms: Vec<&MessageType> = if *received { pack.forms_of(message).collect() } else { vec![message] };
-                forms.into_iter().map(|form| &form.schema.source).collect()
-            }
-            ValueShape::OneOf(values) => {
-                constants = values.iter().map(|value| serde_json::json!({ "const": value })).collect();
-                constants.iter().collect()
-            }
-            ValueShape::Unknown | ValueShape::List(_) => return None,
-        };
+        let schemas = self.schemas_of(shape)?;
+        let schemas: Vec<&Value> = schemas.iter().map(Cow::as_ref).collect();
         let found = impossible_place(&schemas, steps)?;
         let path: Vec<String> = steps[..found.depth].iter().map(step_name).collect();
         let known = match shape {
             ValueShape::Message { name, .. } => {
-                pack.message(name).map(|message| message.schema.member_names(&path)).unwrap_or_default()
+                self.pack.message(name).map(|message| message.schema.member_names(&path)).unwrap_or_default()
             }
             _ => Vec::new(),
         };
         Some((found.depth, found.describe(&steps[found.depth]), known))
+    }
+
+    /// Returns schemas of which a value of this shape keeps one; `None` if nothing is known.
+    fn schemas_of(&self, shape: &ValueShape) -> Option<Vec<Cow<'_, Value>>> {
+        match shape {
+            ValueShape::Message { name, received } => {
+                let message = self.pack.message(name)?;
+                let forms: Vec<&MessageType> =
+                    if *received { self.pack.forms_of(message).collect() } else { vec![message] };
+                Some(forms.into_iter().map(|form| Cow::Borrowed(&form.schema.source)).collect())
+            }
+            ValueShape::OneOf(values) => {
+                Some(values.iter().map(|value| Cow::Owned(serde_json::json!({ "const": value }))).collect())
+            }
+            ValueShape::Unknown | ValueShape::List(_) => None,
+        }
+    }
+}
+
+/// A path in an expression, with what is known about the value in which it begins.
+struct ResolvedPath<'p> {
+    /// The beginning, as the expression writes it.
+    root: String,
+    shape: ValueShape,
+    segments: &'p [(PathSegment, Range<usize>)],
+}
+
+impl ResolvedPath<'_> {
+    /// Returns the first segments, as the expression writes them.
+    fn shown(&self, depth: usize) -> String {
+        std::iter::once(self.root.clone())
+            .chain(self.segments[..depth].iter().map(|(segment, _)| written(segment)))
+            .collect()
     }
 }
 
