@@ -283,9 +283,6 @@ impl HubArgs {
             let texts = shown.command.iter_mut().chain([&mut shown.target]);
             texts.for_each(|text| *text = masker.mask(text).into_owned());
         }
-        if !processes.is_empty() {
-            signals = signals.with_hangup()?;
-        }
         let started: Vec<_> = processes.iter().map(|(_, process)| Arc::clone(process)).collect();
         if let Err(failure) = exec::start_processes(&started, &mut signals).await {
             return failure.report().map(Err);

@@ -8,6 +8,7 @@ pub struct SignalListener {
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    /// The end of the terminal; `None` if it is ignored, as under `nohup`.
     #[cfg(unix)]
     hangup: Option<tokio::signal::unix::Signal>,
 }
@@ -18,21 +19,8 @@ impl SignalListener {
         use tokio::signal::unix::{SignalKind, signal};
         let listen = |kind| signal(kind).map_err(|error| CliError::new(format!("failed to wait for signals: {error}")));
         let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-        Ok(Self { interrupt, terminate, hangup: None })
-    }
-
-    /// Also listens for the end of the terminal, for runs with child processes that must not outlive it.
-    #[cfg(unix)]
-    pub fn with_hangup(mut self) -> Result<Self, CliError> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let listen = signal(SignalKind::hangup());
-        self.hangup = Some(listen.map_err(|error| CliError::new(format!("failed to wait for signals: {error}")))?);
-        Ok(self)
-    }
-
-    #[cfg(not(unix))]
-    pub fn with_hangup(self) -> Result<Self, CliError> {
-        Ok(self)
+        let hangup = if is_hangup_ignored() { None } else { Some(listen(SignalKind::hangup())?) };
+        Ok(Self { interrupt, terminate, hangup })
     }
 
     #[cfg(not(unix))]
@@ -62,4 +50,13 @@ async fn wait_for_hangup(hangup: &mut Option<tokio::signal::unix::Signal>) {
         Some(hangup) => drop(hangup.recv().await),
         None => std::future::pending().await,
     }
+}
+
+/// Whether the process was started so that it survives its terminal: listening would undo that. Only Linux says so.
+#[cfg(unix)]
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Signal 1 is the lowest bit.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::support::process::{ProcessResult, ServeProcess, hubproof, start};
+use crate::support::process::{ProcessResult, RunningProcess, ServeProcess, hubproof, start};
 
 const HUBPROOF: &str = env!("CARGO_BIN_EXE_hubproof");
 
@@ -427,23 +427,42 @@ fn a_fuzzed_hub_that_crashes_is_restarted() {
     hub.assert_gone();
 }
 
-/// Ctrl-C reaches hubproof, not the hub. The hub is stopped after the running scenarios, or at once by a second Ctrl-C.
+/// Ctrl-C and the end of the terminal reach hubproof, not the hub. The hub is stopped after the running scenarios, or at
+/// once by a second Ctrl-C.
 #[rstest]
-fn an_interrupt_stops_the_hub(#[values(1, 2)] times: usize) {
+#[case::interrupt(&["INT"])]
+#[case::two(&["INT", "INT"])]
+#[case::hangup(&["HUP"])]
+fn an_interrupt_stops_the_hub(#[case] signals: &[&str]) {
     let hub = WrappedHub::new();
+    let running = start_waiting_run(&hub);
+    signals.iter().for_each(|signal| running.signal(signal));
+    let done = running.wait_for_end();
+    assert_eq!(done.code, Some(3), "{}{}", done.out, done.err);
+    assert_eq!(hub.started_count(), 1);
+    hub.assert_gone();
+}
+
+/// Starts a run that waits for a deadline of the hub, and returns once the hub listens.
+fn start_waiting_run(hub: &WrappedHub) -> RunningProcess {
     let (url, command) = (hub.url(), hub.reference_command("concierge"));
-    let scenario = ["--scenario", "identify-deadline"];
-    let base = ["check", &url, "--protocol", "concierge", "--exec", &command];
-    let running = start(base.iter().chain(&scenario), &[]);
+    let words = ["check", &url, "--protocol", "concierge", "--exec", &command, "--scenario", "identify-deadline"];
+    let running = start(words, &[]);
     let patience = Instant::now() + Duration::from_secs(60);
     while TcpStream::connect((Ipv4Addr::LOCALHOST, hub.port)).is_err() {
         assert!(Instant::now() < patience, "the hub never started");
         std::thread::sleep(Duration::from_millis(10));
     }
-    (0..times).for_each(|_| running.signal("INT"));
-    let done = running.wait_for_end();
-    assert_eq!(done.code, Some(3), "{}{}", done.out, done.err);
-    assert_eq!(hub.started_count(), 1);
+    running
+}
+
+/// Even a signal that no process can handle leaves no hub behind.
+#[test]
+fn a_killed_run_leaves_no_hub() {
+    let hub = WrappedHub::new();
+    let running = start_waiting_run(&hub);
+    running.signal("KILL");
+    assert_eq!(running.wait_for_end().code, None);
     hub.assert_gone();
 }
 

@@ -203,6 +203,7 @@ fn spawn_command(launch: &HubLaunch, exec: &ExecCommand) -> Result<LaunchedHub, 
     let program = || exec.words[0].clone();
     let mut child = command.spawn().map_err(|source| HubStartError::Spawn { program: program(), source })?;
     let group = ProcessGroup::of_child(&child);
+    let guard = group.spawn_guard();
     let log = Arc::new(Mutex::new(ProcessLog::default()));
     let mut readers = JoinSet::new();
     if let Some(pipe) = child.stdout.take() {
@@ -219,6 +220,9 @@ fn spawn_command(launch: &HubLaunch, exec: &ExecCommand) -> Result<LaunchedHub, 
         let _ = says.send(Some(status.map_or_else(|error| error.to_string(), describe_exit)));
         // Children of the hub must not keep its port or answer on it.
         left.end_orphans().await;
+        if let Some(guard) = guard {
+            guard.dismiss().await;
+        }
         let all = async { while readers.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(OUTPUT_DRAIN, all).await;
         let _ = went.send(true);

@@ -1,8 +1,10 @@
 //! A process group: a process and its children, unless they left the group.
 
+use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::Child;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{Child, Command};
 
 /// How long children of the hub may take to end after the hub has ended.
 #[cfg(unix)]
@@ -41,6 +43,23 @@ impl ProcessGroup {
         }))
     }
 
+    /// Starts a process that kills the group as soon as this process has ended, however it ends; `None` if the system
+    /// has no shell.
+    pub fn spawn_guard(&self) -> Option<GroupGuard> {
+        #[cfg(unix)]
+        {
+            let id = self.0.id?.as_raw_nonzero().to_string();
+            let script = r#"read -r over || kill -s KILL -- "-$0""#;
+            let mut command = Command::new("sh");
+            command.args(["-c", script, &id]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+            // Ctrl-C is not for the guard.
+            command.process_group(0);
+            command.spawn().ok().map(GroupGuard)
+        }
+        #[cfg(not(unix))]
+        None
+    }
+
     /// Sends SIGTERM to the group.
     pub fn terminate(&self) {
         #[cfg(unix)]
@@ -70,6 +89,19 @@ impl ProcessGroup {
             self.kill();
         }
         self.mark_gone();
+    }
+}
+
+/// A process at the other end of a pipe, which closes when this process ends.
+pub struct GroupGuard(Child);
+
+impl GroupGuard {
+    /// Ends the guard, after its group has ended.
+    pub async fn dismiss(mut self) {
+        if let Some(mut pipe) = self.0.stdin.take() {
+            let _ = pipe.write_all(b"over\n").await;
+        }
+        let _ = self.0.wait().await;
     }
 }
 
