@@ -15,6 +15,7 @@ mod relay;
 mod report_sink;
 mod scenario_files;
 mod serve;
+mod shell;
 mod signals;
 
 use std::ffi::OsString;
@@ -51,6 +52,8 @@ enum CliCommand {
     Compare(compare::CompareArgs),
     /// Work with protocol packs: list, show, lint, init, validate
     Packs(packs::PacksArgs),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
 
 /// Exit codes.
@@ -106,6 +109,8 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
         CliCommand::Record(arguments) => record::run_record(*arguments),
         CliCommand::Compare(arguments) => compare::run_compare(arguments),
         CliCommand::Packs(arguments) => packs::run_packs(arguments),
+        CliCommand::Completions(arguments) => Ok(shell::run_completions(&arguments)),
+        CliCommand::Man(arguments) => shell::run_man(&arguments),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -16,4 +16,5 @@ pub mod relay;
 pub mod scenario_files;
 pub mod secrets;
 pub mod serve;
+pub mod shell;
 pub mod tls;

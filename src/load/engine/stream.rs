@@ -40,6 +40,7 @@ impl ClientStream {
         })
     }
 
+    #[cfg(target_os = "linux")]
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
