@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
@@ -13,13 +13,13 @@ use super::baseline::BaselineArgs;
 use super::hub::{self, HubArgs, RunEvent, StartedHubs};
 use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
-use super::report_sink::{self, ReportSinks};
+use super::report_sink::{self, EventLog, ReportSinks};
 use super::{CliError, build_runtime, print_to_stdout, scenario_files};
 use crate::check::{self, PlayOptions, Round, Rounds};
 use crate::deviation::proposal::to_toml;
 use crate::event::ScenarioEvent;
 use crate::hub::process::TERMINATION_GRACE;
-use crate::report::{self, ProtocolOutline, RunOptions, RunReport};
+use crate::report::{self, ProtocolOutline, RunOptions, RunReport, events};
 use crate::scenario::Program;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
@@ -113,6 +113,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         stamp: check::stamp(),
         now_ms: hub::now_ms(),
     };
+    let begun = u64::try_from(options.now_ms).unwrap_or(0);
     let outlines = protocols
         .iter()
         .map(|p| ProtocolOutline::new(Arc::clone(&p.pack), &p.scenarios.programs, |program| selection.selects(program)))
@@ -130,6 +131,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         programs.filter(|program| selection.selects(program)).cloned().collect()
     };
     let runtime = build_runtime()?;
+    let log = sinks.start_events()?;
     let done = runtime.block_on(async {
         let started = arguments.hub.start_hubs(&named, &protocols, selected, &mut shown, &mut sources).await?;
         let mut started = match started {
@@ -138,7 +140,8 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         };
         started.watch_hubs().await;
         let rounds = Rounds::new(std::mem::take(&mut started.subjects), outlines, options, arguments.explore);
-        let report = run_rounds(&mut started, rounds, shown, &mut sources).await;
+        log.write(|| events::run_started(begun, &shown.target, &shown.command));
+        let report = run_rounds(&mut started, rounds, shown, &mut sources, &log).await;
         started.stop().await;
         report.map(Ok)
     })?;
@@ -163,12 +166,17 @@ async fn run_rounds(
     mut rounds: Rounds,
     shown: RunOptions,
     sources: &mut Sources,
+    log: &EventLog,
 ) -> Result<RunReport, CliError> {
     let mut stop_signals = 0;
+    let begun = Instant::now();
+    let write = |event: &ScenarioEvent, sources: &Sources| {
+        log.write(|| events::scenario_event(event, begun.elapsed(), sources));
+    };
     while stop_signals == 0 {
         let next = rounds.next_round(sources).map_err(|found| CliError::from_diagnostics(&found, sources))?;
         let Some(round) = next else { break };
-        stop_signals = run_round(started, round, &mut rounds).await?;
+        stop_signals = run_round(started, round, &mut rounds, |event| write(event, sources)).await?;
     }
     let grace = if stop_signals < 2 { TERMINATION_GRACE } else { Duration::ZERO };
     let processes = started.end_processes(grace).await;
@@ -191,15 +199,21 @@ fn write_error(path: &Path, error: &std::io::Error) -> CliError {
     CliError::new(format!("deviations cannot be written to {}: {error}", path.display()))
 }
 
-/// Runs the scenarios of one round, shows progress and collects the reports. Returns the number of stop signals
-/// received.
-async fn run_round(started: &mut StartedHubs, round: Round, rounds: &mut Rounds) -> Result<usize, CliError> {
+/// Runs the scenarios of one round, shows progress, passes all events to `log` and collects the reports. Returns the
+/// number of stop signals received.
+async fn run_round(
+    started: &mut StartedHubs,
+    round: Round,
+    rounds: &mut Rounds,
+    log: impl Fn(&ScenarioEvent),
+) -> Result<usize, CliError> {
     let mut progress = RunProgress::new(Some(round.count_plays()), "scenarios");
     let (events, inbox) = mpsc::channel(256);
     let (stop, interrupt) = watch::channel(false);
     let running = tokio::spawn(check::run_scenarios(round, events, interrupt));
     let handle = |event| match event {
         RunEvent::Event(event) => {
+            log(&event);
             progress.handle_event(&event);
             if let ScenarioEvent::Finished(report) = event {
                 rounds.add(*report);

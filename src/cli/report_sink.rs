@@ -1,14 +1,17 @@
 //! `--report FORMAT=PATH`, with a table of formats for each kind of report. Paths are checked before the run and
-//! written after it.
+//! written after it; the format `events` is written during the run.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{IsTerminal, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{CliError, print_to_stdout};
 use crate::load::report::{self as load, LoadReport};
 use crate::report::terminal_page::Style;
-use crate::report::{RunReport, json, junit, terminal};
+use crate::report::test_results::TestResults;
+use crate::report::{RunReport, badge, ctrf, events, github, json, junit, markdown, sarif, tap, terminal};
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
 
@@ -19,28 +22,113 @@ pub struct ReportFormat<R> {
     /// An example path, for help texts.
     example: &'static str,
     render: fn(&R, &Sources) -> String,
+    writing: ReportWriting,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReportWriting {
+    /// After the run.
+    AtEnd,
+    /// After the run, with paths relative to the root of the repository, as code hosts expect.
+    InRepository,
+    /// Line by line during the run. `render` returns the last line.
+    Live,
+}
+
+/// Returns a format that is written after the run.
+const fn at_end<R>(name: &'static str, example: &'static str, render: fn(&R, &Sources) -> String) -> ReportFormat<R> {
+    ReportFormat { name, example, render, writing: ReportWriting::AtEnd }
+}
+
+impl<R> ReportFormat<R> {
+    const fn in_repository(self) -> Self {
+        Self { writing: ReportWriting::InRepository, ..self }
+    }
+
+    const fn live(self) -> Self {
+        Self { writing: ReportWriting::Live, ..self }
+    }
 }
 
 /// The report formats of `check` and `fuzz`.
 pub const RUN_FORMATS: &[ReportFormat<RunReport>] = &[
-    ReportFormat { name: "json", example: "report.json", render: json::render },
-    ReportFormat { name: "junit", example: "-", render: junit::render },
+    at_end("json", "report.json", json::render),
+    at_end("junit", "-", |report, sources| junit::render(&TestResults::from_run(report, sources))),
+    at_end("sarif", "report.sarif", sarif::render).in_repository(),
+    at_end("github", "-", |report, sources| github::render(&TestResults::from_run(report, sources))).in_repository(),
+    at_end("markdown", "summary.md", markdown::render),
+    at_end("tap", "-", |report, sources| tap::render(&TestResults::from_run(report, sources))),
+    at_end("ctrf", "ctrf.json", |report, sources| ctrf::render(&TestResults::from_run(report, sources)))
+        .in_repository(),
+    at_end("badge", "badge.json", |report, _| badge::render(report)),
+    at_end("events", "events.jsonl", |report, _| events::render(report)).live(),
 ];
 
 /// The report formats of `load`.
 pub const LOAD_FORMATS: &[ReportFormat<LoadReport>] = &[
-    ReportFormat { name: "json", example: "report.json", render: |report, _| load::json::render(report) },
-    ReportFormat { name: "junit", example: "-", render: |report, _| load::junit::render(report) },
-    ReportFormat { name: "csv", example: "intervals.csv", render: |report, _| load::csv::render(report) },
-    ReportFormat { name: "hlog", example: "report.hlog", render: |report, _| load::hlog::render(report) },
+    at_end("json", "report.json", |report, _| load::json::render(report)),
+    at_end("junit", "-", |report, sources| junit::render(&TestResults::from_load(report, sources))),
+    at_end("csv", "intervals.csv", |report, _| load::csv::render(report)),
+    at_end("hlog", "report.hlog", |report, _| load::hlog::render(report)),
+    at_end("github", "-", |report, sources| github::render(&TestResults::from_load(report, sources))).in_repository(),
+    at_end("markdown", "summary.md", load::markdown::render),
+    at_end("tap", "-", |report, sources| tap::render(&TestResults::from_load(report, sources))),
+    at_end("ctrf", "ctrf.json", |report, sources| ctrf::render(&TestResults::from_load(report, sources)))
+        .in_repository(),
+    at_end("badge", "badge.json", |report, _| load::badge::render(report)),
+    at_end("events", "events.jsonl", |report, _| load::events::render(report)).live(),
+    at_end("otlp", "metrics.json", |report, _| load::otlp::render(report)),
+    at_end("influx", "metrics.line", |report, _| load::influx::render(report)),
 ];
 
 /// The destinations of a run's reports.
-pub struct ReportSinks<R: 'static>(Vec<(&'static ReportFormat<R>, ReportSink)>);
+pub struct ReportSinks<R: 'static> {
+    sinks: Vec<(&'static ReportFormat<R>, ReportSink)>,
+    events: EventLog,
+}
 
 enum ReportSink {
     Stdout,
     File(PathBuf),
+}
+
+/// The destinations of the lines that are written during a run.
+#[derive(Clone, Default)]
+pub struct EventLog(Arc<Mutex<Vec<EventSink>>>);
+
+enum EventSink {
+    Stdout,
+    File(PathBuf, File),
+    /// A file in which a line could not be written.
+    Failed(CliError),
+}
+
+impl EventLog {
+    /// Writes a line to every destination; `line` ends with a newline, and is made only if there is a destination.
+    pub fn write(&self, line: impl FnOnce() -> String) {
+        // Nothing panics while the lock is held.
+        let mut sinks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sinks.is_empty() {
+            return;
+        }
+        let line = line();
+        for sink in sinks.iter_mut() {
+            match sink {
+                EventSink::Stdout => print_to_stdout(&line),
+                // A file has no buffer, so a reader sees every line at once.
+                EventSink::File(path, file) => {
+                    if let Err(error) = file.write_all(line.as_bytes()) {
+                        *sink = EventSink::Failed(write_error(path, &error));
+                    }
+                }
+                EventSink::Failed(_) => {}
+            }
+        }
+    }
+}
+
+fn write_error(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::new(format!("failed to write {}: {error}", path.display()))
 }
 
 impl<R> ReportSinks<R> {
@@ -69,7 +157,7 @@ impl<R> ReportSinks<R> {
                 .map_err(|error| CliError::new(format!("a report cannot be written to {}: {error}", path.display())))?;
             sinks.push((format, ReportSink::File(path)));
         }
-        let sinks = Self(sinks);
+        let sinks = Self { sinks, events: EventLog::default() };
         if sinks.stdout_sinks().count() > 1 {
             return Err(CliError::new("only one report can go to stdout"));
         }
@@ -77,7 +165,7 @@ impl<R> ReportSinks<R> {
     }
 
     fn stdout_sinks(&self) -> impl Iterator<Item = &ReportSink> {
-        self.0.iter().map(|(_, sink)| sink).filter(|sink| matches!(sink, ReportSink::Stdout))
+        self.sinks.iter().map(|(_, sink)| sink).filter(|sink| matches!(sink, ReportSink::Stdout))
     }
 
     /// Prints the page, and writes all reports. The page goes to stderr if a report goes to stdout.
@@ -88,16 +176,83 @@ impl<R> ReportSinks<R> {
         } else {
             print_to_stdout(&page(!plain && std::io::stdout().is_terminal()));
         }
-        for (format, sink) in &self.0 {
-            let text = (format.render)(report, sources);
+        for (format, sink) in &self.sinks {
+            let text = match format.writing {
+                ReportWriting::AtEnd => (format.render)(report, sources),
+                ReportWriting::InRepository => {
+                    (format.render)(report, &sources.with_paths(|path| repository_path(Path::new(path))))
+                }
+                ReportWriting::Live => continue,
+            };
             match sink {
                 ReportSink::Stdout => print_to_stdout(&text),
-                ReportSink::File(path) => std::fs::write(path, text)
-                    .map_err(|error| CliError::new(format!("failed to write {}: {error}", path.display())))?,
+                ReportSink::File(path) => write_file(path, &text).map_err(|error| write_error(path, &error))?,
+            }
+        }
+        if let Some(format) = self.live_formats().next() {
+            self.events.write(|| (format.render)(report, sources));
+        }
+        let mut sinks = self.events.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for sink in sinks.drain(..) {
+            if let EventSink::Failed(error) = sink {
+                return Err(error);
             }
         }
         Ok(())
     }
+
+    fn live_formats(&self) -> impl Iterator<Item = &'static ReportFormat<R>> {
+        self.sinks.iter().map(|(format, _)| *format).filter(|format| format.writing == ReportWriting::Live)
+    }
+
+    /// Opens the reports that are written during the run.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be created.
+    pub fn start_events(&self) -> Result<EventLog, CliError> {
+        let mut sinks = self.events.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, sink) in self.sinks.iter().filter(|(format, _)| format.writing == ReportWriting::Live) {
+            sinks.push(match sink {
+                ReportSink::Stdout => EventSink::Stdout,
+                ReportSink::File(path) => {
+                    EventSink::File(path.clone(), File::create(path).map_err(|error| write_error(path, &error))?)
+                }
+            });
+        }
+        drop(sinks);
+        Ok(self.events.clone())
+    }
+}
+
+/// Writes a report. The job summary of GitHub Actions is appended to, since all commands of a step share the file.
+fn write_file(path: &Path, text: &str) -> std::io::Result<()> {
+    let is_summary = std::env::var_os("GITHUB_STEP_SUMMARY").is_some_and(|summary| Path::new(&summary) == path);
+    let mut options = File::options();
+    options.create(true).write(true).append(is_summary).truncate(!is_summary);
+    options.open(path)?.write_all(text.as_bytes())
+}
+
+/// Returns the path of an existing file relative to the root of the repository: the folder that GitHub Actions names, or
+/// else the working directory.
+fn repository_path(path: &Path) -> Option<String> {
+    let folder = std::env::current_dir().ok()?;
+    let root = std::env::var_os("GITHUB_WORKSPACE").map_or_else(|| folder.clone(), PathBuf::from);
+    path.exists().then(|| relative_path(path, &folder, &root))?
+}
+
+/// Returns a path in `folder` relative to `root`, with slashes; `None` if it is elsewhere.
+fn relative_path(path: &Path, folder: &Path, root: &Path) -> Option<String> {
+    let mut parts = PathBuf::new();
+    for part in folder.join(path).components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let relative = parts.strip_prefix(root).ok()?;
+    Some(relative.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/"))
 }
 
 impl ReportSinks<RunReport> {
@@ -154,4 +309,27 @@ pub fn check_writable(path: &Path) -> std::io::Result<()> {
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     tempfile::tempfile_in(folder).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("pack/a.yaml", "/repo", Some("pack/a.yaml"))]
+    #[case("./pack/../a.yaml", "/repo", Some("a.yaml"))]
+    #[case("a.yaml", "/repo/sub", Some("sub/a.yaml"))]
+    #[case("../a.yaml", "/repo/sub", Some("a.yaml"))]
+    #[case("/repo/b/a.yaml", "/tmp", Some("b/a.yaml"))]
+    #[case("/elsewhere/a.yaml", "/repo", None)]
+    fn paths_are_relative_to_the_root_of_the_repository(
+        #[case] path: &str,
+        #[case] folder: &str,
+        #[case] expected: Option<&str>,
+    ) {
+        let found = relative_path(Path::new(path), Path::new(folder), Path::new("/repo"));
+        assert_eq!(found.as_deref(), expected);
+    }
 }

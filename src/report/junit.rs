@@ -1,219 +1,59 @@
-//! The JUnit report: one test suite per protocol, one test case per check. JUnit has neither warnings nor an
-//! inconclusive result, so a warning passes with a note (with `strict`, it fails), and an inconclusive check is an
-//! error. A failure that the baseline expects passes with a note; a stale entry is a separate failure.
+//! The JUnit report: one test suite per protocol or load plan, one test case per check or threshold.
 
-use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
+use quick_junit::{NonSuccessKind, Property, Report, TestCase as JunitCase, TestCaseStatus, TestSuite as JunitSuite};
 
-use super::text::{escape_unprintable, format_time, format_timestamp};
-use super::{CheckResult, ProtocolReport, RunReport, ScenarioResult, reproduce_command};
-use crate::event::{CheckReport, LogExcerpt, Verdict};
-use crate::syntax::source::Sources;
+use super::test_results::{TestCase, TestResults, TestStatus, TestSuite};
 
-/// Returns valid XML 1.0 in UTF-8, even if the hub sent characters that XML forbids. `sources` has the files of the
-/// report's spans.
-pub fn render(report: &RunReport, sources: &Sources) -> String {
-    let mut all = Report::new("hubproof");
-    all.set_time(report.duration);
-    for protocol in &report.protocols {
-        all.add_test_suite(JunitWriter { report, protocol, sources }.test_suite());
-    }
+/// Returns valid XML 1.0 in UTF-8, even if the hub sent characters that XML forbids.
+pub fn render(results: &TestResults) -> String {
+    let mut all = Report::new(results.name);
+    all.set_time(results.duration);
+    all.add_test_suites(results.suites.iter().map(junit_suite));
     // Cannot fail: it writes into memory and escapes every text.
     all.to_string().unwrap_or_default()
 }
 
-struct JunitWriter<'a> {
-    report: &'a RunReport,
-    protocol: &'a ProtocolReport,
-    sources: &'a Sources,
+fn junit_suite(suite: &TestSuite) -> JunitSuite {
+    let mut junit = JunitSuite::new(suite.name.as_str());
+    junit.set_time(suite.duration);
+    junit.add_properties(suite.properties.iter().map(|(name, value)| Property::new(*name, value.as_str())));
+    junit.add_test_cases(suite.cases.iter().map(junit_case));
+    if !suite.output.is_empty() {
+        junit.set_system_out(suite.output.as_str());
+    }
+    junit
 }
 
-impl JunitWriter<'_> {
-    fn test_suite(&self) -> TestSuite {
-        let mut suite = TestSuite::new(self.protocol.name.as_str());
-        let rules = self.protocol.rule_totals();
-        let properties = [
-            ("tool.version", self.report.tool_version.clone()),
-            ("started", format_timestamp(self.report.started)),
-            ("target", escape_unprintable(&self.report.options.target).into_owned()),
-            ("pack.version", self.protocol.pack_version.clone()),
-            ("pack.hash", self.protocol.pack_hash.clone()),
-            ("rules.total", rules.total.to_string()),
-            ("rules.testable", rules.testable.to_string()),
-            ("rules.proven", rules.proven.to_string()),
-        ];
-        for (name, value) in properties {
-            suite.add_property(Property::new(name, value));
-        }
-        for scenario in &self.protocol.scenarios {
-            self.add_scenario(scenario, &mut suite);
-        }
-        self.add_baseline(&mut suite);
-        self.add_deviations(&mut suite);
-        self.add_processes(&mut suite);
-        for id in &self.protocol.unplayed {
-            let mut status = TestCaseStatus::skipped();
-            status.set_message("not played: the run was interrupted");
-            suite.add_test_case(self.test_case(id, "", status));
-        }
-        suite
-            .set_time(self.protocol.scenarios.iter().flat_map(|scenario| &scenario.runs).map(|run| run.duration).sum());
-        suite
-    }
-
-    fn add_scenario(&self, scenario: &ScenarioResult, suite: &mut TestSuite) {
-        // A mistake in the scenario, or the cause that stopped one without checks, is a test case of its own.
-        let stopped = match (scenario.mistake(), &scenario.deciding_run().cause) {
-            (Some(mistake), _) => Some(format!("the scenario has a mistake: {mistake}")),
-            (None, Some(cause)) if scenario.checks.is_empty() => {
-                Some(format!("`{}` failed: {}", cause.step, cause.with_actor()))
-            }
-            _ => None,
-        };
-        if let Some(message) = stopped {
-            let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-            status.set_message(escape_unprintable(&message)).set_type("inconclusive");
-            suite.add_test_case(self.test_case(&scenario.id, "", status));
-        }
-        let cases = u32::try_from(scenario.checks.len()).unwrap_or(u32::MAX).max(1);
-        let time = scenario.runs.iter().map(|run| run.duration).sum::<std::time::Duration>();
-        for check in &scenario.checks {
-            let report = scenario.check_report(check);
-            let mut case = self.test_case(&scenario.id, &check.name, self.test_status(scenario, check, report));
-            // Equal shares, so that the times of the cases add up to that of their scenario.
-            case.set_time(time / cases).set_assertions(report.asked);
-            if matches!(check.verdict, Verdict::Warn | Verdict::Info) || check.known.is_some() {
-                let known =
-                    check.known.as_ref().map(|known| format!("expected: {}\n", escape_unprintable(&known.reason)));
-                let note = format!(
-                    "{}{}: {}\n{}",
-                    known.unwrap_or_default(),
-                    check.verdict.name(),
-                    failure_message(check, report),
-                    self.explanation(scenario, check, report)
-                );
-                case.set_system_out(note.trim_end());
-            }
-            suite.add_test_case(case);
+fn junit_case(case: &TestCase) -> JunitCase {
+    let mut status = match case.status {
+        TestStatus::Passed => TestCaseStatus::success(),
+        TestStatus::Failed => TestCaseStatus::non_success(NonSuccessKind::Failure),
+        TestStatus::Undecided => TestCaseStatus::non_success(NonSuccessKind::Error),
+        TestStatus::Skipped => TestCaseStatus::skipped(),
+    };
+    let place = case.place.iter().map(|(path, line)| format!("at: {path}:{line}"));
+    let details = place.chain(case.details.iter().cloned()).collect::<Vec<_>>().join("\n");
+    if case.status != TestStatus::Passed {
+        status.set_message(case.message.as_str()).set_type(case.kind);
+        if case.status != TestStatus::Skipped && !details.is_empty() {
+            status.set_description(details.as_str());
         }
     }
-
-    fn add_baseline(&self, suite: &mut TestSuite) {
-        for entry in self.protocol.stale_entries() {
-            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-            let (first, last) = self.sources.lines(entry.span);
-            let file = escape_unprintable(&self.sources.file(entry.span.file).path).into_owned();
-            status
-                .set_message("this baseline entry no longer fails: delete it")
-                .set_type("stale")
-                .set_description(format!("delete: lines {first} to {last} of {file}"));
-            suite.add_test_case(self.test_case(&format!("baseline {}", entry.failure), "", status));
-        }
+    let mut junit = JunitCase::new(case.name.as_str(), status);
+    junit.set_classname(case.class.as_str());
+    junit.add_properties(case.properties.iter().map(|(name, value)| Property::new(*name, value.as_str())));
+    if let Some(time) = case.duration {
+        junit.set_time(time);
     }
-
-    fn add_deviations(&self, suite: &mut TestSuite) {
-        for one in self.protocol.stale_deviations() {
-            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-            status
-                .set_message("the hub behaves as documented: delete this entry from the target file")
-                .set_type("stale")
-                .set_description(format!("{}; seen: {}", escape_unprintable(&one.text), one.describe_sightings()));
-            suite.add_test_case(self.test_case(&one.name, "", status));
-        }
+    if let Some(asked) = case.assertions {
+        junit.set_assertions(asked);
     }
-
-    /// Adds crashes that no scenario reproduced and, if the run failed, the end of each hub's output.
-    fn add_processes(&self, suite: &mut TestSuite) {
-        let mut out = String::new();
-        for process in &self.protocol.processes {
-            for crash in process.unexplained_crashes() {
-                let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-                status
-                    .set_message(format!("the hub {}: {}", crash.describe_end(), escape_unprintable(&crash.status)))
-                    .set_type("crash")
-                    .set_description(format_log(&crash.log));
-                suite.add_test_case(self.test_case(&format!("process {}", process.command), "", status));
-            }
-            for crash in &process.crashes {
-                out.push_str(&format!(
-                    "the hub {}: {}\n{}",
-                    crash.describe_end(),
-                    escape_unprintable(&crash.status),
-                    format_log(&crash.log)
-                ));
-            }
-            out.push_str(&format_log(&process.log));
-        }
-        if !out.is_empty() && self.protocol.exit_code(&self.report.options) != 0 {
-            suite.set_system_out(out);
-        }
+    if case.status == TestStatus::Passed && !case.is_plain_pass() {
+        let known = case.expected.as_ref().map(|reason| format!("expected: {reason}\n")).unwrap_or_default();
+        let note = format!("{known}{}: {}\n{details}", case.kind, case.message);
+        junit.set_system_out(note.trim_end());
     }
-
-    fn test_case(&self, scenario: &str, check: &str, status: TestCaseStatus) -> TestCase {
-        let name = if check.is_empty() { scenario.to_owned() } else { format!("{scenario}:{check}") };
-        let mut case = TestCase::new(escape_unprintable(&name), status);
-        case.set_classname(self.protocol.name.as_str());
-        case
-    }
-
-    fn test_status(&self, scenario: &ScenarioResult, check: &CheckResult, report: &CheckReport) -> TestCaseStatus {
-        let kind = match check.verdict {
-            Verdict::Pass | Verdict::Info => return TestCaseStatus::success(),
-            Verdict::Fail | Verdict::Warn if check.known.is_some() => return TestCaseStatus::success(),
-            Verdict::Warn if !self.report.options.strict => return TestCaseStatus::success(),
-            Verdict::NotTestable => {
-                let mut status = TestCaseStatus::skipped();
-                status.set_message(failure_message(check, report)).set_type("not-testable");
-                return status;
-            }
-            Verdict::Fail | Verdict::Warn => NonSuccessKind::Failure,
-            Verdict::Inconclusive => NonSuccessKind::Error,
-        };
-        let mut status = TestCaseStatus::non_success(kind);
-        status
-            .set_message(failure_message(check, report))
-            .set_type(check.verdict.name())
-            .set_description(self.explanation(scenario, check, report));
-        status
-    }
-
-    /// Returns the explanation of a check, one fact per line.
-    fn explanation(&self, scenario: &ScenarioResult, check: &CheckResult, report: &CheckReport) -> String {
-        let mut facts: Vec<(&str, String)> = Vec::new();
-        facts.push(("at", self.sources.path_and_line(report.span.unwrap_or(scenario.span))));
-        for used in report.rules_of_verdict() {
-            let text = self.protocol.rules.get(&used.id).map(|rule| format!(", {}): {}", rule.place, rule.text));
-            facts.push((
-                "rule",
-                format!(
-                    "{} ({}, {}{}",
-                    used.id,
-                    used.level.name(),
-                    used.basis.name(),
-                    text.unwrap_or_else(|| ")".to_owned())
-                ),
-            ));
-        }
-        if let Some(detail) = &report.detail {
-            facts.extend(detail.sent.iter().map(|sent| ("sent", sent.clone())));
-            facts.extend(detail.round.iter().map(|round| ("round", round.clone())));
-            facts.push(("expected", detail.expected.clone()));
-            facts.push(("received", detail.received.clone()));
-            facts.extend(detail.waited.map(|waited| ("waited", format_time(waited))));
-        }
-        let repeat = check.flaky.map_or(1, |flaky| flaky.decided);
-        facts
-            .push(("reproduce", reproduce_command(&self.report.options, &self.protocol.name, &scenario.again, repeat)));
-        facts.iter().map(|(name, fact)| format!("{name}: {}", escape_unprintable(fact))).collect::<Vec<_>>().join("\n")
-    }
-}
-
-fn format_log(log: &LogExcerpt) -> String {
-    log.lines.iter().map(|line| format!("{}\n", escape_unprintable(line))).collect()
-}
-
-fn failure_message(check: &CheckResult, report: &CheckReport) -> String {
-    let flaky = check.flaky.map(|flaky| format!("flaky, {}: ", flaky.shown())).unwrap_or_default();
-    format!("{flaky}{}", escape_unprintable(report.message_or_step()))
+    junit
 }
 
 #[cfg(test)]
@@ -227,7 +67,7 @@ mod tests {
     use crate::report::RunOptions;
 
     fn render_run(run: &RunFixture, strict: bool) -> String {
-        render(&run.report(RunOptions { strict, ..options() }), &run.sources)
+        render(&TestResults::from_run(&run.report(RunOptions { strict, ..options() }), &run.sources))
     }
 
     /// Parses strictly: nesting, attributes, entities, and that all characters are allowed.

@@ -5,13 +5,21 @@
 //! nothing about the hub, so it counts only if there is no other verdict.
 
 pub mod aggregator;
+pub mod badge;
 pub mod causes;
+pub mod ctrf;
+pub mod events;
 pub mod fuzz;
+pub mod github;
 pub mod json;
 pub mod junit;
+pub mod markdown;
 pub mod reach;
+pub mod sarif;
+pub mod tap;
 pub mod terminal;
 pub mod terminal_page;
+pub mod test_results;
 pub mod text;
 
 #[cfg(test)]

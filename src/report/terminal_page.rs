@@ -34,7 +34,7 @@ const IN_FULL: usize = 20;
 const NAMES: usize = 12;
 
 /// Returns the word for an exit code.
-fn verdict_word(exit_code: u8) -> &'static str {
+pub fn verdict_word(exit_code: u8) -> &'static str {
     match exit_code {
         0 => "PASS",
         1 => "FAIL",

@@ -80,6 +80,15 @@ impl Sources {
         &self.files[id.0 as usize]
     }
 
+    /// Returns the same files with other paths. A file for which `rename` returns `None` keeps its path.
+    pub fn with_paths(&self, rename: impl Fn(&str) -> Option<String>) -> Self {
+        let mut files = self.files.clone();
+        for file in &mut files {
+            file.path = rename(&file.path).unwrap_or(std::mem::take(&mut file.path));
+        }
+        Self { files }
+    }
+
     pub fn text(&self, span: Span) -> &str {
         self.file(span.file).text.get(span.range()).unwrap_or("")
     }

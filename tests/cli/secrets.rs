@@ -24,11 +24,14 @@ enum SecretSource {
     File,
 }
 
-/// Runs against a URL with the secret; returns all output: stdout, stderr, both reports.
+/// The formats of `check`.
+const FORMATS: [&str; 9] = ["json", "junit", "sarif", "github", "markdown", "tap", "ctrf", "badge", "events"];
+
+/// Runs against a URL with the secret; returns all output: stdout, stderr, all reports.
 fn collect_all_output(url: &str, source: SecretSource) -> (ProcessResult, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let (json, junit, target) = (path("r.json"), path("r.xml"), path("hub.toml"));
+    let target = path("hub.toml");
     let literal = toml::Value::from(CANARY).to_string();
     std::fs::write(path("secret.txt"), CANARY).unwrap();
     let head = format!("protocol = \"concierge\"\nurl = \"{url}\"\n");
@@ -44,9 +47,9 @@ fn collect_all_output(url: &str, source: SecretSource) -> (ProcessResult, String
     std::fs::write(&target, head + &secrets).unwrap();
     arguments.insert(0, "check".to_owned());
     arguments.extend(["--target", &target, "--patience", "0.2", "--trace", "--verbose"].map(str::to_owned));
-    arguments.extend([format!("--report=json={json}"), format!("--report=junit={junit}")]);
+    arguments.extend(FORMATS.map(|format| format!("--report={format}={}", path(format))));
     let done = start(arguments, &[("HUBPROOF_CANARY", CANARY)]).wait_for_end();
-    let reports = std::fs::read_to_string(json).unwrap() + &std::fs::read_to_string(junit).unwrap();
+    let reports = FORMATS.map(|format| std::fs::read_to_string(path(format)).unwrap()).join("\n");
     let written = format!("{}\n{}\n{reports}", done.out, done.err);
     (done, written)
 }

@@ -22,7 +22,7 @@ use super::baseline::BaselineArgs;
 use super::hub::{self, HubArgs, ParsedHubArgs, RunEvent, StartedHubs};
 use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
-use super::report_sink::{self, ReportSinks};
+use super::report_sink::{self, EventLog, ReportSinks};
 use super::{CliError, build_runtime};
 use crate::baseline::FailureNames;
 use crate::check::{self, PlayOptions};
@@ -36,7 +36,7 @@ use crate::hub::prepare;
 use crate::hub::process::TERMINATION_GRACE;
 use crate::interpreter::KEPT_CHARS;
 use crate::report::text::format_count;
-use crate::report::{self, ProtocolReport, RunOptions, RunReport};
+use crate::report::{self, ProtocolReport, RunOptions, RunReport, events};
 use crate::syntax::source::Sources;
 use crate::transport::Endpoint;
 
@@ -145,6 +145,7 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
         ..RunOptions::default()
     };
     let runtime = build_runtime()?;
+    let log = sinks.start_events()?;
     let done = runtime.block_on(async {
         let started = arguments.hub.start_hubs(&named, &protocols, |_| Vec::new(), &mut shown, &mut sources).await?;
         let mut started = match started {
@@ -156,8 +157,9 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
         }
         let known = |scenario: &str, check: &str| baselines.contains(scenario, check);
         let kept = FindingStore { archive: &mut archive, command: &again_here, known: &known };
+        let options = Arc::new(options);
         let report =
-            run_campaigns(&selection, &campaigns, kept, &mut started, Arc::new(options), shown, &mut sources).await;
+            run_campaigns((&selection, &campaigns), kept, &mut started, options, shown, &mut sources, &log).await;
         started.stop().await;
         report.map(Ok)
     })?;
@@ -237,16 +239,17 @@ struct FindingStore<'a> {
 
 /// Plays the cases of all protocols. Returns the report, and lines for the user about the saved findings.
 async fn run_campaigns(
-    selection: &CaseSelection,
-    campaigns: &[Arc<Campaign>],
+    (selection, campaigns): (&CaseSelection, &[Arc<Campaign>]),
     kept: FindingStore<'_>,
     started: &mut StartedHubs,
     options: Arc<PlayOptions>,
     shown: RunOptions,
     sources: &mut Sources,
+    log: &EventLog,
 ) -> Result<(RunReport, String), CliError> {
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
+    log.write(|| events::run_started(begun_ms, &shown.target, &shown.command));
     let subjects = std::mem::take(&mut started.subjects);
     let others = std::mem::take(&mut started.others);
     let mut outcomes: Vec<CampaignResults> = Vec::new();
@@ -279,8 +282,13 @@ async fn run_campaigns(
         let numbers = std::iter::from_fn(move || cases.lock().unwrap_or_else(PoisonError::into_inner).next());
         let over = move || enough.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
         let running = tokio::spawn(async move { Ok(campaign::run_cases(playing, stage, numbers, over).await) });
-        let followed =
-            hub::follow_run(running, inbox, &stop, session.signals, |heard| watched.handle_event(heard)).await;
+        let handle = |received| {
+            if let RunEvent::Event(event) = &received {
+                log.write(|| events::scenario_event(event, begun.elapsed(), sources));
+            }
+            watched.handle_event(received);
+        };
+        let followed = hub::follow_run(running, inbox, &stop, session.signals, handle).await;
         let (signals, left) = followed.inspect_err(|_| watched.progress.finish())?;
         asked_to_stop = signals;
         watched.progress.finish();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::hub::HubArgs;
-use super::report_sink::{self, ReportSinks};
+use super::report_sink::{self, EventLog, ReportSinks};
 use super::{CliError, build_runtime, exit};
 use crate::config;
 use crate::load::engine::{self, ValidationMode};
@@ -206,7 +206,8 @@ pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
             Ok(started) => started,
             Err(code) => return Ok(code),
         };
-        let session = run::LoadSession { arguments: &arguments, plan, script, thresholds, seed, shown };
+        let log = if arguments.check { EventLog::default() } else { sinks.start_events()? };
+        let session = run::LoadSession { arguments: &arguments, plan, script, thresholds, seed, shown, log };
         let done = match &goal {
             _ if arguments.check => session.describe_compiled(&started, &sources).map(|text| {
                 super::print_to_stdout(&text);

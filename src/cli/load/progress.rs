@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::cli::report_sink::EventLog;
 use crate::load::SECOND;
 use crate::load::engine::{RunSnapshot, WatchDecision};
 use crate::load::metrics::RunPhase;
 use crate::load::metrics::selector::RunMeasurements;
 use crate::load::plan::Plan;
 use crate::load::plan::threshold::{MetricThreshold, ThresholdOutcome, ThresholdWatch};
-use crate::load::report::{live, prometheus};
+use crate::load::report::{events, live, prometheus};
 use crate::redact::SecretMasker;
 
 /// Handles every second of a run.
@@ -30,17 +31,19 @@ pub struct LoadProgress {
     page: Option<Arc<Mutex<String>>>,
     changing_load: bool,
     masker: Arc<SecretMasker>,
+    log: EventLog,
 }
 
 impl LoadProgress {
     /// Creates a watcher. `lines` tells whether to show every second, and `page` is the page of `--metrics` to keep up
-    /// to date.
+    /// to date; `log` receives a line per second.
     pub fn new(
         plan: &Plan,
         thresholds: Vec<MetricThreshold>,
         lines: bool,
         page: Option<Arc<Mutex<String>>>,
         masker: Arc<SecretMasker>,
+        log: EventLog,
     ) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -60,6 +63,7 @@ impl LoadProgress {
             page,
             changing_load: plan.changes_load(),
             masker,
+            log,
         }
     }
 
@@ -77,6 +81,7 @@ impl LoadProgress {
             let text = prometheus::render(state, &seen.details.ends);
             *page.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = self.masker.mask(&text).into_owned();
         }
+        self.log.write(|| self.masker.mask(&events::interval(state.layout, seen.interval)).into_owned());
         self.draw(seen);
         if seen.interval.phase != RunPhase::Measured || self.aborted.is_some() {
             return WatchDecision::Continue;

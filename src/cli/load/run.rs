@@ -7,7 +7,7 @@ use super::super::hub::{StartedHubs, now_ms};
 use super::progress::LoadProgress;
 use super::{LoadArgs, metrics};
 use crate::check;
-use crate::cli::report_sink::ReportSinks;
+use crate::cli::report_sink::{EventLog, ReportSinks};
 use crate::deviation::Deviations;
 use crate::hub::prepare::{self, PreparedInstance};
 use crate::load::client::io::JourneyWait;
@@ -20,7 +20,7 @@ use crate::load::metrics::MetricRegistry;
 use crate::load::opening::MAX_EXAMPLES;
 use crate::load::plan::threshold::{self, MetricThreshold};
 use crate::load::plan::{self, Plan, PlanScript};
-use crate::load::report::{LoadReport, LoadRunMetadata, WaitReport};
+use crate::load::report::{LoadReport, LoadRunMetadata, WaitReport, events};
 use crate::load::validity::{self, RunCircumstances};
 use crate::report::text::{format_count, format_time};
 use crate::report::{DeviationReport, RunOptions};
@@ -35,6 +35,7 @@ pub struct LoadSession<'a> {
     pub thresholds: Vec<MetricThreshold>,
     pub seed: u64,
     pub shown: RunOptions,
+    pub log: EventLog,
 }
 
 /// The result of an attempt to run.
@@ -146,7 +147,10 @@ impl LoadSession<'_> {
             None => None,
         };
         let page = served.as_ref().map(metrics::MetricsServer::page);
-        let mut watcher = LoadProgress::new(plan, self.thresholds.clone(), lines, page, Arc::clone(&masker));
+        let log = self.log.clone();
+        let (began, about) = (u64::try_from(epoch_ms).unwrap_or(0), &self.shown);
+        log.write(|| events::run_started(began, &plan.id, &about.target, &about.command, self.seed));
+        let mut watcher = LoadProgress::new(plan, self.thresholds.clone(), lines, page, Arc::clone(&masker), log);
         let mut folding = tokio::task::spawn_blocking(move || {
             let outcome = run.aggregate(|live| watcher.handle_second(live));
             watcher.finish();
@@ -193,7 +197,7 @@ impl LoadSession<'_> {
             title: plan.title.clone(),
             target: self.shown.target.clone(),
             command: self.shown.command.clone(),
-            started: u64::try_from(epoch_ms).unwrap_or(0),
+            started: began,
             seed: self.seed,
             duration: std::time::Duration::from_nanos(outcome.took),
             interrupted: asked > 0,

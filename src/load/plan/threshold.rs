@@ -29,6 +29,8 @@ pub struct MetricThreshold {
     /// Whether this is a default, stated by neither the plan nor the command line: each kind of violation has the
     /// threshold 0.
     pub default: bool,
+    /// Where the threshold is written; `None` for a default.
+    pub span: Option<Span>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +118,15 @@ pub fn parse_threshold(text: &str, span: Span, layout: &MetricRegistry) -> Resul
         Diagnostic::error(place(left.start + at.start..left.start + at.end), message).help(help)
     })?;
     let bound = parse_bound(&text[right.clone()], metric).map_err(|error| error.at(place(right)))?;
-    Ok(MetricThreshold { text: text.trim().to_owned(), metric, comparison, bound, abort_after: None, default: false })
+    Ok(MetricThreshold {
+        text: text.trim().to_owned(),
+        metric,
+        comparison,
+        bound,
+        abort_after: None,
+        default: false,
+        span: Some(span),
+    })
 }
 
 /// Parses the thresholds of a plan. `ordered` says whether the plan checks the order of messages.
@@ -225,6 +235,7 @@ fn default_thresholds(stated: &[MetricThreshold]) -> Vec<MetricThreshold> {
             bound: 0.0,
             abort_after: None,
             default: true,
+            span: None,
         })
     };
     missing.filter_map(default).collect()

@@ -19,6 +19,7 @@ use crate::load::validity::{RunCircumstances, judge_run};
 use crate::load::{Nanos, SECOND};
 use crate::report::DeviationReport;
 use crate::report::terminal_page::Style;
+use crate::report::test_results::TestResults;
 use crate::syntax::source::{Sources, Span};
 use crate::syntax::yaml;
 
@@ -163,6 +164,11 @@ impl SyntheticRun {
         terminal::summary(&self.report(), &self.deviations().1, Style::default())
     }
 
+    /// Returns the report as build servers see it.
+    pub fn results(&self) -> TestResults {
+        TestResults::from_load(&self.report(), &self.deviations().1)
+    }
+
     /// Returns the deviations, and the files in which they are declared.
     fn deviations(&self) -> (Vec<DeviationReport>, Sources) {
         let crate::report::fixture::RunFixture { mut sources, pack, programs, .. } =
@@ -296,5 +302,7 @@ impl SyntheticRun {
 pub fn parse_fixture_threshold(text: &str) -> threshold::MetricThreshold {
     let mut sources = Sources::default();
     let file = sources.add("--threshold", text);
-    threshold::parse_threshold(text, Span::new(file, 0..text.len()), &layout()).unwrap()
+    let read = threshold::parse_threshold(text, Span::new(file, 0..text.len()), &layout()).unwrap();
+    // The file is in no other `Sources`.
+    threshold::MetricThreshold { span: None, ..read }
 }

@@ -17,7 +17,9 @@ use crate::load::metrics::selector::{
     MetricUnit, Statistic, delivery_ratio, error_count, is_sample_sufficient, own_delay,
 };
 use crate::load::metrics::uncertainty::{FigureBounds, figure_bounds};
-use crate::load::metrics::{CompactHistogram, DenseHistogram, Gauge, RunPhase, TimingId};
+use crate::load::metrics::{
+    CompactHistogram, DenseHistogram, Gauge, MetricInterval, MetricRegistry, RunPhase, TimingId,
+};
 use crate::load::plan::script::Workload;
 use crate::load::plan::threshold::ThresholdStanding;
 use crate::load::validity::RunValidity;
@@ -435,7 +437,7 @@ pub fn build_document(report: &LoadReport) -> LoadReportDocument {
         connections: connections(report),
         waits: report.waits.iter().map(wait).collect(),
         ledger: ledger(report),
-        intervals: intervals(report),
+        intervals: report.intervals.iter().map(|interval| build_interval(layout, interval)).collect(),
     }
 }
 
@@ -605,32 +607,23 @@ fn ledger(report: &LoadReport) -> Ledger {
     Ledger { counts, assumed, violations: violations.collect() }
 }
 
-fn intervals(report: &LoadReport) -> Vec<Interval> {
-    let layout = &report.layout;
-    let timings: Vec<String> = layout.timings().into_iter().map(|timing| layout.timing_name(timing)).collect();
-    let counts: Vec<String> = layout.counts().into_iter().map(|count| layout.count_name(count)).collect();
-    let interval = |interval: &crate::load::metrics::MetricInterval| Interval {
+/// Builds the JSON document of an interval.
+pub fn build_interval(layout: &MetricRegistry, interval: &MetricInterval) -> Interval {
+    let timings = layout.timings().into_iter().zip(&interval.timings);
+    let times = timings.filter_map(|(timing, compact)| {
+        Some((layout.timing_name(timing), interval_times(&compact.histogram()?, compact)))
+    });
+    let counts = layout.counts().into_iter().zip(&interval.counts).filter(|(_, count)| **count > 0);
+    let levels = Gauge::ALL.iter();
+    Interval {
         from_s: to_seconds(interval.from),
         to_s: to_seconds(interval.to),
         phase: interval.phase,
-        times: timings
-            .iter()
-            .zip(&interval.timings)
-            .filter_map(|(name, compact)| Some((name.clone(), interval_times(&compact.histogram()?, compact))))
-            .collect(),
-        counts: counts
-            .iter()
-            .zip(&interval.counts)
-            .filter(|(_, count)| **count > 0)
-            .map(|(name, count)| (name.clone(), *count))
-            .collect(),
-        levels: Gauge::ALL
-            .iter()
-            .map(|gauge| (gauge.name().to_owned(), interval.gauges[*gauge as usize].highest))
-            .collect(),
+        times: times.collect(),
+        counts: counts.map(|(count, number)| (layout.count_name(count), *number)).collect(),
+        levels: levels.map(|gauge| (gauge.name().to_owned(), interval.gauges[*gauge as usize].highest)).collect(),
         cores: interval.cores.iter().map(|core| (core.core.to_string(), core.busy)).collect(),
-    };
-    report.intervals.iter().map(interval).collect()
+    }
 }
 
 fn interval_times(histogram: &DenseHistogram, compact: &CompactHistogram) -> IntervalTimes {

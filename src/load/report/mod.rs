@@ -1,13 +1,19 @@
 //! The results of a load run and their formats. Every format is a pure function of one [`LoadReport`]; [`live`] and
 //! [`prometheus`] render a running one.
 
+pub mod badge;
 pub mod csv;
+pub mod events;
 pub mod hlog;
+pub mod influx;
 pub mod json;
-pub mod junit;
 pub mod live;
+pub mod markdown;
+pub mod otlp;
 pub mod prometheus;
+mod series_names;
 pub mod terminal;
+mod test_results;
 
 #[cfg(test)]
 pub(crate) mod fixture;

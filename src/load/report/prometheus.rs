@@ -3,87 +3,38 @@
 
 use std::fmt::Write;
 
+use super::series_names::{
+    BUCKET_BOUNDS, CONNECTIONS_HELP, CORE_HELP, COUNTER_FAMILIES, LEDGER_HELP, LEVEL_HELP, TIME_FAMILIES,
+    counter_series, is_named, time_series,
+};
 use crate::load::SECOND;
 use crate::load::details::ConnectionEnds;
 use crate::load::metrics::selector::RunMeasurements;
-use crate::load::metrics::{CounterId, DenseHistogram, Gauge, MetricSubjects, TimingId};
-
-/// Upper bounds of the buckets in seconds.
-const BUCKET_BOUNDS: [f64; 18] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-
-/// The families of times, with help.
-const TIME_FAMILIES: [(&str, &str); 4] = [
-    ("message", "Times of messages due in the measured time."),
-    ("journey", "Times of journeys, from due to end."),
-    ("schedule", "Lag and stalls of the generator."),
-    ("operation", "Times of operations, by message and label."),
-];
-
-/// The families of counts, with help.
-const COUNTER_FAMILIES: [(&str, &str); 6] = [
-    ("messages", "Messages by outcome, in the whole run."),
-    ("journeys", "Journeys by outcome."),
-    ("errors", "Errors by kind."),
-    ("schedule", "Deviations from the schedule."),
-    ("frames", "Frames that match no message of the protocol."),
-    ("operations", "Messages of operations by outcome, by message and label."),
-];
+use crate::load::metrics::{DenseHistogram, Gauge};
 
 /// Renders exposition format 0.0.4: counters and histograms since the run's origin, gauges of the latest interval.
 pub fn render(state: RunMeasurements<'_>, ends: &ConnectionEnds) -> String {
     let mut out = String::new();
     let (layout, total) = (state.layout, state.total);
-    let names = &layout.names;
+    let (times, counters) = (time_series(layout), counter_series(layout));
     // The format requires each family in one block with the same label names.
-    for (family_name, help) in TIME_FAMILIES {
-        write_family(&mut out, &format!("hubproof_{family_name}_seconds"), "histogram", help);
-        for timing in layout.timings() {
-            let (name, labels) = match timing {
-                TimingId::Message(message, kind) => (
-                    "message",
-                    format!("message=\"{}\",kind=\"{}\"", escape_label(&names.messages[message]), kind.name()),
-                ),
-                TimingId::Journey(journey) => {
-                    ("journey", format!("journey=\"{}\"", escape_label(&names.journeys[journey])))
-                }
-                TimingId::Run(kind) => ("schedule", format!("kind=\"{}\"", kind.name())),
-                TimingId::Operation(operation, kind) => {
-                    ("operation", format!("{},kind=\"{}\"", operation_labels(names, operation), kind.name()))
-                }
-            };
-            if let Some(histogram) = total.timing(layout, timing).filter(|_| name == family_name) {
-                write_histogram(&mut out, name, &labels, histogram);
+    for (family, help) in TIME_FAMILIES {
+        write_family(&mut out, &format!("hubproof_{family}_seconds"), "histogram", help);
+        for (timing, series) in times.iter().filter(|(_, series)| series.family == family) {
+            if let Some(histogram) = total.timing(layout, *timing) {
+                write_histogram(&mut out, family, &format_labels(&series.labels), histogram);
             }
         }
     }
-    for (family_name, help) in COUNTER_FAMILIES {
-        write_family(&mut out, &format!("hubproof_{family_name}_total"), "counter", help);
-        for count in layout.counts() {
-            let (name, labels) = match count {
-                CounterId::Message(message, kind) => (
-                    "messages",
-                    format!("message=\"{}\",what=\"{}\"", escape_label(&names.messages[message]), kind.name()),
-                ),
-                CounterId::Journey(journey, kind) => (
-                    "journeys",
-                    format!("journey=\"{}\",what=\"{}\"", escape_label(&names.journeys[journey]), kind.name()),
-                ),
-                CounterId::Error(kind) => ("errors", format!("kind=\"{}\"", kind.name())),
-                CounterId::Run(kind) => ("schedule", format!("what=\"{}\"", kind.name())),
-                CounterId::Undocumented => ("frames", "what=\"undocumented\"".to_owned()),
-                CounterId::Operation(operation, _) if names.operations.get(operation).is_none() => continue,
-                CounterId::Operation(operation, kind) => {
-                    ("operations", format!("{},what=\"{}\"", operation_labels(names, operation), kind.name()))
-                }
-            };
-            if name == family_name {
-                let value = total.count(layout, count);
-                write_sample(&mut out, &format!("hubproof_{name}_total{{{labels}}}"), value as f64);
-            }
+    for (family, help) in COUNTER_FAMILIES {
+        write_family(&mut out, &format!("hubproof_{family}_total"), "counter", help);
+        let of_family = counters.iter().filter(|(count, series)| series.family == family && is_named(layout, *count));
+        for (count, series) in of_family {
+            let labels = format_labels(&series.labels);
+            write_sample(&mut out, &format!("hubproof_{family}_total{{{labels}}}"), total.count(layout, *count) as f64);
         }
     }
-    write_family(&mut out, "hubproof_connections_ended_total", "counter", "Connections that ended unexpectedly.");
+    write_family(&mut out, "hubproof_connections_ended_total", "counter", CONNECTIONS_HELP);
     for (end, count) in ends.by_frequency() {
         let code = end.how.code().map(|code| code.to_string()).unwrap_or_default();
         let labels = format!("how=\"{}\",code=\"{code}\",reason=\"{}\"", end.how.name(), escape_label(&end.detail));
@@ -93,17 +44,17 @@ pub fn render(state: RunMeasurements<'_>, ends: &ConnectionEnds) -> String {
         let labels = "how=\"other\",code=\"\",reason=\"\"";
         write_sample(&mut out, &format!("hubproof_connections_ended_total{{{labels}}}"), ends.others() as f64);
     }
-    write_family(&mut out, "hubproof_ledger", "gauge", "Items and events of the ledger by kind.");
+    write_family(&mut out, "hubproof_ledger", "gauge", LEDGER_HELP);
     for (name, count) in state.account.counts() {
         write_sample(&mut out, &format!("hubproof_ledger{{what=\"{name}\"}}"), count as f64);
     }
     if let Some(latest) = state.intervals.last() {
-        write_family(&mut out, "hubproof_level", "gauge", "Gauges at the end of the latest interval.");
+        write_family(&mut out, "hubproof_level", "gauge", LEVEL_HELP);
         for gauge in Gauge::ALL {
             let level = latest.gauges[*gauge as usize].last as f64;
             write_sample(&mut out, &format!("hubproof_level{{what=\"{}\"}}", gauge.name()), level);
         }
-        write_family(&mut out, "hubproof_core_busy_ratio", "gauge", "Utilisation of a core.");
+        write_family(&mut out, "hubproof_core_busy_ratio", "gauge", CORE_HELP);
         for core in &latest.cores {
             write_sample(&mut out, &format!("hubproof_core_busy_ratio{{core=\"{}\"}}", core.core), core.busy);
         }
@@ -111,9 +62,8 @@ pub fn render(state: RunMeasurements<'_>, ends: &ConnectionEnds) -> String {
     out
 }
 
-fn operation_labels(names: &MetricSubjects, operation: usize) -> String {
-    let (message, label) = names.operations.get(operation).unwrap_or_default();
-    format!("message=\"{}\",label=\"{}\"", escape_label(&names.messages[message]), escape_label(label))
+fn format_labels(labels: &[(&str, String)]) -> String {
+    labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape_label(value))).collect::<Vec<_>>().join(",")
 }
 
 fn write_family(out: &mut String, name: &str, kind: &str, help: &str) {

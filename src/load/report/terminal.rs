@@ -49,7 +49,7 @@ pub fn summary(report: &LoadReport, sources: &Sources, style: Style) -> String {
 
 /// Returns the parts of the verdict line: `1 of 3 thresholds broken (ledger.lost == 0)`, `ledger clean`. The reason for
 /// the exit code comes first.
-fn verdict_parts(report: &LoadReport) -> Vec<String> {
+pub fn verdict_parts(report: &LoadReport) -> Vec<String> {
     let mut parts = Vec::new();
     let of = |is: fn(&ThresholdOutcome) -> bool| report.thresholds.iter().filter(move |outcome| is(outcome));
     let broken: Vec<String> = of(ThresholdOutcome::is_broken).map(|outcome| outcome.threshold.text.clone()).collect();

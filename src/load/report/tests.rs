@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
@@ -12,6 +12,9 @@ use crate::load::metrics::{
     CounterId, DenseHistogram, MessageCount, MessageTime, RunPhase, TimingId, new_dense_histogram,
 };
 use crate::load::plan::threshold::ThresholdStanding;
+use crate::report::junit;
+use crate::report::test_results::TestResults;
+use crate::syntax::source::{Sources, Span};
 
 const SCHEMA: &str = include_str!("../../../schemas/hubproof/load-report.schema.json");
 
@@ -72,7 +75,7 @@ fn an_interrupted_run_is_inconclusive() {
     let interrupted = SyntheticRun { interrupted: true, ..complete.clone() };
     assert_eq!((complete.report().exit_code(), interrupted.report().exit_code()), (0, 3));
     assert!(interrupted.page().contains("INCONCLUSIVE emprops/load/queue: interrupted, "), "{}", interrupted.page());
-    assert!(junit::render(&interrupted.report()).contains("the run was interrupted"));
+    assert!(junit::render(&interrupted.results()).contains("the run was interrupted"));
 }
 
 /// The totals of a run are the merge of its intervals.
@@ -184,7 +187,7 @@ fn a_broken_default_threshold_names_its_class_and_first_items() {
     assert_eq!((&broken["text"], &broken["standing"]), (&json!("ledger.duplicated == 0"), &json!("broken")));
     assert_eq!((&broken["default"], &document["thresholds"][0]["default"]), (&json!(true), &json!(false)));
     assert_eq!(broken["items"], json!(["0000000000000002", "00000000000003ea"]));
-    let xml = junit::render(&report);
+    let xml = junit::render(&run.results());
     assert!(xml.contains("the first items: 0000000000000002, 00000000000003ea"), "{xml}");
     // Default thresholds that hold are not listed.
     assert_eq!(document["thresholds"].as_array().unwrap().len(), 2, "{document}");
@@ -211,7 +214,7 @@ fn declared_deviations_are_listed_with_their_observation_counts() {
     assert_eq!((&known["observed"], &known["rules"]), (&json!(5), &json!(["GRE-001"])), "{known}");
     let standings = ["expected", "stale", "not-played"].map(|word| json!(word));
     assert_eq!([0, 1, 2].map(|at| document["deviations"][at]["standing"].clone()), standings);
-    let xml = junit::render(&report);
+    let xml = junit::render(&run.results());
     assert_eq!(xml.matches("type=\"stale\"").count(), 1, "{xml}");
     // Reports of earlier versions have no deviations.
     let mut earlier = document;
@@ -248,7 +251,7 @@ fn generator_delay_is_reported_as_the_uncertainty_of_each_figure() {
     let p99 = document.times["submit_job.response"].ranges.p99_ms.unwrap();
     assert!(p99.low < 10.02 && p99.high.unwrap() > 12.0, "{p99:?}");
     assert!((2.0..2.02).contains(&threshold.uncertainty.unwrap()), "{:?}", threshold.uncertainty);
-    assert!(junit::render(&report).contains("type=\"uncertain\""));
+    assert!(junit::render(&run.results()).contains("type=\"uncertain\""));
 }
 
 #[test]
@@ -263,8 +266,41 @@ fn the_summary_of_a_run_with_every_problem_matches_the_snapshot() {
 
 #[test]
 fn junit_has_a_test_case_per_threshold() {
-    let xml = junit::render(&SyntheticRun::troubled().report());
+    let xml = junit::render(&SyntheticRun::troubled().results());
     insta::assert_snapshot!("junit", xml);
+}
+
+#[test]
+fn tap_and_annotations_agree_with_the_thresholds() {
+    let results = SyntheticRun::troubled().results();
+    insta::assert_snapshot!("tap", crate::report::tap::render(&results));
+    insta::assert_snapshot!("github", crate::report::github::render(&results));
+    let ctrf: Value = serde_json::from_str(&crate::report::ctrf::render(&results)).unwrap();
+    let counts = ["tests", "passed", "failed", "other"].map(|name| ctrf["results"]["summary"][name].as_u64().unwrap());
+    assert_eq!(counts, [6, 0, 3, 3]);
+    assert_eq!(crate::report::github::render(&SyntheticRun::calm().results()), "");
+}
+
+#[rstest]
+#[case(SyntheticRun::calm(), "2 thresholds hold", "brightgreen")]
+#[case(SyntheticRun::troubled(), "3 of 5 thresholds broken (submit_job.response.p99 < 5ms and 2 more)", "red")]
+fn a_badge_has_the_verdict_of_the_run(#[case] run: SyntheticRun, #[case] message: &str, #[case] color: &str) {
+    let badge: Value = serde_json::from_str(&badge::render(&run.report())).unwrap();
+    assert_eq!((badge["message"].as_str(), badge["color"].as_str()), (Some(message), Some(color)));
+}
+
+/// A threshold of a plan has a place; one of the command line has none.
+#[test]
+fn annotations_of_thresholds_point_into_the_plan() {
+    let mut report = SyntheticRun::troubled().report();
+    let mut sources = Sources::default();
+    let plan = sources.add("load/queue.yaml", "title: x\nthresholds:\n  - ledger.lost == 0\n");
+    let option = sources.add("--threshold", "ledger.lost == 0");
+    report.thresholds[0].threshold.span = Some(Span::new(plan, 24..40));
+    report.thresholds[1].threshold.span = Some(Span::new(option, 0..16));
+    let results = TestResults::from_load(&report, &sources);
+    let places: Vec<_> = results.cases().map(|(_, case)| case.place.clone()).collect();
+    assert_eq!(places[..2], [Some(("load/queue.yaml".to_owned(), 3)), None]);
 }
 
 #[test]
@@ -356,4 +392,45 @@ fn the_prometheus_exposition_is_well_formed() {
     assert!(histogram.buckets.iter().map(|bucket| bucket.count.as_f64()).is_sorted());
     let within = histogram.buckets.iter().find(|bucket| bucket.upper_bound == 0.1).unwrap();
     assert_eq!(within.count.as_f64(), response.count_between(0, 100_000_000) as f64);
+}
+
+/// The dashboard in `examples/` shows every metric of the page, and only labels that the metrics have.
+#[test]
+fn the_grafana_dashboard_uses_the_names_of_the_prometheus_metrics() {
+    let dashboard: Value = serde_json::from_str(include_str!("../../../examples/grafana/hubproof-load.json")).unwrap();
+    let report = SyntheticRun::troubled().report();
+    let text = prometheus::render(report.measurements(), &report.ends);
+    let labels = regex::Regex::new(r#"([a-z]+)(?:=~|!=|=)""#).unwrap();
+    let labels_in = |text: &str| labels.captures_iter(text).map(|found| found[1].to_owned()).collect::<BTreeSet<_>>();
+    // Families with their labels.
+    let mut known: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for line in text.lines() {
+        match line.strip_prefix("# TYPE ") {
+            Some(line) => drop(known.insert(line.split(' ').next().unwrap(), BTreeSet::new())),
+            None if line.starts_with('#') => {}
+            None => {
+                let family = line.split(['{', ' ']).next().unwrap();
+                let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| family.strip_suffix(end));
+                known.get_mut(base.unwrap_or(family)).unwrap().extend(labels_in(line));
+            }
+        }
+    }
+    let metric = regex::Regex::new(r"(hubproof_[a-z_]+?)(?:_bucket)?\{([^}]*)\}").unwrap();
+    let grouping = regex::Regex::new(r"by \(([^)]*)\)").unwrap();
+    let targets = dashboard["panels"].as_array().unwrap().iter().filter_map(|panel| panel["targets"].as_array());
+    let mut shown = BTreeSet::new();
+    for target in targets.flatten() {
+        let expression = target["expr"].as_str().unwrap();
+        let found = metric.captures(expression).unwrap_or_else(|| panic!("{expression}"));
+        let family = found.get(1).unwrap().as_str().to_owned();
+        let mut used = labels_in(&found[2]);
+        let groups = grouping.captures(expression).map(|groups| groups[1].to_owned()).unwrap_or_default();
+        used.extend(groups.split(", ").filter(|name| !name.is_empty()).map(str::to_owned));
+        // Prometheus adds this label to every series.
+        used.remove("instance");
+        let of_family = known.get(family.as_str()).unwrap_or_else(|| panic!("{family} of {expression}"));
+        assert!(used.is_subset(of_family), "{expression}: {of_family:?}");
+        shown.insert(family);
+    }
+    assert_eq!(shown, known.into_keys().map(str::to_owned).collect::<BTreeSet<_>>());
 }

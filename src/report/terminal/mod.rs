@@ -86,7 +86,7 @@ fn describe_credentials(secrets: &[String]) -> String {
 
 /// Returns the parts of the verdict line: `1 of 23 rules broken (CON-042)`, `5 not judged`. What fails the run comes
 /// first.
-fn verdict_parts(protocol: &ProtocolReport, options: &RunOptions) -> Vec<String> {
+pub fn verdict_parts(protocol: &ProtocolReport, options: &RunOptions) -> Vec<String> {
     if let Some(fuzzed) = &protocol.fuzzed {
         return fuzz::verdict_parts(protocol, fuzzed, options.strict);
     }
