@@ -90,7 +90,7 @@ BUGS = {
     "number-method": Bug("entry", "RPC-INVALID-REQUEST", "a method that is not a string is an unknown method"),
     "nan-accepted": Bug("entry", "RPC-PARSE", "NaN is taken for a number", "fuzz"),
     "control-characters": Bug("entry", "RPC-PARSE", "control characters in a text are accepted", "fuzz"),
-    "crashes-on-null-params": Bug("crash", "the process ends", "params that are null end the process"),
+    "crashes-on-null-params": Bug("crash", "the process ends", "params that are null end the process", "fuzz"),
     "crashes-on-null-item": Bug("crash", "the process ends", "a batch with null in it ends the process", "fuzz"),
     "crashes-on-digits": Bug("crash", "the process ends", "a number of a thousand digits ends the process", "fuzz"),
     "hangs-on-length": Bug("crash", "clients wait", "a message of more than 50 kB is read for a minute", "fuzz"),
