@@ -89,7 +89,7 @@ impl From<EvalError> for StepFailure {
         match error {
             EvalError::Unbound(name) => Self::not_reached(format!("not reached: `{name}` was never bound")),
             EvalError::Missing(what) => Self::undecided(format!("{what} is missing"), None),
-            EvalError::Failed(what) => Self::mistake(what),
+            EvalError::Failed(what) | EvalError::Mistake(what) => Self::mistake(what),
         }
     }
 }

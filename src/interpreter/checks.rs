@@ -594,6 +594,6 @@ fn eval_outcome(error: &EvalError) -> ComparisonOutcome {
             found: "no such member".to_owned(),
             message: format!("{what} is missing"),
         },
-        EvalError::Failed(what) => ComparisonOutcome::Mistake(what.clone()),
+        EvalError::Failed(what) | EvalError::Mistake(what) => ComparisonOutcome::Mistake(what.clone()),
     }
 }

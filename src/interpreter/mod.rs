@@ -38,7 +38,7 @@ use crate::redact::SecretMasker;
 use crate::scenario::functions::{JWT_SECRET, NEXT_OF, NEXT_USER, TOKENS};
 use crate::scenario::model::{ActorId, Need, Program, StepAction, duration};
 use crate::scenario::template::{Template, TemplateExpression};
-use crate::scenario::value::{BoundValue, Provenance, Wire};
+use crate::scenario::value::{BoundValue, EvalError, Provenance, Wire};
 use crate::websocket::endpoint::Endpoint;
 use crate::websocket::frame::{ConnectionEvent, Frame, NO_ANSWER};
 use crate::websocket::handshake::Dial;
@@ -176,7 +176,7 @@ pub fn unmet_needs(
             Need::Hook(name) => hooks(name),
             Need::Expression { text, expr } => match expr.eval(&names) {
                 Ok(value) => value == Value::Bool(true),
-                Err(crate::scenario::value::EvalError::Failed(error)) => {
+                Err(EvalError::Failed(error) | EvalError::Mistake(error)) => {
                     return Err(format!("cannot evaluate the need `{text}`: {error}"));
                 }
                 Err(_) => false,

@@ -242,6 +242,14 @@ impl ParsedExpression {
         self.frame_attributes.extend(frame_attribute(source, tree));
         filter.expr.iter().for_each(|value| self.visit(source, value));
         self.filters.push(range(source, filter.name));
+        // Tests and filters that another filter applies: `selectattr('x', 'eq', 1)`, `map('upper')`.
+        let named = |place: usize| quoted_range(source, filter.args.get(place)?);
+        match filter.name {
+            "select" | "reject" => self.tests.extend(named(0)),
+            "selectattr" | "rejectattr" => self.tests.extend(named(1)),
+            "map" => self.filters.extend(named(0)),
+            _ => {}
+        }
         self.visit_arguments(source, &filter.args);
     }
 
@@ -427,6 +435,15 @@ fn span_range(source: &str, tree: &Tree<'_>) -> Range<usize> {
     let span = tree.span();
     let found = span.start_offset as usize..span.end_offset as usize;
     if source.get(found.clone()).is_some_and(|text| !text.is_empty()) { found } else { 0..source.len() }
+}
+
+/// Returns the range between the quotes of an argument that is a text.
+fn quoted_range(source: &str, argument: &CallArg<'_>) -> Option<Range<usize>> {
+    let CallArg::Pos(Tree::Const(constant)) = argument else { return None };
+    let span = constant.span();
+    let (first, last) = (span.start_offset as usize + 1, (span.end_offset as usize).checked_sub(1)?);
+    let quoted = source.get(first..last)?;
+    constant.value.as_str().filter(|text| *text == quoted).map(|_| first..last)
 }
 
 /// Returns the range of a word that the parser has cut out of the source.

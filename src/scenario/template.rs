@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use minijinja::value::Value as Engine;
-use minijinja::{Environment, Expression};
+use minijinja::{Environment, ErrorKind, Expression};
 use serde_json::Value;
 
 use super::expression::{Call, ExpressionForm, ParsedExpression, PathSegment};
@@ -440,12 +440,17 @@ impl TemplateExpression {
 
     fn to_eval_error(&self, error: &minijinja::Error) -> EvalError {
         match error.kind() {
-            minijinja::ErrorKind::UndefinedError => EvalError::Missing(format!("a value in `{}`", self.source)),
-            kind => EvalError::Failed(format!(
-                "`${{{}}}`: {}",
-                self.source,
-                error.detail().map_or_else(|| kind.to_string(), str::to_owned)
-            )),
+            ErrorKind::UndefinedError => EvalError::Missing(format!("a value in `{}`", self.source)),
+            kind => {
+                let why = error.detail().map_or_else(|| kind.to_string(), str::to_owned);
+                let what = format!("`${{{}}}`: {why}", self.source);
+                match kind {
+                    ErrorKind::UnknownTest | ErrorKind::UnknownFilter | ErrorKind::UnknownFunction => {
+                        EvalError::Mistake(what)
+                    }
+                    _ => EvalError::Failed(what),
+                }
+            }
         }
     }
 }

@@ -270,6 +270,9 @@ pub enum EvalError {
     Missing(String),
     #[error("{0}")]
     Failed(String),
+    /// No value of any hub could be used: the expression names something that does not exist.
+    #[error("{0}")]
+    Mistake(String),
 }
 
 /// Converts a value of the engine to JSON; an undefined value anywhere in it counts as missing, not as null.

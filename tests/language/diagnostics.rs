@@ -111,6 +111,10 @@ fn wrong_names_in_a_scenario_are_reported_at_their_place() {
         ("a function that is not called", "  - anna sends: self_subscribe\n    with: { name: \"${unique}\" }\n"),
         ("all settings at once", "  - anna sends: self_subscribe\n    with: { name: \"${hub}\" }\n"),
         ("a filter that does not exist", "  - check: \"${[1] | frist}\"\n    rules: [CON-024]\n"),
+        (
+            "a test that does not exist, in a filter",
+            "  - check: \"${[hello] | selectattr('uuid', 'containing', 'a') | list == []}\"\n    rules: [CON-024]\n",
+        ),
         ("a test that does not exist", "  - check: \"${anna.hello is not dfined}\"\n    rules: [CON-024]\n"),
         ("a filter of a name that does not exist", "  - check: \"${ahello | length}\"\n    rules: [CON-024]\n"),
         (

@@ -15,10 +15,10 @@ fn is_continuation_check(check: &CheckReport) -> bool {
     check.rules.iter().any(|(rule, _)| CONTINUATION_ORACLES.contains(&rule.id.as_str()))
 }
 
-/// Returns the case without its mutated message; `None` unless an oracle of [`CONTINUATION_ORACLES`] has failed.
+/// Returns the case without its mutated message; `None` unless an oracle of [`CONTINUATION_ORACLES`] is broken.
 pub fn control_scenario(scenario: &CaseScenario, report: &ScenarioReport) -> Option<CaseScenario> {
-    let is_found = |check: &&CheckReport| check.verdict == Verdict::Fail && is_continuation_check(check);
-    shrink::control_run(scenario, fingerprint::oracle_name(report.checks.iter().find(is_found)?))
+    let found = fingerprint::broken_checks(report).find(|check| is_continuation_check(check))?;
+    shrink::control_run(scenario, fingerprint::oracle_name(found))
 }
 
 /// Whether an oracle of [`CONTINUATION_ORACLES`] is broken; `None` where the case did not get that far.
@@ -105,12 +105,18 @@ impl ControlTrial {
     }
 }
 
-/// Lowers a finding to a warning, and adds to its message why the mutation may not be the cause.
-pub fn lower_to_warning(report: &mut ScenarioReport, doubt: CauseDoubt) {
-    for check in report.checks.iter_mut().filter(|check| check.verdict == Verdict::Fail && is_continuation_check(check))
-    {
-        check.verdict = Verdict::Warn;
-        check.rules.iter_mut().for_each(|(_, verdict)| *verdict = (*verdict).min(Verdict::Warn));
+/// Lowers a finding to a warning, and a warning, which the conversation itself has a step for, to nothing. Adds to the
+/// message why the mutation may not be the cause.
+pub fn lower_finding(report: &mut ScenarioReport, doubt: CauseDoubt) {
+    for check in report.checks.iter_mut().filter(|check| is_continuation_check(check)) {
+        match check.verdict {
+            Verdict::Fail => {
+                check.verdict = Verdict::Warn;
+                check.rules.iter_mut().for_each(|(_, verdict)| *verdict = (*verdict).min(Verdict::Warn));
+            }
+            Verdict::Warn => check.make_inconclusive(),
+            _ => continue,
+        }
         check.message.push_str(doubt.describe());
     }
     report.verdict = scenario_verdict(report);

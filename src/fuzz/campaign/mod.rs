@@ -383,7 +383,7 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
                 trial.record(is_stuck);
             }
             if let Some(doubt) = trial.doubt() {
-                control_run::lower_to_warning(&mut report, doubt);
+                control_run::lower_finding(&mut report, doubt);
                 if doubt == CauseDoubt::FailsAnyway {
                     watch.lock_state().stuck = Some((number, control));
                 }

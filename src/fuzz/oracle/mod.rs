@@ -643,7 +643,8 @@ fn private_messages(
     for alternative in answer.map_or(&[][..], |answer| &answer.one_of) {
         let alternative = expected_answer::substitute_input(alternative, mutated.sent);
         let Some(name) = alternative.get("message").and_then(Value::as_str) else { continue };
-        if name == "any" || found.iter().any(|(known, pattern, _)| known == name && pattern.is_none()) {
+        let is_known = found.iter().any(|(known, pattern, _)| known == name && pattern.is_none());
+        if name == "any" || is_known || (unasked(name) && alternative.get("where").is_none()) {
             continue;
         }
         found.push((name.to_owned(), alternative.get("where").cloned(), rule(name)));
