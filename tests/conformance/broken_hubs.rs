@@ -14,7 +14,7 @@ const PLAIN: ThirdPartyHub =
 /// The scenarios that wait for no deadline.
 const QUICK: [&str; 2] = ["--scenario", "concierge/[!i]*"];
 /// The hub is not slow, and every wait is in vain.
-const SHORT_PATIENCE: [&str; 2] = ["--set", "patience=1s"];
+const SHORT_PATIENCE: [&str; 2] = ["--set", "patience=2s"];
 
 /// Runs a command against a hub that was started before, or that `--exec` starts. Returns its report and exit code;
 /// `None` without an interpreter.
