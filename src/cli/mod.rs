@@ -79,6 +79,12 @@ impl CliError {
         Self(format!("error: {message}"))
     }
 
+    /// Returns one error for several; `None` for none.
+    fn from_all(errors: Vec<Self>) -> Option<Self> {
+        let texts: Vec<String> = errors.into_iter().map(|error| error.0).collect();
+        (!texts.is_empty()).then(|| Self(texts.join("\n")))
+    }
+
     /// Renders diagnostics, which begin with their own `error:`.
     fn from_diagnostics(diagnostics: &[Diagnostic], sources: &Sources) -> Self {
         let shown = &diagnostics[..diagnostics.len().min(MAX_DIAGNOSTICS)];

@@ -176,6 +176,8 @@ impl<R> ReportSinks<R> {
         } else {
             print_to_stdout(&page(!plain && std::io::stdout().is_terminal()));
         }
+        // A report that cannot be written takes no other with it.
+        let mut failures: Vec<CliError> = Vec::new();
         for (format, sink) in &self.sinks {
             let text = match format.writing {
                 ReportWriting::AtEnd => (format.render)(report, sources),
@@ -186,19 +188,20 @@ impl<R> ReportSinks<R> {
             };
             match sink {
                 ReportSink::Stdout => print_to_stdout(&text),
-                ReportSink::File(path) => write_file(path, &text).map_err(|error| write_error(path, &error))?,
+                ReportSink::File(path) => {
+                    failures.extend(write_file(path, &text).map_err(|error| write_error(path, &error)).err());
+                }
             }
         }
         if let Some(format) = self.live_formats().next() {
             self.events.write(|| (format.render)(report, sources));
         }
         let mut sinks = self.events.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for sink in sinks.drain(..) {
-            if let EventSink::Failed(error) = sink {
-                return Err(error);
-            }
-        }
-        Ok(())
+        failures.extend(sinks.drain(..).filter_map(|sink| match sink {
+            EventSink::Failed(error) => Some(error),
+            EventSink::Stdout | EventSink::File(..) => None,
+        }));
+        CliError::from_all(failures).map_or(Ok(()), Err)
     }
 
     fn live_formats(&self) -> impl Iterator<Item = &'static ReportFormat<R>> {

@@ -176,25 +176,14 @@ fn verdicts(tally: &VerdictTally) -> Verdicts {
 mod tests {
     use serde_json::Value;
 
-    use super::super::fixture::{RunFixture, TARGET, options};
+    use super::super::fixture::{RunFixture, TARGET, assert_schema_is_derived, options};
     use super::*;
 
     const SCHEMA: &str = include_str!("../../schemas/hubproof/events.schema.json");
 
-    /// Rewritten with `HUBPROOF_WRITE_SCHEMAS=1 cargo test report::events`.
     #[test]
     fn the_published_schema_is_derived_from_the_types_of_the_events() {
-        let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
-        let derived = settings.into_generator().into_root_schema_for::<EventLine<'_>>();
-        let text = serde_json::to_string_pretty(&derived).unwrap() + "\n";
-        if std::env::var_os("HUBPROOF_WRITE_SCHEMAS").is_some() {
-            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/hubproof/events.schema.json"), &text).unwrap();
-        } else {
-            assert!(
-                SCHEMA == text,
-                "schemas/hubproof/events.schema.json is out of date: HUBPROOF_WRITE_SCHEMAS=1 cargo test report::events"
-            );
-        }
+        assert_schema_is_derived::<EventLine<'_>>("events.schema.json");
     }
 
     /// The events of a run, as `check` sends them.

@@ -600,3 +600,18 @@ fn frame(at: u64, actor: &str, direction: HistoryDirection, kind: &str, text: &s
         status: None,
     }
 }
+
+/// Asserts that a published schema is derived from this type; with `HUBPROOF_WRITE_SCHEMAS=1`, writes it.
+#[track_caller]
+pub fn assert_schema_is_derived<T: schemars::JsonSchema>(file: &str) {
+    let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+    let derived = settings.into_generator().into_root_schema_for::<T>();
+    let text = serde_json::to_string_pretty(&derived).unwrap() + "\n";
+    let path = format!("{}/schemas/hubproof/{file}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("HUBPROOF_WRITE_SCHEMAS").is_some() {
+        std::fs::write(path, &text).unwrap();
+    } else {
+        let published = std::fs::read_to_string(&path).unwrap();
+        assert!(published == text, "{path} is out of date: HUBPROOF_WRITE_SCHEMAS=1 cargo test published_schema");
+    }
+}

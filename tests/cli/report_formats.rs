@@ -51,3 +51,16 @@ fn annotations_name_files_relative_to_the_repository() {
     let done = start(arguments, &[("GITHUB_WORKSPACE", &root)]).wait_for_end().assert_exit_code(3);
     assert!(done.out.starts_with("::error file=sub/mine.yaml,line=4,title="), "{}", done.out);
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_report_that_cannot_be_written_takes_no_other_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.xml");
+    let junit = format!("junit={}", path.display());
+    // A device that is always full.
+    let arguments = ["check", "--scenario", "qi/base", "--report", "json=/dev/full", "--report", &junit];
+    let done = hubproof(arguments).assert_exit_code(2);
+    assert!(done.err.contains("failed to write /dev/full: "), "{}", done.err);
+    assert!(std::fs::read_to_string(path).unwrap().contains("<testsuite "));
+}

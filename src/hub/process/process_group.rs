@@ -1,10 +1,9 @@
 //! A process group: a process and its children, unless they left the group.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 /// How long children of the hub may take to end after the hub has ended.
 #[cfg(unix)]
@@ -48,9 +47,11 @@ impl ProcessGroup {
     pub fn spawn_guard(&self) -> Option<GroupGuard> {
         #[cfg(unix)]
         {
+            use std::process::Stdio;
+
             let id = self.0.id?.as_raw_nonzero().to_string();
             let script = r#"read -r over || kill -s KILL -- "-$0""#;
-            let mut command = Command::new("sh");
+            let mut command = tokio::process::Command::new("sh");
             command.args(["-c", script, &id]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
             // Ctrl-C is not for the guard.
             command.process_group(0);

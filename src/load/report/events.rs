@@ -31,7 +31,7 @@ enum LoadEvent<'a> {
         command: &'a [String],
         seed: u64,
     },
-    /// An interval of the run, once a second.
+    /// What was measured since the last line; written every second.
     Interval(Interval),
     /// The last line.
     RunFinished {
@@ -88,21 +88,13 @@ mod tests {
 
     use super::super::fixture::SyntheticRun;
     use super::*;
+    use crate::report::fixture::assert_schema_is_derived;
 
     const SCHEMA: &str = include_str!("../../../schemas/hubproof/load-events.schema.json");
 
-    /// Rewritten with `HUBPROOF_WRITE_SCHEMAS=1 cargo test report::events`.
     #[test]
     fn the_published_schema_is_derived_from_the_types_of_the_events() {
-        let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
-        let derived = settings.into_generator().into_root_schema_for::<LoadEvent<'_>>();
-        let text = serde_json::to_string_pretty(&derived).unwrap() + "\n";
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/hubproof/load-events.schema.json");
-        if std::env::var_os("HUBPROOF_WRITE_SCHEMAS").is_some() {
-            std::fs::write(path, &text).unwrap();
-        } else {
-            assert!(SCHEMA == text, "{path} is out of date: HUBPROOF_WRITE_SCHEMAS=1 cargo test report::events");
-        }
+        assert_schema_is_derived::<LoadEvent<'_>>("load-events.schema.json");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::load::metrics::{
     CounterId, DenseHistogram, MessageCount, MessageTime, RunPhase, TimingId, new_dense_histogram,
 };
 use crate::load::plan::threshold::ThresholdStanding;
+use crate::report::fixture::assert_schema_is_derived;
 use crate::report::junit;
 use crate::report::test_results::TestResults;
 use crate::syntax::source::{Sources, Span};
@@ -22,21 +23,9 @@ fn schema() -> Value {
     serde_json::from_str(SCHEMA).unwrap()
 }
 
-/// Rewritten with `HUBPROOF_WRITE_SCHEMAS=1 cargo test load::report`.
 #[test]
 fn the_published_schema_is_derived_from_the_types_of_the_report() {
-    let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
-    let derived = settings.into_generator().into_root_schema_for::<json::LoadReportDocument>();
-    let text = serde_json::to_string_pretty(&derived).unwrap() + "\n";
-    if std::env::var_os("HUBPROOF_WRITE_SCHEMAS").is_some() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/hubproof/load-report.schema.json");
-        std::fs::write(path, &text).unwrap();
-    } else {
-        assert!(
-            SCHEMA == text,
-            "schemas/hubproof/load-report.schema.json is out of date: HUBPROOF_WRITE_SCHEMAS=1 cargo test load::report"
-        );
-    }
+    assert_schema_is_derived::<json::LoadReportDocument>("load-report.schema.json");
 }
 
 #[rstest]

@@ -806,7 +806,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
-    use super::super::fixture::{self, options};
+    use super::super::fixture::{self, assert_schema_is_derived, options};
     use super::*;
     use crate::report::RunOptions;
 
@@ -820,20 +820,9 @@ mod tests {
         serde_json::from_str(&render(&run.report(options()), &run.sources)).unwrap()
     }
 
-    /// Rewritten with `HUBPROOF_WRITE_SCHEMAS=1 cargo test report::json`.
     #[test]
     fn the_published_schema_is_derived_from_the_types_of_the_report() {
-        let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
-        let derived = settings.into_generator().into_root_schema_for::<ReportDocument<'_>>();
-        let text = serde_json::to_string_pretty(&derived).unwrap() + "\n";
-        if std::env::var_os("HUBPROOF_WRITE_SCHEMAS").is_some() {
-            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/hubproof/report.schema.json"), &text).unwrap();
-        } else {
-            assert!(
-                SCHEMA == text,
-                "schemas/hubproof/report.schema.json is out of date: HUBPROOF_WRITE_SCHEMAS=1 cargo test report::json"
-            );
-        }
+        assert_schema_is_derived::<ReportDocument<'_>>("report.schema.json");
     }
 
     #[rstest]

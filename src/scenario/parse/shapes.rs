@@ -134,7 +134,7 @@ impl ScenarioParser<'_> {
 
     fn check_path(&mut self, path: &UsedPath, expression: &TemplateExpression) {
         let Some(resolved) = self.resolve_path(path, expression) else { return };
-        let steps: Vec<PlaceStep> = resolved.segments.iter().map(|(segment, _)| step(segment)).collect();
+        let steps = resolved.steps();
         let Some((depth, what, known)) = self.impossible_member(&resolved.shape, &steps) else { return };
         let what = format!("`{}` {what}", resolved.shown(depth));
         let (segment, at) = &resolved.segments[depth];
@@ -144,7 +144,7 @@ impl ScenarioParser<'_> {
     /// Reports a value that is never a number, where one is needed.
     fn check_operand(&mut self, path: &UsedPath, expression: &TemplateExpression) {
         let Some(resolved) = self.resolve_path(path, expression) else { return };
-        let steps: Vec<PlaceStep> = resolved.segments.iter().map(|(segment, _)| step(segment)).collect();
+        let steps = resolved.steps();
         let Some(schemas) = self.schemas_of(&resolved.shape) else { return };
         let schemas: Vec<&Value> = schemas.iter().map(Cow::as_ref).collect();
         let Some(kinds) = never_a_number(&schemas, &steps) else { return };
@@ -238,6 +238,10 @@ struct ResolvedPath<'p> {
 }
 
 impl ResolvedPath<'_> {
+    fn steps(&self) -> Vec<PlaceStep> {
+        self.segments.iter().map(|(segment, _)| step(segment)).collect()
+    }
+
     /// Returns the first segments, as the expression writes them.
     fn shown(&self, depth: usize) -> String {
         std::iter::once(self.root.clone())
