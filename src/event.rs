@@ -169,6 +169,12 @@ impl CheckReport {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FindingDetail {
     pub actor: String,
+    /// When the finding was made, counted from the start of the scenario; null if that is not known.
+    #[serde(rename = "at_ms", serialize_with = "serialize_optional_ms")]
+    #[cfg_attr(test, schemars(with = "Option<f64>"))]
+    pub at: Option<Duration>,
+    /// A JSON pointer to the wrong member of the received message; null if the finding is not about one member.
+    pub place: Option<String>,
     /// The last message this actor sent, shortened; for a step without an actor, that of any actor.
     pub sent: Option<String>,
     pub expected: String,

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{CliError, print_to_stdout};
+use super::CliError;
+use super::report_sink::{COMPARE_FORMATS, ComparedRuns, ReportSinks, report_help};
 use crate::load::compare::{CompareOptions, compare, render};
 use crate::load::report::json::{self, LoadReportDocument};
 use crate::load::validity::RunValidity;
+use crate::report::html::NamedReport;
 
 /// Compare two runs of `hubproof load`, metric by metric
 #[derive(Args)]
@@ -19,6 +21,8 @@ pub struct CompareArgs {
     /// Exit with code 1 if a metric is significantly worse by more than this percentage, such as 5%
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     fail_on_regression: Option<f64>,
+    #[arg(long, value_name = "FORMAT=PATH", help = report_help(COMPARE_FORMATS))]
+    report: Vec<String>,
     /// Seed of the bootstrap that computes the confidence intervals
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -28,10 +32,13 @@ pub struct CompareArgs {
 const MAX_BYTES: u64 = 256 << 20;
 
 pub fn run_compare(arguments: CompareArgs) -> Result<u8, CliError> {
-    let (a, b) = (read_report(&arguments.a)?, read_report(&arguments.b)?);
+    let sinks = ReportSinks::parse(&arguments.report, COMPARE_FORMATS)?;
+    let ((a, a_text), (b, b_text)) = (read_report(&arguments.a)?, read_report(&arguments.b)?);
     let options = CompareOptions { seed: arguments.seed, fail_on_regression: arguments.fail_on_regression };
     let comparison = compare(&a, &b, options).map_err(|error| CliError::new(format!("failed to compare: {error}")))?;
-    print_to_stdout(&render(&comparison));
+    let named = |path: &Path, text| NamedReport { name: path.display().to_string(), text };
+    let reports = [named(&arguments.a, a_text), named(&arguments.b, b_text)];
+    sinks.write(&ComparedRuns { reports, options }, &render(&comparison))?;
     let invalid = [&a, &b].iter().any(|document| document.validity.verdict == RunValidity::Invalid);
     Ok(match (comparison.has_regression(), invalid || comparison.is_undecided()) {
         (_, true) => super::exit::INCONCLUSIVE,
@@ -40,7 +47,8 @@ pub fn run_compare(arguments: CompareArgs) -> Result<u8, CliError> {
     })
 }
 
-fn read_report(path: &Path) -> Result<LoadReportDocument, CliError> {
+/// Reads a load report; returns also its text.
+fn read_report(path: &Path) -> Result<(LoadReportDocument, String), CliError> {
     let shown = path.display();
     let failed = |reason: String| {
         CliError::new(format!(
@@ -52,7 +60,8 @@ fn read_report(path: &Path) -> Result<LoadReportDocument, CliError> {
         return Err(failed(format!("it has {length} bytes; the limit is {MAX_BYTES}")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    json::parse_load_report(&text).map_err(|error| failed(error.to_string()))
+    let document = json::parse_load_report(&text).map_err(|error| failed(error.to_string()))?;
+    Ok((document, text))
 }
 
 /// Parses `5%` as 0.05. A bare number is rejected, since it could be a share or a percentage.

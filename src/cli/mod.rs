@@ -12,6 +12,7 @@ mod progress;
 pub mod protocol_files;
 mod record;
 mod relay;
+mod report;
 mod report_sink;
 mod scenario_files;
 mod serve;
@@ -50,6 +51,7 @@ enum CliCommand {
     Relay(Box<relay::RelayArgs>),
     Record(Box<record::RecordArgs>),
     Compare(compare::CompareArgs),
+    Report(report::ReportArgs),
     /// Work with protocol packs: list, show, lint, init, validate
     Packs(packs::PacksArgs),
     Completions(shell::CompletionsArgs),
@@ -114,6 +116,7 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
         CliCommand::Relay(arguments) => relay::run_relay(*arguments),
         CliCommand::Record(arguments) => record::run_record(*arguments),
         CliCommand::Compare(arguments) => compare::run_compare(arguments),
+        CliCommand::Report(arguments) => report::run_report(arguments),
         CliCommand::Packs(arguments) => packs::run_packs(arguments),
         CliCommand::Completions(arguments) => Ok(shell::run_completions(&arguments)),
         CliCommand::Man(arguments) => shell::run_man(&arguments),

@@ -7,13 +7,19 @@ use std::io::{IsTerminal, Write as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::report::render_reports;
 use super::{CliError, print_to_stdout};
+use crate::load::compare::CompareOptions;
 use crate::load::report::{self as load, LoadReport};
+use crate::report::html::{self, NamedReport};
 use crate::report::terminal_page::Style;
 use crate::report::test_results::TestResults;
 use crate::report::{RunReport, badge, ctrf, events, github, json, junit, markdown, sarif, tap, terminal};
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
+
+/// Renders a report of type `R`.
+type ReportRenderer<R> = fn(&R, &Sources) -> Result<String, CliError>;
 
 /// A format of reports of type `R`.
 pub struct ReportFormat<R> {
@@ -21,7 +27,7 @@ pub struct ReportFormat<R> {
     name: &'static str,
     /// An example path, for help texts.
     example: &'static str,
-    render: fn(&R, &Sources) -> String,
+    render: ReportRenderer<R>,
     writing: ReportWriting,
 }
 
@@ -36,7 +42,7 @@ enum ReportWriting {
 }
 
 /// Returns a format that is written after the run.
-const fn at_end<R>(name: &'static str, example: &'static str, render: fn(&R, &Sources) -> String) -> ReportFormat<R> {
+const fn at_end<R>(name: &'static str, example: &'static str, render: ReportRenderer<R>) -> ReportFormat<R> {
     ReportFormat { name, example, render, writing: ReportWriting::AtEnd }
 }
 
@@ -52,34 +58,48 @@ impl<R> ReportFormat<R> {
 
 /// The report formats of `check` and `fuzz`.
 pub const RUN_FORMATS: &[ReportFormat<RunReport>] = &[
-    at_end("json", "report.json", json::render),
-    at_end("junit", "-", |report, sources| junit::render(&TestResults::from_run(report, sources))),
-    at_end("sarif", "report.sarif", sarif::render).in_repository(),
-    at_end("github", "-", |report, sources| github::render(&TestResults::from_run(report, sources))).in_repository(),
-    at_end("markdown", "summary.md", markdown::render),
-    at_end("tap", "-", |report, sources| tap::render(&TestResults::from_run(report, sources))),
-    at_end("ctrf", "ctrf.json", |report, sources| ctrf::render(&TestResults::from_run(report, sources)))
+    at_end("json", "report.json", |report, sources| Ok(json::render(report, sources))),
+    at_end("junit", "-", |report, sources| Ok(junit::render(&TestResults::from_run(report, sources)))),
+    at_end("html", "report.html", |report, sources| render_page(&report.options.target, json::render(report, sources))),
+    at_end("sarif", "report.sarif", |report, sources| Ok(sarif::render(report, sources))).in_repository(),
+    at_end("github", "-", |report, sources| Ok(github::render(&TestResults::from_run(report, sources))))
         .in_repository(),
-    at_end("badge", "badge.json", |report, _| badge::render(report)),
-    at_end("events", "events.jsonl", |report, _| events::render(report)).live(),
+    at_end("markdown", "summary.md", |report, sources| Ok(markdown::render(report, sources))),
+    at_end("tap", "-", |report, sources| Ok(tap::render(&TestResults::from_run(report, sources)))),
+    at_end("ctrf", "ctrf.json", |report, sources| Ok(ctrf::render(&TestResults::from_run(report, sources))))
+        .in_repository(),
+    at_end("badge", "badge.json", |report, _| Ok(badge::render(report))),
+    at_end("events", "events.jsonl", |report, _| Ok(events::render(report))).live(),
 ];
 
 /// The report formats of `load`.
 pub const LOAD_FORMATS: &[ReportFormat<LoadReport>] = &[
-    at_end("json", "report.json", |report, _| load::json::render(report)),
-    at_end("junit", "-", |report, sources| junit::render(&TestResults::from_load(report, sources))),
-    at_end("csv", "intervals.csv", |report, _| load::csv::render(report)),
-    at_end("hlog", "report.hlog", |report, _| load::hlog::render(report)),
-    at_end("github", "-", |report, sources| github::render(&TestResults::from_load(report, sources))).in_repository(),
-    at_end("markdown", "summary.md", load::markdown::render),
-    at_end("tap", "-", |report, sources| tap::render(&TestResults::from_load(report, sources))),
-    at_end("ctrf", "ctrf.json", |report, sources| ctrf::render(&TestResults::from_load(report, sources)))
+    at_end("json", "report.json", |report, _| Ok(load::json::render(report))),
+    at_end("junit", "-", |report, sources| Ok(junit::render(&TestResults::from_load(report, sources)))),
+    at_end("html", "report.html", |report, _| render_page(&report.about.target, load::json::render(report))),
+    at_end("csv", "intervals.csv", |report, _| Ok(load::csv::render(report))),
+    at_end("hlog", "report.hlog", |report, _| Ok(load::hlog::render(report))),
+    at_end("github", "-", |report, sources| Ok(github::render(&TestResults::from_load(report, sources))))
         .in_repository(),
-    at_end("badge", "badge.json", |report, _| load::badge::render(report)),
-    at_end("events", "events.jsonl", |report, _| load::events::render(report)).live(),
-    at_end("otlp", "metrics.json", |report, _| load::otlp::render(report)),
-    at_end("influx", "metrics.line", |report, _| load::influx::render(report)),
+    at_end("markdown", "summary.md", |report, sources| Ok(load::markdown::render(report, sources))),
+    at_end("tap", "-", |report, sources| Ok(tap::render(&TestResults::from_load(report, sources)))),
+    at_end("ctrf", "ctrf.json", |report, sources| Ok(ctrf::render(&TestResults::from_load(report, sources))))
+        .in_repository(),
+    at_end("badge", "badge.json", |report, _| Ok(load::badge::render(report))),
+    at_end("events", "events.jsonl", |report, _| Ok(load::events::render(report))).live(),
+    at_end("otlp", "metrics.json", |report, _| Ok(load::otlp::render(report))),
+    at_end("influx", "metrics.line", |report, _| Ok(load::influx::render(report))),
 ];
+
+/// Two load reports that `compare` has read.
+pub struct ComparedRuns {
+    pub reports: [NamedReport; 2],
+    pub options: CompareOptions,
+}
+
+/// The report formats of `compare`.
+pub const COMPARE_FORMATS: &[ReportFormat<ComparedRuns>] =
+    &[at_end("html", "report.html", |runs, _| render_reports(&runs.reports, runs.options))];
 
 /// The destinations of a run's reports.
 pub struct ReportSinks<R: 'static> {
@@ -186,15 +206,17 @@ impl<R> ReportSinks<R> {
                 }
                 ReportWriting::Live => continue,
             };
-            match sink {
-                ReportSink::Stdout => print_to_stdout(&text),
-                ReportSink::File(path) => {
-                    failures.extend(write_file(path, &text).map_err(|error| write_error(path, &error)).err());
-                }
-            }
+            let written = text.and_then(|text| match sink {
+                ReportSink::Stdout => Ok(print_to_stdout(&text)),
+                ReportSink::File(path) => write_file(path, &text).map_err(|error| write_error(path, &error)),
+            });
+            failures.extend(written.err());
         }
         if let Some(format) = self.live_formats().next() {
-            self.events.write(|| (format.render)(report, sources));
+            match (format.render)(report, sources) {
+                Ok(line) => self.events.write(|| line),
+                Err(error) => failures.push(error),
+            }
         }
         let mut sinks = self.events.0.lock().unwrap_or_else(PoisonError::into_inner);
         failures.extend(sinks.drain(..).filter_map(|sink| match sink {
@@ -281,6 +303,23 @@ impl ReportSinks<LoadReport> {
         self.print_and_write(report, sources, |color| {
             load::terminal::summary(report, sources, Style { color, ..Style::default() })
         })
+    }
+}
+
+/// Renders the page of a single report from its JSON.
+fn render_page(name: &str, text: String) -> Result<String, CliError> {
+    let report = NamedReport { name: name.to_owned(), text };
+    html::render(&[report], || Err("two load reports are needed".to_owned())).map_err(CliError::new)
+}
+
+impl ReportSinks<ComparedRuns> {
+    /// Prints the comparison and writes its reports.
+    ///
+    /// # Errors
+    ///
+    /// A file could not be written.
+    pub fn write(&self, runs: &ComparedRuns, page: &str) -> Result<(), CliError> {
+        self.print_and_write(runs, &Sources::default(), |_| page.to_owned())
     }
 }
 

@@ -432,6 +432,7 @@ pub(super) fn compare(pattern: &MatchPattern, subject: Traced<&Value>, names: &d
                 message: difference.to_string(),
                 expected: format!("{}: {}", difference.path, difference.expected),
                 found: format!("{}: {}", difference.path, difference.found),
+                place: Some(difference.path),
             },
         },
         CompiledPattern::Schema(validator) => match validator.iter_errors(subject).next() {
@@ -440,7 +441,8 @@ pub(super) fn compare(pattern: &MatchPattern, subject: Traced<&Value>, names: &d
                 let schema = pattern.template.eval(names);
                 let message = describe_schema_error(&error, schema.as_ref().unwrap_or(&Value::Null));
                 let expected = schema.map_or_else(|error| error.to_string(), |schema| to_json_text(&schema));
-                ComparisonOutcome::Broken { expected, found: to_json_text(subject), message }
+                let place = Some(error.instance_path().to_string());
+                ComparisonOutcome::Broken { expected, found: to_json_text(subject), message, place }
             }
         },
     };
@@ -479,6 +481,7 @@ pub(super) fn compute(value: &Template, test: &ValueTest, names: &dyn EvalContex
             expected: "true".to_owned(),
             found: to_json_text(&value),
             message: format!("expected true, found {}", to_json_text(&value)),
+            place: None,
         },
         ValueTest::Equals(template) => {
             let outcome = match template.eval(names) {
@@ -488,7 +491,7 @@ pub(super) fn compute(value: &Template, test: &ValueTest, names: &dyn EvalContex
                 Ok(wanted) => {
                     let (expected, found) = (to_json_text(&wanted), to_json_text(&value));
                     let message = format!("expected {expected}, found {found}");
-                    ComparisonOutcome::Broken { message, expected, found }
+                    ComparisonOutcome::Broken { message, expected, found, place: None }
                 }
             };
             outcome.of(template.provenance(names))
@@ -519,13 +522,16 @@ impl Conversation {
                 let span = self.program.checks[check].span;
                 return self.judgement.record_mistake(format!("{step}: {what}"), Some(span));
             }
-            ComparisonOutcome::Broken { expected, found, message } => {
+            ComparisonOutcome::Broken { expected, found, message, place } => {
                 let found = self.history.shown(&found, 200);
                 let received =
                     if frame.is_empty() { found } else { format!("{found} in {}", self.history.shown(frame, 400)) };
                 let outcome =
                     self.judgement.doubt_outcome().filter(|_| step != ALWAYS_STEP).unwrap_or(CheckOutcome::Broken);
-                (outcome, self.history.shown(&message, 400), Some(self.finding_detail(actor, expected, received, None)))
+                // Without a frame, the place is in a value that an expression computed.
+                let place = place.filter(|_| !frame.is_empty());
+                let detail = FindingDetail { place, ..self.finding_detail(actor, expected, received, None) };
+                (outcome, self.history.shown(&message, 400), Some(detail))
             }
         };
         self.judgement.record_answer(check, step, outcome, message, detail);
@@ -545,6 +551,8 @@ impl Conversation {
             expected: self.history.shown(&expected, 500),
             received: self.history.shown(&received, 1000),
             waited,
+            at: Some(self.clock.now),
+            place: None,
         }
     }
 }
@@ -581,6 +589,7 @@ fn mistake_outcome(message: String) -> ComparisonOutcome {
         expected: "values of the types that the expression requires".to_owned(),
         found: message.clone(),
         message,
+        place: None,
     }
 }
 
@@ -593,6 +602,7 @@ fn eval_outcome(error: &EvalError) -> ComparisonOutcome {
             expected: format!("a value of {what}"),
             found: "no such member".to_owned(),
             message: format!("{what} is missing"),
+            place: None,
         },
         EvalError::Failed(what) | EvalError::Mistake(what) => ComparisonOutcome::Mistake(what.clone()),
     }

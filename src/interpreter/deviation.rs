@@ -11,7 +11,7 @@ use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
 use super::blocks::StepProgress;
 use crate::deviation::proposal::{DeviationEvidence, MissedExpectation};
 use crate::deviation::{DeviationChange, Deviations, SightingsByEntry, TranslatedMessage, entry_name};
-use crate::event::{CheckOutcome, HistoryDirection};
+use crate::event::{CheckOutcome, FindingDetail, HistoryDirection};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::model::{ActorId, CheckId, Step};
@@ -399,9 +399,9 @@ impl Conversation {
         of_hub: ComparisonOutcome,
         deviation: usize,
     ) {
-        let ComparisonOutcome::Broken { expected, found, message } = of_hub else { return };
+        let ComparisonOutcome::Broken { expected, found, message, place } = of_hub else { return };
         let received = format!("{} in {}", self.history.shown(&found, 200), self.history.shown(frame, 400));
-        let detail = self.finding_detail(actor, expected, received, None);
+        let detail = FindingDetail { place, ..self.finding_detail(actor, expected, received, None) };
         let message = self.history.shown(&message, 400);
         self.judgement.record_deviation(check, step, message, Some(detail), deviation);
     }

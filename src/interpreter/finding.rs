@@ -10,6 +10,8 @@ pub enum ComparisonOutcome {
         expected: String,
         found: String,
         message: String,
+        /// A JSON pointer to the wrong part of the value, if it is known.
+        place: Option<String>,
     },
     NotReached(String),
     /// The result would depend on a message that the deviation with this index assumes.
@@ -25,8 +27,8 @@ impl ComparisonOutcome {
     /// result stands for itself.
     pub fn saying(self, says: Option<&Template>, names: &dyn EvalContext) -> Self {
         match (self, says.and_then(|says| says.eval_text(names).ok())) {
-            (Self::Broken { expected, found, message }, Some(says)) => {
-                Self::Broken { expected, found, message: format!("{says} ({message})") }
+            (Self::Broken { expected, found, message, place }, Some(says)) => {
+                Self::Broken { expected, found, message: format!("{says} ({message})"), place }
             }
             (outcome, _) => outcome,
         }

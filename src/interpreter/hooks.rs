@@ -75,7 +75,7 @@ impl Conversation {
         };
         match hook.pattern.as_ref().map(|pattern| compare(pattern, Traced::observed(&answer), &self.eval_context(None)))
         {
-            Some(ComparisonOutcome::Broken { expected, found, message }) => {
+            Some(ComparisonOutcome::Broken { expected, found, message, .. }) => {
                 let end = self.hooks.end;
                 if self.clock.now + HOOK_PAUSE >= end {
                     let detail = self.finding_detail(None, expected, found, Some(self.clock.since(active.since)));

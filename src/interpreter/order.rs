@@ -70,5 +70,6 @@ fn order_violation(earlier: &str, first: &Wire, later: &str, second: &Wire) -> C
         expected: format!("`{earlier}` before `{later}`"),
         found: format!("{} at {:?}, {} at {:?}", first.text, first.at, second.text, second.at),
         message: format!("`{earlier}` was received after `{later}`"),
+        place: None,
     }
 }

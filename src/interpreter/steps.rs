@@ -177,7 +177,7 @@ impl Conversation {
     pub(super) fn record_check(&mut self, program: &Program, step: &Step, finding: ComparisonOutcome) -> StepResult {
         let Some(check) = step.check else { return Ok(StepProgress::Done(None)) };
         match finding {
-            ComparisonOutcome::Broken { expected, found, message } if self.blocks.is_in_attempt() => {
+            ComparisonOutcome::Broken { expected, found, message, .. } if self.blocks.is_in_attempt() => {
                 Err(StepFailure::broken(message, self.finding_detail(None, expected, found, None)))
             }
             ComparisonOutcome::NotReached(why) => {

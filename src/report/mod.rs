@@ -11,6 +11,7 @@ pub mod ctrf;
 pub mod events;
 pub mod fuzz;
 pub mod github;
+pub mod html;
 pub mod json;
 pub mod junit;
 pub mod markdown;

@@ -13,6 +13,7 @@ pub mod packs;
 pub mod paths;
 pub mod record;
 pub mod relay;
+pub mod report;
 pub mod report_formats;
 pub mod scenario_files;
 pub mod secrets;

@@ -203,6 +203,7 @@ impl LoadSession<'_> {
             interrupted: asked > 0,
             warm_up: outcome.warm_up,
             workloads,
+            schedules: self.script.schedules(plan, outcome.warm_up + plan.phases.duration),
             changing_load: plan.changes_load(),
             facts: self.run_facts(plan, &prepared, embedded, &outcome),
         };

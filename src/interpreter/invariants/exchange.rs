@@ -280,6 +280,7 @@ impl Conversation {
                         expected: expected.to_owned(),
                         found: id.clone(),
                         message: format!("`{name}`: {why}"),
+                        place: None,
                     }
                 } else {
                     ComparisonOutcome::Holds

@@ -15,7 +15,7 @@ use super::checks::{ALWAYS_STEP, compare, compute};
 use super::decode::{JsonDecodeError, decode_json, member_texts, memory_weight};
 use super::finding::ComparisonOutcome;
 use crate::deviation::proposal::MAX_BYTES;
-use crate::event::CheckOutcome;
+use crate::event::{CheckOutcome, FindingDetail};
 use crate::protocol::{FrameDirection, MessageType, Pack, RuleLevel, SchemaViolation};
 use crate::scenario::model::{ActorId, AlwaysEntry, RuleUse, ValueTest};
 use crate::scenario::template::Template;
@@ -125,7 +125,13 @@ impl Conversation {
                                 expected,
                                 found: format!("not JSON ({why})"),
                                 message: format!("{message}; the frame is not JSON: {why}"),
+                                place: None,
                             }
+                        }
+                        // The subject contains the message as its member `json`.
+                        (ComparisonOutcome::Broken { expected, found, message, place }, _) => {
+                            let place = place.and_then(|place| Some(place.strip_prefix("/json")?.to_owned()));
+                            ComparisonOutcome::Broken { expected, found, message, place }
                         }
                         (finding, _) => finding,
                     };
@@ -203,12 +209,9 @@ impl Conversation {
             let place = if path.is_empty() { "the message" } else { path.as_str() };
             let found = self.history.shown(found, 200);
             let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
-            let detail = self.finding_detail(
-                Some(id),
-                format!("{place}: {expected}"),
-                self.history.shown(&wire.text, 400),
-                None,
-            );
+            let received = self.history.shown(&wire.text, 400);
+            let detail = self.finding_detail(Some(id), format!("{place}: {expected}"), received, None);
+            let detail = FindingDetail { place: Some(path.clone()), ..detail };
             if rules.is_empty() {
                 self.judgement.record_invariant(
                     &format!("schema:{}", message.name),

@@ -10,6 +10,8 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+
 use super::metrics::RunPhase;
 use super::report::json::{LoadReportDocument, LoadReportError, Uncertainty, decode_histogram, is_violation};
 use super::validity::RunValidity;
@@ -28,7 +30,8 @@ pub struct CompareOptions {
 }
 
 /// Whether larger values of a metric are better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum BetterDirection {
     Lower,
     Higher,
@@ -36,7 +39,8 @@ pub enum BetterDirection {
     Neither,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum MetricKind {
     /// A time in milliseconds.
     Time,
@@ -46,7 +50,7 @@ pub enum MetricKind {
 }
 
 /// One metric of both runs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MetricDifference {
     pub metric: String,
     pub kind: MetricKind,
@@ -73,7 +77,7 @@ impl MetricDifference {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LoadComparison {
     pub differences: Vec<MetricDifference>,
     /// Caveats for the reader.

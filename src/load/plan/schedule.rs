@@ -28,13 +28,13 @@ pub struct ArrivalSchedule {
     shards: u64,
 }
 
-/// A time over which the rate changes linearly.
+/// A time over which the rate changes linearly: times in seconds from the beginning of the warm-up, rates per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct RateSegment {
-    start: f64,
-    length: f64,
-    from: f64,
-    to: f64,
+pub struct RateSegment {
+    pub start: f64,
+    pub length: f64,
+    pub from: f64,
+    pub to: f64,
 }
 
 impl RateSegment {
@@ -115,8 +115,8 @@ impl Iterator for ArrivalSchedule {
     }
 }
 
-/// Splits the rate over time into linear segments.
-fn segments(arrivals: &Arrivals, end: f64) -> Vec<RateSegment> {
+/// Splits the rate over time into linear segments, spikes included, until `end`; times without arrivals are left out.
+pub fn segments(arrivals: &Arrivals, end: f64) -> Vec<RateSegment> {
     let mut stages: Vec<RateSegment> = Vec::new();
     let mut start = 0.0;
     for stage in &arrivals.stages {

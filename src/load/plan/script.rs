@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::schedule::{RateSegment, segments};
 use super::{MarkName, Plan, PlanRole};
 use crate::load::metrics::{MetricSubjects, OperationTable};
 use crate::protocol::Pack;
@@ -42,6 +43,15 @@ impl PlanScript {
             },
         };
         roles.map(workload).collect()
+    }
+
+    /// Returns the scheduled rate of the journeys that begin by a schedule, until `end` after the beginning of the warm-up.
+    pub fn schedules(&self, plan: &Plan, end: Duration) -> Vec<(String, Vec<RateSegment>)> {
+        let roles = plan.roles.iter().zip(&self.parts).filter(|(_, part)| !part.journey.is_empty());
+        let schedule = |(role, part): (&PlanRole, &RoleScript)| {
+            Some((part.journey_name.clone(), segments(role.arrivals.as_ref()?, end.as_secs_f64())))
+        };
+        roles.filter_map(schedule).collect()
     }
 
     /// Returns the names of the messages and journeys that a run measures: all messages of the protocol, and the

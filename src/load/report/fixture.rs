@@ -13,6 +13,7 @@ use crate::load::metrics::{
     Gauge, JourneyCount, LoadErrorKind, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, OperationTable,
     RunPhases,
 };
+use crate::load::plan::schedule::RateSegment;
 use crate::load::plan::script::{JourneyWorkload, Workload};
 use crate::load::plan::threshold::{self, ThresholdWatch};
 use crate::load::validity::{RunCircumstances, judge_run};
@@ -199,6 +200,10 @@ impl SyntheticRun {
             interrupted: self.interrupted,
             warm_up: Duration::from_secs(2),
             workloads: self.circumstances.workloads.clone(),
+            schedules: vec![(
+                "jobs".to_owned(),
+                vec![RateSegment { start: 0.0, length: 22.0, from: 1_000.0, to: 1_000.0 }],
+            )],
             changing_load: self.changing_load,
             facts: vec![("clients".to_owned(), "2 000 workers, 200 clients".to_owned())],
         }

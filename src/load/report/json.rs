@@ -20,6 +20,7 @@ use crate::load::metrics::uncertainty::{FigureBounds, figure_bounds};
 use crate::load::metrics::{
     CompactHistogram, DenseHistogram, Gauge, MetricInterval, MetricRegistry, RunPhase, TimingId,
 };
+use crate::load::plan::schedule::RateSegment;
 use crate::load::plan::script::Workload;
 use crate::load::plan::threshold::ThresholdStanding;
 use crate::load::validity::RunValidity;
@@ -99,8 +100,25 @@ pub struct Run {
     pub interrupted: bool,
     /// 0 every threshold holds, 1 a threshold is broken or a deviation is stale, 3 the run is not valid or was interrupted, or a threshold was not observed.
     pub exit_code: u8,
+    /// The rates at which journeys were due by a schedule, by the journey's name.
+    #[serde(default)]
+    pub schedules: BTreeMap<String, Vec<ScheduledRate>>,
+    /// The verdict line of the terminal page.
+    #[serde(default)]
+    pub summary: String,
     /// Further facts for the reader, by name.
     pub facts: BTreeMap<String, String>,
+}
+
+/// A time over which the scheduled rate changes linearly. Times count from the beginning of the warm-up, which ends where
+/// the first measured interval begins.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ScheduledRate {
+    pub from_s: f64,
+    pub to_s: f64,
+    pub from_per_second: f64,
+    pub to_per_second: f64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -410,6 +428,12 @@ pub fn build_document(report: &LoadReport) -> LoadReportDocument {
             seed: about.seed,
             interrupted: about.interrupted,
             exit_code: report.exit_code(),
+            schedules: about
+                .schedules
+                .iter()
+                .map(|(journey, segments)| (journey.clone(), segments.iter().map(scheduled_rate).collect()))
+                .collect(),
+            summary: super::terminal::verdict_line(report),
             facts: about.facts.iter().cloned().collect(),
         },
         validity: validity(report),
@@ -439,6 +463,11 @@ pub fn build_document(report: &LoadReport) -> LoadReportDocument {
         ledger: ledger(report),
         intervals: report.intervals.iter().map(|interval| build_interval(layout, interval)).collect(),
     }
+}
+
+fn scheduled_rate(segment: &RateSegment) -> ScheduledRate {
+    let RateSegment { start, length, from, to } = *segment;
+    ScheduledRate { from_s: start, to_s: start + length, from_per_second: from, to_per_second: to }
 }
 
 fn to_seconds(nanos: u64) -> f64 {

@@ -27,6 +27,7 @@ use super::format::format_grouped;
 use super::ledger::{LedgerTotals, LedgerViolation};
 use super::metrics::selector::RunMeasurements;
 use super::metrics::{CounterId, JourneyCount, MetricInterval, MetricRegistry, MetricSeries, MetricTotals};
+use super::plan::schedule::RateSegment;
 use super::plan::script::{JourneyWorkload, Workload};
 use super::plan::threshold::ThresholdOutcome;
 use super::validity::{RunValidity, ValidityJudgement};
@@ -36,7 +37,7 @@ use crate::report::DeviationReport;
 const MAX_EXAMPLE_ITEMS: usize = 3;
 
 /// Where and how a run was made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoadRunMetadata {
     pub tool_version: String,
     pub protocol: String,
@@ -58,6 +59,8 @@ pub struct LoadRunMetadata {
     pub warm_up: Duration,
     /// When the journeys of each role begin.
     pub workloads: Vec<JourneyWorkload>,
+    /// The scheduled rates of the journeys that begin by a schedule, by their name.
+    pub schedules: Vec<(String, Vec<RateSegment>)>,
     /// Whether the plan changes its load on purpose.
     pub changing_load: bool,
     /// Further facts for the reader, by name: populations, threads, source addresses, validation.

@@ -47,6 +47,11 @@ pub fn summary(report: &LoadReport, sources: &Sources, style: Style) -> String {
     page.out
 }
 
+/// Returns the verdict on a run in one line.
+pub fn verdict_line(report: &LoadReport) -> String {
+    terminal_page::verdict_line(report.exit_code(), &report.about.plan, &verdict_parts(report))
+}
+
 /// Returns the parts of the verdict line: `1 of 3 thresholds broken (ledger.lost == 0)`, `ledger clean`. The reason for
 /// the exit code comes first.
 pub fn verdict_parts(report: &LoadReport) -> Vec<String> {

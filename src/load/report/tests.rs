@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 
 use super::fixture::{self, SyntheticRun};
 use super::*;
+use crate::load::compare::{CompareOptions, compare};
 use crate::load::metrics::{
     CounterId, DenseHistogram, MessageCount, MessageTime, RunPhase, TimingId, new_dense_histogram,
 };
 use crate::load::plan::threshold::ThresholdStanding;
 use crate::report::fixture::assert_schema_is_derived;
+use crate::report::html::{self, NamedReport};
 use crate::report::junit;
 use crate::report::test_results::TestResults;
 use crate::syntax::source::{Sources, Span};
@@ -381,6 +383,68 @@ fn the_prometheus_exposition_is_well_formed() {
     assert!(histogram.buckets.iter().map(|bucket| bucket.count.as_f64()).is_sorted());
     let within = histogram.buckets.iter().find(|bucket| bucket.upper_bound == 0.1).unwrap();
     assert_eq!(within.count.as_f64(), response.count_between(0, 100_000_000) as f64);
+}
+
+fn page_of(runs: &[&SyntheticRun]) -> Result<String, String> {
+    let named = |(at, run): (usize, &&SyntheticRun)| NamedReport {
+        name: format!("run{at}"),
+        text: json::render(&run.report()),
+    };
+    let reports: Vec<NamedReport> = runs.iter().enumerate().map(named).collect();
+    let comparison = || {
+        let [a, b] = runs else { return Err("two runs are compared".to_owned()) };
+        let options = CompareOptions { seed: 1, fail_on_regression: Some(0.03) };
+        let compared = compare(&json::build_document(&a.report()), &json::build_document(&b.report()), options);
+        serde_json::to_value(compared.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+    };
+    html::render(&reports, comparison).map_err(|error| error.to_string())
+}
+
+fn plots_of(page: &str) -> Vec<Value> {
+    let (_, rest) = page.split_once("id=\"plot-data\">").unwrap();
+    serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap()
+}
+
+#[test]
+fn the_page_of_a_run_plots_its_times_schedule_and_thresholds() {
+    let run = SyntheticRun { thresholds: vec!["submit_job.response.p99 < 1ms"], faulty: true, ..SyntheticRun::calm() };
+    let page = page_of(&[&run]).unwrap();
+    let plots = plots_of(&page);
+    let plot = |title: &str| plots.iter().find(|plot| plot["title"] == title).unwrap_or_else(|| panic!("{title}"));
+    let labels = |plot: &Value| -> Vec<String> {
+        plot["series"].as_array().unwrap().iter().map(|line| line["label"].as_str().unwrap().to_owned()).collect()
+    };
+    let over_time = plot("submit_job.response over time");
+    assert_eq!(labels(over_time), ["median", "p99", "longest"]);
+    assert_eq!(over_time["thresholds"][0]["value"], json!(1.0));
+    assert_eq!(over_time["thresholds"][0]["broken"], json!(true));
+    let phases: Vec<&str> =
+        over_time["phases"].as_array().unwrap().iter().map(|phase| phase[2].as_str().unwrap()).collect();
+    assert_eq!(phases, ["warmup", "measured", "drain"]);
+    let journeys = plot("Journeys per second, and the schedule");
+    assert!(labels(journeys).iter().any(|label| label.ends_with(" scheduled")), "{:?}", labels(journeys));
+    let heat = plot("submit_job.response: how many samples took how long");
+    let samples: u64 = heat["cells"].as_array().unwrap().iter().map(|cell| cell[2].as_u64().unwrap()).sum();
+    let document = json::build_document(&run.report());
+    let answered: u64 =
+        document.intervals.iter().filter_map(|one| Some(one.times.get("submit_job.response")?.count)).sum();
+    assert_eq!(samples, answered, "the heatmap has every sample");
+    for words in
+        ["How late the generator was", "Utilisation of the cores", "Histories of the first violations", "duplicated"]
+    {
+        assert!(page.contains(words), "{words}");
+    }
+}
+
+#[test]
+fn the_page_of_two_runs_shows_regressions_with_their_confidence() {
+    let slower = SyntheticRun { hub: fixture::MS / 4, ..SyntheticRun::calm() };
+    let page = page_of(&[&SyntheticRun::calm(), &slower]).unwrap();
+    assert!(page.contains("✗ regression") && page.contains("no difference shown"), "{page}");
+    let plots = plots_of(&page);
+    let percentiles = plots.iter().find(|plot| plot["title"] == "submit_job.response by percentile").unwrap();
+    assert_eq!(percentiles["series"].as_array().unwrap().len(), 2);
+    assert_eq!(page_of(&[&SyntheticRun::calm(); 3]).unwrap_err(), "3 load reports cannot be compared: pass one or two");
 }
 
 /// The dashboard in `examples/` shows every metric of the page, and only labels that the metrics have.

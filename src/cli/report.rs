@@ -1,0 +1,116 @@
+//! `hubproof report`: renders JSON reports as a page.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap::{Args, ValueEnum};
+
+use super::report_sink::check_writable;
+use super::{CliError, print_to_stdout};
+use crate::load::compare::{CompareOptions, compare};
+use crate::load::report::json::parse_load_report;
+use crate::report::html::{self, NamedReport};
+
+/// Render JSON reports as a page for people
+#[derive(Args)]
+pub struct ReportArgs {
+    /// Reports written with `--report json=FILE`: any number of `check` or of `fuzz`, side by side; one of `load`; or two
+    /// of `load`, which are compared
+    #[arg(required = true, value_name = "RUN.json")]
+    reports: Vec<PathBuf>,
+    /// Format to render
+    #[arg(long, value_enum, default_value = "html")]
+    format: PageFormat,
+    /// File to write; - is stdout [default: the first report, with the extension .html]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Open the page in the browser
+    #[arg(long)]
+    open: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PageFormat {
+    Html,
+}
+
+/// The largest report, in bytes, that is read.
+const MAX_BYTES: u64 = 512 << 20;
+
+pub fn run_report(arguments: ReportArgs) -> Result<u8, CliError> {
+    let PageFormat::Html = arguments.format;
+    let output = arguments.output.unwrap_or_else(|| arguments.reports[0].with_extension("html"));
+    let to_stdout = output == Path::new("-");
+    if to_stdout && arguments.open {
+        return Err(CliError::new("`--open` needs a file: pass `--output FILE`"));
+    }
+    if !to_stdout {
+        let shown = output.display();
+        check_writable(&output).map_err(|error| CliError::new(format!("{shown} cannot be written: {error}")))?;
+        if arguments.reports.contains(&output) {
+            return Err(CliError::new(format!(
+                "{shown} is a report, which the page would overwrite: pass `--output FILE`"
+            )));
+        }
+    }
+    let reports: Vec<NamedReport> = arguments.reports.iter().map(|path| read_report(path)).collect::<Result<_, _>>()?;
+    let page = render_reports(&reports, CompareOptions { seed: 1, fail_on_regression: None })?;
+    if to_stdout {
+        print_to_stdout(&page);
+        return Ok(0);
+    }
+    std::fs::write(&output, page)
+        .map_err(|error| CliError::new(format!("failed to write {}: {error}", output.display())))?;
+    print_to_stdout(&format!("{}\n", output.display()));
+    if arguments.open {
+        open_page(&output)?;
+    }
+    Ok(0)
+}
+
+/// Renders the page of reports. `options` are those of a comparison of two load reports.
+pub fn render_reports(reports: &[NamedReport], options: CompareOptions) -> Result<String, CliError> {
+    let comparison = || {
+        let [a, b] = reports else { return Err("two load reports are needed".to_owned()) };
+        let (a, b) = (parse_load_report(&a.text), parse_load_report(&b.text));
+        let (a, b) = (a.map_err(|error| error.to_string())?, b.map_err(|error| error.to_string())?);
+        let compared = compare(&a, &b, options);
+        serde_json::to_value(compared.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+    };
+    html::render(reports, comparison).map_err(CliError::new)
+}
+
+/// Reads a report. Its name on the page is that of the file.
+fn read_report(path: &Path) -> Result<NamedReport, CliError> {
+    let shown = path.display();
+    let failed = |reason: String| {
+        CliError::new(format!(
+            "failed to read {shown}: {reason}\n  help: `hubproof check ... --report json={shown}` writes a report"
+        ))
+    };
+    let length = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
+    if length > MAX_BYTES {
+        return Err(failed(format!("it has {length} bytes; the limit is {MAX_BYTES}")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let name = path.file_stem().map_or_else(|| shown.to_string(), |stem| stem.to_string_lossy().into_owned());
+    Ok(NamedReport { name, text })
+}
+
+/// Opens a file with the program that the platform uses for it, and does not wait for that program.
+fn open_page(path: &Path) -> Result<(), CliError> {
+    let (program, before): (&str, &[&str]) = match std::env::consts::OS {
+        "macos" => ("open", &[]),
+        "windows" => ("cmd", &["/C", "start", ""]),
+        _ => ("xdg-open", &[]),
+    };
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let quiet = || Stdio::null();
+    let opened = Command::new(program).args(before).arg(&path).stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn();
+    opened.map(drop).map_err(|error| {
+        CliError::new(format!(
+            "failed to run `{program}`: {error}\n  help: open {} in a browser; the page is complete",
+            path.display()
+        ))
+    })
+}

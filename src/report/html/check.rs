@@ -1,0 +1,954 @@
+//! The page of check reports: verdict and reach, root causes, the grid of rules and runs, every rule with its checks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use minijinja::value::Value;
+use serde::Serialize;
+
+use super::conversation::{Diagram, diagram};
+use super::diff::{JsonDiff, json_diff};
+use super::model::{Check, Detail, Finding, Protocol, RootCause, Rule, RunDocument, Scenario};
+use super::page::{Anchors, PageError, Templates, format_ms, view};
+use crate::report::text::format_count;
+
+/// The most findings of a page that are shown in full; the others have a line each.
+const MAX_FULL: usize = 60;
+/// The most lines of root causes.
+const MAX_CAUSES: usize = 40;
+
+/// A page of `check` or `fuzz`.
+#[derive(Serialize)]
+pub struct RunPage {
+    pub title: String,
+    /// `pass`, `fail`, `mistake` or `inconclusive`.
+    pub verdict: &'static str,
+    pub kind: &'static str,
+    pub runs: Vec<RunView>,
+    pub protocols: Vec<ProtocolView>,
+}
+
+#[derive(Serialize)]
+pub struct RunView {
+    pub name: String,
+    pub target: String,
+    started: String,
+    duration: String,
+    command: String,
+    version: String,
+    strict: bool,
+    interrupted: bool,
+    verdict: &'static str,
+}
+
+/// A protocol in all runs that have it.
+#[derive(Serialize)]
+pub struct ProtocolView {
+    pub name: String,
+    anchor: String,
+    document: String,
+    pub results: Vec<ResultView>,
+    pub causes: Vec<CauseView>,
+    more_causes: usize,
+    groups: Vec<RuleGroup>,
+    pub findings: Vec<Value>,
+    pub brief: Vec<BriefFinding>,
+    /// The statuses that occur, with their numbers of rules.
+    statuses: Vec<(String, usize)>,
+    rules: Vec<RuleView>,
+    pub details: Vec<Value>,
+    /// Figures of fuzzing, one for each run; empty for check.
+    pub fuzzed: Vec<Value>,
+}
+
+/// The result of one run of a protocol.
+#[derive(Serialize)]
+pub struct ResultView {
+    pub run: String,
+    verdict: &'static str,
+    summary: String,
+    doubt: Option<String>,
+    pack: String,
+    musts: usize,
+    judged: usize,
+    percent: usize,
+    enough: bool,
+    not_judged: String,
+    rules_proven: usize,
+    rules_total: usize,
+    checks: Vec<(String, usize)>,
+}
+
+/// A root cause, with its finding in full.
+#[derive(Serialize)]
+pub struct CauseView {
+    pub run: Option<String>,
+    title: String,
+    blocks: String,
+    scenarios: String,
+    expected: bool,
+    unreachable: bool,
+    /// The rendered finding.
+    finding: Option<Value>,
+    /// For a precondition, its evidence.
+    plain: bool,
+    place: String,
+}
+
+#[derive(Serialize)]
+struct RuleGroup {
+    title: String,
+    rows: Vec<RuleRow>,
+}
+
+#[derive(Serialize)]
+struct RuleRow {
+    id: String,
+    anchor: String,
+    text: String,
+    place: String,
+    level: String,
+    implied: bool,
+    cells: Vec<Option<RuleCell>>,
+    /// Whether the runs differ.
+    differs: bool,
+    /// The statuses of the cells, for filters.
+    status_words: String,
+}
+
+#[derive(Serialize)]
+struct RuleCell {
+    status: String,
+    anchor: String,
+    run: String,
+    failed: usize,
+    checks: usize,
+}
+
+/// A rule with its checks in each run.
+#[derive(Serialize)]
+struct RuleView {
+    id: String,
+    anchor: String,
+    text: String,
+    about: String,
+    runs: Vec<RuleRun>,
+}
+
+#[derive(Serialize)]
+struct RuleRun {
+    run: String,
+    anchor: String,
+    status: String,
+    why: String,
+    /// Checks that did not pass.
+    open: Vec<CheckRow>,
+    /// Scenarios in which checks passed, with their numbers of checks.
+    passed: Vec<(String, usize)>,
+}
+
+#[derive(Serialize)]
+struct CheckRow {
+    verdict: String,
+    scenario: String,
+    check: String,
+    message: String,
+    place: String,
+    anchor: Option<String>,
+    lowered: bool,
+}
+
+#[derive(Serialize)]
+pub struct BriefFinding {
+    anchor: String,
+    verdict: String,
+    run: Option<String>,
+    rules: String,
+    scenario: String,
+    check: String,
+    message: String,
+    place: String,
+    expected: bool,
+}
+
+/// A finding in full.
+#[derive(Serialize)]
+pub struct FindingView {
+    anchor: String,
+    verdict: String,
+    run: Option<String>,
+    heading: String,
+    message: String,
+    rules: Vec<RuleText>,
+    scenario: String,
+    scenario_title: String,
+    check: String,
+    step: String,
+    place: String,
+    flaky: String,
+    repetition: String,
+    known: Option<String>,
+    detail: Option<DetailView>,
+    diff: Option<JsonDiff>,
+    diagram: Option<Value>,
+    reproduce: String,
+    seen: String,
+}
+
+#[derive(Serialize)]
+struct RuleText {
+    id: String,
+    /// `None` if the pack has no such rule.
+    anchor: Option<String>,
+    text: String,
+    about: String,
+}
+
+#[derive(Serialize)]
+struct DetailView {
+    actor: String,
+    sent: Option<String>,
+    expected: String,
+    received: String,
+    round: Option<String>,
+    waited: String,
+}
+
+/// Renders the page of check reports, each with its name.
+pub fn render(reports: Vec<(String, RunDocument)>) -> Result<String, PageError> {
+    let templates = Templates::new()?;
+    let page = build("check", &reports, &templates, &mut |_, _, _| Ok(None))?;
+    let body = templates.part("check", &page)?;
+    templates.page(&page.title, &body, None)
+}
+
+/// Returns additional figures of a protocol in a run.
+pub type Figures<'a> = dyn FnMut(&Templates, &Protocol, &mut Anchors) -> Result<Option<Value>, PageError> + 'a;
+
+/// Builds the view of a page from reports of `check` or `fuzz`.
+pub fn build(
+    kind: &'static str,
+    reports: &[(String, RunDocument)],
+    templates: &Templates,
+    figures: &mut Figures<'_>,
+) -> Result<RunPage, PageError> {
+    let mut builder = PageBuilder {
+        templates,
+        anchors: Anchors::default(),
+        several: reports.len() > 1,
+        full: 0,
+        labels: run_labels(reports),
+    };
+    builder.anchors.reserve(["main", "verdict", "verdict-title", "plot-data"].map(str::to_owned));
+    let mut names: Vec<&str> = Vec::new();
+    for protocol in reports.iter().flat_map(|(_, report)| &report.protocols) {
+        if !names.contains(&protocol.name.as_str()) {
+            names.push(&protocol.name);
+        }
+    }
+    let mut protocols = Vec::new();
+    for name in names {
+        let of_name = |(at, (_, report)): (usize, &'_ (String, RunDocument))| {
+            let index = report.protocols.iter().position(|protocol| protocol.name == name)?;
+            Some((at, index))
+        };
+        let runs: Vec<(usize, &Protocol)> = reports
+            .iter()
+            .enumerate()
+            .filter_map(|(at, report)| of_name((at, report)).map(|(at, index)| (at, &reports[at].1.protocols[index])))
+            .collect();
+        protocols.push(builder.protocol(name, &runs, figures)?);
+    }
+    let worst = reports
+        .iter()
+        .map(|(_, report)| report.run.exit_code)
+        .max_by_key(|code| [0, 3, 2, 1][usize::from(*code).min(3)]);
+    let title = match protocols.as_slice() {
+        [one] if one.results.len() == 1 => one.results[0].summary.clone(),
+        _ => {
+            let exit = verdict_of(worst.unwrap_or(3));
+            let runs = format_count(reports.len(), "run");
+            let names = protocols.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
+            format!("{}: {names} in {runs}", exit.to_uppercase())
+        }
+    };
+    let runs = reports.iter().zip(&builder.labels).map(|((_, report), label)| run_view(report, label)).collect();
+    Ok(RunPage { title, verdict: verdict_of(worst.unwrap_or(3)), kind, runs, protocols })
+}
+
+fn run_labels(reports: &[(String, RunDocument)]) -> Vec<String> {
+    let mut labels: Vec<String> = Vec::new();
+    for (name, _) in reports {
+        let mut label = name.clone();
+        let mut number = 1;
+        while labels.contains(&label) {
+            number += 1;
+            label = format!("{name} ({number})");
+        }
+        labels.push(label);
+    }
+    labels
+}
+
+fn run_view(report: &RunDocument, label: &str) -> RunView {
+    let quoted: Vec<_> = report.run.command.iter().map(|word| crate::report::text::quote_for_shell(word)).collect();
+    RunView {
+        name: label.to_owned(),
+        target: report.run.target.clone(),
+        started: report.run.started.clone(),
+        duration: format_ms(report.run.duration_ms),
+        command: quoted.join(" "),
+        version: report.tool.version.clone(),
+        strict: report.run.strict,
+        interrupted: report.run.interrupted,
+        verdict: verdict_of(report.run.exit_code),
+    }
+}
+
+fn verdict_of(exit_code: u8) -> &'static str {
+    match exit_code {
+        0 => "pass",
+        1 => "fail",
+        2 => "mistake",
+        _ => "inconclusive",
+    }
+}
+
+struct PageBuilder<'a> {
+    templates: &'a Templates,
+    anchors: Anchors,
+    several: bool,
+    /// The number of findings shown in full so far.
+    full: usize,
+    labels: Vec<String>,
+}
+
+impl PageBuilder<'_> {
+    fn protocol(
+        &mut self,
+        name: &str,
+        runs: &[(usize, &Protocol)],
+        figures: &mut Figures<'_>,
+    ) -> Result<ProtocolView, PageError> {
+        let anchor = self.anchors.element(name);
+        let parts = ["causes", "tried", "grid", "findings", "checks", "details"];
+        self.anchors
+            .reserve(parts.iter().flat_map(|part| [format!("{anchor}.{part}"), format!("{anchor}.{part}-title")]));
+        let document = runs.first().map(|(_, protocol)| protocol.pack.document.clone()).unwrap_or_default();
+        let results = runs.iter().map(|(at, protocol)| result(&self.labels[*at], protocol)).collect();
+        let (mut causes, mut findings, mut brief, mut details, mut fuzzed) = (vec![], vec![], vec![], vec![], vec![]);
+        let mut more_causes = 0;
+        for (at, protocol) in runs {
+            let mut shown = BTreeSet::new();
+            for cause in &protocol.root_causes {
+                if causes.len() >= MAX_CAUSES {
+                    more_causes += 1;
+                    continue;
+                }
+                causes.push(self.cause(*at, protocol, cause, &mut shown)?);
+            }
+            for (index, finding) in protocol.findings.iter().enumerate() {
+                if shown.contains(&index) {
+                    continue;
+                }
+                if matches!(finding.verdict.as_str(), "fail" | "warn") && self.full < MAX_FULL {
+                    findings.push(self.finding(*at, protocol, finding)?);
+                } else {
+                    brief.push(self.brief(*at, finding));
+                }
+            }
+            details.push(self.details(*at, protocol)?);
+            fuzzed.extend(figures(self.templates, protocol, &mut self.anchors)?);
+        }
+        let rules = self.rules(name, runs);
+        let groups = self.groups(name, runs, &rules);
+        let mut statuses: BTreeMap<String, usize> = BTreeMap::new();
+        for cell in groups.iter().flat_map(|group| &group.rows).flat_map(|row| row.cells.iter().flatten()) {
+            *statuses.entry(cell.status.clone()).or_default() += 1;
+        }
+        let statuses = statuses.into_iter().collect();
+        let name = name.to_owned();
+        Ok(ProtocolView {
+            name,
+            anchor,
+            document,
+            results,
+            causes,
+            more_causes,
+            groups,
+            findings,
+            brief,
+            statuses,
+            rules,
+            details,
+            fuzzed,
+        })
+    }
+
+    fn run_name(&self, at: usize) -> Option<String> {
+        self.several.then(|| self.labels[at].clone())
+    }
+
+    fn finding_anchor(&mut self, at: usize, scenario: &str, check: &str) -> String {
+        self.anchors.id(&format!("{}finding.{scenario}.{check}", self.prefix(at)))
+    }
+
+    fn finding_element(&mut self, at: usize, finding: &Finding) -> String {
+        self.anchors.element(&format!("{}finding.{}.{}", self.prefix(at), finding.scenario, finding.check))
+    }
+
+    /// Returns the beginning of the ids of a run; empty for the first one, so that links do not depend on the others.
+    fn prefix(&self, at: usize) -> String {
+        if at == 0 { String::new() } else { format!("run{}.", at + 1) }
+    }
+
+    fn cause(
+        &mut self,
+        at: usize,
+        protocol: &Protocol,
+        cause: &RootCause,
+        shown: &mut BTreeSet<usize>,
+    ) -> Result<CauseView, PageError> {
+        let found = protocol.findings.iter().enumerate().find(|(index, finding)| {
+            !shown.contains(index)
+                && Some(&finding.check) == cause.check.as_ref()
+                && finding.message == cause.message
+                && cause.scenarios.contains(&finding.scenario)
+        });
+        let finding = match found {
+            Some((index, finding)) if self.full < MAX_FULL => {
+                shown.insert(index);
+                Some(self.finding(at, protocol, finding)?)
+            }
+            _ if cause.check.is_none() => self.precondition(at, protocol, cause)?,
+            _ => None,
+        };
+        let title = match (cause.rules.is_empty(), cause.step.is_empty()) {
+            (false, _) => format!("{}: {}", cause.rules.join(", "), cause.message),
+            (true, true) => cause.message.clone(),
+            (true, false) => format!("{}: {}", cause.step, cause.message),
+        };
+        let mut blocks = String::new();
+        if cause.blocks.checks > 0 {
+            blocks = format!(
+                "blocks {} of {}",
+                format_count(cause.blocks.checks, "check"),
+                list_some(&cause.blocks.rules, 12)
+            );
+        }
+        Ok(CauseView {
+            run: self.run_name(at),
+            title,
+            blocks,
+            scenarios: list_some(&cause.scenarios, 6),
+            expected: cause.expected,
+            unreachable: cause.unreachable,
+            plain: finding.is_none(),
+            finding,
+            place: cause.place.describe(),
+        })
+    }
+
+    /// Shows a step without rules that failed like a finding.
+    fn precondition(&mut self, at: usize, protocol: &Protocol, cause: &RootCause) -> Result<Option<Value>, PageError> {
+        let Some(scenario) = protocol.scenarios.list.iter().find(|scenario| cause.scenarios.contains(&scenario.id))
+        else {
+            return Ok(None);
+        };
+        let shared = protocol.causes.iter().find(|shared| shared.message == cause.message && shared.step == cause.step);
+        let detail = shared.and_then(|shared| shared.detail.clone());
+        let of_scenario = protocol.findings.iter().find(|finding| finding.scenario == scenario.id);
+        self.full += 1;
+        let diagram = self.diagram(scenario, detail.as_ref().map(|detail| (detail, cause.message.as_str())))?;
+        let view = FindingView {
+            anchor: self.anchors.element(&format!("{}cause.{}.{}", self.prefix(at), scenario.id, cause.step)),
+            verdict: "inconclusive".to_owned(),
+            run: self.run_name(at),
+            heading: "a step without a rule failed".to_owned(),
+            message: cause.message.clone(),
+            rules: Vec::new(),
+            scenario: scenario.id.clone(),
+            scenario_title: scenario.title.clone(),
+            check: String::new(),
+            step: cause.step.clone(),
+            place: cause.place.describe(),
+            flaky: String::new(),
+            repetition: String::new(),
+            known: None,
+            diff: detail.as_ref().and_then(|detail| json_diff(detail, &cause.step, &scenario.history)),
+            detail: detail.map(detail_view),
+            diagram,
+            reproduce: of_scenario.map(|finding| finding.reproduce.clone()).unwrap_or_default(),
+            seen: String::new(),
+        };
+        Ok(Some(self.templates.part("finding", view)?))
+    }
+
+    fn diagram(&self, scenario: &Scenario, found: Option<(&Detail, &str)>) -> Result<Option<Value>, PageError> {
+        let built: Option<Diagram> = diagram(&scenario.history, scenario.history_dropped, found);
+        built.map(|diagram| self.templates.part("conversation", diagram)).transpose()
+    }
+
+    fn finding(&mut self, at: usize, protocol: &Protocol, finding: &Finding) -> Result<Value, PageError> {
+        self.full += 1;
+        let scenarios = &protocol.scenarios.list;
+        let index = scenarios.iter().position(|scenario| scenario.id == finding.scenario);
+        let scenario = index.map(|index| &scenarios[index]);
+        // The report has the frames of one repetition only.
+        let history = scenario.filter(|scenario| scenario.repetition == finding.repetition);
+        let no_detail = Detail::default();
+        let detail = finding.detail.as_ref();
+        let diff = detail
+            .and_then(|detail| json_diff(detail, &finding.step, history.map_or(&[][..], |scenario| &scenario.history)));
+        let evidence = (detail.unwrap_or(&no_detail), finding.message.as_str());
+        let diagram = history.map(|scenario| self.diagram(scenario, Some(evidence))).transpose()?.flatten();
+        let tally = protocol.fuzzed.as_ref().zip(index).and_then(|(fuzzed, index)| fuzzed.causes.get(index));
+        let rules = finding.rules.iter().map(|id| self.rule_text(&protocol.name, id, protocol)).collect();
+        let view = FindingView {
+            anchor: self.finding_element(at, finding),
+            verdict: finding.verdict.clone(),
+            run: self.run_name(at),
+            heading: if finding.rules.is_empty() { finding.check.clone() } else { finding.rules.join(", ") },
+            message: finding.message.clone(),
+            rules,
+            scenario: finding.scenario.clone(),
+            scenario_title: scenario.map(|scenario| scenario.title.clone()).unwrap_or_default(),
+            check: finding.check.clone(),
+            step: finding.step.clone(),
+            place: finding.place.describe(),
+            flaky: finding
+                .flaky
+                .as_ref()
+                .map(|flaky| format!("in {} of {}", flaky.broken, format_count(flaky.decided, "repetition")))
+                .unwrap_or_default(),
+            repetition: scenario
+                .filter(|scenario| scenario.repetitions > 1)
+                .map(|scenario| format!("{} of {}", finding.repetition, scenario.repetitions))
+                .unwrap_or_default(),
+            known: finding.expected.then(|| finding.reason.clone().unwrap_or_default()),
+            detail: finding.detail.clone().map(detail_view),
+            diff,
+            diagram,
+            reproduce: finding.reproduce.clone(),
+            seen: tally
+                .filter(|tally| tally.cases > 1)
+                .map(|tally| {
+                    let numbers: Vec<String> = tally.numbers.iter().map(u64::to_string).collect();
+                    let more = if tally.cases as usize > numbers.len() { ", …" } else { "" };
+                    format!("{} cases: {}{more}", tally.cases, numbers.join(", "))
+                })
+                .unwrap_or_default(),
+        };
+        self.templates.part("finding", view)
+    }
+
+    fn rule_text(&mut self, protocol: &str, id: &str, of: &Protocol) -> RuleText {
+        let rule = of.rules.by_id.get(id);
+        RuleText {
+            id: id.to_owned(),
+            anchor: rule.map(|_| self.anchors.id(&format!("rule.{protocol}.{id}"))),
+            text: rule.map(|rule| rule.text.clone()).unwrap_or_default(),
+            about: rule.map(|rule| about_rule(rule, &of.pack.document)).unwrap_or_default(),
+        }
+    }
+
+    fn brief(&mut self, at: usize, finding: &Finding) -> BriefFinding {
+        BriefFinding {
+            anchor: self.finding_element(at, finding),
+            verdict: finding.verdict.clone(),
+            run: self.run_name(at),
+            rules: finding.rules.join(", "),
+            scenario: finding.scenario.clone(),
+            check: finding.check.clone(),
+            message: finding.message.clone(),
+            place: finding.place.describe(),
+            expected: finding.expected,
+        }
+    }
+
+    fn rules(&mut self, name: &str, runs: &[(usize, &Protocol)]) -> Vec<RuleView> {
+        type ChecksOfRule<'a> = BTreeMap<&'a str, Vec<(&'a Scenario, &'a Check)>>;
+        let mut by_run: Vec<ChecksOfRule<'_>> = Vec::new();
+        for (_, protocol) in runs {
+            let mut checks = ChecksOfRule::new();
+            for scenario in &protocol.scenarios.list {
+                for check in &scenario.checks {
+                    for rule in &check.rules {
+                        checks.entry(&rule.id).or_default().push((scenario, check));
+                    }
+                }
+            }
+            by_run.push(checks);
+        }
+        let ids: BTreeSet<&String> = runs.iter().flat_map(|(_, protocol)| protocol.rules.by_id.keys()).collect();
+        let mut views = Vec::new();
+        for id in ids {
+            let Some((rule, document)) = runs
+                .iter()
+                .find_map(|(_, protocol)| Some((protocol.rules.by_id.get(id)?, protocol.pack.document.as_str())))
+            else {
+                continue;
+            };
+            let anchor = self.anchors.id(&format!("rule.{name}.{id}"));
+            let mut of_runs = Vec::new();
+            for ((at, protocol), checks) in runs.iter().zip(&by_run) {
+                let Some(rule) = protocol.rules.by_id.get(id) else { continue };
+                let (mut open, mut passed) = (Vec::new(), BTreeMap::<&str, usize>::new());
+                for (scenario, check) in checks.get(id.as_str()).into_iter().flatten() {
+                    let used = check.rules.iter().find(|used| used.id == *id);
+                    let verdict = used.map_or(check.verdict.as_str(), |used| used.verdict.as_str());
+                    if verdict == "pass" {
+                        *passed.entry(&scenario.id).or_default() += 1;
+                        continue;
+                    }
+                    let listed = !matches!(check.verdict.as_str(), "pass" | "not-testable");
+                    open.push(CheckRow {
+                        verdict: verdict.to_owned(),
+                        scenario: scenario.id.clone(),
+                        check: check.name.clone(),
+                        message: check.message.clone(),
+                        place: check.place.describe(),
+                        anchor: listed.then(|| self.finding_anchor(*at, &scenario.id, &check.name)),
+                        lowered: used.is_some_and(|used| used.lowered),
+                    });
+                }
+                of_runs.push(RuleRun {
+                    run: self.labels[*at].clone(),
+                    anchor: self.anchors.id(&format!("{}checks.{name}.{id}", self.prefix(*at))),
+                    status: rule.status.clone(),
+                    why: why_not_judged(rule),
+                    open,
+                    passed: passed.into_iter().map(|(scenario, checks)| (scenario.to_owned(), checks)).collect(),
+                });
+            }
+            let (id, text, about) = (id.clone(), rule.text.clone(), about_rule(rule, document));
+            views.push(RuleView { id, anchor, text, about, runs: of_runs });
+        }
+        views
+    }
+
+    fn groups(&mut self, name: &str, runs: &[(usize, &Protocol)], views: &[RuleView]) -> Vec<RuleGroup> {
+        let mut groups: BTreeMap<GroupKey, Vec<(SectionKey, RuleRow)>> = BTreeMap::new();
+        for view in views {
+            let of_rule = |protocol: &'_ Protocol| protocol.rules.by_id.contains_key(&view.id);
+            let Some((_, first)) = runs.iter().find(|(_, protocol)| of_rule(protocol)) else { continue };
+            let rule = &first.rules.by_id[&view.id];
+            let cells: Vec<Option<RuleCell>> = runs
+                .iter()
+                .map(|(at, _)| {
+                    let run = view.runs.iter().find(|run| run.run == self.labels[*at])?;
+                    let passed: usize = run.passed.iter().map(|(_, checks)| checks).sum();
+                    Some(RuleCell {
+                        status: run.status.clone(),
+                        anchor: run.anchor.clone(),
+                        run: run.run.clone(),
+                        failed: run.open.iter().filter(|row| row.verdict == run.status).count(),
+                        checks: passed + run.open.len(),
+                    })
+                })
+                .collect();
+            let statuses: BTreeSet<&str> =
+                cells.iter().map(|cell| cell.as_ref().map_or("none", |cell| cell.status.as_str())).collect();
+            let row = RuleRow {
+                id: view.id.clone(),
+                anchor: self.anchors.id(&format!("rule.{name}.{}", view.id)),
+                text: view.text.clone(),
+                place: short_place(rule),
+                level: rule.level.clone(),
+                implied: rule.basis == "implied",
+                differs: statuses.len() > 1,
+                status_words: statuses.into_iter().collect::<Vec<_>>().join(" "),
+                cells,
+            };
+            groups.entry(group_of(rule)).or_default().push((section_key(rule), row));
+        }
+        groups
+            .into_iter()
+            .map(|(key, mut rows)| {
+                rows.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.id.cmp(&other.id)));
+                RuleGroup { title: key.title(), rows: rows.into_iter().map(|(_, row)| row).collect() }
+            })
+            .collect()
+    }
+
+    fn details(&mut self, at: usize, protocol: &Protocol) -> Result<Value, PageError> {
+        #[derive(Serialize)]
+        struct ScenarioRow<'a> {
+            anchor: String,
+            id: &'a str,
+            title: &'a str,
+            verdict: &'a str,
+            checks: usize,
+            why: String,
+            place: String,
+            duration: String,
+        }
+        let prefix = self.prefix(at);
+        let scenarios: Vec<ScenarioRow<'_>> = protocol
+            .scenarios
+            .list
+            .iter()
+            .map(|scenario| ScenarioRow {
+                anchor: self.anchors.element(&format!("{prefix}scenario.{}", scenario.id)),
+                id: &scenario.id,
+                title: &scenario.title,
+                verdict: &scenario.verdict,
+                checks: scenario.checks.len(),
+                why: match (&scenario.mistake, &scenario.cause) {
+                    (Some(mistake), _) => mistake.clone(),
+                    (None, Some(cause)) => cause.message.clone(),
+                    _ if !scenario.needs.is_empty() => format!("needs {}", scenario.needs.join(", ")),
+                    _ => String::new(),
+                },
+                place: scenario.place.describe(),
+                duration: format_ms(scenario.duration_ms),
+            })
+            .collect();
+        let processes: Vec<_> = protocol
+            .processes
+            .iter()
+            .map(|process| {
+                let crash = |crash: &super::model::Crash| {
+                    view! {
+                        what => if crash.hung { "hung" } else { "ended by itself" },
+                        status => crash.status,
+                        during => list_some(&crash.during, 6),
+                        after => crash.after,
+                        blamed => crash.blamed,
+                        last_sent => crash.last_sent,
+                        log => crash.log.lines.join("\n"),
+                        left_out => crash.log.left_out,
+                    }
+                };
+                view! {
+                    command => process.command,
+                    starts => process.starts,
+                    given_up => process.given_up,
+                    crashes => process.crashes.iter().map(crash).collect::<Vec<_>>(),
+                    log => process.log.lines.join("\n"),
+                    left_out => process.log.left_out,
+                }
+            })
+            .collect();
+        let deviations: Vec<_> = protocol
+            .deviations
+            .iter()
+            .map(|one| {
+                view! {
+                    name => one.name, text => one.text, reason => one.reason, rules => one.rules.join(", "),
+                    standing => one.standing, observed => one.observed, contradicted => one.contradicted,
+                    assumed => one.assumed,
+                }
+            })
+            .collect();
+        let proposals: Vec<_> = protocol
+            .proposals
+            .iter()
+            .map(|one| {
+                let entry = serde_json::to_string_pretty(&one.entry).unwrap_or_default();
+                view! { entry => entry, unblocks => one.unblocks.join(", ") }
+            })
+            .collect();
+        let baseline: Vec<_> = protocol
+            .baseline
+            .iter()
+            .map(|one| {
+                view! {
+                    failure => one.failure, reason => one.reason, standing => one.standing,
+                    place => format!("{}:{}", one.file, one.first_line),
+                }
+            })
+            .collect();
+        let shortened: Vec<_> = protocol
+            .shortened_waits
+            .iter()
+            .map(|one| {
+                view! { awaited => one.awaited, times => one.times, saved => format_ms(one.saved_ms) }
+            })
+            .collect();
+        self.templates.part(
+            "run",
+            view! {
+                run => self.run_name(at), protocol => protocol.name, scenarios, processes, deviations, proposals,
+                baseline, shortened, unplayed => protocol.scenarios.unplayed.join(", "),
+                is_fuzz => protocol.fuzzed.is_some(), total => protocol.scenarios.totals.total,
+            },
+        )
+    }
+}
+
+fn detail_view(detail: Detail) -> DetailView {
+    DetailView {
+        actor: detail.actor,
+        sent: detail.sent,
+        expected: detail.expected,
+        received: detail.received,
+        round: detail.round,
+        waited: detail.waited_ms.map(format_ms).unwrap_or_default(),
+    }
+}
+
+fn result(run: &str, protocol: &Protocol) -> ResultView {
+    let reach = &protocol.reach;
+    let not_judged: Vec<String> = reach.not_judged.iter().map(|one| format!("{} {}", one.musts, one.why)).collect();
+    let order = ["pass", "fail", "warn", "info", "inconclusive", "not-testable"];
+    let count = |name: &&str| {
+        let number = protocol.checks.verdicts.get(*name).copied().unwrap_or(0);
+        (number > 0).then(|| ((*name).to_owned(), number))
+    };
+    ResultView {
+        run: run.to_owned(),
+        verdict: verdict_of(protocol.exit_code),
+        summary: protocol.summary.clone(),
+        doubt: protocol.doubt.clone(),
+        pack: format!("{} ({})", protocol.pack.version, protocol.pack.hash),
+        musts: reach.musts,
+        judged: reach.judged,
+        percent: (reach.judged * 100).checked_div(reach.musts).unwrap_or(0),
+        enough: reach.enough,
+        not_judged: not_judged.join(", "),
+        rules_proven: protocol.rules.proven,
+        rules_total: protocol.rules.total,
+        checks: order.iter().filter_map(count).collect(),
+    }
+}
+
+/// Formats `A, B and 3 more`.
+fn list_some(names: &[String], most: usize) -> String {
+    let shown = names.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > most { format!("{shown} and {} more", names.len() - most) } else { shown }
+}
+
+/// Formats `must, stated in line 12 of "DOCUMENT"`.
+fn about_rule(rule: &Rule, document: &str) -> String {
+    let place = match (&rule.section, rule.line) {
+        (Some(section), _) => format!("section {section} of “{document}”"),
+        (None, Some(line)) => format!("line {line} of “{document}”"),
+        (None, None) => return format!("{}, an oracle of hubproof", rule.level),
+    };
+    let how = match rule.basis.as_str() {
+        "stated" => "stated in",
+        "implied" => "implied by",
+        _ => "the document is silent; see",
+    };
+    let from = rule.from.as_ref().map(|from| format!(", from: {from}")).unwrap_or_default();
+    format!("{}, {how} {place}{from}", rule.level)
+}
+
+fn short_place(rule: &Rule) -> String {
+    match (&rule.section, rule.line) {
+        (Some(section), _) => format!("§ {section}"),
+        (None, Some(line)) => format!("line {line}"),
+        (None, None) => String::new(),
+    }
+}
+
+fn why_not_judged(rule: &Rule) -> String {
+    match (rule.status.as_str(), &rule.reason) {
+        ("not-testable", _) if !rule.needs.is_empty() => format!("needs {}", rule.needs.join(", ")),
+        ("not-testable", _) => "the situation it is about did not occur".to_owned(),
+        ("not-asked", _) => "its scenarios were not selected or not played".to_owned(),
+        ("no-check", _) => "no check of the pack names it".to_owned(),
+        (_, Some(reason)) => reason.clone(),
+        _ => String::new(),
+    }
+}
+
+/// A group of rules in the grid.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum GroupKey {
+    /// Lines of a document, from the first to the last.
+    Lines(usize, usize),
+    /// The first part of the number of a section.
+    Section(SectionKey),
+    Oracles,
+}
+
+/// The number of lines that form a group, in documents without sections.
+const LINES_OF_GROUP: usize = 25;
+
+impl GroupKey {
+    fn title(&self) -> String {
+        match self {
+            Self::Lines(first, last) => format!("Lines {first}–{last}"),
+            Self::Section(SectionKey(parts)) => {
+                let text: String = parts.iter().map(SectionPart::text).collect();
+                format!("Section {}", text.trim())
+            }
+            Self::Oracles => "Oracles of hubproof".to_owned(),
+        }
+    }
+}
+
+fn group_of(rule: &Rule) -> GroupKey {
+    match (&rule.section, rule.line) {
+        (Some(section), _) => {
+            // `J 3.1.1` belongs to `J 3`; a title belongs to itself.
+            let numbered = section.split('.').skip(1).all(|part| part.starts_with(|c: char| c.is_ascii_digit()));
+            let first = section.split('.').next().unwrap_or_default();
+            let group = if numbered && first.ends_with(|c: char| c.is_ascii_digit()) { first } else { section };
+            GroupKey::Section(SectionKey::new(group))
+        }
+        (None, Some(line)) => {
+            let first = line.saturating_sub(1) / LINES_OF_GROUP * LINES_OF_GROUP + 1;
+            GroupKey::Lines(first, first + LINES_OF_GROUP - 1)
+        }
+        (None, None) => GroupKey::Oracles,
+    }
+}
+
+fn section_key(rule: &Rule) -> SectionKey {
+    match (&rule.section, rule.line) {
+        (Some(section), _) => SectionKey::new(section),
+        (None, line) => SectionKey(vec![SectionPart::Number(line.unwrap_or(0))]),
+    }
+}
+
+/// The number or title of a section: numbers in it are ordered by value, so that 10 follows 9.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct SectionKey(Vec<SectionPart>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum SectionPart {
+    Text(String),
+    Number(usize),
+}
+
+impl SectionPart {
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Number(number) => number.to_string(),
+        }
+    }
+}
+
+impl SectionKey {
+    fn new(section: &str) -> Self {
+        let mut parts = Vec::new();
+        let mut rest = section;
+        while let Some(first) = rest.chars().next() {
+            let number = first.is_ascii_digit();
+            let end = rest.find(|c: char| c.is_ascii_digit() != number).unwrap_or(rest.len());
+            let part = &rest[..end];
+            parts.push(match part.parse() {
+                Ok(value) if number => SectionPart::Number(value),
+                _ => SectionPart::Text(part.to_owned()),
+            });
+            rest = &rest[end..];
+        }
+        Self(parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_ordered_by_their_numbers() {
+        let mut sections = ["10.1", "9.2", "9.10", "J 3.1", "J 10"].map(SectionKey::new);
+        sections.sort();
+        let text = |key: &SectionKey| key.0.iter().map(SectionPart::text).collect::<String>();
+        assert_eq!(sections.iter().map(text).collect::<Vec<_>>(), ["J 3.1", "J 10", "9.2", "9.10", "10.1"]);
+    }
+}

@@ -1,0 +1,535 @@
+//! The page of one load report.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use minijinja::value::Value;
+use serde::Deserialize;
+
+use super::page::{PageError, Templates, format_ms, format_number, glyph, view};
+use super::plots::{Plot, Plots, RateLine};
+
+/// The members of a load report that a page shows.
+#[derive(Debug, Deserialize)]
+pub struct LoadDocument {
+    pub tool: super::model::Tool,
+    pub run: Run,
+    pub validity: Validity,
+    pub thresholds: Vec<Threshold>,
+    #[serde(default)]
+    pub deviations: Vec<Deviation>,
+    pub times: BTreeMap<String, Times>,
+    pub counts: BTreeMap<String, Counted>,
+    #[serde(default)]
+    pub due_journeys: BTreeMap<String, DueJourneys>,
+    pub delivery_ratios: BTreeMap<String, f64>,
+    pub errors: u64,
+    #[serde(default)]
+    pub connections: Vec<EndedConnections>,
+    #[serde(default)]
+    pub waits: Vec<Wait>,
+    pub ledger: Ledger,
+    pub intervals: Vec<Interval>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Run {
+    pub started: String,
+    pub duration_s: f64,
+    pub measured_s: f64,
+    #[serde(default)]
+    pub warm_up_s: f64,
+    pub plan: String,
+    pub title: String,
+    pub target: String,
+    pub command: Vec<String>,
+    pub interrupted: bool,
+    pub exit_code: u8,
+    /// The verdict line of the terminal page; not in reports of earlier versions.
+    #[serde(default)]
+    pub summary: String,
+    #[serde(default)]
+    pub schedules: BTreeMap<String, Vec<ScheduledRate>>,
+    pub facts: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct ScheduledRate {
+    pub from_s: f64,
+    pub to_s: f64,
+    pub from_per_second: f64,
+    pub to_per_second: f64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Validity {
+    pub verdict: String,
+    pub reasons: Vec<Reason>,
+    #[serde(default)]
+    pub notes: Vec<Note>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Reason {
+    pub verdict: String,
+    pub text: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Note {
+    pub text: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Threshold {
+    pub text: String,
+    pub standing: String,
+    pub observed: Option<f64>,
+    pub bound: f64,
+    pub unobserved: Option<String>,
+    #[serde(default)]
+    pub range: Option<Range>,
+    #[serde(default)]
+    pub uncertain: bool,
+    #[serde(default)]
+    pub items: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Range {
+    pub low: f64,
+    pub high: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Deviation {
+    pub name: String,
+    pub text: String,
+    pub standing: String,
+    pub observed: usize,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Times {
+    pub count: u64,
+    pub mean_ms: f64,
+    pub p50_ms: f64,
+    pub p90_ms: f64,
+    pub p95_ms: f64,
+    pub p99_ms: Option<f64>,
+    pub p999_ms: Option<f64>,
+    pub max_ms: f64,
+    #[serde(default)]
+    pub ranges: Ranges,
+    pub histogram: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Ranges {
+    pub p50_ms: Range,
+    pub p90_ms: Range,
+    pub p95_ms: Range,
+    pub p99_ms: Option<Range>,
+    pub p999_ms: Option<Range>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Counted {
+    pub whole_run: u64,
+    pub measured: u64,
+    pub per_second: f64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct DueJourneys {
+    pub due: u64,
+    pub started: u64,
+    pub late: u64,
+    pub missed: u64,
+    pub skipped: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct EndedConnections {
+    pub how: String,
+    pub code: Option<u16>,
+    pub reason: String,
+    pub count: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Wait {
+    pub journey: String,
+    pub message: String,
+    pub place: String,
+    pub timed_out: bool,
+    pub journeys: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Ledger {
+    pub counts: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub assumed: BTreeMap<String, u64>,
+    pub violations: Vec<Violation>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Violation {
+    pub kind: String,
+    pub at_s: f64,
+    pub item: String,
+    pub history: Vec<Step>,
+    pub omitted: u64,
+    #[serde(default)]
+    pub missed: Option<Missed>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Missed {
+    pub deliveries: usize,
+    pub candidates: usize,
+    pub receivers: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Step {
+    pub at_s: f64,
+    pub what: String,
+    pub party: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Interval {
+    pub from_s: f64,
+    pub to_s: f64,
+    pub phase: String,
+    pub times: BTreeMap<String, IntervalTimes>,
+    pub counts: BTreeMap<String, u64>,
+    pub levels: BTreeMap<String, u64>,
+    pub cores: BTreeMap<String, f64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct IntervalTimes {
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub max_ms: f64,
+    pub histogram: String,
+}
+
+/// The most metrics that have plots over time; those with the most samples come first.
+const MAX_PLOTTED: usize = 8;
+/// The most violations of the ledger that are listed.
+const MAX_VIOLATIONS: usize = 60;
+/// Kinds of violations in the ledger, which hubs must not cause.
+const VIOLATIONS: &[(&str, &str)] = &[
+    ("lost", "lost"),
+    ("duplicated", "duplicated"),
+    ("unexpected", "unexpected"),
+    ("reordered", "reordered"),
+    ("assigned_twice", "assigned twice"),
+    ("assigned_after_cancellation", "assigned after cancellation"),
+    ("wrong_worker", "reported by the wrong worker"),
+    ("not_taken", "not taken"),
+];
+/// Other ends of items.
+const ENDS: &[(&str, &str)] = &[
+    ("refused", "refused"),
+    ("failed", "failed"),
+    ("cancelled", "cancelled"),
+    ("recovered", "recovered"),
+    ("open", "still open at the end"),
+    ("unfinished", "unfinished"),
+    ("unanswered", "unanswered"),
+    ("late", "late"),
+    ("unfollowed", "not followed"),
+    ("assumed", "only assumed"),
+];
+
+/// Whether a metric measures the hub, not the generator.
+pub fn is_of_hub(metric: &str) -> bool {
+    !matches!(metric.rsplit('.').next(), Some("send_delay" | "lag" | "stall"))
+}
+
+/// Returns the metrics of the hub that have plots.
+pub fn plotted_metrics(times: &BTreeMap<String, Times>) -> Vec<&str> {
+    // The service time shows the same as the response time, unless the generator was late.
+    let of_hub = times.iter().filter(|(name, _)| is_of_hub(name) && !name.ends_with(".service"));
+    let mut metrics: Vec<(&str, u64)> = of_hub.map(|(name, times)| (name.as_str(), times.count)).collect();
+    metrics.sort_by_key(|(name, count)| (!name.ends_with(".response"), std::cmp::Reverse(*count)));
+    metrics.into_iter().take(MAX_PLOTTED).map(|(name, _)| name).collect()
+}
+
+/// Returns the metric and statistic of a threshold: `jobs.response` and `p99` for `jobs.response.p99 < 50ms`.
+fn threshold_metric(text: &str) -> (&str, &str) {
+    let name = text.split(['<', '>', '=', '!', ' ']).next().unwrap_or_default();
+    match name.rsplit_once('.') {
+        // Of `p99.9`, the last dot is a decimal point.
+        Some((front, digits)) if digits.chars().all(|c| c.is_ascii_digit()) => {
+            front.rsplit_once('.').map_or((name, ""), |(metric, _)| (metric, &name[metric.len() + 1..]))
+        }
+        Some(parts) => parts,
+        None => (name, ""),
+    }
+}
+
+/// Returns the thresholds of a metric for its plots: the bound, its text, and whether it is broken.
+fn thresholds_of<'a>(document: &'a LoadDocument, metric: &str) -> Vec<(f64, &'a str, bool)> {
+    let of_metric = document.thresholds.iter().filter(|threshold| threshold_metric(&threshold.text).0 == metric);
+    of_metric.map(|threshold| (threshold.bound, threshold.text.as_str(), threshold.standing == "broken")).collect()
+}
+
+/// Renders the page of a load report.
+pub fn render(document: &LoadDocument) -> Result<String, PageError> {
+    let templates = Templates::new()?;
+    let mut plots = Plots::default();
+    let metrics = plotted_metrics(&document.times);
+    let latency = plots.add(Plot::by_percentile(
+        "Latency by percentile",
+        metrics.iter().map(|metric| (*metric, document.times[*metric].histogram.as_str(), false)),
+        metrics.iter().flat_map(|metric| thresholds_of(document, metric)).collect(),
+    ));
+    let over_time: Vec<_> = metrics
+        .iter()
+        .map(|metric| {
+            let thresholds = thresholds_of(document, metric);
+            let lines = plots.add(Plot::times(&format!("{metric} over time"), metric, document, thresholds.clone()));
+            let heat = plots.add(Plot::heatmap(&format!("{metric}: how many samples took how long"), metric, document));
+            view! { metric, plots => lines.into_iter().chain(heat).collect::<Vec<_>>() }
+        })
+        .collect();
+    let started = document.counts.keys().filter_map(|name| name.strip_suffix(".started"));
+    let journeys: BTreeSet<&str> = started.chain(document.run.schedules.keys().map(String::as_str)).collect();
+    let all = |ending: &'static str| -> RateLine<'_> {
+        (ending[1..].to_owned(), Box::new(move |name| name.ends_with(ending)))
+    };
+    let throughput: Vec<_> = [
+        plots.add(Plot::journeys("Journeys per second, and the schedule", &journeys, document)),
+        plots.add(Plot::rates("Messages per second", document, &[all(".sent"), all(".answered"), all(".received")])),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let kinds: BTreeSet<&str> = document
+        .intervals
+        .iter()
+        .flat_map(|interval| interval.counts.keys())
+        .filter_map(|name| name.strip_prefix("errors."))
+        .collect();
+    let errors: Vec<RateLine<'_>> = kinds
+        .iter()
+        .map(|kind| {
+            let name = format!("errors.{kind}");
+            let is_of: RateLine<'_> = ((*kind).to_owned(), Box::new(move |count| count == name));
+            is_of
+        })
+        .collect();
+    let joins: Vec<_> = [
+        plots.add(Plot::levels(
+            "Open connections and running journeys",
+            document,
+            &["connections", "journeys"],
+            1.0,
+            "",
+        )),
+        plots.add(Plot::rates("Errors per second by kind", document, &errors)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let mut generator =
+        vec![plots.add(Plot::times("How late the generator was", "schedule.lag", document, Vec::new()))];
+    generator.push(plots.add(Plot::cores("Utilisation of the cores", document)));
+    generator.push(plots.add(Plot::levels("Memory of the generator", document, &["memory"], 1e6, "MB")));
+    let generator: Vec<_> = generator.into_iter().flatten().collect();
+
+    let title = title(document);
+    let body = templates.part(
+        "load",
+        view! {
+            title, verdict => verdict(document.run.exit_code), run => run_view(document),
+            validity => &document.validity.verdict,
+            reasons => document.validity.reasons.iter().map(|one| view! { verdict => one.verdict, text => one.text })
+                .collect::<Vec<_>>(),
+            notes => document.validity.notes.iter().map(|note| &note.text).collect::<Vec<_>>(),
+            thresholds => document.thresholds.iter().map(threshold_view).collect::<Vec<_>>(),
+            times => document.times.iter().map(|(name, times)| times_view(name, times)).collect::<Vec<_>>(),
+            latency, over_time, throughput, joins, generator,
+            due => document.due_journeys.iter().map(|(name, due)| view! {
+                name, due => due.due, started => due.started, late => due.late, missed => due.missed, skipped => due.skipped,
+            }).collect::<Vec<_>>(),
+            ratios => document.delivery_ratios.iter().map(|(name, ratio)| view! {
+                name, percent => format!("{:.3} %", ratio * 100.0)
+            }).collect::<Vec<_>>(),
+            errors => errors_view(document),
+            deviations => document.deviations.iter().map(|one| view! {
+                name => one.name, text => one.text, standing => one.standing, observed => one.observed,
+            }).collect::<Vec<_>>(),
+            ledger => ledger(&templates, document)?,
+            counts => document.counts.iter().map(|(name, count)| view! {
+                name, whole_run => count.whole_run, measured => count.measured, rate => count.per_second,
+            }).collect::<Vec<_>>(),
+            version => &document.tool.version,
+        },
+    )?;
+    templates.page(&title, &body, Some(&plots.data()))
+}
+
+/// Returns the verdict line of a run.
+pub fn title(document: &LoadDocument) -> String {
+    if document.run.summary.is_empty() {
+        let word = match verdict(document.run.exit_code) {
+            "pass" => "PASS",
+            "fail" => "FAIL",
+            _ => "INCONCLUSIVE",
+        };
+        format!("{word} {}: the run is {}", document.run.plan, document.validity.verdict)
+    } else {
+        document.run.summary.clone()
+    }
+}
+
+pub fn verdict(exit_code: u8) -> &'static str {
+    match exit_code {
+        0 => "pass",
+        1 => "fail",
+        _ => "inconclusive",
+    }
+}
+
+/// Returns what a page shows about a run.
+pub fn run_view(document: &LoadDocument) -> Value {
+    let run = &document.run;
+    let quoted: Vec<_> = run.command.iter().map(|word| crate::report::text::quote_for_shell(word)).collect();
+    view! {
+        plan => run.plan, title => run.title, target => run.target, started => run.started,
+        duration => format_ms(run.duration_s * 1e3), measured => format_ms(run.measured_s * 1e3),
+        command => quoted.join(" "), interrupted => run.interrupted, version => document.tool.version,
+        facts => run.facts.iter().collect::<Vec<_>>(),
+    }
+}
+
+fn threshold_view(threshold: &Threshold) -> Value {
+    let time = matches!(threshold_metric(&threshold.text).1, "min" | "mean" | "max")
+        || threshold_metric(&threshold.text).1.starts_with('p');
+    let format = |value: f64| if time { format_ms(value) } else { format_number(value) };
+    let mut observed = threshold.observed.map(format).unwrap_or_default();
+    if let Some(range) = threshold.range {
+        let high = range.high.map_or("?".to_owned(), format);
+        observed.push_str(&format!(" ({} to {high})", format(range.low)));
+    }
+    if let Some(why) = &threshold.unobserved {
+        observed.push_str(why);
+    }
+    let standing = if threshold.uncertain { "uncertain" } else { &threshold.standing };
+    view! { text => threshold.text, standing, glyph => glyph(standing), observed, items => threshold.items.join(", ") }
+}
+
+fn times_view(name: &str, times: &Times) -> Value {
+    let figure = |value: Option<f64>, range: Option<Range>| {
+        view! {
+            value => value.map_or("–".to_owned(), format_ms),
+            range => value.and(range).filter(|range| range.low > 0.0).map(|range| {
+                format!("{} to {}", format_ms(range.low), range.high.map_or("?".to_owned(), format_ms))
+            }),
+        }
+    };
+    let ranges = &times.ranges;
+    view! {
+        name, count => times.count, of_hub => is_of_hub(name),
+        figures => [
+            figure(Some(times.mean_ms), None),
+            figure(Some(times.p50_ms), Some(ranges.p50_ms)),
+            figure(Some(times.p90_ms), Some(ranges.p90_ms)),
+            figure(Some(times.p95_ms), Some(ranges.p95_ms)),
+            figure(times.p99_ms, ranges.p99_ms),
+            figure(times.p999_ms, ranges.p999_ms),
+            figure(Some(times.max_ms), None),
+        ],
+    }
+}
+
+fn errors_view(document: &LoadDocument) -> Value {
+    let kinds: Vec<_> = document
+        .counts
+        .iter()
+        .filter_map(|(name, count)| Some((name.strip_prefix("errors.")?, count.whole_run)))
+        .collect();
+    let connections: Vec<_> = document
+        .connections
+        .iter()
+        .map(|ended| view! { how => ended.how, code => ended.code, reason => ended.reason, count => ended.count })
+        .collect();
+    let waits: Vec<_> = document
+        .waits
+        .iter()
+        .map(|wait| {
+            view! {
+                journey => wait.journey, message => wait.message, place => wait.place, timed_out => wait.timed_out,
+                journeys => wait.journeys,
+            }
+        })
+        .collect();
+    view! { total => document.errors, kinds, connections, waits }
+}
+
+fn ledger(templates: &Templates, document: &LoadDocument) -> Result<Value, PageError> {
+    let ledger = &document.ledger;
+    let count = |name: &str| ledger.counts.get(name).copied().unwrap_or(0);
+    let some = |names: &'static [(&'static str, &'static str)]| -> Vec<(&str, u64)> {
+        names.iter().map(|(name, words)| (*words, count(name))).filter(|(_, number)| *number > 0).collect()
+    };
+    let attempted = count("attempted");
+    let mut flow = vec![("attempted", attempted)];
+    flow.extend([("acknowledged", count("acknowledged"))].into_iter().filter(|(_, number)| *number > 0));
+    flow.push(("completed", count("completed")));
+    let deliveries = (count("deliveries_due"), count("delivered"));
+    let violations: Vec<_> = ledger
+        .violations
+        .iter()
+        .take(MAX_VIOLATIONS)
+        .map(|violation| {
+            let steps: Vec<_> = violation
+                .history
+                .iter()
+                .map(|step| view! { at => format!("{:.3} s", step.at_s), what => step.what, party => step.party })
+                .collect();
+            let missed = violation.missed.as_ref().map(|missed| {
+                view! {
+                    deliveries => missed.deliveries, candidates => missed.candidates,
+                    receivers => missed.receivers.join(", "),
+                }
+            });
+            let words = VIOLATIONS.iter().find(|(kind, _)| *kind == violation.kind).map(|(_, words)| *words);
+            view! {
+                kind => words.unwrap_or(&violation.kind), at => format!("{:.3} s", violation.at_s), item => violation.item,
+                steps, omitted => violation.omitted, missed,
+            }
+        })
+        .collect();
+    templates.part(
+        "ledger",
+        view! {
+            flow, deliveries, ends => some(ENDS), violated => some(VIOLATIONS), violations,
+            more => ledger.violations.len().saturating_sub(MAX_VIOLATIONS),
+            assumed => ledger.assumed.iter().collect::<Vec<_>>(),
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("submit_job.response.p99 < 50ms", "submit_job.response", "p99")]
+    #[case("submit_job.response.p99.9<50ms", "submit_job.response", "p99.9")]
+    #[case("ledger.lost == 0", "ledger", "lost")]
+    #[case("jobs.completed.rate >= 3", "jobs.completed", "rate")]
+    fn the_metric_of_a_threshold_is_found(#[case] text: &str, #[case] metric: &str, #[case] statistic: &str) {
+        assert_eq!(threshold_metric(text), (metric, statistic));
+    }
+}
