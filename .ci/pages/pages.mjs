@@ -53,7 +53,7 @@ function makeReports() {
   run("check", "--protocol", "gator", "--fault", "gator-success-other-action", "--report", "json=broken.json", "--report", "html=check.html");
   run("check", "--protocol", "gator", "--report", "json=correct.json");
   run("fuzz", "--protocol", "qi", "--fault", "qi-failure-payload-number", "--mutation", "wrong-type", "--cases", "40", "--seed", "1",
-    "--report", "json=fuzz.json", "--report", "html=fuzz.html");
+    "--regressions", "findings", "--report", "json=fuzz.json", "--report", "html=fuzz.html");
   const load = ["load", "--protocol", "qi", "--rate", "100", "--warm-up", "1s", "--drain", "5s", "--threshold", "extended_request.response.p50 < 0.01ms"];
   run(...load, "--duration", "10s", "--report", "json=a.json", "--report", "html=load.html");
   run(...load, "--duration", "9s", "--report", "json=b.json");
@@ -325,6 +325,7 @@ try {
     if (name !== "compare.html") await keyboardWorks(name);
   }
   await worksWithoutScript("check.html", ["FAIL gator", "GAT-", "Reproduce", "hubproof check --fault gator-success-other-action"]);
+  await worksWithoutScript("fuzz.html", ["FAIL qi", "Smallest conversation", "--replay findings/"]);
   await worksWithoutScript("load.html", ["extended_request.response.p50 < 0.01ms", "Ledger"]);
   for (const name of [...loads, "evil-load.html"]) await plotsAreDrawn(name);
   for (const name of evil) await isHarmless(name);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::event::{Verdict, serialize_ms};
+use crate::event::{FindingDetail, FrameReport, Verdict, serialize_ms};
 
 /// The result of fuzzing one protocol.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -98,7 +98,7 @@ pub struct UnusedStep {
 }
 
 /// All cases with the same fingerprint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FindingTally {
     /// The structure of the answer, without its values.
@@ -106,6 +106,27 @@ pub struct FindingTally {
     pub cases: u64,
     /// Numbers of the first cases with this fingerprint.
     pub numbers: Vec<u64>,
+    /// The smallest conversation with the same finding; null if none was found and saved.
+    pub shrunk: Option<ShrunkFinding>,
+}
+
+/// The smallest conversation that shows a finding.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ShrunkFinding {
+    /// The file in which it is saved.
+    pub path: String,
+    /// A command line that replays it.
+    pub reproduce: String,
+    /// Number of smaller conversations that were tried.
+    pub attempts: usize,
+    /// What its last play found.
+    pub message: String,
+    pub detail: Option<FindingDetail>,
+    /// The frames of its last play.
+    pub history: Vec<FrameReport>,
+    /// Number of frames that did not fit into the bounded history.
+    pub history_dropped: usize,
 }
 
 /// A step that kept cases from being played to their end.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rstest::rstest;
+use serde_json::Value;
 
 use crate::support::process::{ProcessResult, hubproof};
 
@@ -23,8 +24,9 @@ fn save_one_finding() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let regressions = folder.path().join("regressions");
     let regressions_ = regressions.display().to_string();
-    let done =
-        fuzz(&["--case", "3", "--seed", "1", "--regressions", &regressions_, FAULT[0], FAULT[1]]).assert_exit_code(1);
+    let report = format!("json={}", folder.path().join("run.json").display());
+    let run = ["--case", "3", "--seed", "1", "--regressions", &regressions_, "--report", &report, FAULT[0], FAULT[1]];
+    let done = fuzz(&run).assert_exit_code(1);
     let files = saved_files(&regressions);
     assert_eq!(files.len(), 1, "{files:?}\n{}", done.err);
     assert!(done.err.contains(&format!("saved {}: 0 steps after the opening", files[0].display())), "{}", done.err);
@@ -39,6 +41,19 @@ fn a_finding_is_shrunk_saved_and_replayed_by_fuzz_and_check() {
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains("with seed 1 in case 3.\n# schema:hello:CON-025\n"), "{text}");
     assert!(text.ends_with("steps:\n  - sender joins:\n") || text.ends_with("steps:\n  - innocent joins:\n"), "{text}");
+    // The report has the last play, in which the client only joins, and the command that replays it.
+    let report: Value = serde_json::from_slice(&std::fs::read(folder.path().join("run.json")).unwrap()).unwrap();
+    let shrunk = &report["protocols"][0]["fuzzed"]["causes"][0]["shrunk"];
+    assert_eq!(shrunk["path"], path.display().to_string());
+    let sent: Vec<&str> = shrunk["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|frame| frame["direction"] == "sent" && frame["kind"] == "text")
+        .filter_map(|frame| frame["text"].as_str())
+        .collect();
+    assert!(sent.len() == 1 && sent[0].contains("IDENTIFY"), "{sent:?}");
+    assert!(text.contains(&format!("#   {}\n", shrunk["reproduce"].as_str().unwrap())), "{text}");
     // The commands in its header work.
     let commands: Vec<Vec<&str>> =
         text.lines().filter_map(|line| Some(line.strip_prefix("#   hubproof ")?.split(' ').collect())).collect();

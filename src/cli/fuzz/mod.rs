@@ -302,7 +302,7 @@ async fn run_campaigns(
         if asked_to_stop < 2 {
             let about = FindingFileContext { hub: &shown.target, command: kept.command, masker, known: kept.known };
             let (asked, text) =
-                save::save_findings(kept.archive, campaign, &watched.outcome, &about, &mut session).await?;
+                save::save_findings(kept.archive, campaign, &mut watched.outcome, &about, &mut session).await?;
             asked_to_stop += asked;
             saved.push_str(&text);
         }

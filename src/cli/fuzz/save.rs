@@ -22,6 +22,7 @@ use crate::fuzz::case_scenario::CaseScenario;
 use crate::fuzz::regression::finding_file::{self, FindingHeader};
 use crate::fuzz::shrink;
 use crate::redact::SecretMasker;
+use crate::report::fuzz::ShrunkFinding;
 use crate::report::text::format_count;
 
 /// The data that the files of a run contain besides the findings.
@@ -52,8 +53,8 @@ const LEAK_ORACLE: &str = "FUZZ-ISOLATES";
 /// Most findings of a run that are saved.
 const MAX_SAVED_FINDINGS: usize = 100;
 
-/// Shrinks and saves the findings of a protocol's run, if there is a folder for them. Returns how often the user
-/// interrupted, and lines for the user about the saved findings.
+/// Shrinks and saves the findings of a protocol's run, if there is a folder for them, and adds to `outcome` what they
+/// shrank to. Returns how often the user interrupted, and lines for the user about the saved findings.
 ///
 /// # Errors
 ///
@@ -61,7 +62,7 @@ const MAX_SAVED_FINDINGS: usize = 100;
 pub async fn save_findings(
     archive: &FindingArchive,
     campaign: &Arc<Campaign>,
-    outcome: &CampaignResults,
+    outcome: &mut CampaignResults,
     about: &FindingFileContext<'_>,
     session: &mut PlaySession<'_>,
 ) -> Result<(usize, String), CliError> {
@@ -83,7 +84,7 @@ pub async fn save_findings(
     let leak = failing.iter().find(|oracle| oracle.starts_with(LEAK_ORACLE));
     let mut unsaved: BTreeMap<&String, usize> = BTreeMap::new();
     for (index, new) in new.iter().enumerate() {
-        let as_found = || ShrinkResult { scenario: new.case.scenario.clone(), attempts: 0, fails: None };
+        let as_found = || ShrinkResult { scenario: new.case.scenario.clone(), attempts: 0, fails: None, play: None };
         let small = small.remove(&index).unwrap_or_else(as_found);
         // Cases run concurrently, so one may have failed because it received frames that another caused.
         let others = match small.fails {
@@ -102,6 +103,9 @@ pub async fn save_findings(
             continue;
         }
         text.push_str(&write_finding(campaign, new, &small, about)?);
+        if let Some(shrunk) = shrunk_finding(campaign, new, &small, about) {
+            outcome.add_shrunk(&new.cause, shrunk);
+        }
         written.push((plain, &new.path));
     }
     for (oracle, more) in unsaved {
@@ -220,6 +224,28 @@ fn findings_to_save(
         all.push(NewFinding { cause: cause.clone(), cell, case, came, path });
     }
     all
+}
+
+/// Returns what a finding shrank to, with the last play.
+fn shrunk_finding(
+    campaign: &Campaign,
+    new: &NewFinding,
+    small: &ShrinkResult,
+    about: &FindingFileContext<'_>,
+) -> Option<ShrunkFinding> {
+    let play = small.play.as_ref()?;
+    let check = play.checks.first()?;
+    let path = new.path.display().to_string();
+    let reproduce = finding_file::replay_command(about.command, &campaign.pack().name, "fuzz", &["--replay", &path]);
+    Some(ShrunkFinding {
+        reproduce: about.masker.mask(&reproduce).into_owned(),
+        path,
+        attempts: small.attempts,
+        message: check.message.clone(),
+        detail: check.detail.clone(),
+        history: play.history.clone(),
+        history_dropped: play.history_dropped,
+    })
 }
 
 /// Writes the file of a finding. Returns a line for the user about it.

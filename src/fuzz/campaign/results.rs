@@ -14,7 +14,7 @@ use crate::fuzz::case::FuzzCell;
 use crate::fuzz::corpus::{Corpus, prefix};
 use crate::fuzz::placement::Placement;
 use crate::hub::process::RESTART_HOOK;
-use crate::report::fuzz::{self, FuzzReport, NewClientLatency, OracleTally};
+use crate::report::fuzz::{self, FuzzReport, NewClientLatency, OracleTally, ShrunkFinding};
 use crate::report::{ProtocolReport, aggregator};
 use crate::scenario::model::RuleUse;
 use crate::syntax::source::Sources;
@@ -68,6 +68,7 @@ struct CauseGroup {
     cases: u64,
     /// Whether only all of them together are known to cause it.
     together: bool,
+    shrunk: Option<ShrunkFinding>,
 }
 
 impl CampaignResults {
@@ -137,7 +138,7 @@ impl CampaignResults {
             alone.checks.iter_mut().for_each(|check| check.name = cause.oracle.clone());
             alone
         };
-        let new = || CauseGroup { first: alone(), order, numbers: Vec::new(), cases: 0, together: false };
+        let new = || CauseGroup { first: alone(), order, numbers: Vec::new(), cases: 0, together: false, shrunk: None };
         let group = self.causes.entry(cause.clone()).or_insert_with(new);
         group.cases += 1;
         if order < group.order {
@@ -200,13 +201,21 @@ impl CampaignResults {
         let cause = Fingerprint::of_check(campaign.pack(), cell, &check);
         report.checks = vec![check];
         let cases = under_way.len() as u64;
-        let group = CauseGroup { first: report, order: (false, 0), numbers: under_way, cases, together: true };
+        let group =
+            CauseGroup { first: report, order: (false, 0), numbers: under_way, cases, together: true, shrunk: None };
         self.causes.insert(cause, group);
         self.ended = Some(format!(
             "{what}; under way were the cases {}. With --exec, or a hook `{RESTART_HOOK}` in the target file, it is started again \
              and each of them is played alone",
             numbers.join(", ")
         ));
+    }
+
+    /// Adds the smallest conversation with this fingerprint.
+    pub fn add_shrunk(&mut self, cause: &Fingerprint, shrunk: ShrunkFinding) {
+        if let Some(group) = self.causes.get_mut(cause) {
+            group.shrunk = Some(shrunk);
+        }
     }
 
     /// Returns the number of fingerprints found.
@@ -249,12 +258,17 @@ impl CampaignResults {
         for (cause, group) in self.causes {
             let together = if group.together { group.numbers.as_slice() } else { &[] };
             add(group.first, Some(cause.scenario_name(&pack.name)), together, sources);
-            findings.push(fuzz::FindingTally { shape: cause.shape, cases: group.cases, numbers: group.numbers });
+            findings.push(fuzz::FindingTally {
+                shape: cause.shape,
+                cases: group.cases,
+                numbers: group.numbers,
+                shrunk: group.shrunk,
+            });
         }
         for report in self.mistakes {
             let numbers = case_number(&report.id).into_iter().collect();
             add(report, None, &[], sources);
-            findings.push(fuzz::FindingTally { shape: String::new(), cases: 1, numbers });
+            findings.push(fuzz::FindingTally { shape: String::new(), cases: 1, numbers, shrunk: None });
         }
         let cells = campaign.scheduler.cells.iter().map(|cell| fuzz::CellTally {
             message: pack.messages[cell.message].name.clone(),

@@ -33,6 +33,8 @@ pub struct ShrinkResult {
     pub attempts: usize,
     /// Whether the finding fails on its own, without other cases at the same time; `None` if that was not tried.
     pub fails: Option<bool>,
+    /// The last play of `scenario` that failed.
+    pub play: Option<ScenarioReport>,
 }
 
 /// Returns the counter from which all plays of a run take their numbers.
@@ -62,17 +64,20 @@ pub struct ShrinkJob {
 impl ShrinkJob {
     /// Plays the finding until it fails on its own once, which may be only sometimes.
     pub async fn play_until_failure(&self, until: Instant) -> ShrinkResult {
-        let mut fails = Some(false);
+        let (mut fails, mut play) = (Some(false), None);
         for _ in 0..MAX_PLAYS_TO_FAIL {
             fails = match Instant::now() < until {
-                true => Some(self.reproduces(&self.finding.scenario, 1.0).await),
+                true => {
+                    play = self.failing_play(&self.finding.scenario, 1.0).await;
+                    Some(play.is_some())
+                }
                 false => None,
             };
             if fails != Some(false) {
                 break;
             }
         }
-        ShrinkResult { scenario: self.finding.scenario.clone(), attempts: 0, fails }
+        ShrinkResult { scenario: self.finding.scenario.clone(), attempts: 0, fails, play }
     }
 
     /// Returns the smallest scenario that fails like the finding, found before `until`. The finding must fail on its
@@ -110,23 +115,31 @@ impl ShrinkJob {
         }
         let attempts = shrink.attempts();
         // A scenario that fails only sometimes is not saved.
-        let mut fails = attempts > 0;
+        let (mut fails, mut play) = (attempts > 0, None);
         for _ in 0..CONFIRMING_PLAYS {
-            fails = fails && self.reproduces(shrink.smallest(), 1.0).await;
+            if fails {
+                play = self.failing_play(shrink.smallest(), 1.0).await;
+                fails = play.is_some();
+            }
         }
         let smallest = if fails { shrink.smallest() } else { scenario };
-        ShrinkResult { scenario: smallest.clone(), attempts, fails: Some(true) }
+        ShrinkResult { scenario: smallest.clone(), attempts, fails: Some(true), play }
     }
 
-    /// Whether a check fails with the fingerprint of the finding.
     async fn reproduces(&self, scenario: &CaseScenario, patience: f64) -> bool {
+        self.failing_play(scenario, patience).await.is_some()
+    }
+
+    /// Plays a scenario. Returns the report if a check fails with the fingerprint of the finding, with that check only.
+    async fn failing_play(&self, scenario: &CaseScenario, patience: f64) -> Option<ScenarioReport> {
         let pack = self.campaign.pack();
-        self.play(scenario, patience).await.is_some_and(|report| {
-            broken_checks(&report).any(|check| {
-                oracle_name(check) == self.finding.cause.oracle
-                    && Fingerprint::of_check(pack, self.finding.cell, check) == self.finding.cause
-            })
-        })
+        let mut report = self.play(scenario, patience).await?;
+        let failed = broken_checks(&report).find(|check| {
+            oracle_name(check) == self.finding.cause.oracle
+                && Fingerprint::of_check(pack, self.finding.cell, check) == self.finding.cause
+        })?;
+        report.checks = vec![failed.clone()];
+        Some(report)
     }
 
     /// Whether the same oracle fails without the mutated message.

@@ -69,8 +69,8 @@ pub fn render_finding(found: &FindingHeader<'_>, path: &str, scenario: &CaseScen
         header.push(format!("Shrunk in {attempts} attempts; what is left is needed to make the hub fail."));
     }
     header.push("Replay it:".to_owned());
-    header.push(format!("  {}", replay_command(found, "fuzz", &["--replay", path])));
-    header.push(format!("  {}", replay_command(found, "check", &["--scenario", path])));
+    header.push(format!("  {}", replay_command(found.command, found.protocol, "fuzz", &["--replay", path])));
+    header.push(format!("  {}", replay_command(found.command, found.protocol, "check", &["--scenario", path])));
     let line = |line: &String| {
         let masked = masker.mask(line);
         let shown = escape_unprintable(&masked);
@@ -96,14 +96,15 @@ fn finding_title(found: &FindingHeader<'_>) -> String {
     }
 }
 
-/// Returns the command line that replays a saved finding on the same hub.
-fn replay_command(found: &FindingHeader<'_>, name: &str, more: &[&str]) -> String {
-    let mut words: Vec<&str> = found.command.iter().map(String::as_str).collect();
+/// Returns the command line that replays a saved finding on the hub that `command` fuzzes: with the subcommand `name` and
+/// the arguments `more`.
+pub fn replay_command(command: &[String], protocol: &str, name: &str, more: &[&str]) -> String {
+    let mut words: Vec<&str> = command.iter().map(String::as_str).collect();
     if let Some(word) = words.get_mut(1) {
         *word = name;
     }
     if !words.contains(&"--protocol") && !words.contains(&"--pack") {
-        words.extend(["--protocol", found.protocol]);
+        words.extend(["--protocol", protocol]);
     }
     words.extend(more);
     words.into_iter().map(quote_for_shell).collect::<Vec<_>>().join(" ")

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::conversation::{Diagram, diagram};
 use super::diff::{JsonDiff, json_diff};
-use super::model::{Check, Detail, Finding, Protocol, RootCause, Rule, RunDocument, Scenario};
+use super::model::{Check, Detail, Finding, Protocol, RootCause, Rule, RunDocument, Scenario, Shrunk};
 use super::page::{Anchors, PageError, Templates, format_ms, view};
 use crate::report::text::format_count;
 
@@ -190,8 +190,18 @@ pub struct FindingView {
     detail: Option<DetailView>,
     diff: Option<JsonDiff>,
     diagram: Option<Value>,
+    shrunk: Option<ShrunkView>,
     reproduce: String,
     seen: String,
+}
+
+/// The smallest conversation that shows a finding of fuzz.
+#[derive(Serialize)]
+struct ShrunkView {
+    diagram: Option<Value>,
+    path: String,
+    attempts: usize,
+    reproduce: String,
 }
 
 #[derive(Serialize)]
@@ -477,6 +487,7 @@ impl PageBuilder<'_> {
             diff: detail.as_ref().and_then(|detail| json_diff(detail, &cause.step, &scenario.history)),
             detail: detail.map(detail_view),
             diagram,
+            shrunk: None,
             reproduce: of_scenario.map(|finding| finding.reproduce.clone()).unwrap_or_default(),
             seen: String::new(),
         };
@@ -484,8 +495,21 @@ impl PageBuilder<'_> {
     }
 
     fn diagram(&self, scenario: &Scenario, found: Option<(&Detail, &str)>) -> Result<Option<Value>, PageError> {
-        let built: Option<Diagram> = diagram(&scenario.history, scenario.history_dropped, found);
+        self.render_diagram(diagram(&scenario.history, scenario.history_dropped, found))
+    }
+
+    fn render_diagram(&self, built: Option<Diagram>) -> Result<Option<Value>, PageError> {
         built.map(|diagram| self.templates.part("conversation", diagram)).transpose()
+    }
+
+    fn shrunk(&self, of: &Shrunk) -> Result<ShrunkView, PageError> {
+        let found = of.detail.as_ref().map(|detail| (detail, of.message.as_str()));
+        Ok(ShrunkView {
+            diagram: self.render_diagram(diagram(&of.history, of.history_dropped, found))?,
+            path: of.path.clone(),
+            attempts: of.attempts,
+            reproduce: of.reproduce.clone(),
+        })
     }
 
     fn finding(&mut self, at: usize, protocol: &Protocol, finding: &Finding) -> Result<Value, PageError> {
@@ -528,6 +552,7 @@ impl PageBuilder<'_> {
             detail: finding.detail.clone().map(detail_view),
             diff,
             diagram,
+            shrunk: tally.and_then(|tally| tally.shrunk.as_ref()).map(|shrunk| self.shrunk(shrunk)).transpose()?,
             reproduce: finding.reproduce.clone(),
             seen: tally
                 .filter(|tally| tally.cases > 1)

@@ -352,6 +352,20 @@ pub struct UnusedStep {
 pub struct CauseTally {
     pub cases: u64,
     pub numbers: Vec<u64>,
+    /// Not in reports of earlier versions.
+    #[serde(default)]
+    pub shrunk: Option<Shrunk>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Shrunk {
+    pub path: String,
+    pub reproduce: String,
+    pub attempts: usize,
+    pub message: String,
+    pub detail: Option<Detail>,
+    pub history: Vec<Frame>,
+    pub history_dropped: usize,
 }
 
 #[derive(Debug, Deserialize)]

@@ -93,6 +93,38 @@ fn a_wrong_member_is_marked_in_the_received_message_and_in_the_conversation() {
     assert_eq!(page.matches("class=\"received marked\"").count(), page.matches("this frame").count());
 }
 
+#[test]
+fn a_finding_of_fuzz_shows_the_conversation_to_which_it_was_shrunk() {
+    let mut document = json_of(&RunFixture::schema_broken());
+    let frame = json!({
+        "at_ms": 7.0, "actor": "probe", "connection": 1, "direction": "received", "kind": "text",
+        "text": "{\"only\": \"this\"}", "size": 16, "hash": null,
+    });
+    let shrunk = json!({
+        "path": "findings/one.yaml", "reproduce": "hubproof fuzz --replay findings/one.yaml", "attempts": 12,
+        "message": "at is not a number", "detail": null, "history": [frame], "history_dropped": 0,
+    });
+    let scenarios = document["protocols"][0]["scenarios"]["list"].as_array().unwrap().len();
+    document["protocols"][0]["fuzzed"] = json!({
+        "seed": 1, "cases": 9, "decided": 9, "after_opening_percent": 100.0, "judged_percent": 100.0, "answered": 9,
+        "oracles": {}, "cells": [], "omitted": [], "unused_steps": [], "obstacles": [], "ended": null, "stuck": null,
+        "slower": null, "unconfirmed": 0,
+        "causes": vec![json!({"shape": "", "cases": 1, "numbers": [3], "shrunk": shrunk}); scenarios],
+    });
+    let page = page_of(&[("run", &document)]).unwrap();
+    assert_in_order(
+        &page,
+        &[
+            "Smallest conversation",
+            "findings/one.yaml after 12 attempts",
+            "&quot;only&quot;",
+            "--replay findings/one.yaml",
+            "Conversation in which it was found",
+            "Reproduce",
+        ],
+    );
+}
+
 /// Every text of a report but those that select how others are shown.
 fn fill(value: &mut Value, with: &str) {
     match value {
