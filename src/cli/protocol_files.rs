@@ -1,10 +1,12 @@
 //! Loads packs and scenarios: built-in ones, a user's folder, or a plain AsyncAPI document.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use clap::{Args, ValueEnum};
+use flate2::read::DeflateDecoder;
 
 use super::CliError;
 use crate::import::{self, DocumentLibrary, Perspective};
@@ -141,15 +143,30 @@ pub fn built_in_names() -> Vec<&'static str> {
     FILES.iter().filter_map(|(path, _)| path.strip_prefix("schemas/")?.strip_suffix("/asyncapi.yaml")).collect()
 }
 
+/// Returns path and text of every embedded file.
+fn embedded_files() -> impl Iterator<Item = (&'static str, &'static str)> {
+    static ALL: LazyLock<String> = LazyLock::new(|| {
+        let mut text = String::new();
+        // Cannot fail: the build script compressed text.
+        let _ = DeflateDecoder::new(TEXTS).read_to_string(&mut text);
+        text
+    });
+    FILES.iter().scan(ALL.as_str(), |rest, (path, size)| {
+        let (text, after) = rest.split_at_checked(*size)?;
+        *rest = after;
+        Some((*path, text))
+    })
+}
+
 /// Reads a built-in pack from the binary.
 fn read_embedded_folder(name: &str, sources: &mut Sources) -> PackFolder {
     let within = |path: &str, root: &str| {
         Some(path.strip_prefix(root)?.strip_prefix('/')?.strip_prefix(name)?.strip_prefix('/')?.to_owned())
     };
-    let files = FILES.iter().filter_map(|(path, text)| {
+    let files = embedded_files().filter_map(|(path, text)| {
         let inner = within(path, SCHEMAS_FOLDER)
             .or_else(|| within(path, SCENARIOS_FOLDER).map(|inner| format!("{SCENARIOS_FOLDER}/{inner}")))?;
-        Some((inner, sources.add(*path, *text)))
+        Some((inner, sources.add(path, text)))
     });
     PackFolder::from_files(name, files)
 }
