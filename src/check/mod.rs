@@ -1,9 +1,11 @@
 //! Checks a hub: decides which scenarios run, on which instance, and how many at a time. `job` combines a scenario with
 //! its instance, `driver` plays it, and `exploration_rounds` makes one report of all rounds of a run,
-//! for which `trial` judges proposed deviations.
+//! for which `trial` judges proposed deviations. `first_contact` sends the first messages of several protocols to an
+//! unknown hub.
 
 mod driver;
 mod exploration_rounds;
+pub mod first_contact;
 pub mod hang;
 mod job;
 mod queue;

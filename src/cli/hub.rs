@@ -489,11 +489,11 @@ pub async fn follow_run<T>(
     }
 }
 
-fn read_environment(name: &str) -> Option<String> {
+pub fn read_environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn read_secret(path: &str) -> std::io::Result<String> {
+pub fn read_secret(path: &str) -> std::io::Result<String> {
     std::fs::read_to_string(path)
 }
 
@@ -512,7 +512,7 @@ fn parse_deviations(target: &Target, protocol: &ValidProtocol, sources: &Sources
 }
 
 /// Rejects a setting that none of the protocols has, because it would have no effect.
-fn check_settings_known(target: &Target, protocols: &[ValidProtocol]) -> Result<(), CliError> {
+pub fn check_settings_known(target: &Target, protocols: &[ValidProtocol]) -> Result<(), CliError> {
     let known = || protocols.iter().flat_map(|protocol| protocol.scenarios.shared.settings.keys().map(String::as_str));
     let mut set = target.instances.iter().flat_map(|instance| instance.settings.keys());
     let Some(name) = set.find(|name| !known().any(|known| known == *name)) else { return Ok(()) };
@@ -527,7 +527,7 @@ fn check_settings_known(target: &Target, protocols: &[ValidProtocol]) -> Result<
 
 /// Rejects a setting whose default is a mapping but whose value is not: most often a table that is not valid TOML and
 /// so was taken for text. The value may be secret, so only its kind is shown.
-fn check_setting_kinds(target: &Target, protocol: &ValidProtocol) -> Result<(), CliError> {
+pub fn check_setting_kinds(target: &Target, protocol: &ValidProtocol) -> Result<(), CliError> {
     let declared = &protocol.scenarios.shared.settings;
     for (name, setting) in target.instances.iter().flat_map(|instance| &instance.settings) {
         let default = declared.get(name).and_then(|setting| setting.default.as_ref());

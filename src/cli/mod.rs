@@ -6,6 +6,7 @@ mod compare;
 mod exec;
 mod fuzz;
 mod hub;
+mod init;
 mod load;
 mod packs;
 mod progress;
@@ -46,6 +47,8 @@ enum CliCommand {
     Fuzz(Box<fuzz::FuzzArgs>),
     /// Load a hub with many virtual clients and measure it; without a URL, the built-in reference server
     Load(Box<load::LoadArgs>),
+    /// Recognise the protocol of a hub, and write a target file and a GitHub workflow for it
+    Init(init::InitArgs),
     /// Run the reference server
     Serve(Box<serve::ServeArgs>),
     Relay(Box<relay::RelayArgs>),
@@ -112,6 +115,7 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
         CliCommand::Check(arguments) => check::run_check(*arguments),
         CliCommand::Fuzz(arguments) => fuzz::run_fuzz(*arguments),
         CliCommand::Load(arguments) => load::run_load(*arguments),
+        CliCommand::Init(arguments) => init::run_init(&arguments),
         CliCommand::Serve(arguments) => serve::run_serve(*arguments),
         CliCommand::Relay(arguments) => relay::run_relay(*arguments),
         CliCommand::Record(arguments) => record::run_record(*arguments),

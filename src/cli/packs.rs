@@ -14,7 +14,7 @@ use crate::import::{self, from_recording};
 use crate::protocol::{FrameDirection, Pack, PackFolder, RulePlace};
 use crate::report::text::format_count;
 use crate::scenario::Need;
-use crate::syntax::diagnostic::{has_errors, render_all, suggest};
+use crate::syntax::diagnostic::{Diagnostic, has_errors, render_all, suggest};
 use crate::syntax::source::Sources;
 
 #[derive(Args)]
@@ -295,22 +295,14 @@ fn init_pack(arguments: &InitArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let path = arguments.from_recording.as_ref().or(arguments.document.as_ref());
     let path = path.ok_or_else(|| CliError::new("no document"))?;
-    let (name, files, diagnostics) = if arguments.from_recording.is_some() {
+    let (name, files) = if arguments.from_recording.is_some() {
         let file = protocol_files::read_file(path, &mut sources)?;
         let name = path.file_stem().map_or("pack".into(), |stem| stem.to_string_lossy()).into_owned();
         let (files, diagnostics) = from_recording::pack_from_recording(&name, file, &mut sources);
-        (name, files, diagnostics)
+        (name, unless_erroneous(files, &diagnostics, &sources)?)
     } else {
-        let (name, library) = protocol_files::read_plain_document(path, &mut sources)?;
-        let (files, diagnostics) = import::import_pack(&library, arguments.perspective.perspective(), &sources);
-        (name, files, diagnostics)
+        import_document(path, arguments.perspective, &mut sources)?
     };
-    if has_errors(&diagnostics) || files.is_empty() {
-        return Err(CliError::from_diagnostics(&diagnostics, &sources));
-    }
-    if !diagnostics.is_empty() {
-        eprintln!("{}", render_all(&diagnostics, &sources, uses_color()));
-    }
     let folder = arguments.to.clone().unwrap_or_else(|| PathBuf::from(name));
     write_new_folder(&folder, &files)?;
     let shown = folder.display();
@@ -322,12 +314,35 @@ fn init_pack(arguments: &InitArgs) -> Result<u8, CliError> {
     Ok(0)
 }
 
+/// Returns the name and the files of a starter pack from a plain AsyncAPI document, and prints the warnings.
+pub fn import_document(
+    document: &std::path::Path,
+    described: DescribedParty,
+    sources: &mut Sources,
+) -> Result<(String, BTreeMap<String, String>), CliError> {
+    let (name, library) = protocol_files::read_plain_document(document, sources)?;
+    let (files, diagnostics) = import::import_pack(&library, described.perspective(), sources);
+    Ok((name, unless_erroneous(files, &diagnostics, sources)?))
+}
+
+/// Returns the files of a starter pack and prints the warnings, or returns the errors.
+fn unless_erroneous(
+    files: BTreeMap<String, String>,
+    diagnostics: &[Diagnostic],
+    sources: &Sources,
+) -> Result<BTreeMap<String, String>, CliError> {
+    if has_errors(diagnostics) || files.is_empty() {
+        return Err(CliError::from_diagnostics(diagnostics, sources));
+    }
+    if !diagnostics.is_empty() {
+        eprintln!("{}", render_all(diagnostics, sources, uses_color()));
+    }
+    Ok(files)
+}
+
 /// Writes files into a folder that is new or empty.
 fn write_new_folder(folder: &std::path::Path, files: &BTreeMap<String, String>) -> Result<(), CliError> {
     let shown = folder.display();
-    let failed = |what: &std::path::Path, error: std::io::Error| {
-        CliError::new(format!("failed to write {}: {error}", what.display()))
-    };
     match std::fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
         Ok(true) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -335,14 +350,19 @@ fn write_new_folder(folder: &std::path::Path, files: &BTreeMap<String, String>) 
             let help = "choose a new folder with --to DIR: an existing pack is never overwritten";
             return Err(CliError::new(format!("{shown} is not empty\n  help: {help}")));
         }
-        Err(error) => return Err(failed(folder, error)),
+        Err(error) => return Err(CliError::new(format!("failed to write {shown}: {error}"))),
     }
+    write_files(folder, files)
+}
+
+/// Writes files below a folder, and creates the folders that they need.
+pub fn write_files(folder: &std::path::Path, files: &BTreeMap<String, String>) -> Result<(), CliError> {
     for (path, text) in files {
         let path = folder.join(path);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
-        }
-        std::fs::write(&path, text).map_err(|error| failed(&path, error))?;
+        let folders = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        folders
+            .and_then(|()| std::fs::write(&path, text))
+            .map_err(|error| CliError::new(format!("failed to write {}: {error}", path.display())))?;
     }
     Ok(())
 }

@@ -67,19 +67,28 @@ pub fn load_user_pack(
     described: DescribedParty,
     sources: &mut Sources,
 ) -> Result<LoadedProtocol, CliError> {
-    // The path of the document in a pack stands for the pack.
+    match find_plain_document(path) {
+        Some(document) => load_plain_document(&document, described, sources),
+        None => Ok(load_folder(read_folder(folder_of_pack(path), sources)?, sources)),
+    }
+}
+
+/// Returns the plain AsyncAPI document at a path, which may be its folder; `None` if the path is not one.
+pub fn find_plain_document(path: &Path) -> Option<PathBuf> {
+    match folder_of_pack(path) {
+        path if path.is_file() => Some(path.to_owned()),
+        path if path.is_dir() && !is_pack_folder(path) => {
+            DOCUMENT_NAMES.iter().map(|name| path.join(name)).find(|path| path.is_file())
+        }
+        _ => None,
+    }
+}
+
+/// Returns the folder of a pack: the path of the document in a pack stands for the pack.
+fn folder_of_pack(path: &Path) -> &Path {
     let of_pack = [DOCUMENT_NAMES[0], dialect::DIALECT_FILE].iter().any(|name| path.ends_with(name));
     let folder = path.parent().filter(|_| path.is_file() && of_pack);
-    let path = folder.filter(|folder| is_pack_folder(folder)).unwrap_or(path);
-    let document = match path.is_dir() {
-        false if path.is_file() => Some(path.to_owned()),
-        true if !is_pack_folder(path) => DOCUMENT_NAMES.iter().map(|name| path.join(name)).find(|path| path.is_file()),
-        _ => None,
-    };
-    match document {
-        Some(document) => load_plain_document(&document, described, sources),
-        None => Ok(load_folder(read_folder(path, sources)?, sources)),
-    }
+    folder.filter(|folder| is_pack_folder(folder)).unwrap_or(path)
 }
 
 /// File names of a plain document in a folder.

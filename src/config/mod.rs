@@ -3,6 +3,7 @@
 //! It comes from a TOML file, from `--set`, or from a bare URL. Parsing is pure: environment and files are passed in.
 //! The format is published as `schemas/hubproof/target.schema.json`.
 
+mod draft;
 mod exec;
 mod hook;
 mod overrides;
@@ -20,6 +21,7 @@ pub use parse::TOP_LEVEL_KEYS;
 use serde_json::Value;
 
 pub use crate::syntax::duration::{format_duration, parse_duration};
+pub use draft::{DraftedTarget, TargetDraft};
 pub use exec::ExecCommand;
 pub use hook::HookSpec;
 pub use overrides::{Override, parse_override};

@@ -756,6 +756,10 @@ fn a_written_target_file_round_trips(#[case] text: &str) {
 #[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\n[instance.hooks.a]\ncommand = [\"x\"]", true)]
 #[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\n[instance.hooks.a]\ncommand = []", false)]
 #[case("url = \"ws://h\"\n[hooks.a-b]\ncommand = [\"x\"]", false)]
+#[case("url = \"ws://h\"\n[secrets.tokens]\nalice = \"a\"\nbob = { env = \"HUB_SECRET\" }", true)]
+#[case("url = \"ws://h\"\n[secrets.headers]\nAuthorization = { env = \"HUB_SECRET\" }\nX-Key = \"a\"", true)]
+#[case("url = \"ws://h\"\n[secrets.headers]\nAuthorization = 1", false)]
+#[case("url = \"ws://h\"\n[secrets.other]\nAuthorization = \"a\"", false)]
 fn the_published_schema_accepts_what_the_parser_accepts(#[case] text: &str, #[case] fine: bool) {
     let schema: serde_json::Value = serde_json::from_str(TARGET_SCHEMA).expect("the schema is JSON");
     let validator = jsonschema::draft202012::new(&schema).expect("the schema is a schema");

@@ -2,6 +2,7 @@
 //! ones or the user's), so nothing here touches a disk.
 
 pub mod asyncapi;
+pub mod recognition;
 pub mod rules;
 pub mod schema;
 pub mod schema_places;

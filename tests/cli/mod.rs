@@ -7,6 +7,7 @@ pub mod documents;
 pub mod exec;
 pub mod fuzz;
 pub mod fuzz_saved;
+pub mod init;
 pub mod load;
 pub mod mistakes;
 pub mod packs;

@@ -12,5 +12,6 @@ pub mod packs;
 pub mod payload_mutants;
 pub mod permitted_variants;
 pub mod permitted_variants_emprops;
+pub mod recognition;
 pub mod third_party_hubs;
 pub mod websocket;

@@ -1,7 +1,7 @@
 //! Parses the tree into a [`Target`]: one function per table, each of which continues after an error.
 
 mod hooks;
-mod settings;
+pub(super) mod settings;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};

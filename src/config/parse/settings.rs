@@ -10,8 +10,8 @@ use crate::syntax::fields::{entries, mapping, table, text};
 use crate::syntax::yaml::{NodeKey, NodeKind, NodeText, SyntaxNode};
 
 const SECRET_KEYS: [&str; 2] = ["env", "file"];
-/// The secret that is a table, with one text for each user.
-const TOKENS_BY_USER: &str = "tokens";
+/// The secrets that are tables: one text for each user, or for each header.
+pub(in crate::config) const SECRET_TABLES: [&str; 2] = ["tokens", "headers"];
 
 /// A setting of one layer. A setting of an instance overrides one of the target, and `--set` overrides both.
 pub(super) struct LayeredSetting {
@@ -86,7 +86,7 @@ impl TargetParser<'_> {
         let text = match &node.kind {
             NodeKind::Null => return None,
             NodeKind::Text(text) => text.value.clone(),
-            NodeKind::Map(entries) if key.name == TOKENS_BY_USER && !is_secret_reference(node) => {
+            NodeKind::Map(entries) if SECRET_TABLES.contains(&&*key.name) && !is_secret_reference(node) => {
                 let read =
                     |(name, node): &(NodeKey, SyntaxNode)| Some((name.clone(), self.resolve_secret(name, node)?));
                 let entries = entries.iter().filter_map(read).collect();

@@ -30,7 +30,7 @@ const FULL_SIMILAR_FAILURES: usize = 2;
 /// The machine may be too slow if a successful wait had less time left than this.
 const SLIM_MARGIN: std::time::Duration = std::time::Duration::from_millis(250);
 /// Advice for a hub that cannot be reached.
-const UNREACHABLE_HELP: &str =
+pub const UNREACHABLE_HELP: &str =
     "Is it running, and is this its address? Try the address with any other WebSocket client.";
 /// Most rules in the line of a cause and in the verdict line.
 const MAX_CAUSE_RULES: usize = 3;
@@ -71,7 +71,7 @@ pub fn verdict_line(protocol: &ProtocolReport, options: &RunOptions) -> String {
 }
 
 /// Returns what to do if the hub refuses the client's credentials; `secrets` are the settings that may contain them.
-fn describe_credentials(secrets: &[String]) -> String {
+pub fn describe_credentials(secrets: &[String]) -> String {
     let names: Vec<String> = secrets.iter().map(|name| format!("`{name}`")).collect();
     let set = match names.split_last() {
         None => "the pack has no setting for them".to_owned(),

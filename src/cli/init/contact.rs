@@ -1,0 +1,182 @@
+//! Connects to the hub, tries the messages of the candidates, and compares what the hub sent with their packs.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::super::protocol_files::ValidProtocol;
+use super::super::{CliError, hub};
+use crate::check::first_contact::{ContactRecord, PlainConnection, TriedPack, try_packs};
+use crate::check::stamp;
+use crate::config::Target;
+use crate::event::HistoryDirection;
+use crate::hub::prepare::{HubPaces, PreparedHub, TestSubject, prepare_hub};
+use crate::protocol::Pack;
+use crate::protocol::recognition::{FrameOccasion, HubFrame, PackEvidence, Recognition, recognise_protocol};
+
+/// The most frames that are compared with the packs.
+const MAX_COMPARED: usize = 32;
+
+/// Everything that happened at the first contact with a hub.
+pub struct Contact {
+    /// The connection that requested the URL itself; empty if the protocol was given.
+    pub plain: ContactRecord,
+    /// The connections for each candidate.
+    pub tries: Vec<Vec<ContactRecord>>,
+    pub frames: Vec<SeenFrame>,
+    pub evidence: Vec<PackEvidence>,
+    finding: Finding,
+}
+
+/// A frame of the hub that was compared with the packs.
+pub struct SeenFrame {
+    pub text: String,
+    /// The message that was sent before.
+    pub sent: Option<String>,
+    pub frame: HubFrame,
+}
+
+/// What the contact shows. Numbers are indices of candidates.
+pub enum Finding {
+    Recognised {
+        protocol: usize,
+        certain: bool,
+    },
+    Tied(Vec<usize>),
+    /// The hub answers, but not like a hub of a known protocol.
+    Unknown,
+    /// There was no connection at all.
+    NoContact,
+}
+
+impl Contact {
+    pub fn finding(&self) -> &Finding {
+        &self.finding
+    }
+
+    pub fn records(&self) -> impl Iterator<Item = &ContactRecord> {
+        std::iter::once(&self.plain).chain(self.tries.iter().flatten())
+    }
+}
+
+/// Connects to the hub of a target. With `named`, only tries the single candidate.
+///
+/// # Errors
+///
+/// The certificates cannot be read.
+pub async fn make_contact(candidates: &[ValidProtocol], target: &Target, named: bool) -> Result<Contact, CliError> {
+    let packs: Vec<TriedPack> = candidates
+        .iter()
+        .map(|protocol| {
+            let hub = prepare(protocol, target)?;
+            let programs = protocol.scenarios.programs.clone();
+            Ok(TriedPack { hub, shared: Arc::clone(&protocol.scenarios.shared), programs })
+        })
+        .collect::<Result<_, CliError>>()?;
+    let Some(first) = packs.first() else { return Err(CliError::new("there are no protocols to recognise")) };
+    let mut plain = ContactRecord::default();
+    if !named {
+        eprintln!("connecting, and listening to what the hub sends first ...");
+        let mut connection = PlainConnection::open(&first.hub).await;
+        let greeted = compare(candidates, connection.record(), &[]);
+        let certain = matches!(greeted.finding, Finding::Recognised { certain: true, .. });
+        let unreachable = connection.record().last_of(&["no upgrade", "unreachable"]).is_some();
+        if certain || unreachable {
+            let record = connection.close().await;
+            let mut contact = Contact { plain: record, ..greeted };
+            if unreachable {
+                contact.finding = Finding::NoContact;
+            }
+            return Ok(contact);
+        }
+        connection.send_nonsense().await;
+        plain = connection.close().await;
+    }
+    let names: Vec<&str> = candidates.iter().map(|protocol| protocol.pack.name.as_str()).collect();
+    eprintln!("sending the first messages of {} ...", names.join(", "));
+    let known: Vec<Arc<Pack>> = candidates.iter().map(|protocol| Arc::clone(&protocol.pack)).collect();
+    let convincing = move |index: usize, record: &ContactRecord| {
+        let frames = record_frames(record, false);
+        let frames: Vec<HubFrame> = frames.into_iter().map(|seen| seen.frame).collect();
+        matches!(recognise_protocol(&[&known[index]], &frames).0, Recognition::Certain(_))
+    };
+    let mut tries = try_packs(&packs, &stamp(), hub::now_ms(), convincing).await;
+    if named && tries.iter().all(Vec::is_empty) {
+        // No scenario can be played without settings or hooks: only connects.
+        tries = vec![vec![PlainConnection::open(&first.hub).await.close().await]];
+    }
+    Ok(compare(candidates, &plain, &tries))
+}
+
+/// Prepares the hub with those settings that the protocol has.
+fn prepare(protocol: &ValidProtocol, target: &Target) -> Result<Arc<PreparedHub>, CliError> {
+    let mut target = target.clone();
+    for instance in &mut target.instances {
+        instance.settings.retain(|name, _| protocol.scenarios.shared.settings.contains_key(name));
+    }
+    let subject = TestSubject {
+        pack: Arc::clone(&protocol.pack),
+        shared: Arc::clone(&protocol.scenarios.shared),
+        programs: Vec::new(),
+        target,
+        embedded: None,
+        processes: Vec::new(),
+        deviations: Arc::default(),
+        paces: HubPaces::default(),
+    };
+    prepare_hub(&subject).map_err(|error| CliError::new(error.to_string()))
+}
+
+fn compare(candidates: &[ValidProtocol], plain: &ContactRecord, tries: &[Vec<ContactRecord>]) -> Contact {
+    let mut frames: Vec<SeenFrame> = record_frames(plain, true);
+    for record in tries.iter().flatten() {
+        for seen in record_frames(record, false) {
+            // Most hubs greet every client in the same way.
+            if frames.len() < MAX_COMPARED && !frames.iter().any(|known| known.text == seen.text) {
+                frames.push(seen);
+            }
+        }
+    }
+    let packs: Vec<&Pack> = candidates.iter().map(|protocol| &*protocol.pack).collect();
+    let compared: Vec<HubFrame> = frames.iter().map(|seen| seen.frame.clone()).collect();
+    let (recognition, evidence) = recognise_protocol(&packs, &compared);
+    let mut records = std::iter::once(plain).chain(tries.iter().flatten());
+    let finding = match recognition {
+        Recognition::Certain(protocol) => Finding::Recognised { protocol, certain: true },
+        Recognition::Likely(protocol) => Finding::Recognised { protocol, certain: false },
+        Recognition::Tied(tied) => Finding::Tied(tied),
+        Recognition::Unknown if records.any(ContactRecord::is_open) => Finding::Unknown,
+        Recognition::Unknown => Finding::NoContact,
+    };
+    Contact { plain: plain.clone(), tries: tries.to_vec(), frames, evidence, finding }
+}
+
+/// Returns the frames of the hub that say something about its protocol: not those that only repeat what was sent, and
+/// not those that were too long to keep. `plain` if the client sent nonsense.
+fn record_frames(record: &ContactRecord, plain: bool) -> Vec<SeenFrame> {
+    let mut sent: Vec<&str> = Vec::new();
+    let mut frames = Vec::new();
+    for frame in &record.frames {
+        if frame.direction == HistoryDirection::Sent && frame.kind == "text" {
+            sent.push(&frame.text);
+        }
+        let data = matches!(frame.kind.as_str(), "text" | "binary") && frame.direction == HistoryDirection::Received;
+        if !data || frame.hash.is_some() {
+            continue;
+        }
+        let payload: Option<Value> = serde_json::from_str(&frame.text).ok().filter(|_| frame.kind == "text");
+        let repeats =
+            |sent: &&str| **sent == frame.text || payload.is_some() && serde_json::from_str(sent).ok() == payload;
+        if sent.iter().any(repeats) {
+            continue;
+        }
+        let occasion = match sent.is_empty() {
+            true => FrameOccasion::Unasked,
+            false if plain => FrameOccasion::AfterNonsense,
+            false => FrameOccasion::AfterMessage,
+        };
+        let sent = sent.last().map(|text| (*text).to_owned());
+        frames.push(SeenFrame { text: frame.text.clone(), sent, frame: HubFrame { payload, occasion } });
+    }
+    frames
+}
