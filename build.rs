@@ -19,7 +19,9 @@ fn main() -> io::Result<()> {
     files.retain(|file| !file.starts_with("schemas/hubproof/"));
     files.sort();
     let mut all = DeflateEncoder::new(Vec::new(), Compression::best());
-    let mut code = String::from("/// Path and size in bytes of every file, in the order of their texts.\nstatic FILES: &[(&str, usize)] = &[\n");
+    let mut code = String::from(
+        "/// Path and size in bytes of every file, in the order of their texts.\nstatic FILES: &[(&str, usize)] = &[\n",
+    );
     for file in files {
         let text = fs::read_to_string(Path::new(&root).join(&file))?;
         let _ = writeln!(code, "    ({file:?}, {}),", text.len());

@@ -47,7 +47,10 @@ pub struct ProtocolView {
     anchor: String,
     document: String,
     pub results: Vec<ResultView>,
+    /// Root causes that accuse the hub.
     pub causes: Vec<CauseView>,
+    /// Root causes that only keep rules from being judged.
+    pub blocked: Vec<CauseView>,
     more_causes: usize,
     groups: Vec<RuleGroup>,
     pub findings: Vec<Value>,
@@ -81,6 +84,10 @@ pub struct ResultView {
 /// A root cause, with its finding in full.
 #[derive(Serialize)]
 pub struct CauseView {
+    /// Where a link to the cause leads.
+    anchor: String,
+    #[serde(skip)]
+    accuses: bool,
     pub run: Option<String>,
     title: String,
     blocks: String,
@@ -340,7 +347,7 @@ impl PageBuilder<'_> {
         figures: &mut Figures<'_>,
     ) -> Result<ProtocolView, PageError> {
         let anchor = self.anchors.element(name);
-        let parts = ["causes", "tried", "grid", "findings", "checks", "details"];
+        let parts = ["causes", "blocked", "tried", "grid", "findings", "checks", "details"];
         self.anchors
             .reserve(parts.iter().flat_map(|part| [format!("{anchor}.{part}"), format!("{anchor}.{part}-title")]));
         let document = runs.first().map(|(_, protocol)| protocol.pack.document.clone()).unwrap_or_default();
@@ -361,7 +368,7 @@ impl PageBuilder<'_> {
                     continue;
                 }
                 if matches!(finding.verdict.as_str(), "fail" | "warn") && self.full < MAX_FULL {
-                    findings.push(self.finding(*at, protocol, finding)?);
+                    findings.push(self.finding(*at, protocol, finding)?.1);
                 } else {
                     brief.push(self.brief(*at, finding));
                 }
@@ -376,6 +383,7 @@ impl PageBuilder<'_> {
             *statuses.entry(cell.status.clone()).or_default() += 1;
         }
         let statuses = statuses.into_iter().collect();
+        let (causes, blocked): (Vec<_>, Vec<_>) = causes.into_iter().partition(|cause: &CauseView| cause.accuses);
         let name = name.to_owned();
         Ok(ProtocolView {
             name,
@@ -383,6 +391,7 @@ impl PageBuilder<'_> {
             document,
             results,
             causes,
+            blocked,
             more_causes,
             groups,
             findings,
@@ -429,8 +438,15 @@ impl PageBuilder<'_> {
                 shown.insert(index);
                 Some(self.finding(at, protocol, finding)?)
             }
-            _ if cause.check.is_none() => self.precondition(at, protocol, cause)?,
+            _ if cause.check.is_none() => self.precondition(at, protocol, cause)?.map(|view| (String::new(), view)),
             _ => None,
+        };
+        let (anchor, finding) = finding.map_or((String::new(), None), |(anchor, view)| (anchor, Some(view)));
+        // A cause without a finding of its own is among its rules.
+        let anchor = match (anchor.is_empty(), cause.rules.first()) {
+            (true, Some(rule)) => self.anchors.id(&format!("rule.{}.{rule}", protocol.name)),
+            (true, None) => format!("{}.causes", self.anchors.id(&protocol.name)),
+            (false, _) => anchor,
         };
         let title = match (cause.rules.is_empty(), cause.step.is_empty()) {
             (false, _) => format!("{}: {}", cause.rules.join(", "), cause.message),
@@ -446,6 +462,8 @@ impl PageBuilder<'_> {
             );
         }
         Ok(CauseView {
+            anchor,
+            accuses: cause.check.is_some(),
             run: self.run_name(at),
             title,
             blocks,
@@ -512,7 +530,8 @@ impl PageBuilder<'_> {
         })
     }
 
-    fn finding(&mut self, at: usize, protocol: &Protocol, finding: &Finding) -> Result<Value, PageError> {
+    /// Returns the anchor of a finding, and the finding.
+    fn finding(&mut self, at: usize, protocol: &Protocol, finding: &Finding) -> Result<(String, Value), PageError> {
         self.full += 1;
         let scenarios = &protocol.scenarios.list;
         let index = scenarios.iter().position(|scenario| scenario.id == finding.scenario);
@@ -527,8 +546,9 @@ impl PageBuilder<'_> {
         let diagram = history.map(|scenario| self.diagram(scenario, Some(evidence))).transpose()?.flatten();
         let tally = protocol.fuzzed.as_ref().zip(index).and_then(|(fuzzed, index)| fuzzed.causes.get(index));
         let rules = finding.rules.iter().map(|id| self.rule_text(&protocol.name, id, protocol)).collect();
+        let anchor = self.finding_element(at, finding);
         let view = FindingView {
-            anchor: self.finding_element(at, finding),
+            anchor: anchor.clone(),
             verdict: finding.verdict.clone(),
             run: self.run_name(at),
             heading: if finding.rules.is_empty() { finding.check.clone() } else { finding.rules.join(", ") },
@@ -563,7 +583,7 @@ impl PageBuilder<'_> {
                 })
                 .unwrap_or_default(),
         };
-        self.templates.part("finding", view)
+        Ok((anchor, self.templates.part("finding", view)?))
     }
 
     fn rule_text(&mut self, protocol: &str, id: &str, of: &Protocol) -> RuleText {
@@ -808,7 +828,7 @@ fn detail_view(detail: Detail) -> DetailView {
         expected: detail.expected,
         received: detail.received,
         round: detail.round,
-        waited: detail.waited_ms.map(format_ms).unwrap_or_default(),
+        waited: detail.waited_ms.filter(|waited| *waited >= 1.0).map(format_ms).unwrap_or_default(),
     }
 }
 

@@ -7,10 +7,10 @@ use super::page::format_ms;
 use crate::report::text::shorten;
 
 /// A conversation with at most this many lines is shown in full.
-const MAX_ALL: usize = 40;
+const MAX_ALL: usize = 24;
 /// The number of lines kept at the beginning, at the end, and around the finding of a longer one.
 const KEPT_FIRST: usize = 6;
-const KEPT_LAST: usize = 6;
+const KEPT_LAST: usize = 2;
 const KEPT_BEFORE: usize = 14;
 const KEPT_AFTER: usize = 4;
 /// The most lanes; further actors share the last one.
@@ -115,7 +115,11 @@ fn push_gap(rows: &mut Vec<Row>, gap: &mut usize) {
 }
 
 fn found_row(detail: &Detail, message: &str) -> Row {
-    let waited = detail.waited_ms.map(|waited| format!(" after {}", format_ms(waited))).unwrap_or_default();
+    let waited = detail
+        .waited_ms
+        .filter(|waited| *waited >= 1.0)
+        .map(|waited| format!(" after {}", format_ms(waited)))
+        .unwrap_or_default();
     Row {
         kind: "found",
         time: detail.at_ms.map(format_ms).unwrap_or_default(),

@@ -57,7 +57,7 @@ fn a_failure_shows_its_rule_evidence_conversation_and_command() {
     assert_in_order(
         &page,
         &[
-            "Root causes",
+            "Broken rules, by root cause",
             rule["text"].as_str().unwrap(),
             "of “",
             "Scenario",
