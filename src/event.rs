@@ -10,6 +10,7 @@ use crate::deviation::proposal::{DeviationEvidence, MissedExpectation};
 use crate::protocol::{RuleBasis, RuleLevel};
 use crate::scenario::Program;
 use crate::scenario::model::{Need, RuleUse};
+use crate::syntax::explanation::Explanation;
 use crate::syntax::source::Span;
 
 /// The verdict of a check or a scenario. A failure of the harness itself is a `Result::Err` instead.
@@ -42,6 +43,42 @@ impl Verdict {
             Self::Inconclusive => "inconclusive",
             Self::Fail => "fail",
         }
+    }
+
+    pub fn explanation(self) -> Explanation {
+        let means = match self {
+            Self::Pass => "The hub did what the rule demands, each time the check was evaluated.",
+            Self::Info => {
+                "Recorded only: the rule is a MAY, or the document is silent. Nothing follows from it for the exit code."
+            }
+            Self::NotTestable => {
+                "Not checked, because the target lacks something that the check needs, or because the situation that the check is about did not occur. This says nothing about the hub."
+            }
+            Self::Warn => {
+                "The hub broke a SHOULD, or used a form that the document tolerates. Only `--strict` makes the run fail."
+            }
+            Self::Inconclusive => {
+                "Not decided: something that the check depends on did not work. This says nothing about the rule of the check."
+            }
+            Self::Fail => "The hub broke a MUST. The run fails with exit code 1.",
+        };
+        let (usually, next) = match self {
+            Self::Pass | Self::Info => ("", ""),
+            Self::NotTestable => (
+                "A setting, a secret or a hook is missing in the target. The report names it after `unmet need`.",
+                "List what the target can provide: hubproof check URL --protocol NAME --list",
+            ),
+            Self::Warn => ("", "Explain the rule of the check: hubproof explain RULE"),
+            Self::Inconclusive => (
+                "A step before the check failed: the hub cannot be reached, refuses the client, or does not send an earlier message. The report names that cause first.",
+                "Correct the cause that blocks most checks, and run again. If the machine or the hub is slow, use `--patience 2`.",
+            ),
+            Self::Fail => (
+                "",
+                "Explain the rule of the check with `hubproof explain RULE`, and play the scenario alone with the command after `reproduce`.",
+            ),
+        };
+        Explanation::new(self.name(), means).usually(usually).next(next)
     }
 }
 

@@ -19,9 +19,17 @@ use crate::event::{
 };
 use crate::report::scenario_verdict;
 use crate::scenario::{Isolation, Program};
+use crate::syntax::explanation::Explanation;
 
 /// The name of the check under which a hang is reported.
 const HANG_CHECK: &str = "hang";
+/// Explains [`HANG_CHECK`].
+pub const HANG_EXPLANATION: Explanation = Explanation::new(
+    HANG_CHECK,
+    "The hub still accepts connections, but no longer serves clients: twice in a row it did not send what it had sent in an earlier conversation.",
+)
+.usually("A lock that a handler never releases, a blocking call in an event loop, or a worker pool in which every worker waits for a client that has left.")
+.next("Look at the last conversation before the hang, which the finding names, and play it alone: hubproof check URL --protocol NAME --scenario SCENARIO");
 /// Number of probes in a row that the hub must not serve.
 const PROBES: usize = 2;
 /// If the hub sent something this shortly before a conversation ended, it still served that client.

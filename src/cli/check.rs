@@ -124,6 +124,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         min_judged: arguments.min_judged,
         selected: !arguments.scenario.is_empty() || !arguments.rule.is_empty(),
         command: repeat_command(&arguments, &protocols),
+        pack: arguments.hub.own.to_arguments(),
         target: arguments.hub.hub_name(&named),
     };
     let selected = |protocol: &ValidProtocol| {

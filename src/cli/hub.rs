@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::CliError;
 use super::exec::{self, ExecArgs};
-use super::protocol_files::{self, DescribedParty, PackArgs, ValidProtocol};
+use super::protocol_files::{self, PackArgs, ValidProtocol};
 use super::signals::SignalListener;
 use crate::config::{self, Override, Target};
 use crate::deviation::Deviations;
@@ -204,12 +204,8 @@ impl HubArgs {
         if let Some(path) = &self.target {
             option("--target", path.display().to_string());
         }
-        if let Some(path) = &self.own.pack {
-            option("--pack", path.display().to_string());
-        }
-        if self.own.perspective == DescribedParty::Client {
-            option("--perspective", "client".to_owned());
-        }
+        words.extend(self.own.to_arguments());
+        let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
         for set in &self.sets {
             match set.split_once('=') {
                 Some((name, _)) if name.contains("secret") || declared(name.trim_matches(['"', '\'', ' '])) => {
@@ -333,7 +329,7 @@ fn requested_address(subject: &TestSubject, protocol: &ValidProtocol) -> Option<
 }
 
 /// Starts the reference server for a protocol.
-async fn start_reference_server(
+pub async fn start_reference_server(
     protocol: &ValidProtocol,
     fault: Option<&str>,
     overrides: &[Override],

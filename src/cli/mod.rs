@@ -3,7 +3,9 @@
 mod baseline;
 mod check;
 mod compare;
+mod doctor;
 mod exec;
+mod explain;
 mod fuzz;
 mod hub;
 mod init;
@@ -37,7 +39,7 @@ struct Arguments {
     command: CliCommand,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 pass; 1 the hub failed; 2 wrong usage, or an error in a scenario, pack or target; 3 inconclusive: nothing ran, or the hub cannot be reached";
+const EXIT_CODES: &str = "Exit codes: 0 pass; 1 the hub failed; 2 wrong usage, or an error in a scenario, pack or target; 3 inconclusive: nothing ran, or the hub cannot be reached. `hubproof explain` explains these, and every rule, finding and outcome by its name";
 
 #[derive(Subcommand)]
 enum CliCommand {
@@ -55,6 +57,8 @@ enum CliCommand {
     Record(Box<record::RecordArgs>),
     Compare(compare::CompareArgs),
     Report(report::ReportArgs),
+    Explain(explain::ExplainArgs),
+    Doctor(doctor::DoctorArgs),
     /// Work with protocol packs: list, show, lint, init, validate
     Packs(packs::PacksArgs),
     Completions(shell::CompletionsArgs),
@@ -63,12 +67,40 @@ enum CliCommand {
 
 /// Exit codes.
 pub mod exit {
+    use crate::syntax::explanation::Explanation;
+
+    /// The hub passed.
+    pub const PASSED: u8 = 0;
     /// The hub failed.
     pub const FAILED: u8 = 1;
     /// Wrong usage, or an error in a user's file.
     pub const USAGE: u8 = 2;
     /// Nothing ran, or nothing could be decided.
     pub const INCONCLUSIVE: u8 = 3;
+
+    pub const ALL: [u8; 4] = [PASSED, FAILED, USAGE, INCONCLUSIVE];
+
+    pub fn explanation(code: u8) -> Explanation {
+        match code {
+            PASSED => Explanation::new("0", "The hub passed (PASS): no MUST is broken, and all thresholds hold."),
+            FAILED => Explanation::new(
+                "1",
+                "The hub failed (FAIL): a broken MUST, a finding of fuzz, a broken threshold, an item lost under load, a regression in `compare`, or an entry of the baseline or target file that is stale.",
+            )
+            .next("Explain the rule or oracle of the first failure, whose name is in brackets: hubproof explain NAME"),
+            USAGE => Explanation::new(
+                "2",
+                "A mistake of the user (MISTAKE): a wrong option, or an error in a scenario, pack, plan, target or baseline. This says nothing about the hub.",
+            )
+            .next("Correct the place that the message shows; `help:` says how."),
+            _ => Explanation::new(
+                "3",
+                "Inconclusive (INCONCLUSIVE): nothing ran, or what ran does not decide. It is neither a pass nor a failure.",
+            )
+            .usually("The hub cannot be reached, a precondition of many checks failed, too few of the MUSTs were judged, a load run is not valid, or the run was interrupted.")
+            .next("Correct the first cause that the report names, and run again."),
+        }
+    }
 }
 
 /// Most diagnostics that are printed; `packs lint` shows all.
@@ -121,6 +153,8 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
         CliCommand::Record(arguments) => record::run_record(*arguments),
         CliCommand::Compare(arguments) => compare::run_compare(arguments),
         CliCommand::Report(arguments) => report::run_report(arguments),
+        CliCommand::Explain(arguments) => explain::run_explain(arguments),
+        CliCommand::Doctor(arguments) => doctor::run_doctor(&arguments),
         CliCommand::Packs(arguments) => packs::run_packs(arguments),
         CliCommand::Completions(arguments) => Ok(shell::run_completions(&arguments)),
         CliCommand::Man(arguments) => shell::run_man(&arguments),

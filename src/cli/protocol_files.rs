@@ -59,6 +59,18 @@ impl PackArgs {
     pub fn path_or(&self, named: Option<String>) -> String {
         self.pack.as_ref().map(|path| path.display().to_string()).or(named).unwrap_or_default()
     }
+
+    /// Returns the options again.
+    pub fn to_arguments(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        if let Some(path) = &self.pack {
+            words.extend(["--pack".to_owned(), path.display().to_string()]);
+        }
+        if self.perspective == DescribedParty::Client {
+            words.extend(["--perspective", "client"].map(str::to_owned));
+        }
+        words
+    }
 }
 
 /// Loads the user's pack or plain AsyncAPI document at a path.

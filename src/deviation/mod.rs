@@ -25,6 +25,7 @@ pub use upgrade::{ROLE_MEMBER, UpgradeChange, UpgradingClient};
 use crate::protocol::MessageDirections;
 use crate::scenario::model::{ExpectedCodes, RuleUse};
 use crate::scenario::template::Template;
+use crate::syntax::explanation::Explanation;
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Span;
 
@@ -207,6 +208,14 @@ impl Deviation {
 fn count_values(members: &Map<String, Value>) -> usize {
     members.values().map(|value| value.as_object().map_or(1, count_values)).sum()
 }
+
+/// Explains [`entry_name`].
+pub const ENTRY_EXPLANATION: Explanation = Explanation::new(
+    "deviation",
+    "A difference between the hub and its document that the target file declares under `[[deviation]]`; `deviation:2` is the second entry. `known` shows an entry that applied, `assumed` one that the run only assumes, `stale` one whose documented form came instead.",
+)
+.usually("A hub that renames or omits a member, or never sends a documented message.")
+.next("Correct the hub and delete the entry, or keep it with its reason. The chapter `Hubs that deviate` of the book has all forms.");
 
 /// Returns the name of an entry in reports, which count entries from 1.
 pub fn entry_name(index: usize) -> String {

@@ -1,5 +1,7 @@
 //! When a case sends its mutated message, and on which connection.
 
+use crate::syntax::explanation::Explanation;
+
 /// When the mutated message is sent, and by which client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Placement {
@@ -23,6 +25,26 @@ pub enum Placement {
 }
 
 impl Placement {
+    pub fn explanation(self) -> Explanation {
+        let means = match self {
+            Self::First => "The mutated input is the first message on a new connection.",
+            Self::Joined => "The mutated input is sent after the opening of its sender's role.",
+            Self::Within => {
+                "The mutated input is sent in a conversation of the scenarios, instead of the valid message."
+            }
+            Self::Outside => {
+                "The mutated input is sent during a conversation of the scenarios, by a client that takes no part in it."
+            }
+            Self::Walk => {
+                "The mutated input is sent in a random walk: several clients send valid messages in random order, about each other's objects."
+            }
+            Self::Repeated => "Many texts that are not messages are sent after the opening, one after the other.",
+            Self::Kept => "Many mutated messages of one kind are sent on the same connection, in batches.",
+            Self::Anew => "Many mutated messages of one kind are sent, each on a new connection.",
+        };
+        Explanation::new(self.name(), means)
+    }
+
     pub const ALL: [Self; 8] =
         [Self::First, Self::Joined, Self::Within, Self::Outside, Self::Walk, Self::Repeated, Self::Kept, Self::Anew];
 

@@ -19,9 +19,17 @@ use crate::event::{
 use crate::hub::process::{
     self, HubLaunch, HubStartError, LaunchMethod, LaunchedHub, TERMINATION_GRACE, TerminationReceiver,
 };
+use crate::syntax::explanation::Explanation;
 
 /// The name of the check that the hub's process keeps running during a scenario.
 pub const PROCESS_CHECK: &str = "process";
+/// Explains [`PROCESS_CHECK`].
+pub const PROCESS_EXPLANATION: Explanation = Explanation::new(
+    PROCESS_CHECK,
+    "The hub ended, or stopped serving clients, during this scenario, and did so again when the scenario was played alone.",
+)
+.usually("An exception in the handler of one message that nothing catches, an assertion, or memory that runs out.")
+.next("Read the end of the hub's output in the report, and play the scenario alone with the command after `reproduce`. `--exec-log FILE` keeps the whole output.");
 /// The check that the hub keeps to RFC 6455, which also fails when a hub that ends cuts a handshake short.
 const WEBSOCKET_CHECK: &str = "websocket";
 /// Why a hub that the run cannot start is given up.

@@ -21,9 +21,29 @@ use crate::scenario::model::{
 };
 use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::{EvalError, Provenance, Traced};
+use crate::syntax::explanation::Explanation;
 use crate::syntax::json_schema;
 use crate::syntax::matcher::{are_equal, to_json_text};
 use crate::syntax::source::Span;
+
+/// The name of the check that the hub keeps to RFC 6455.
+const WEBSOCKET_CHECK: &str = "websocket";
+
+/// Explains the checks that apply to every frame: that it conforms to RFC 6455 and to the schema of its message.
+pub const FRAME_CHECK_EXPLANATIONS: [Explanation; 2] = [
+    Explanation::new(
+        WEBSOCKET_CHECK,
+        "The hub violated RFC 6455: an invalid frame or upgrade, an invalid close, or no answer to a ping or close. Every frame of every scenario is checked.",
+    )
+    .usually("A hand-written WebSocket layer, text that is not UTF-8, or a process that ends without a closing handshake.")
+    .next("Check the hub against the RFC itself: hubproof check URL --protocol websocket"),
+    Explanation::new(
+        "schema",
+        "A message of the hub does not conform to its JSON Schema. `schema:MESSAGE:RULE` names the message and the rule that the schema gives for the wrong part; `:should` follows if the schema only recommends it.",
+    )
+    .usually("A missing member, a number sent as a string, or null for an absent value.")
+    .next("Validate one message without a hub: hubproof packs validate NAME MESSAGE FILE"),
+];
 
 #[derive(Clone, Default)]
 struct CheckState {
@@ -278,13 +298,13 @@ impl ConversationJudgement {
             ..FindingDetail::default()
         };
         let message = format!("{expected}: {found}");
-        self.record_invariant("websocket", Vec::new(), CheckOutcome::Broken, message, Some(detail));
+        self.record_invariant(WEBSOCKET_CHECK, Vec::new(), CheckOutcome::Broken, message, Some(detail));
     }
 
     pub fn record_websocket_undecided(&mut self, actor: &str, why: &str) {
         let detail = FindingDetail { actor: actor.to_owned(), received: why.to_owned(), ..FindingDetail::default() };
         self.record_invariant(
-            "websocket",
+            WEBSOCKET_CHECK,
             Vec::new(),
             CheckOutcome::Undecided(why.to_owned()),
             why.to_owned(),

@@ -44,7 +44,7 @@ use crate::websocket::frame::{ConnectionEvent, Frame, NO_ANSWER};
 use crate::websocket::handshake::Dial;
 use actor::{Actors, ClosingHandshake, ConnectionEnd, ConnectionState, InboxFrame, InboxFrameKind};
 use blocks::{BlockStack, Phase};
-pub use checks::ALWAYS_STEP;
+pub use checks::{ALWAYS_STEP, FRAME_CHECK_EXPLANATIONS};
 use checks::{ConversationJudgement, ScenarioJudgement};
 use clock::Clock;
 use deviation::AppliedDeviations;

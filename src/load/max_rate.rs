@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::plan::schedule::ArrivalSchedule;
 use super::plan::threshold::{MetricThreshold, ThresholdStanding};
 use super::report::LoadReport;
-use super::validity::{RunValidity, ValidityReason};
+use super::validity::{RunValidity, ValidityCode, ValidityReason};
 
 /// The highest starting rate: a rate far beyond the hub's capacity leaves a backlog that takes long to drain.
 const MAX_FIRST_RATE: f64 = 500.0;
@@ -41,7 +41,7 @@ impl RateTrial {
         // The response time includes the send delay: if it holds the threshold, the hub's share does too.
         let holds = outcome.standing == ThresholdStanding::Holds;
         let ours = |reason: &&ValidityReason| {
-            reason.validity == RunValidity::Invalid && !(holds && reason.code == "send-delay")
+            reason.validity == RunValidity::Invalid && !(holds && reason.code == ValidityCode::SendDelay)
         };
         let failed = match outcome.standing {
             _ if let Some(reason) = report.judgement.reasons.iter().find(ours) => {

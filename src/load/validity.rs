@@ -19,6 +19,7 @@ use super::opening::HopelessRole;
 use super::plan::script::{JourneyWorkload, Workload};
 use super::plan::threshold::{ThresholdOutcome, ThresholdStanding};
 use crate::report::text::format_time;
+use crate::syntax::explanation::Explanation;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -33,6 +34,8 @@ pub enum RunValidity {
 }
 
 impl RunValidity {
+    pub const ALL: [Self; 3] = [Self::Valid, Self::Suspect, Self::Invalid];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Valid => "valid",
@@ -40,13 +43,161 @@ impl RunValidity {
             Self::Invalid => "invalid",
         }
     }
+
+    pub fn explanation(self) -> Explanation {
+        match self {
+            Self::Valid => Explanation::new("valid", "The conclusions of a load run hold."),
+            Self::Suspect => Explanation::new(
+                "suspect",
+                "A conclusion of a load run could be different, or the run did not do all that its plan says. The exit code is 3, unless a threshold is broken.",
+            )
+            .next("Each reason has a code and says what to do: hubproof explain CODE"),
+            Self::Invalid => Explanation::new(
+                "invalid",
+                "The figures of a load run do not describe what its plan says. The exit code is 3, unless the ledger has violations.",
+            )
+            .next("Each reason has a code and says what to do: hubproof explain CODE"),
+        }
+    }
+}
+
+/// The kind of a reason or a note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValidityCode {
+    Unmeasured,
+    Unjoined,
+    SendDelay,
+    OwnErrors,
+    Missed,
+    Backlog,
+    Ledger,
+    Uncertain,
+    Core,
+    Clamped,
+    Trend,
+    WarmUp,
+    ClosedWorkload,
+    SkippedTicks,
+}
+
+impl ValidityCode {
+    pub const ALL: [Self; 14] = [
+        Self::Unmeasured,
+        Self::Unjoined,
+        Self::SendDelay,
+        Self::OwnErrors,
+        Self::Missed,
+        Self::Backlog,
+        Self::Ledger,
+        Self::Uncertain,
+        Self::Core,
+        Self::Clamped,
+        Self::Trend,
+        Self::WarmUp,
+        Self::ClosedWorkload,
+        Self::SkippedTicks,
+    ];
+
+    /// Returns the stable name in reports.
+    pub fn name(self) -> &'static str {
+        self.explanation().name
+    }
+
+    pub fn explanation(self) -> Explanation {
+        let (name, means, usually, next) = match self {
+            Self::Unmeasured => (
+                "unmeasured",
+                "The run ended before anything was measured: no whole interval, or no message and no connected client.",
+                "The run was interrupted, or its plan sends nothing.",
+                "Measure longer with `--duration`.",
+            ),
+            Self::Unjoined => (
+                "unjoined",
+                "Clients of the plan had not joined when the measured time began.",
+                "The hub limits connections, refuses credentials, or accepts connections slowly.",
+                "Read the errors, and lengthen `ramp`.",
+            ),
+            Self::SendDelay => (
+                "send-delay",
+                "The generator could not send messages when they were due, so the hub did not get the load of the plan.",
+                "A rate above what this machine can send.",
+                "Lower the rate, or use more cores: hubproof doctor shows what this machine can send.",
+            ),
+            Self::OwnErrors => (
+                "own-errors",
+                "Errors of the generator, not of the hub: it ran out of descriptors, ports or memory, or has a defect.",
+                "Limits of the machine.",
+                "See what this machine can do: hubproof doctor",
+            ),
+            Self::Missed => (
+                "missed",
+                "Journeys that were due never began, so the load was lower than planned.",
+                "No client was free, because the hub answers slowly or the population is small.",
+                "Raise `population` or `at_a_time`.",
+            ),
+            Self::Backlog => (
+                "backlog",
+                "Journeys, items or received bytes were unfinished when the run ended, so the ledger cannot tell lost ones from late ones.",
+                "A drain that is shorter than the hub's longest job.",
+                "Lengthen `--drain`.",
+            ),
+            Self::Ledger => (
+                "ledger",
+                "The ledger could not follow all items.",
+                "More items at a time than it can hold, or a generator without a free core.",
+                "Lower the rate, or shorten the run.",
+            ),
+            Self::Uncertain => (
+                "uncertain",
+                "The result of a threshold could be different, by chance or because of the generator's own delay.",
+                "Too few samples, or a generator that is as busy as the hub.",
+                "Measure longer with `--duration`.",
+            ),
+            Self::Core => (
+                "core",
+                "A core of the generator was almost fully busy, so received messages may have waited. The figures include this as the generator's part.",
+                "A rate near what this machine can send, or a hub on the same cores.",
+                "Run the hub on another machine: hubproof doctor shows what this one can send.",
+            ),
+            Self::Clamped => (
+                "clamped",
+                "Times exceeded the upper bound of the histograms and count as that bound.",
+                "Answers that took longer than the histograms can hold.",
+                "",
+            ),
+            Self::Trend => (
+                "trend",
+                "The median response time rose or fell over the measured time, so it depends on when it is measured.",
+                "A hub that fills a queue, leaks memory, or is still warming up.",
+                "Warm up longer with `--warm-up`, or measure longer.",
+            ),
+            Self::WarmUp => (
+                "warm-up",
+                "Throughput and response times were not steady at the end of the longest warm-up.",
+                "A hub with a high load, or one that compiles or caches while it runs.",
+                "Set `--warm-up` to a fixed time.",
+            ),
+            Self::ClosedWorkload => (
+                "closed-workload",
+                "Clients begin a journey when their last one has ended, so nothing is due while the hub stalls. The times hold only for clients that wait for one another.",
+                "The plan has neither `arrivals` nor `pace`.",
+                "Add `arrivals` to the role, to measure from when a message was due.",
+            ),
+            Self::SkippedTicks => (
+                "skipped-ticks",
+                "Ticks of a journey were skipped, because the client was still busy; the times do not include them.",
+                "A hub that takes longer than the interval of the ticks.",
+                "Raise the interval, or use more clients.",
+            ),
+        };
+        Explanation::new(name, means).usually(usually).next(next)
+    }
 }
 
 /// A reason why a run is suspect or invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidityReason {
-    /// A stable code for this kind of reason, such as `uncertain`.
-    pub code: &'static str,
+    pub code: ValidityCode,
     pub validity: RunValidity,
     /// One sentence for the reader of the report, with what to do.
     pub text: String,
@@ -55,8 +206,7 @@ pub struct ValidityReason {
 /// Something that a reader of the figures should know, and that changes no conclusion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidityNote {
-    /// A stable code for this kind of note, such as `closed-workload`.
-    pub code: &'static str,
+    pub code: ValidityCode,
     pub text: String,
 }
 
@@ -71,16 +221,16 @@ impl ValidityJudgement {
         self.reasons.iter().map(|reason| reason.validity).max().unwrap_or(RunValidity::Valid)
     }
 
-    fn add(&mut self, validity: RunValidity, code: &'static str, text: String) {
+    fn add(&mut self, validity: RunValidity, code: ValidityCode, text: String) {
         self.reasons.push(ValidityReason { code, validity, text });
     }
 
-    fn note(&mut self, code: &'static str, text: String) {
+    fn note(&mut self, code: ValidityCode, text: String) {
         self.notes.push(ValidityNote { code, text });
     }
 
     /// Adds a reason to suspect the run if the number is more than the accepted share of all, and a note if it is less.
-    fn add_share(&mut self, (number, all): (u64, u64), code: &'static str, text: String) {
+    fn add_share(&mut self, (number, all): (u64, u64), code: ValidityCode, text: String) {
         match number {
             0 => {}
             _ if number as f64 > all as f64 * ACCEPTED_SHARE => self.add(RunValidity::Suspect, code, text),
@@ -135,12 +285,16 @@ fn judge_measured_time(judgement: &mut ValidityJudgement, state: RunMeasurements
     if state.total.time == 0 {
         judgement.add(
             RunValidity::Invalid,
-            "unmeasured",
+            ValidityCode::Unmeasured,
             "the run ended before a whole interval was measured".to_owned(),
         );
     } else if state.is_idle() {
         // Clients that only stay connected send nothing.
-        judgement.add(RunValidity::Invalid, "unmeasured", "no message was sent and no client was connected".to_owned());
+        judgement.add(
+            RunValidity::Invalid,
+            ValidityCode::Unmeasured,
+            "no message was sent and no client was connected".to_owned(),
+        );
     }
 }
 
@@ -152,11 +306,11 @@ fn judge_joining(judgement: &mut ValidityJudgement, circumstances: &RunCircumsta
     for HopelessRole { name, failed, population } in hopeless {
         let text =
             format!("the run ended because no client of {name} joined; {failed} of {population} tried and failed");
-        judgement.add(RunValidity::Invalid, "unjoined", text);
+        judgement.add(RunValidity::Invalid, ValidityCode::Unjoined, text);
     }
     if !hopeless.is_empty() {
         for text in failed_openings {
-            judgement.add(RunValidity::Invalid, "unjoined", text.clone());
+            judgement.add(RunValidity::Invalid, ValidityCode::Unjoined, text.clone());
         }
         return;
     }
@@ -165,9 +319,9 @@ fn judge_joining(judgement: &mut ValidityJudgement, circumstances: &RunCircumsta
         "{} of {clients} clients had not joined when the measured time began; see the errors, or lengthen `ramp`",
         format_grouped(*unjoined)
     );
-    judgement.add_share(number, "unjoined", text);
+    judgement.add_share(number, ValidityCode::Unjoined, text);
     for text in failed_openings {
-        judgement.add_share(number, "unjoined", text.clone());
+        judgement.add_share(number, ValidityCode::Unjoined, text.clone());
     }
 }
 
@@ -188,7 +342,7 @@ fn judge_sending(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>) 
                 format_percent(ACCEPTED_SHARE),
                 format_nanos(late)
             );
-            judgement.add(RunValidity::Invalid, "send-delay", text);
+            judgement.add(RunValidity::Invalid, ValidityCode::SendDelay, text);
         }
     }
 }
@@ -210,9 +364,9 @@ fn judge_own_errors(judgement: &mut ValidityJudgement, state: RunMeasurements<'_
         };
         let text = format!("{} {text}", format_grouped(number));
         if number as f64 > sent.max(1) as f64 * ACCEPTED_SHARE {
-            judgement.add(RunValidity::Invalid, "own-errors", text);
+            judgement.add(RunValidity::Invalid, ValidityCode::OwnErrors, text);
         } else {
-            judgement.note("own-errors", text);
+            judgement.note(ValidityCode::OwnErrors, text);
         }
     }
 }
@@ -232,14 +386,14 @@ fn judge_journeys(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>,
         let due = started + missed;
         let text =
             format!("{} of {} journeys {name} never began: {advice}", format_grouped(missed), format_grouped(due));
-        judgement.add_share((missed, due), "missed", text);
+        judgement.add_share((missed, due), ValidityCode::Missed, text);
         let unfinished = count(JourneyCount::Unfinished);
         let text = format!(
             "{} of {} journeys {name} were unfinished at the end of the drain; lengthen `drain`",
             format_grouped(unfinished),
             format_grouped(started)
         );
-        judgement.add_share((unfinished, started), "backlog", text);
+        judgement.add_share((unfinished, started), ValidityCode::Backlog, text);
     }
 }
 
@@ -248,28 +402,28 @@ fn judge_ledger(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>) {
     let unread = state.intervals.last().map_or(0, |interval| interval.gauges[Gauge::Unread as usize].last);
     let counts = [
         (
-            "backlog",
+            ValidityCode::Backlog,
             state.account.unfinished,
             "items were unfinished when the run ended, because the hub was still completing others or a worker still had them; lengthen `drain`",
         ),
         (
-            "backlog",
+            ValidityCode::Backlog,
             if unread > MAX_UNREAD_BYTES { unread } else { 0 },
             "bytes had arrived but were unread when the run ended; lengthen `drain`, or give the generator more cores",
         ),
         (
-            "ledger",
+            ValidityCode::Ledger,
             state.account.late,
             "ledger entries arrived too late to be processed in order; give the generator more cores",
         ),
         (
-            "ledger",
+            ValidityCode::Ledger,
             state.account.unfollowed,
             "ledger entries were dropped because the ledger was full; shorten the run, or lower the rate",
         ),
     ];
     for (code, number, text) in counts.iter().filter(|(_, number, _)| *number > 0) {
-        judgement.add(RunValidity::Suspect, code, format!("{} {text}", format_grouped(*number)));
+        judgement.add(RunValidity::Suspect, *code, format!("{} {text}", format_grouped(*number)));
     }
 }
 
@@ -306,7 +460,7 @@ fn judge_thresholds(judgement: &mut ValidityJudgement, outcomes: &[ThresholdOutc
         };
         let text =
             format!("`{}`: observed {}; {why}", outcome.threshold.text, outcome.format_observed_with_uncertainty());
-        judgement.add(RunValidity::Suspect, "uncertain", text);
+        judgement.add(RunValidity::Suspect, ValidityCode::Uncertain, text);
     }
 }
 
@@ -319,12 +473,12 @@ fn note_generator(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>)
             core.intervals,
             format_percent(core.peak)
         );
-        judgement.note("core", text);
+        judgement.note(ValidityCode::Core, text);
     }
     let clamped = state.total.count(state.layout, CounterId::Run(GeneratorCount::Clamped));
     if clamped > 0 {
         let text = format!("{} times exceeded the upper bound of the histograms", format_grouped(clamped));
-        judgement.note("clamped", text);
+        judgement.note(ValidityCode::Clamped, text);
     }
 }
 
@@ -338,7 +492,7 @@ fn note_trends(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>) {
             if change > 0.0 { "up" } else { "down" },
             format_percent(change.abs()),
         );
-        judgement.note("trend", text);
+        judgement.note(ValidityCode::Trend, text);
     }
 }
 
@@ -349,7 +503,7 @@ fn note_workloads(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>,
             "throughput and response times were not steady after {} of warm-up, the longest that `auto` allows; set `warm_up`",
             format_time(took)
         );
-        judgement.note("warm-up", text);
+        judgement.note(ValidityCode::WarmUp, text);
     }
     for JourneyWorkload { journey: name, workload } in &circumstances.workloads {
         let journey = state.layout.names.journeys.iter().position(|known| known == name);
@@ -357,13 +511,13 @@ fn note_workloads(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>,
         let skipped = count(JourneyCount::Skipped);
         match workload {
             Workload::Closed if count(JourneyCount::Started) > 0 => judgement.note(
-                "closed-workload",
+                ValidityCode::ClosedWorkload,
                 format!(
                     "{name} is a closed workload: a client begins a journey when its last one has ended. While the hub stalls, nothing is due, so these times hold only for clients that wait for one another; `arrivals` or `pace` counts from when a message was due"
                 ),
             ),
             Workload::Skipping if skipped > 0 => judgement.note(
-                "skipped-ticks",
+                ValidityCode::SkippedTicks,
                 format!(
                     "{} of {} ticks of {name} were skipped, because the client was busy; these times do not include them",
                     format_grouped(skipped),
@@ -439,7 +593,7 @@ mod tests {
         #[case] codes: &[&str],
     ) {
         let judgement = run.report().judgement;
-        assert_eq!(judgement.reasons.iter().map(|reason| reason.code).collect::<Vec<_>>(), codes);
+        assert_eq!(judgement.reasons.iter().map(|reason| reason.code.name()).collect::<Vec<_>>(), codes);
         assert_eq!(judgement.validity(), validity);
     }
 
@@ -457,7 +611,7 @@ mod tests {
     fn notes_say_what_the_figures_cannot_show(#[case] run: SyntheticRun, #[case] codes: &[&str], #[case] text: &str) {
         let judgement = run.report().judgement;
         assert_eq!(judgement.validity(), RunValidity::Valid, "{:?}", judgement.reasons);
-        assert_eq!(judgement.notes.iter().map(|note| note.code).collect::<Vec<_>>(), codes);
+        assert_eq!(judgement.notes.iter().map(|note| note.code.name()).collect::<Vec<_>>(), codes);
         assert!(judgement.notes.iter().all(|note| note.text.contains(text)), "{:?}", judgement.notes);
     }
 

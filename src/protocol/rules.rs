@@ -82,6 +82,8 @@ pub struct Rule {
     pub from: Option<String>,
     /// How a black-box test can observe whether a hub keeps the rule.
     pub sees: String,
+    /// How hubs usually break the rule.
+    pub broken_by: Option<String>,
     /// Why no hub can break the rule: for example, it binds only clients.
     pub out_of_scope: Option<String>,
     pub span: Span,
@@ -104,7 +106,7 @@ impl RuleSet {
     }
 }
 
-const RULE_KEYS: [&str; 8] = ["level", "basis", "line", "section", "text", "from", "sees", "out_of_scope"];
+const RULE_KEYS: [&str; 9] = ["level", "basis", "line", "section", "text", "from", "sees", "broken_by", "out_of_scope"];
 const BASES: [(&str, RuleBasis); 3] =
     [("stated", RuleBasis::Stated), ("implied", RuleBasis::Implied), ("silent-guess", RuleBasis::Silent)];
 const PLACE: &str = "write `line: N`, the line of the document with the sentence, or `section: \"5.1\"`";
@@ -138,7 +140,7 @@ fn parse_rule(id: &str, span: Span, node: &SyntaxNode, diagnostics: &mut Vec<Dia
     let line = integer(node.get("line"), "`line`", 1..=u64::MAX, diagnostics);
     let mut text = |name: &str| text(node.get(name), &format!("`{name}` of {id}"), diagnostics).map(str::to_owned);
     let (sentence, from, section) = (text("text"), text("from"), text("section"));
-    let (sees, out_of_scope) = (text("sees").unwrap_or_default(), text("out_of_scope"));
+    let (sees, broken_by, out_of_scope) = (text("sees").unwrap_or_default(), text("broken_by"), text("out_of_scope"));
     if let (Some(level), Some(RuleBasis::Silent)) = (level, basis)
         && level != RuleLevel::May
     {
@@ -160,5 +162,5 @@ fn parse_rule(id: &str, span: Span, node: &SyntaxNode, diagnostics: &mut Vec<Dia
     }
     let place = line.map(|line| RulePlace::Line(line as usize)).or(section.map(RulePlace::Section));
     let (id, text) = (id.to_owned(), sentence?);
-    Some(Rule { id, level: level?, basis: basis?, place: place?, text, from, sees, out_of_scope, span })
+    Some(Rule { id, level: level?, basis: basis?, place: place?, text, from, sees, broken_by, out_of_scope, span })
 }

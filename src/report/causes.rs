@@ -12,7 +12,24 @@ use serde::Serialize;
 use super::text::without_variable_parts;
 use super::{CheckResult, KnownFailure, ProtocolReport, ScenarioResult};
 use crate::event::{CheckReport, FindingDetail, PreconditionFailure, ScenarioReport, Verdict};
+use crate::syntax::explanation::Explanation;
 use crate::syntax::source::Span;
+
+/// Explains the causes that are not failed checks.
+pub const CAUSE_EXPLANATIONS: [Explanation; 3] = [
+    Explanation::new(
+        "precondition",
+        "A step without a rule failed, so the scenario could not start or continue. The checks after it are inconclusive, and `blocks` counts them.",
+    )
+    .usually("The hub does not send an expected message, or sends it to another client, in another form or too late.")
+    .next("Play one of the stopped scenarios with the command after `reproduce`, and add `--trace`. A deviation in the target file lets a run continue past a difference that is there on purpose."),
+    Explanation::new("unreachable", "No connection to the hub could be opened, so nothing could be checked.")
+        .usually("The hub is not running, or listens at another address, port or path.")
+        .next("Try the address with any other WebSocket client. `--exec CMD` lets hubproof start the hub."),
+    Explanation::new("unauthenticated", "The hub refused the client's credentials, so all scenarios that need them stopped.")
+        .usually("A missing or outdated secret, or a token signed with another key.")
+        .next("Set the secrets that the report names: `--set secrets.NAME=VALUE`, or the target file."),
+];
 
 /// A failed precondition, with all scenarios that it stopped.
 #[derive(Clone, Debug, PartialEq)]

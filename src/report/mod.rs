@@ -39,6 +39,7 @@ use crate::deviation::proposal::DeviationProposal;
 use crate::deviation::{DeviationSightings, Deviations, SightingsByEntry};
 use crate::event::{CheckReport, ProcessReport, ScenarioReport, ShortenedWaits, TimingMargin, UnmetNeed, Verdict};
 use crate::protocol::{Pack, RuleBasis, RuleLevel, RulePlace};
+use crate::syntax::explanation::Explanation;
 use crate::syntax::source::Span;
 
 /// The options of a run that a report shows.
@@ -55,6 +56,8 @@ pub struct RunOptions {
     /// The command line of this run without secrets and without options that select protocols, scenarios or report
     /// files: `["hubproof", "check", "ws://..."]`.
     pub command: Vec<String>,
+    /// The options that select the user's own pack; empty for a built-in one.
+    pub pack: Vec<String>,
     /// The URL, or `embedded reference server`.
     pub target: String,
 }
@@ -219,6 +222,40 @@ pub enum EntryStanding {
     NotPlayed,
 }
 
+impl EntryStanding {
+    pub const ALL: [Self; 5] = [Self::Expected, Self::Flaky, Self::Stale, Self::Undecided, Self::NotPlayed];
+
+    pub fn explanation(self) -> Explanation {
+        match self {
+            Self::Expected => {
+                Explanation::new("expected", "A known failure: the baseline has it, so it does not fail the run.")
+                    .next("Correct the hub, then delete the entry of the baseline.")
+            }
+            Self::Flaky => Explanation::new(
+                "flaky",
+                "A check that fails only in some repetitions, or a baseline entry that is declared so.",
+            )
+            .usually("A race in the hub, or a wait that a slow machine exceeds.")
+            .next("Repeat the scenario: hubproof check URL --protocol NAME --scenario SCENARIO --repeat 20"),
+            Self::Stale => Explanation::new(
+                "stale",
+                "A baseline entry that no longer fails, or a declared deviation whose documented form came instead. It fails the run with exit code 1.",
+            )
+            .usually("The hub was corrected.")
+            .next("Delete the entry at the place that the report shows."),
+            Self::Undecided => Explanation::new(
+                "undecided",
+                "Not decided: the scenario of a baseline entry was played, but its check was not evaluated to the end. In `compare`, a difference that may be chance.",
+            )
+            .next("Correct what made the check inconclusive; for `compare`, measure longer."),
+            Self::NotPlayed => {
+                Explanation::new("not-played", "The run did not play the scenario of the baseline entry or deviation.")
+                    .usually("The run was interrupted, or selects scenarios with `--scenario` or `--rule`.")
+            }
+        }
+    }
+}
+
 /// The baseline's entry for a failed check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownFailure {
@@ -315,6 +352,21 @@ pub enum RuleStatus {
 }
 
 impl RuleStatus {
+    /// Explains the statuses other than the verdicts of checks.
+    pub const EXPLANATIONS: [Explanation; 3] = [
+        Explanation::new(
+            "out-of-scope",
+            "No hub can break the rule, for the reason that the pack gives: for example, it binds only clients.",
+        ),
+        Explanation::new(
+            "not-asked",
+            "The scenarios of the rule were not selected, or the run was interrupted before them.",
+        )
+        .next("Run without `--scenario` and `--rule`."),
+        Explanation::new("no-check", "No scenario and no schema of the pack names the rule, so nothing judges it.")
+            .next("Write a scenario for it; the chapter `Writing scenarios` of the book shows how."),
+    ];
+
     /// Whether a check at the rule's own level passed and no check broke the rule.
     pub fn is_proven(&self) -> bool {
         matches!(self, Self::Judged { verdict: Verdict::Pass | Verdict::Info, decided: true, .. })
@@ -590,6 +642,26 @@ pub fn reproduce_command(options: &RunOptions, protocol: &str, again: &[String],
         words.extend(["--repeat".to_owned(), repeat.to_string()]);
     }
     words.iter().map(|word| text::quote_for_shell(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// Returns the command that explains a failed check: its rules or, if it has none, the check itself. It is quoted for a
+/// shell. Returns `None` for a rule that the pack does not have, which only a scenario file outside the pack can name.
+pub fn explain_command(options: &RunOptions, protocol: &ProtocolReport, check: &CheckReport) -> Option<String> {
+    let mut words = vec!["hubproof".to_owned(), "explain".to_owned()];
+    let rules: Vec<&String> = check.rules_of_verdict().map(|used| &used.id).collect();
+    words.extend(rules.iter().filter(|id| protocol.rules.contains_key(**id)).map(|id| (*id).clone()));
+    if rules.is_empty() {
+        words.push(check.name.clone());
+        // Several protocols may have a message of this name.
+        if check.name.contains(':') && options.pack.is_empty() {
+            words.extend(["--protocol", &protocol.name].map(str::to_owned));
+        }
+    }
+    if words.len() == 2 {
+        return None;
+    }
+    words.extend_from_slice(&options.pack);
+    Some(words.iter().map(|word| text::quote_for_shell(word)).collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]

@@ -5,12 +5,34 @@ use std::collections::BTreeSet;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use crate::syntax::explanation::Explanation;
 use crate::syntax::source::{Sources, Span};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     Warning,
     Error,
+}
+
+impl Severity {
+    pub const ALL: [Self; 2] = [Self::Error, Self::Warning];
+
+    pub fn explanation(self) -> Explanation {
+        match self {
+            Self::Error => Explanation::new(
+                "error",
+                "A mistake in a file or on the command line. Nothing is run until it is corrected, and the exit code is 2.",
+            )
+            .usually("A misspelt key or name, a value of the wrong kind, or a step or condition that can never apply.")
+            .next("Correct the place under the caret; `help:` says how. `hubproof packs lint PATH` shows all errors of a pack."),
+            Self::Warning => Explanation::new(
+                "warning",
+                "A part of a pack, scenario or document that has no effect or is probably a mistake. The run continues.",
+            )
+            .usually("A member that no schema documents, or a keyword of an AsyncAPI document that hubproof ignores.")
+            .next("Follow `help:`. `hubproof packs lint PATH` shows all warnings of a pack."),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 pub mod diagnostic;
 pub mod duration;
+pub mod explanation;
 pub mod fields;
 pub mod json_schema;
 pub mod matcher;

@@ -1,4 +1,4 @@
-//! `hubproof load`: wrong arguments, every built-in plan, interrupts, and a hub that is killed.
+//! `hubproof load`: wrong arguments, every built-in plan, interrupts, and a hub that is killed. `hubproof doctor`.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -121,10 +121,11 @@ fn workers_that_cannot_join_end_the_run_with_the_missing_message() {
     let serving = ServeProcess::start(["emprops", "--fault", "emprops-worker-registered-as-client"], 1);
     let arguments = ["load", serving.url("emprops"), "--protocol", "emprops", "--plan", "jobs", "--workers", "40"];
     let done = hubproof(arguments.iter().chain(&SMALL_RUN_OPTIONS)).assert_exit_code(3);
-    let expected = "invalid: the run ended because no client of worker joined; ";
+    let expected = "invalid[unjoined]: the run ended because no client of worker joined; ";
     assert!(done.out.contains(expected), "{}", done.out);
-    let names_step =
-        |line: &&str| line.starts_with("invalid: worker ") && line.contains(" waited for worker_registered (");
+    let names_step = |line: &&str| {
+        line.starts_with("invalid[unjoined]: worker ") && line.contains(" waited for worker_registered (")
+    };
     let line = done.out.lines().find(names_step).unwrap_or_else(|| panic!("{}", done.out));
     assert!(line.contains("scenarios/emprops/shared.yaml:"), "{line}");
     assert!(line.contains(r#"; received: {"type":"connection_established""#), "{line}");
@@ -374,4 +375,26 @@ fn clients_reconnect_to_a_killed_hub_and_lost_jobs_are_reported() {
     // The hub keeps its jobs in memory: open ones are lost, and reported.
     assert!(report["ledger"]["counts"]["completed"].as_u64().unwrap() > 0, "{report}");
     drop(again);
+}
+
+#[test]
+fn doctor_measures_the_machine_and_ends_with_a_plain_statement() {
+    let done = hubproof(["doctor"]).assert_exit_code(0);
+    for what in ["descriptors", "ports", "memory", "cores", "clock", "timers", "round trips", "other load", "swap"] {
+        let rows = done.out.lines().filter(|line| {
+            let row = line.trim_start().strip_prefix("ok").or(line.trim_start().strip_prefix("warning"));
+            row.is_some_and(|row| row.trim_start().starts_with(what))
+        });
+        assert_eq!(rows.count(), 1, "{what}: {}", done.out);
+    }
+    let last = done.out.rsplit("\n\n").next().unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        last.starts_with("This machine can ")
+            && last.contains("messages a second from hubproof (")
+            && last.contains("; limited by "),
+        "{last}"
+    );
+    assert!(done.err.contains("measuring round trips"), "{}", done.err);
+    // Rates and times are measured, so they are only known not to be zero.
+    assert!(!done.out.contains(" 0 a second") && !last.contains(" about 0 "), "{}", done.out);
 }

@@ -5,6 +5,7 @@ pub mod check;
 pub mod compare;
 pub mod documents;
 pub mod exec;
+pub mod explain;
 pub mod fuzz;
 pub mod fuzz_saved;
 pub mod init;

@@ -193,8 +193,8 @@ fn an_overloaded_generator_reports_its_overload(
         .collect();
     let report = report_with_utilisation(&truths, (cost as f64 / MS as f64).min(1.0));
     assert_eq!(report.validity(), validity, "{:?}", report.judgement);
-    let reasons = report.judgement.reasons.iter().map(|reason| reason.code);
-    let mut found: Vec<&str> = reasons.chain(report.judgement.notes.iter().map(|note| note.code)).collect();
+    let reasons = report.judgement.reasons.iter().map(|reason| reason.code.name());
+    let mut found: Vec<&str> = reasons.chain(report.judgement.notes.iter().map(|note| note.code.name())).collect();
     found.dedup();
     assert_eq!(found, codes);
 }

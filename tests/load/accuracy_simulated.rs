@@ -186,7 +186,7 @@ fn ticks_of_a_pace_that_never_begin_are_missed() {
     let report = observed.into_report(&ready, &["log_request.response.p90 < 5ms", "log_request.response.p50 < 5ms"]);
     let uncertain: Vec<bool> = report.thresholds.iter().map(|outcome| outcome.is_uncertain()).collect();
     assert_eq!(uncertain, [true, false], "a tenth of the times is unknown, but not a half");
-    let codes: Vec<&str> = report.judgement.reasons.iter().map(|reason| reason.code).collect();
+    let codes: Vec<&str> = report.judgement.reasons.iter().map(|reason| reason.code.name()).collect();
     assert_eq!(codes, ["missed", "backlog", "uncertain"], "{:?}", report.judgement);
     assert_eq!(report.exit_code(), 3);
 }
@@ -199,7 +199,7 @@ fn a_plan_may_skip_the_ticks_that_pass_while_a_client_is_busy() {
     assert!((20 * 18..=20 * 20).contains(&observed.skipped), "{}", observed.skipped);
     assert_eq!((observed.missed, observed.late), (0, 0));
     let report = observed.into_report(&ready, &[]);
-    assert_eq!(report.judgement.notes.iter().map(|note| note.code).collect::<Vec<_>>(), ["skipped-ticks"]);
+    assert_eq!(report.judgement.notes.iter().map(|note| note.code.name()).collect::<Vec<_>>(), ["skipped-ticks"]);
     assert_eq!(report.validity(), RunValidity::Valid);
 }
 
@@ -244,7 +244,7 @@ fn a_closed_workload_is_valid_and_says_what_it_cannot_see() {
     assert_eq!((observed.late, observed.missed, observed.unfinished), (0, 0, 20), "one of each client is under way");
     let report = observed.into_report(&ready, &["log_request.response.p99 < 5ms"]);
     assert_eq!(report.exit_code(), 0, "{:?}", report.judgement);
-    let notes: Vec<&str> = report.judgement.notes.iter().map(|note| note.code).collect();
+    let notes: Vec<&str> = report.judgement.notes.iter().map(|note| note.code.name()).collect();
     assert_eq!(notes, ["backlog", "closed-workload"], "{:?}", report.judgement.notes);
 }
 

@@ -31,6 +31,18 @@ pub const CHURN_CLIENTS: usize = 70;
 impl Churn {
     pub const ALL: [Self; 4] = [Self::Broken, Self::OddClose, Self::NoPath, Self::NoUpgrade];
 
+    /// Says what the clients do, in one sentence.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Broken => {
+                "Dozens of clients join, send the message, and reset the connection without waiting for an answer."
+            }
+            Self::OddClose => "Dozens of clients join and close with a code that only an application defines.",
+            Self::NoPath => "Dozens of clients request a path that no document mentions.",
+            Self::NoUpgrade => "Dozens of clients send an HTTP request without the headers of a WebSocket upgrade.",
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Broken => "gone-at-once",

@@ -25,6 +25,7 @@ use super::placement::Placement;
 use crate::generate::rng::RandomSource;
 use crate::protocol::MessageType;
 use crate::scenario::parse::verbs::StepVerb;
+use crate::syntax::explanation::Explanation;
 
 /// The mutation of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +48,19 @@ impl MutationKind {
             Self::Framed(framing) => framing.name(),
             Self::Churn(churn) => churn.name(),
         }
+    }
+
+    pub fn explanation(self) -> Explanation {
+        let means = match self {
+            Self::Explored => {
+                "The message stays valid, with unusual values, other optional members, and members that the schema permits but does not name."
+            }
+            Self::Mutated(mutation) => mutation.meaning(),
+            Self::Corrupted(corruption) => corruption.meaning(),
+            Self::Framed(framing) => framing.meaning(),
+            Self::Churn(churn) => churn.meaning(),
+        };
+        Explanation::new(self.name(), means)
     }
 
     pub fn all() -> impl Iterator<Item = Self> {

@@ -43,6 +43,26 @@ impl FramingMutation {
         Self::StrayPong,
     ];
 
+    /// Says what the mutation does, in one sentence.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Fragments => "A valid message is sent in two frames or more, if possible cut inside a character.",
+            Self::PingBetween => "A ping is sent between two frames of a valid message.",
+            Self::EmptyFragments => "A valid message is sent with empty frames around it.",
+            Self::Binary => "The message, or bytes that are not UTF-8, are sent as a binary message.",
+            Self::EmptyBinary => "An empty binary message is sent.",
+            Self::InvalidUtf8 => "A text message has bytes that are not UTF-8. RFC 6455 requires close code 1007.",
+            Self::Oversize => "A text message of a mebibyte is sent.",
+            Self::Unmasked => "A frame of the client is not masked, which RFC 6455 forbids.",
+            Self::ReservedOpcode => "A frame has an opcode that RFC 6455 reserves.",
+            Self::ReservedBit => "A frame has a reserved bit set, though no extension was negotiated.",
+            Self::LongPing => "A ping has more than the 125 bytes that RFC 6455 allows.",
+            Self::StrayContinuation => "A continuation frame comes without a beginning.",
+            Self::UnfinishedMessage => "The first frame of a message is sent, but never the last.",
+            Self::StrayPong => "A pong is sent without a ping, which RFC 6455 allows.",
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Fragments => "fragments",

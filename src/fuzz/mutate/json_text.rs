@@ -50,6 +50,27 @@ impl JsonCorruption {
         Self::OtherKind,
     ];
 
+    /// Says what the mutation does, in one sentence.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Truncated => "The text of the message ends in the middle.",
+            Self::TrailingComma => "The text has a comma too many before its end.",
+            Self::Comment => "A comment precedes the message; JSON has none.",
+            Self::Nan => "A member is NaN, which is not JSON but which some parsers accept.",
+            Self::ByteOrderMark => "A byte order mark precedes the message.",
+            Self::SingleQuotes => "Texts are in single quotes.",
+            Self::BareKeys => "The names of members are not in quotes.",
+            Self::ControlCharacter => "A text has an unescaped control character.",
+            Self::BadEscape => "A text has an escape sequence that JSON does not have.",
+            Self::TwoValues => "A second value follows the message in the same text.",
+            Self::Nothing => "The text is empty.",
+            Self::NoJson => "The text is not JSON at all.",
+            Self::LeadingZero => "A number begins with a zero.",
+            Self::Nested => "A value is nested in ten thousand lists.",
+            Self::OtherKind => "The text is JSON of another kind, such as a list or a number instead of an object.",
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Truncated => "truncated",

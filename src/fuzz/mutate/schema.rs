@@ -73,6 +73,32 @@ impl MemberMutation {
         }
     }
 
+    /// Says what the mutation does, in one sentence.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Missing => "A required member or item of the message is left out.",
+            Self::Null => "A value of the message is null, where the schema does not allow that.",
+            Self::WrongType => {
+                "A value has another JSON type than the schema states, such as a number instead of a text."
+            }
+            Self::OutOfRange => "A number, a length or a count lies outside the bounds of the schema.",
+            Self::UnknownValue => "A value is none of those that the schema lists.",
+            Self::WrongForm => "A text does not match the pattern or the format of the schema.",
+            Self::Extra => "The message has a member or item that the schema forbids.",
+            Self::Empty => "A text, list or object is empty, or a number is 0.",
+            Self::Huge => "A text, list, number or object is far larger than usual, but not forbidden.",
+            Self::Twice => "A member occurs twice, the second time with another value.",
+            Self::WrongDiscriminator => {
+                "The value by which the message is recognised belongs to no message of the document."
+            }
+            Self::WrongCase => "A name of a member, or a listed value, is written in upper or lower case instead.",
+            Self::ForeignId => "The sender gives the identity of another client as its own.",
+            Self::Digits => "A number has a thousand digits.",
+            Self::Deep => "A value is nested deeply, where the schema does not restrict it.",
+            Self::Surrogate => "A text has half of a surrogate pair, which no Unicode text has.",
+        }
+    }
+
     /// Returns the name of the mutation in reports and for `--mutation`.
     pub fn name(self) -> &'static str {
         match self {

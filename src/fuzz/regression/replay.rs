@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::event::{CheckReport, ScenarioReport, Verdict};
+use crate::syntax::explanation::Explanation;
 
 /// The result of replaying a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +21,28 @@ pub enum ReplayResult {
     NotReproducible(String),
 }
 
+const STILL_FAILS: Explanation =
+    Explanation::new("still fails", "A saved finding fails each time it is played. The exit code is 1.")
+        .next("Play the file alone: hubproof check URL --protocol NAME --scenario FILE --trace");
+const FIXED: Explanation = Explanation::new("fixed", "A saved finding passes each time it is played.")
+    .next("Keep the file as a regression test.");
+const NOT_REPRODUCIBLE: Explanation = Explanation::new(
+    "not reproducible",
+    "A saved finding fails only sometimes, or cannot be played. The exit code is 3.",
+)
+.usually("A race in the hub, or an earlier step of the conversation that fails.")
+.next("Play it more often: hubproof fuzz URL --protocol NAME --replay FILE --plays 20");
+
 impl ReplayResult {
+    /// Explains the names of all results.
+    pub const EXPLANATIONS: [Explanation; 3] = [STILL_FAILS, FIXED, NOT_REPRODUCIBLE];
+
     /// Returns the name of the result for output.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::StillFails { .. } => "still fails",
-            Self::Fixed => "fixed",
-            Self::NotReproducible(_) => "not reproducible",
+            Self::StillFails { .. } => STILL_FAILS.name,
+            Self::Fixed => FIXED.name,
+            Self::NotReproducible(_) => NOT_REPRODUCIBLE.name,
         }
     }
 }

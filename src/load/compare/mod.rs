@@ -18,7 +18,7 @@ use super::validity::RunValidity;
 use crate::report::EntryStanding;
 use bootstrap::interval_samples;
 
-pub use text::render;
+pub use text::{REMARK_EXPLANATIONS, render};
 
 /// Options of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,6 +5,22 @@ use std::fmt::Write;
 use super::{BetterDirection, LoadComparison, MetricDifference, MetricKind};
 use crate::load::format::{format_grouped, format_nanos, format_rate};
 use crate::report::text::escape_unprintable;
+use crate::syntax::explanation::Explanation;
+
+const REGRESSION: Explanation = Explanation::new(
+    "REGRESSION",
+    "A metric of the second load run is significantly worse, and by more than `--fail-on-regression` allows. The exit code is 1.",
+)
+.next("Repeat both runs to see whether it stays, and look at the plots: hubproof compare A.json B.json --report html=compare.html");
+const WORSE: Explanation = Explanation::new(
+    "worse",
+    "A metric of the second load run is worse, and chance does not explain it, but no limit was set or exceeded.",
+);
+const BETTER: Explanation =
+    Explanation::new("better", "A metric of the second load run is better, and chance does not explain it.");
+
+/// Explains the remarks of a comparison.
+pub const REMARK_EXPLANATIONS: [Explanation; 3] = [REGRESSION, WORSE, BETTER];
 
 /// Renders one line per metric, regressions marked; ends with a newline.
 pub fn render(comparison: &LoadComparison) -> String {
@@ -61,9 +77,9 @@ fn difference_remark(difference: &MetricDifference) -> String {
         (BetterDirection::Higher, up) => Some(!up),
     };
     let word = match worse {
-        _ if difference.regression => "REGRESSION",
-        Some(true) if difference.is_significant() => "worse",
-        Some(false) if difference.is_significant() => "better",
+        _ if difference.regression => REGRESSION.name,
+        Some(true) if difference.is_significant() => WORSE.name,
+        Some(false) if difference.is_significant() => BETTER.name,
         _ => "",
     };
     word.to_owned()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::LedgerMark;
 use crate::load::Nanos;
+use crate::syntax::explanation::Explanation;
 
 /// The kinds of violations that a hub can commit on an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +30,46 @@ impl LedgerViolationKind {
         Self::WrongWorker,
         Self::NotTaken,
     ];
+
+    pub fn explanation(self) -> Explanation {
+        let (means, usually) = match self {
+            Self::Lost => (
+                "An item that the hub acknowledged was never completed, or a message was not delivered to a client that should have received it.",
+                "A worker leaves with an assigned job that is not given to another, or a queue that drops messages when a client is slow.",
+            ),
+            Self::Duplicated => (
+                "An item was completed twice, or a message was delivered twice to the same client.",
+                "A retry after a timeout without a check whether the first try arrived, or a client that is subscribed twice.",
+            ),
+            Self::Unexpected => (
+                "The hub sent an item that no client had requested, or a message to a client that should not receive it.",
+                "A routing table that still has clients that have left, or ids that are used twice.",
+            ),
+            Self::Reordered => (
+                "Messages of one sender arrived in another order than they were sent. Only plans with `ordered: true` count this.",
+                "One task per message, or several workers that read from the same queue.",
+            ),
+            Self::AssignedTwice => (
+                "A job was assigned to a second worker while the first still had it.",
+                "A race between two requests for work.",
+            ),
+            Self::AssignedAfterCancellation => (
+                "A job was assigned to a worker after it had been cancelled.",
+                "A cancelled job that stays in the queue.",
+            ),
+            Self::WrongWorker => (
+                "A job was completed or reported by a worker to which it was not assigned, and the hub accepted that.",
+                "The hub does not check which worker reports.",
+            ),
+            Self::NotTaken => (
+                "The hub assigned a job to a worker that was busy or not waiting for one, so the worker could not take it.",
+                "The hub assigns more than a worker has asked for. If the protocol allows that, raise `at_a_time` in the plan.",
+            ),
+        };
+        Explanation::new(self.name(), means)
+            .usually(usually)
+            .next("Follow one item: the report shows its history with times and clients. `hubproof check` tests the same without load.")
+    }
 
     /// Returns the name of the violation in thresholds and reports.
     pub fn name(self) -> &'static str {

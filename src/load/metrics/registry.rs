@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::operations::OperationTable;
+use crate::syntax::explanation::Explanation;
 
 /// The messages and journeys of a plan; an index into these lists identifies one everywhere else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -196,6 +197,50 @@ listed!(LoadErrorKind: Connect = "connect", Upgrade = "upgrade", Tls = "tls", Lo
 listed!(Gauge: Connections = "connections", Unread = "unread", Unwritten = "unwritten", Journeys = "journeys", Memory = "memory");
 
 impl LoadErrorKind {
+    pub fn explanation(self) -> Explanation {
+        const OWN: &str =
+            "The hub's log shows its side; `--find-max` finds the highest rate at which a threshold holds.";
+        let (means, usually, next) = match self {
+            Self::Connect => (
+                "A client could not open a TCP connection.",
+                "The hub's queue of connections to accept is full, or it has no file descriptors left.",
+                "Lengthen `ramp`, or raise the hub's limits.",
+            ),
+            Self::Upgrade => (
+                "The hub refused the WebSocket upgrade, or answered it with something that is not an upgrade.",
+                "A limit of connections, a wrong path, or a proxy in between.",
+                OWN,
+            ),
+            Self::Tls => (
+                "The TLS handshake failed.",
+                "An untrusted certificate, or too many handshakes at a time.",
+                "Trust the certificate with `--ca FILE`, or lengthen `ramp`.",
+            ),
+            Self::Lost => ("A connection ended unexpectedly.", "The hub closes slow clients, or crashed.", OWN),
+            Self::Timeout => {
+                ("A required answer did not come in time.", "The hub is overloaded, or lost the request.", OWN)
+            }
+            Self::Refused => ("The hub answered with an error.", "A rate limit, or a queue that is full.", OWN),
+            Self::Protocol => (
+                "The hub violated RFC 6455.",
+                "",
+                "Check the hub against the RFC: hubproof check URL --protocol websocket",
+            ),
+            Self::Invalid => (
+                "The hub sent a frame that is not a JSON object, or that lacks a value needed by a later step.",
+                "A message that is cut short or mixed with another under load.",
+                "Validate all messages: `--validate all`.",
+            ),
+            Self::Resources => (
+                "The machine of the load generator ran out of file descriptors, ports or memory. This is not the hub's fault.",
+                "Limits that are too low for the number of clients.",
+                "See what this machine can do: hubproof doctor",
+            ),
+            Self::Internal => ("An internal error of the load generator.", "", "Please report it."),
+        };
+        Explanation::new(self.name(), means).usually(usually).next(next)
+    }
+
     /// Whether the generator failed, not the hub.
     pub fn is_generator_error(self) -> bool {
         matches!(self, Self::Resources | Self::Internal)

@@ -480,11 +480,12 @@ fn to_milliseconds(nanos: u64) -> f64 {
 
 fn validity(report: &LoadReport) -> Validity {
     let reasons = report.judgement.reasons.iter().map(|reason| Reason {
-        code: reason.code.to_owned(),
+        code: reason.code.name().to_owned(),
         verdict: reason.validity,
         text: reason.text.clone(),
     });
-    let notes = report.judgement.notes.iter().map(|note| Note { code: note.code.to_owned(), text: note.text.clone() });
+    let notes =
+        report.judgement.notes.iter().map(|note| Note { code: note.code.name().to_owned(), text: note.text.clone() });
     Validity { verdict: report.validity(), reasons: reasons.collect(), notes: notes.collect() }
 }
 

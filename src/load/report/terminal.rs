@@ -13,7 +13,7 @@ use crate::load::metrics::{
     OperationCount, OperationTime, TimingId,
 };
 use crate::load::plan::script::Workload;
-use crate::load::plan::threshold::{ThresholdOutcome, ThresholdStanding};
+use crate::load::plan::threshold::{ThresholdOutcome, UNCERTAIN};
 use crate::load::validity::RunValidity;
 use crate::report::terminal_page::{self, BOLD, Page, Style};
 use crate::report::text::{escape_unprintable, format_count, format_time};
@@ -38,10 +38,11 @@ pub fn summary(report: &LoadReport, sources: &Sources, style: Style) -> String {
     page.deviations(&report.deviations);
     page.gap();
     for note in &report.judgement.notes {
-        page.line(&format!("note: {}", escape_unprintable(&note.text)));
+        page.line(&format!("note[{}]: {}", note.code.name(), escape_unprintable(&note.text)));
     }
     for reason in &report.judgement.reasons {
-        page.line(&format!("{}: {}", reason.validity.name(), escape_unprintable(&reason.text)));
+        let (validity, code) = (reason.validity.name(), reason.code.name());
+        page.line(&format!("{validity}[{code}]: {}", escape_unprintable(&reason.text)));
     }
     page.verdict(report.exit_code(), &escape_unprintable(&report.about.plan), &verdict_parts(report));
     page.out
@@ -408,10 +409,8 @@ impl<'a> Page<'a, LoadReport> {
         self.gap();
         for outcome in &self.report.thresholds {
             let word = match outcome.standing {
-                _ if outcome.is_uncertain() => "uncertain",
-                ThresholdStanding::Holds => "holds",
-                ThresholdStanding::Broken => "BROKEN",
-                ThresholdStanding::NotObserved => "unobserved",
+                _ if outcome.is_uncertain() => UNCERTAIN,
+                standing => standing.explanation(),
             };
             let ended = if outcome.aborted { "; it ended the run" } else { "" };
             let text = &outcome.threshold.text;
@@ -424,7 +423,7 @@ impl<'a> Page<'a, LoadReport> {
                 ),
             };
             // Not wrapped, so that ids can be found in it.
-            self.line(&format!("  {word:<11} {text}   {observed}{ended}"));
+            self.line(&format!("  {:<11} {text}   {observed}{ended}", word.name));
         }
     }
 

@@ -15,7 +15,7 @@ use super::terminal_page::{self, BOLD, DIM, Page, Style, list};
 use super::text::{escape_unprintable, format_count, format_time, quote_for_shell, shorten};
 use super::{
     CheckResult, ProtocolDoubt, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult,
-    SharedPreconditionFailure, VerdictTally, reach, reproduce_command, selection_arguments,
+    SharedPreconditionFailure, VerdictTally, explain_command, reach, reproduce_command, selection_arguments,
 };
 use crate::event::{
     CheckReport, FindingDetail, FrameReport, HistoryDirection, ScenarioReport, ShortenedWaits, Verdict,
@@ -348,12 +348,10 @@ impl Page<'_, RunReport> {
         self.field("stopped", &list(&cause.scenarios, self.names()));
         self.write_blocked(&cause.blocks);
         if let Some(first) = cause.scenarios.first() {
-            self.write_command(&reproduce_command(
-                &self.report.options,
-                &protocol.name,
-                &selection_arguments(first),
-                1,
-            ));
+            self.write_command(
+                "reproduce",
+                &reproduce_command(&self.report.options, &protocol.name, &selection_arguments(first), 1),
+            );
         }
     }
 
@@ -398,6 +396,9 @@ impl Page<'_, RunReport> {
             }
             self.write_other_scenarios(also);
             self.write_blocked(blocks);
+            if let Some(command) = explain_command(&self.report.options, protocol, report) {
+                self.write_command("explain", &command);
+            }
             let run = scenario.run_of_check(check);
             if shown.is_none_or(|shown| shown.history.is_empty() && !run.history.is_empty()) {
                 shown = Some(run);
@@ -407,7 +408,10 @@ impl Page<'_, RunReport> {
         self.write_frames(scenario, run);
         self.gap();
         let repeat = failures.iter().filter_map(|one| one.check.flaky).map(|flaky| flaky.decided).max().unwrap_or(1);
-        self.write_command(&reproduce_command(&self.report.options, &protocol.name, &scenario.again, repeat));
+        self.write_command(
+            "reproduce",
+            &reproduce_command(&self.report.options, &protocol.name, &scenario.again, repeat),
+        );
     }
 
     fn write_rules(&mut self, protocol: &ProtocolReport, check: &CheckReport) {
@@ -678,8 +682,8 @@ impl Page<'_, RunReport> {
     // Output.
 
     /// Writes a command on one line, so that it can be copied.
-    fn write_command(&mut self, command: &str) {
-        self.line(&format!("  {:<12}{}", "reproduce", self.paint(BOLD, command)));
+    fn write_command(&mut self, name: &str, command: &str) {
+        self.line(&format!("  {name:<12}{}", self.paint(BOLD, command)));
     }
 }
 

@@ -1,0 +1,171 @@
+//! `hubproof doctor`: how much load this machine can generate, and what limits it.
+
+mod findings;
+mod measure;
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use anstyle::AnsiColor;
+use clap::Args;
+use indicatif::ProgressBar;
+
+use self::findings::{Finding, MachineFacts, Measurements, conclusion, findings};
+use self::measure::SystemCounters;
+use super::{CliError, build_runtime, exit, print_to_stdout};
+use crate::load::engine::preflight;
+use crate::report::terminal_page::{BOLD, Page, Style};
+use crate::syntax::source::Sources;
+
+/// Measure how much load this machine can generate, and say what limits it
+#[derive(Args)]
+#[command(
+    after_help = "Takes about three seconds, and needs no hub: requests go to the built-in reference server.\nExit codes: 0 measured, with or without warnings; 3 the machine could not be measured"
+)]
+pub struct DoctorArgs {}
+
+/// Widths of the columns of the table.
+const FOUND_WIDTH: usize = 36;
+const ALLOWS_WIDTH: usize = 36;
+
+pub fn run_doctor(_arguments: &DoctorArgs) -> Result<u8, CliError> {
+    let facts = read_facts();
+    let progress = Progress::start();
+    let measured = take_measurements(&facts, &progress);
+    progress.finish();
+    let measured = match measured {
+        Ok(measured) => measured,
+        Err(error) => {
+            eprintln!("{error}");
+            return Ok(exit::INCONCLUSIVE);
+        }
+    };
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let style = Style { color: !plain && std::io::stdout().is_terminal(), ..Style::default() };
+    print_to_stdout(&render(&findings(&facts, &measured), &conclusion(&facts, &measured), style));
+    Ok(0)
+}
+
+fn read_facts() -> MachineFacts {
+    let first_word = |path: &str| {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.split_whitespace().next().map(str::to_owned)
+    };
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok();
+    let swap_used = meminfo.and_then(|text| {
+        let kib = |name: &str| -> Option<u64> {
+            text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+        };
+        Some(kib("SwapTotal:")?.saturating_sub(kib("SwapFree:")?) << 10)
+    });
+    // The limits are read before `machine_resources` raises the soft one.
+    let limits = preflight::descriptor_limits();
+    MachineFacts {
+        limits,
+        resources: preflight::machine_resources(),
+        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        quota: preflight::cpu_quota(),
+        clock_source: first_word("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        load_average: first_word("/proc/loadavg").and_then(|word| word.parse().ok()),
+        swap_used,
+    }
+}
+
+fn take_measurements(facts: &MachineFacts, progress: &Progress) -> Result<Measurements, CliError> {
+    let before = SystemCounters::read();
+    progress.show("measuring the clock and timers");
+    let clock_step = measure::clock_step();
+    let timers = measure::timer_lateness();
+    progress.show("measuring round trips through the built-in server, for two seconds");
+    let runtime = build_runtime()?;
+    let round_trips = runtime.block_on(measure::round_trips(facts.cores, &mut Sources::default()));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    let disturbance = SystemCounters::read().since(&before);
+    Ok(Measurements { clock_step, timers, round_trips: round_trips?, disturbance })
+}
+
+/// Renders the table and the conclusion.
+fn render(findings: &[Finding], conclusion: &str, style: Style) -> String {
+    let sources = Sources::default();
+    let mut page = Page { out: String::new(), style, sources: &sources, report: &() };
+    let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
+    page.line(&page.paint(BOLD, &format!("hubproof {} on {system}", env!("CARGO_PKG_VERSION"))));
+    page.gap();
+    page.line(&format!("  {:<8} {:<12} {:<FOUND_WIDTH$}  allows", "", "what", "found"));
+    for finding in findings {
+        let (found, allows) = (cell(&finding.found, FOUND_WIDTH), cell(&finding.allows, ALLOWS_WIDTH));
+        for line in 0..found.len().max(allows.len()) {
+            let part = |cell: &[String]| cell.get(line).cloned().unwrap_or_default();
+            let (word, color) =
+                if finding.advice.is_empty() { ("ok", AnsiColor::Green) } else { ("warning", AnsiColor::Yellow) };
+            let (word, what) = if line == 0 { (word, finding.what) } else { ("", "") };
+            let word = page.paint(BOLD.fg_color(Some(color.into())), &format!("{word:<8}"));
+            page.line(&format!("  {word} {what:<12} {:<FOUND_WIDTH$}  {}", part(&found), part(&allows)));
+        }
+        if !finding.advice.is_empty() {
+            for line in cell(&format!("-> {}", finding.advice), FOUND_WIDTH + 2 + ALLOWS_WIDTH) {
+                page.line(&format!("  {:<8} {:<12} {line}", "", ""));
+            }
+        }
+    }
+    page.gap();
+    cell(conclusion, style.width).iter().for_each(|line| page.line(line));
+    page.out
+}
+
+/// Wraps the text of a cell.
+fn cell(text: &str, width: usize) -> Vec<String> {
+    textwrap::wrap(text, width).into_iter().map(std::borrow::Cow::into_owned).collect()
+}
+
+/// Shows on stderr what is being measured.
+struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    fn start() -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = terminal.then(ProgressBar::new_spinner);
+        if let Some(bar) = &bar {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        Self(bar)
+    }
+
+    fn show(&self, what: &'static str) {
+        match &self.0 {
+            Some(bar) => bar.set_message(what),
+            None => eprintln!("{what}"),
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_shows_its_cells_side_by_side_and_its_advice_below() {
+        let finding = |advice: &str| Finding {
+            what: "timers",
+            found: "a sleep of 1 ms ends late by 55 µs (p50), 120 µs (p99)".to_owned(),
+            allows: "messages on time to within 120 µs".to_owned(),
+            advice: advice.to_owned(),
+        };
+        let text = render(&[finding(""), finding("use another machine")], "It can.", Style::default());
+        let expected = "  ok       timers       a sleep of 1 ms ends late by 55 µs    messages on time to within 120 µs
+                        (p50), 120 µs (p99)
+  warning  timers       a sleep of 1 ms ends late by 55 µs    messages on time to within 120 µs
+                        (p50), 120 µs (p99)
+                        -> use another machine
+
+It can.
+";
+        assert!(text.ends_with(expected), "{text}");
+    }
+}
