@@ -377,6 +377,8 @@ pub struct ScenarioReport {
     /// What the failed precondition expected but did not get, if the hub was reachable.
     pub missed: Option<MissedExpectation>,
     pub evidence: DeviationEvidence,
+    /// Whether the run ended while the scenario was played.
+    pub interrupted: bool,
 }
 
 impl ScenarioReport {
@@ -407,6 +409,7 @@ impl ScenarioReport {
             deviations: SightingsByEntry::new(),
             missed: None,
             evidence: DeviationEvidence::default(),
+            interrupted: false,
         }
     }
 

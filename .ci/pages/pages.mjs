@@ -3,7 +3,7 @@
 //   node pages.mjs HUBPROOF                    makes reports and tests their pages
 //   node pages.mjs HUBPROOF --images FOLDER    also takes the screenshots of the book
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -106,12 +106,23 @@ async function open(name, { width = 1400, scheme = "light", hash = "", script = 
   // A busy machine may take long to start a renderer.
   context.setDefaultTimeout(120_000);
   const page = await context.newPage();
+  // Counts the points that each plot is drawn from.
+  await page.addInitScript(() => {
+    window.points = {};
+    let plot;
+    Object.defineProperty(window, "uPlot", {
+      get: () => plot,
+      set: (real) => { plot = function (options, data, element) { window.points[element.id] = data[0].length; return new real(options, data, element); }; },
+    });
+  });
   const noise = [];
   page.on("console", (message) => noise.push(`${message.type()}: ${message.text()}`));
   page.on("pageerror", (error) => noise.push(`error: ${error.message}`));
   page.on("dialog", (dialog) => { noise.push("a dialog"); dialog.dismiss(); });
-  page.on("request", (request) => { if (!/^(file|data):/.test(request.url())) noise.push(`request: ${request.url()}`); });
-  await page.goto(pathToFileURL(file(name)).href + hash);
+  const url = /^http:/.test(name) ? name : pathToFileURL(file(name)).href + hash;
+  const own = /^http:/.test(name) ? new URL(name).origin : "file:";
+  page.on("request", (request) => { if (!request.url().startsWith(own) && !/^data:/.test(request.url())) noise.push(`request: ${request.url()}`); });
+  await page.goto(url);
   const check = () => assert.deepEqual(noise, [], `${name}: what the page did`);
   return { page, check, close: async () => { check(); await context.close(); } };
 }
@@ -288,6 +299,90 @@ function isSmall(name, megabytes) {
   assert(size < megabytes * 1e6, `${name}: ${size} bytes`);
 }
 
+// Fails on violations of accessibility.
+async function isAccessible(page, where) {
+  const { violations } = await page.evaluate(`${axe}; axe.run(document, { resultTypes: ["violations"] })`);
+  const found = violations.map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.target} ${node.failureSummary}`).join("; ")}`);
+  assert.deepEqual(found, [], `${where}: axe`);
+}
+
+// A load run that is followed, held, resumed and stopped on its live page.
+async function livePageWorks() {
+  const load = spawn(hubproof, ["load", "--protocol", "emprops", "--workers", "20", "--clients", "4", "--rate", "100", "--warm-up", "2s",
+    "--duration", "10m", "--drain", "10s", "--live", "0", "--report", "html=live.html", "--report", "json=live.json"], { cwd: folder });
+  const ended = new Promise((done) => load.on("exit", done));
+  try {
+    let said = "";
+    const url = await new Promise((done, failed) => {
+      load.on("exit", () => failed(new Error(said)));
+      load.stderr.on("data", (data) => {
+        said += data;
+        const found = said.match(/live page on (\S+)\s/);
+        if (found) done(found[1]);
+      });
+    });
+    const { page, check, close } = await open(url, { width: 1100 });
+    // The number of points that the plot of submitted jobs shows.
+    const points = () => page.evaluate(() => window.points["plot-submit_job.response-over-time"]);
+    const started = async () => Number((await page.locator("#counts tr", { has: page.locator("th", { hasText: /\.started$/ }) }).first()
+      .locator("td").first().textContent()).replace(/\D/g, ""));
+    const phase = (text) => page.locator(".live strong", { hasText: text }).waitFor();
+    await phase("measured");
+    await page.locator("#latency .canvas canvas").first().waitFor();
+    const before = await started();
+    await page.waitForFunction((before) => {
+      const rows = [...document.querySelectorAll("#counts tbody tr")].filter((row) => row.firstElementChild.textContent.endsWith(".started"));
+      return rows.some((row) => Number(row.children[1].textContent.replace(/\D/g, "")) > before + 100);
+    }, before);
+    await isAccessible(page, "live page");
+    // What a reader has opened and focused stays as it is.
+    const list = page.locator("#counts summary");
+    await list.click();
+    const hold = page.locator("#live-hold");
+    await hold.focus();
+    assert.equal(await hold.textContent(), "Hold");
+    await page.keyboard.press("Enter");
+    await phase("held");
+    const [held, shown] = [await started(), await points()];
+    await page.waitForFunction(() => document.querySelector(".live strong").textContent !== "held for 1.00 s");
+    assert.equal(await started(), held, "no journey begins during a hold");
+    assert.equal(await hold.textContent(), "Resume");
+    assert(await page.evaluate(() => document.activeElement.id === "live-hold" && document.querySelector("#counts details").open), "focus and open lists");
+    assert((await page.locator("#live-note").textContent()).includes("held back"));
+    await isAccessible(page, "live page, held");
+    await hold.click();
+    await phase("measured");
+    await page.waitForFunction((held) => Number([...document.querySelectorAll("#counts tbody tr")]
+      .find((row) => row.firstElementChild.textContent.endsWith(".started")).children[1].textContent.replace(/\D/g, "")) > held + 100, held);
+    assert(await points() > shown, `a plot grows: ${await points()} points, and ${shown} in the hold`);
+    if (images) {
+      mkdirSync(images, { recursive: true });
+      await page.evaluate(() => scrollTo(0, 0));
+      await page.screenshot({ path: join(images, "live-load.png"), clip: { x: 0, y: 0, width: 1100, height: 900 } });
+    }
+    await page.locator("#live-stop").click();
+    await page.waitForFunction(() => document.documentElement.dataset.live === "ended");
+    assert.equal(await ended, 3, `an interrupted run: ${said}`);
+    // The page stays, and shows what the report shows.
+    const { run: { summary }, counts } = read("live.json");
+    assert((await page.locator("h1").textContent()).includes(summary), "the final verdict");
+    assert.equal(await started(), counts[Object.keys(counts).find((name) => name.endsWith(".started"))].whole_run);
+    assert.equal(await page.locator("[data-live]:not(html)").count(), 0, "no buttons are left");
+    await isAccessible(page, "live page, ended");
+    const words = (root) => root.locator("main").innerText();
+    const final = await open("live.html", { width: 1100 });
+    await page.evaluate(() => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+    await final.page.evaluate(() => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+    assert.equal(await words(page), await words(final.page), "the page has become that of --report html=");
+    await final.close();
+    check();
+    await close();
+  } finally {
+    load.kill();
+    await ended;
+  }
+}
+
 async function takeImages() {
   mkdirSync(images, { recursive: true });
   const shots = [
@@ -333,6 +428,8 @@ try {
   await paintsWithinASecond("big.html");
   isSmall("hour.html", 3);
   for (const name of evil) isSmall(name, 5);
+  await livePageWorks();
+  console.log("live page: numbers, hold, resume, stop, final state: fine");
   console.log("links, filters, keyboard, print, plots, hostile text, sizes: fine");
   if (images) await takeImages();
 } finally {

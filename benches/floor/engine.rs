@@ -51,7 +51,7 @@ pub fn measure(task: &EchoTask, validate: bool) -> u64 {
     };
     let (to, _calls) = engine::hooks::hook_call_queue();
     let run = engine::start_run(setup, to).unwrap();
-    let stopper = run.stopper();
+    let stopper = run.control();
     let (mut since, mut cost) = (None, None);
     let outcome = run
         .aggregate(|live| {

@@ -115,6 +115,7 @@ pub async fn play_conversation(
     }
     driver.close().await;
     let mut report = conversation.into_report();
+    report.interrupted = interrupted;
     if late {
         record_stop(&mut report, format!("it did not finish within the `--timeout` of {}", format_time(timeout)));
     } else if interrupted {

@@ -56,6 +56,9 @@ pub struct CheckArgs {
     /// List items that are normally only counted
     #[arg(short, long)]
     verbose: bool,
+    /// Print only errors and the verdict line of each protocol
+    #[arg(short, long, conflicts_with_all = ["trace", "verbose"])]
+    quiet: bool,
     /// Share of the pack's MUST rules that a run has to judge, or else it is inconclusive (default: a third for full
     /// runs)
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
@@ -75,7 +78,7 @@ pub struct CheckArgs {
 
 pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?;
+    let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?.with_quiet(arguments.quiet);
     if let Some(path) = &arguments.write_deviations {
         // Reported before the run rather than after it.
         report_sink::check_writable(path).map_err(|error| write_error(path, &error))?;
@@ -142,7 +145,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         started.watch_hubs().await;
         let rounds = Rounds::new(std::mem::take(&mut started.subjects), outlines, options, arguments.explore);
         log.write(|| events::run_started(begun, &shown.target, &shown.command));
-        let report = run_rounds(&mut started, rounds, shown, &mut sources, &log).await;
+        let report = run_rounds(&mut started, rounds, shown, &mut sources, &log, arguments.quiet).await;
         started.stop().await;
         report.map(Ok)
     })?;
@@ -153,7 +156,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         Err(code) => return Ok(code),
     };
     if let Some(path) = &arguments.write_deviations {
-        write_deviations(path, &report)?;
+        write_deviations(path, &report, arguments.quiet)?;
     }
     baselines.apply_and_write(&mut report, &sources)?;
     let code = report::exit_code(&report);
@@ -168,6 +171,7 @@ async fn run_rounds(
     shown: RunOptions,
     sources: &mut Sources,
     log: &EventLog,
+    quiet: bool,
 ) -> Result<RunReport, CliError> {
     let mut stop_signals = 0;
     let begun = Instant::now();
@@ -177,7 +181,7 @@ async fn run_rounds(
     while stop_signals == 0 {
         let next = rounds.next_round(sources).map_err(|found| CliError::from_diagnostics(&found, sources))?;
         let Some(round) = next else { break };
-        stop_signals = run_round(started, round, &mut rounds, |event| write(event, sources)).await?;
+        stop_signals = run_round(started, round, &mut rounds, quiet, |event| write(event, sources)).await?;
     }
     let grace = if stop_signals < 2 { TERMINATION_GRACE } else { Duration::ZERO };
     let processes = started.end_processes(grace).await;
@@ -185,10 +189,12 @@ async fn run_rounds(
 }
 
 /// Appends the proposed deviations of a report to a file, which may be a target file.
-fn write_deviations(path: &Path, report: &RunReport) -> Result<(), CliError> {
+fn write_deviations(path: &Path, report: &RunReport, quiet: bool) -> Result<(), CliError> {
     let entries = report.deviation_entries();
     if entries.is_empty() {
-        eprintln!("there are no deviations to write to {}", path.display());
+        if !quiet {
+            eprintln!("there are no deviations to write to {}", path.display());
+        }
         return Ok(());
     }
     let entries = to_toml(&entries);
@@ -206,9 +212,10 @@ async fn run_round(
     started: &mut StartedHubs,
     round: Round,
     rounds: &mut Rounds,
+    quiet: bool,
     log: impl Fn(&ScenarioEvent),
 ) -> Result<usize, CliError> {
-    let mut progress = RunProgress::new(Some(round.count_plays()), "scenarios");
+    let mut progress = RunProgress::new(Some(round.count_plays()), "scenarios", quiet);
     let (events, inbox) = mpsc::channel(256);
     let (stop, interrupt) = watch::channel(false);
     let running = tokio::spawn(check::run_scenarios(round, events, interrupt));
@@ -224,7 +231,7 @@ async fn run_round(
             progress.print_line("stopping: waiting for running scenarios; Ctrl-C again to stop at once");
         }
     };
-    let followed = hub::follow_run(running, inbox, &stop, &mut started.signals, handle).await;
+    let followed = hub::follow_run(running, inbox, &stop, &mut started.signals, None, handle).await;
     progress.finish();
     let (stop_signals, _) = followed?;
     Ok(stop_signals)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use serde_json::Value;
@@ -438,8 +438,29 @@ pub enum RunEvent {
     Stopping,
 }
 
+/// How long what is being played when the time is over has to end.
+const CUT_GRACE: Duration = Duration::from_secs(1);
+
+/// When the time of a run is over: what is being played then is interrupted, and soon after aborted.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeLimit {
+    pub interrupts: Instant,
+    pub aborts: Instant,
+}
+
+impl TimeLimit {
+    pub fn new(end: Instant) -> Self {
+        Self { interrupts: end, aborts: end + CUT_GRACE }
+    }
+
+    pub fn is_over(self) -> bool {
+        Instant::now() >= self.interrupts
+    }
+}
+
 /// Handles events and signals until all senders of events are dropped. The first signal stops the run gracefully, the
-/// second immediately. Returns the number of signals, and the result of the run unless the run was aborted.
+/// second immediately, as the end of its time does. Returns the number of signals, and the result of the run unless the
+/// run was aborted.
 ///
 /// # Errors
 ///
@@ -449,10 +470,19 @@ pub async fn follow_run<T>(
     mut inbox: mpsc::Receiver<ScenarioEvent>,
     stop: &watch::Sender<bool>,
     signals: &mut SignalListener,
+    limit: Option<TimeLimit>,
     mut handle: impl FnMut(RunEvent),
 ) -> Result<(usize, Option<T>), CliError> {
     let mut stop_signals = 0;
     let mut ended = None;
+    let (mut interrupted, mut aborted) = (false, false);
+    let over = |at: Option<Instant>| async move {
+        match at {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => std::future::pending().await,
+        }
+    };
+    let (interrupts, aborts) = (limit.map(|limit| limit.interrupts), limit.map(|limit| limit.aborts));
     loop {
         tokio::select! {
             event = inbox.recv() => match event {
@@ -469,9 +499,19 @@ pub async fn follow_run<T>(
                 let _ = stop.send(true);
                 handle(RunEvent::Stopping);
             }
+            () = over(interrupts), if !interrupted => {
+                interrupted = true;
+                let _ = stop.send(true);
+            }
+            () = over(aborts), if interrupted => {
+                // What it plays must not disturb the next run.
+                running.abort();
+                aborted = true;
+                break;
+            }
         }
     }
-    if ended.is_none() && stop_signals < 2 {
+    if ended.is_none() && stop_signals < 2 && !aborted {
         // All events of the run are handled, so it is about to end.
         ended = Some(running.await);
     }
@@ -541,4 +581,60 @@ pub fn now_ms() -> i64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// Sets a flag when it is dropped.
+    struct DropFlag(Arc<AtomicBool>);
+
+    impl Drop for DropFlag {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Follows a run whose time is over. Returns whether it was interrupted and aborted, and its result.
+    fn follow_late_run(obeys: bool) -> (bool, bool, Option<u8>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (events, inbox) = mpsc::channel(1);
+            let (stop, mut interrupt) = watch::channel(false);
+            let (interrupted, aborted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+            let (seen, flag) = (Arc::clone(&interrupted), DropFlag(Arc::clone(&aborted)));
+            let running = tokio::spawn(async move {
+                let _events = events;
+                let _ = interrupt.wait_for(|interrupted| *interrupted).await;
+                seen.store(true, Ordering::Relaxed);
+                if !obeys {
+                    let _flag = flag;
+                    std::future::pending::<()>().await;
+                } else {
+                    std::mem::forget(flag);
+                }
+                Ok(7)
+            });
+            let limit = TimeLimit { interrupts: Instant::now(), aborts: Instant::now() + Duration::from_millis(20) };
+            let limit = if obeys { TimeLimit::new(limit.interrupts) } else { limit };
+            let mut signals = SignalListener::listen().unwrap();
+            let (signals, result) = follow_run(running, inbox, &stop, &mut signals, Some(limit), |_| {}).await.unwrap();
+            assert_eq!(signals, 0, "the user did not stop it");
+            tokio::task::yield_now().await;
+            (interrupted.load(Ordering::Relaxed), aborted.load(Ordering::Relaxed), result)
+        })
+    }
+
+    #[test]
+    fn a_run_that_ends_when_it_is_interrupted_keeps_its_result() {
+        assert_eq!(follow_late_run(true), (true, false, Some(7)));
+    }
+
+    #[test]
+    fn a_run_that_continues_after_the_end_of_its_time_is_aborted() {
+        assert_eq!(follow_late_run(false), (true, true, None));
+    }
 }

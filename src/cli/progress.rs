@@ -14,6 +14,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(3);
 pub struct RunProgress {
     bar: ProgressBar,
     terminal: bool,
+    /// Whether nothing is shown.
+    quiet: bool,
     last_line: Instant,
     done: usize,
     /// The number of items; `None` if it is not known.
@@ -28,8 +30,8 @@ pub struct RunProgress {
 }
 
 impl RunProgress {
-    pub fn new(total: Option<usize>, unit: &'static str) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+    pub fn new(total: Option<usize>, unit: &'static str, quiet: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal() && !quiet;
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(total.map(|total| total as u64), target);
         let template = match total {
@@ -44,7 +46,7 @@ impl RunProgress {
         }
         let now = Instant::now();
         let (note, running) = (None, BTreeMap::new());
-        Self { bar, terminal, last_line: now, done: 0, total, unit, note, failed: 0, running, started: now }
+        Self { bar, terminal, quiet, last_line: now, done: 0, total, unit, note, failed: 0, running, started: now }
     }
 
     pub fn handle_event(&mut self, event: &ScenarioEvent) {
@@ -80,6 +82,9 @@ impl RunProgress {
     }
 
     fn draw(&mut self) {
+        if self.quiet {
+            return;
+        }
         let waiting = self.running.iter().find_map(|(id, why)| why.as_ref().map(|why| format!("{id}: {why}")));
         let doing = self.note.clone().or(waiting);
         let doing = doing.or_else(|| self.running.keys().next().cloned()).unwrap_or_default();
@@ -104,7 +109,11 @@ impl RunProgress {
 
     /// Prints a line above the bar.
     pub fn print_line(&self, text: &str) {
-        if self.terminal { self.bar.println(text) } else { eprintln!("{text}") }
+        match (self.quiet, self.terminal) {
+            (true, _) => {}
+            (false, true) => self.bar.println(text),
+            (false, false) => eprintln!("{text}"),
+        }
     }
 
     pub fn finish(&self) {

@@ -105,6 +105,8 @@ pub const COMPARE_FORMATS: &[ReportFormat<ComparedRuns>] =
 pub struct ReportSinks<R: 'static> {
     sinks: Vec<(&'static ReportFormat<R>, ReportSink)>,
     events: EventLog,
+    /// Whether to print only verdict lines instead of the page.
+    quiet: bool,
 }
 
 enum ReportSink {
@@ -177,11 +179,16 @@ impl<R> ReportSinks<R> {
                 .map_err(|error| CliError::new(format!("a report cannot be written to {}: {error}", path.display())))?;
             sinks.push((format, ReportSink::File(path)));
         }
-        let sinks = Self { sinks, events: EventLog::default() };
+        let sinks = Self { sinks, events: EventLog::default(), quiet: false };
         if sinks.stdout_sinks().count() > 1 {
             return Err(CliError::new("only one report can go to stdout"));
         }
         Ok(sinks)
+    }
+
+    /// Returns the same destinations, with `--quiet` or without.
+    pub fn with_quiet(self, quiet: bool) -> Self {
+        Self { quiet, ..self }
     }
 
     fn stdout_sinks(&self) -> impl Iterator<Item = &ReportSink> {
@@ -207,7 +214,10 @@ impl<R> ReportSinks<R> {
                 ReportWriting::Live => continue,
             };
             let written = text.and_then(|text| match sink {
-                ReportSink::Stdout => Ok(print_to_stdout(&text)),
+                ReportSink::Stdout => {
+                    print_to_stdout(&text);
+                    Ok(())
+                }
                 ReportSink::File(path) => write_file(path, &text).map_err(|error| write_error(path, &error)),
             });
             failures.extend(written.err());
@@ -287,8 +297,9 @@ impl ReportSinks<RunReport> {
     ///
     /// A file could not be written.
     pub fn write(&self, report: &RunReport, sources: &Sources, verbose: bool) -> Result<(), CliError> {
-        self.print_and_write(report, sources, |color| {
-            terminal::summary(report, sources, Style { color, verbose, ..Style::default() })
+        self.print_and_write(report, sources, |color| match self.quiet {
+            true => report.protocols.iter().map(|one| terminal::verdict_line(one, &report.options) + "\n").collect(),
+            false => terminal::summary(report, sources, Style { color, verbose, ..Style::default() }),
         })
     }
 }
@@ -300,8 +311,9 @@ impl ReportSinks<LoadReport> {
     ///
     /// A file could not be written.
     pub fn write(&self, report: &LoadReport, sources: &Sources) -> Result<(), CliError> {
-        self.print_and_write(report, sources, |color| {
-            load::terminal::summary(report, sources, Style { color, ..Style::default() })
+        self.print_and_write(report, sources, |color| match self.quiet {
+            true => load::terminal::verdict_line(report) + "\n",
+            false => load::terminal::summary(report, sources, Style { color, ..Style::default() }),
         })
     }
 }

@@ -383,7 +383,7 @@ impl Conversation {
         self.record_deviations();
         let (history, history_dropped) = self.history.finish();
         let AppliedDeviations { declared, seen, evidence, missed, .. } = self.deviations;
-        let mistake_at = self.judgement.mistake_at;
+        let (mistake_at, interrupted) = (self.judgement.mistake_at, self.judgement.interrupted);
         let ScenarioJudgement { checks, verdict, cause, mistake } = self.judgement.finish(&self.program, &declared);
         ScenarioReport {
             verdict,
@@ -401,6 +401,7 @@ impl Conversation {
             deviations: seen,
             missed,
             evidence,
+            interrupted,
             ..ScenarioReport::of(&self.program)
         }
     }

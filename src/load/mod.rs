@@ -9,6 +9,7 @@
 //!
 //! ```text
 //! buffer_pool, format, ids   reusable lists; number formats; indexes of messages and journeys
+//! holds       the times in which a run holds back new journeys
 //! ledger      the history and outcome of every item
 //! provenance  whether a frame or a value was observed or only assumed
 //! metrics     histograms, counts and gauges per second, and their names
@@ -31,6 +32,7 @@ pub mod compile;
 pub mod details;
 pub mod engine;
 pub mod format;
+pub mod holds;
 pub mod ids;
 pub mod ledger;
 pub mod max_rate;

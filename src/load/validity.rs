@@ -5,10 +5,12 @@
 //! if its figures do not describe the plan at all. Each reason says what to do. Everything else that a reader should
 //! know is a note.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Nanos;
 use super::format::{format_grouped, format_nanos, format_percent};
 use super::metrics::selector::{RunMeasurements, is_sample_sufficient};
 use super::metrics::uncertainty::{UncertaintySource, saturated_cores, timing_trend};
@@ -253,6 +255,8 @@ pub struct RunCircumstances {
     pub failed_openings: Vec<String>,
     /// How long the warm-up took, if it ended before the hub was steady.
     pub unsteady_warm_up: Option<Duration>,
+    /// The times in which new journeys were held back.
+    pub holds: Vec<Range<Nanos>>,
 }
 
 /// A run that did less than its plan says, by more than this share, is suspect; if the generator is the cause, it is
@@ -278,6 +282,7 @@ pub fn judge_run(
     note_generator(&mut judgement, state);
     note_trends(&mut judgement, state);
     note_workloads(&mut judgement, state, &circumstances);
+    note_holds(&mut judgement, &circumstances.holds);
     judgement
 }
 
@@ -496,6 +501,21 @@ fn note_trends(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>) {
     }
 }
 
+/// Notes when new journeys were held back.
+fn note_holds(judgement: &mut ValidityJudgement, holds: &[Range<Nanos>]) {
+    let times: Vec<String> = holds
+        .iter()
+        .map(|hold| format!("{:.0} s to {:.0} s", hold.start as f64 / 1e9, hold.end as f64 / 1e9))
+        .collect();
+    if !times.is_empty() {
+        let text = format!(
+            "new journeys were held back from {}; the schedule waited meanwhile, and these times are not part of the measured time",
+            times.join(", and from ")
+        );
+        judgement.note("held", text);
+    }
+}
+
 /// Notes what the workloads of the plan cannot show.
 fn note_workloads(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>, circumstances: &RunCircumstances) {
     if let Some(took) = circumstances.unsteady_warm_up {
@@ -534,6 +554,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::load::SECOND;
     use crate::load::report::fixture::{MS, SyntheticRun};
 
     fn run_of_workload(workload: Workload) -> SyntheticRun {
@@ -607,6 +628,7 @@ mod tests {
     #[case::triggered(run_of_workload(Workload::Triggered), &[], "")]
     #[case::paced(run_of_workload(Workload::Paced), &[], "")]
     #[case::skipping(run_of_workload(Workload::Skipping), &[], "")]
+    #[case::held(run_with_circumstances(|c| c.holds = vec![5 * SECOND..8 * SECOND, 9 * SECOND..10 * SECOND]), &["held"], "held back from 5 s to 8 s, and from 9 s to 10 s; the schedule waited")]
     #[case::unsteady(run_with_circumstances(|c| c.unsteady_warm_up = Some(Duration::from_secs(10))), &["warm-up"], "not steady after 10.00 s of warm-up")]
     fn notes_say_what_the_figures_cannot_show(#[case] run: SyntheticRun, #[case] codes: &[&str], #[case] text: &str) {
         let judgement = run.report().judgement;

@@ -41,6 +41,8 @@ pub struct FuzzReport {
     pub slower: Option<NewClientLatency>,
     /// Number of findings that occurred while the hub hung or was gone, and not again on a hub that serves.
     pub unconfirmed: u64,
+    /// Number of cases that were being played when the run ended. They are in no other number.
+    pub cut: u64,
 }
 
 /// How long a new client took to connect and receive an answer.

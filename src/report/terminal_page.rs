@@ -27,11 +27,17 @@ impl Default for Style {
 }
 
 pub const BOLD: Paint = Paint::new().bold();
+pub const RED: Paint = BOLD.fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red)));
 pub const DIM: Paint = Paint::new().dimmed();
 /// How many failed scenarios, causes and warnings are shown; the others are only counted.
 const IN_FULL: usize = 20;
 /// Most names in a list.
 const NAMES: usize = 12;
+
+/// Returns a text with its style, if the output has color.
+pub fn paint(color: bool, paint: Paint, text: &str) -> String {
+    if color && !text.is_empty() { format!("{paint}{text}{paint:#}") } else { text.to_owned() }
+}
 
 /// Returns the word for an exit code.
 pub fn verdict_word(exit_code: u8) -> &'static str {
@@ -106,7 +112,7 @@ impl<'a, R> Page<'a, R> {
     }
 
     pub fn paint(&self, paint: Paint, text: &str) -> String {
-        if self.style.color && !text.is_empty() { format!("{paint}{text}{paint:#}") } else { text.to_owned() }
+        self::paint(self.style.color, paint, text)
     }
 
     /// Adds an empty line, unless there is one already.

@@ -373,6 +373,22 @@ fn a_hub_that_hangs_ends_the_run_with_one_finding() {
     assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
 }
 
+/// The hub hangs, and the cases would wait for half a minute. What the end of the time cuts off is no result.
+#[test]
+fn cases_that_the_end_of_the_time_cuts_off_neither_pass_nor_fail() {
+    let hub = ServeProcess::start(["qi"], 1);
+    let url = start_hanging_proxy(hub.url("qi"), 60);
+    let more =
+        ["--protocol", "qi", "--seed", "1", "--time", "4s", "-j", "4", "--set", "patience=30s", "--report", "json=-"];
+    let done = fuzz(&[&[url.as_str()], &more[..]].concat());
+    assert!(matches!(done.code, Some(0 | 3)), "{done:?}");
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    let fuzzed = &report["protocols"][0]["fuzzed"];
+    assert!(fuzzed["cut"].as_u64() > Some(0), "{fuzzed}");
+    assert_eq!((&report["run"]["interrupted"], &fuzzed["causes"]), (&false.into(), &Value::Array(Vec::new())));
+    assert!(done.err.contains("being played when the run ended"), "{}", done.err);
+}
+
 #[test]
 fn a_failing_hook_ends_the_run() {
     let hub = ServeProcess::start(["qi"], 1);

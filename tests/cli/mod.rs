@@ -13,6 +13,7 @@ pub mod load;
 pub mod mistakes;
 pub mod packs;
 pub mod paths;
+pub mod progress;
 pub mod record;
 pub mod relay;
 pub mod report;

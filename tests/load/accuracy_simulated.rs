@@ -6,13 +6,15 @@ use std::time::Duration;
 use hubproof::load::client::VirtualClient;
 use hubproof::load::client::io::{ClientFault, Disconnection};
 use hubproof::load::ledger::LedgerViolationKind;
+use hubproof::load::metrics::{CounterId, JourneyCount, RunPhase};
 use hubproof::load::plan::{PlanOverrides, WarmUp};
 use hubproof::load::validity::RunValidity;
 use hubproof::load::{Nanos, SECOND};
 use rstest::rstest;
 
 use crate::support::sim_load::{
-    CompiledTestPlan, PlanSource, SimulationResults, job_plan, run, run_and_cut, run_and_kill, run_with_fault,
+    CompiledTestPlan, PlanSource, SimulationResults, job_plan, run, run_and_cut, run_and_hold, run_and_kill,
+    run_with_fault,
 };
 
 const MS: Nanos = 1_000_000;
@@ -58,6 +60,43 @@ fn a_stall_delays_every_request_due_meanwhile() {
     let answered = &observed.answered[&ready.message("log_request")];
     assert_eq!(sorted(answered.clone()), sorted(expected.collect()));
     assert_eq!(observed.faults.len(), 0, "{:?}", observed.faults);
+}
+
+/// A hold suspends the schedule: the requests to come are sent later, none is missed, and no latency changes.
+#[test]
+fn a_hold_delays_the_schedule_and_lengthens_no_response() {
+    let ready = CompiledTestPlan::new("gator", &PlanSource::Text(REQUESTS), &PlanOverrides::default());
+    let hold = BEGIN + SECOND..BEGIN + 3 * SECOND;
+    let observed = run_and_hold(&ready, MS, &mut |now, _, _| vec![now + MS], hold.clone());
+    let answered = &observed.answered[&ready.message("log_request")];
+    assert_eq!((answered.len(), observed.missed), (400, 0));
+    assert!(answered.iter().all(|took| *took == 2 * MS), "{answered:?}");
+    let report = observed.into_report(&ready, &[]);
+    assert_eq!(report.total.time, 4 * SECOND);
+    let started: Vec<(RunPhase, u64)> = report
+        .intervals
+        .iter()
+        .filter(|one| (BEGIN..BEGIN + 6 * SECOND).contains(&one.from))
+        .map(|one| (one.phase, one.counts[report.layout.count(CounterId::Journey(0, JourneyCount::Started))]))
+        .collect();
+    use RunPhase::{Held, Measured};
+    let expected = [Measured, Held, Held, Measured, Measured, Measured];
+    assert_eq!(started, expected.map(|phase| (phase, if phase == Held { 0 } else { 100 })));
+}
+
+/// Requests that were due before a hold keep their whole waiting time, also if the hub answers during the hold.
+#[test]
+fn a_hold_hides_no_time_of_what_was_due_before() {
+    let ready = CompiledTestPlan::new("gator", &PlanSource::Text(REQUESTS), &PlanOverrides::default());
+    let stall = BEGIN + 500 * MS..BEGIN + 2 * SECOND;
+    let hold = BEGIN + SECOND..BEGIN + 3 * SECOND;
+    let answer = |now| if stall.contains(&now) { stall.end + MS } else { now + MS };
+    let observed = run_and_hold(&ready, MS, &mut |now, _, _| vec![answer(now)], hold);
+    let expected = (0..400).map(|n| {
+        let due = BEGIN + n * 10 * MS;
+        if n < 100 { answer(due + MS) - due } else { 2 * MS }
+    });
+    assert_eq!(sorted(observed.answered[&ready.message("log_request")].clone()), sorted(expected.collect()));
 }
 
 #[test]
@@ -146,6 +185,43 @@ fn a_right_hub_makes_no_tick_of_a_pace_late() {
     assert_eq!(report.judgement.notes, []);
     let [due] = &report.due_journeys()[..] else { panic!("one role") };
     assert_eq!((due.due, due.started, due.late, due.missed), (started, started, 0, 0));
+}
+
+#[test]
+fn a_hold_makes_no_tick_of_a_pace_late_or_absent() {
+    for pace in ["100ms", "{ every: 100ms, missed: skipped }"] {
+        let ready =
+            CompiledTestPlan::new("gator", &PlanSource::Text(&PACED.replace("PACE", pace)), &PlanOverrides::default());
+        let hold = BEGIN + 4 * SECOND..BEGIN + 7 * SECOND;
+        let observed = run_and_hold(&ready, MS, &mut |now, _, _| vec![now + MS], hold);
+        let message = ready.message("log_request");
+        assert!(TICKS.contains(&observed.sent[&message]), "{pace}: {}", observed.sent[&message]);
+        assert_eq!((observed.late, observed.missed, observed.skipped, observed.unfinished), (0, 0, 0, 0), "{pace}");
+        assert!(observed.answered[&message].iter().all(|took| *took == 2 * MS), "{pace}");
+        let report = observed.into_report(&ready, &[]);
+        assert_eq!(report.total.time, 10 * SECOND, "{pace}");
+    }
+}
+
+/// The hub is silent from second 3 to 5, and the run is held from second 4 to 6: the ticks of second 3 are worked off
+/// during the hold, each with the time since it was due, and those to come are on time.
+#[test]
+fn a_client_that_is_behind_catches_up_during_a_hold() {
+    let ready =
+        CompiledTestPlan::new("gator", &PlanSource::Text(&PACED.replace("PACE", "100ms")), &PlanOverrides::default());
+    let stall = BEGIN + 3 * SECOND..BEGIN + 5 * SECOND;
+    let silent = |now| if stall.contains(&now) { stall.end + MS } else { now + MS };
+    let hold = BEGIN + 4 * SECOND..BEGIN + 6 * SECOND;
+    let observed = run_and_hold(&ready, MS, &mut |now, _, _| vec![silent(now)], hold);
+    let message = ready.message("log_request");
+    assert!(TICKS.contains(&observed.sent[&message]), "{}", observed.sent[&message]);
+    assert!((20 * 8..=20 * 10).contains(&observed.late), "{}", observed.late);
+    assert_eq!((observed.missed, observed.skipped), (0, 0));
+    let times = sorted(observed.answered[&message].clone());
+    let longer = |time: Nanos| times.iter().filter(|took| **took > time).count();
+    assert!((20 * 9..=20 * 11).contains(&longer(SECOND)), "{}", longer(SECOND));
+    assert_eq!(longer(2_100 * MS), 0, "{:?}", times.last());
+    assert!(longer(3 * MS) <= 20 * 11, "no tick after the hold is late: {}", longer(3 * MS));
 }
 
 /// Each client waits for one answer for most of two seconds. Then it works off the ticks that have passed, each with

@@ -12,6 +12,7 @@ use hubproof::load::client::io::{ClientEvent, ClientFault, ClientIo, Disconnecti
 use hubproof::load::compile::program::CompiledPlan;
 use hubproof::load::compile::{PlanTarget, compile_plan};
 use hubproof::load::engine::translation::{AssumedMessage, ShardTranslator};
+use hubproof::load::holds::Holds;
 use hubproof::load::ids::{HookId, JourneyId, MessageId, OperationId};
 use hubproof::load::ledger::{self, ItemLedger, LedgerEntry, LedgerTotals, NameOwner, NameTable};
 use hubproof::load::metrics::{
@@ -228,6 +229,10 @@ impl SimulationResults {
     }
 }
 
+fn nanos(time: Duration) -> Nanos {
+    time.as_nanos() as Nanos
+}
+
 enum SimulatedEvent {
     Start(usize),
     Wake(usize),
@@ -239,6 +244,9 @@ enum SimulatedEvent {
     Cut,
     /// The hub is killed and started again.
     Kill,
+    /// New journeys are held back until this time.
+    Hold(Nanos),
+    Resume,
     Drain,
     Finish,
 }
@@ -268,6 +276,7 @@ pub struct SimulatedRun<'a> {
     room: Vec<VecDeque<usize>>,
     arrivals: Vec<(usize, std::iter::Peekable<ArrivalSchedule>)>,
     begin: Nanos,
+    holds: Holds,
     conns: machine::ConnectionId,
     ticked: Option<Duration>,
     translator: Option<ShardTranslator>,
@@ -296,6 +305,16 @@ pub fn run_and_cut(
 /// Like [`run`], but kills the hub, with all its state, at a given time and starts it again.
 pub fn run_and_kill(ready: &CompiledTestPlan, travel: Nanos, downlink: Downlink<'_>, kill: Nanos) -> SimulationResults {
     run_with_accident(ready, travel, downlink, Some((kill, SimulatedEvent::Kill)))
+}
+
+/// Like [`run`], but holds back new journeys in a range of time.
+pub fn run_and_hold(
+    ready: &CompiledTestPlan,
+    travel: Nanos,
+    downlink: Downlink<'_>,
+    hold: std::ops::Range<Nanos>,
+) -> SimulationResults {
+    run_with_accident(ready, travel, downlink, Some((hold.start, SimulatedEvent::Hold(hold.end))))
 }
 
 /// Like [`run`], with a hub that has this fault.
@@ -358,11 +377,15 @@ fn run_on_machine(
         room: vec![VecDeque::new(); roles],
         arrivals: Vec::new(),
         begin: 0,
+        holds: Holds::default(),
         conns: 0,
         ticked: None,
         translator,
         form,
-        recorder: MetricRecorder::new(layout.clone(), RunPhases { interval: SECOND, measured: u64::MAX..u64::MAX }),
+        recorder: MetricRecorder::new(
+            layout.clone(),
+            RunPhases { interval: SECOND, measured: u64::MAX..u64::MAX, holds: Vec::new() },
+        ),
         results: SimulationResults::new(),
     };
     if let Some((at, accident)) = accident {
@@ -410,7 +433,6 @@ impl SimulatedRun<'_> {
 
     fn play(&mut self) {
         let mut starts: Vec<Nanos> = Vec::new();
-        let nanos = |time: Duration| time.as_nanos() as Nanos;
         for (place, role) in self.ready.plan.roles.iter().enumerate() {
             let from = role.after.map_or(0, |after| starts[after]);
             let prepared = &self.ready.prepared.roles[place];
@@ -441,11 +463,20 @@ impl SimulatedRun<'_> {
         while let Some(Reverse((at, _, number))) = self.queue.pop() {
             self.now = at;
             match self.events[number].take() {
-                Some(SimulatedEvent::Finish) => return self.drive_all(ClientEvent::Finish),
+                Some(SimulatedEvent::Finish) if self.is_over(self.ready.plan.phases.drain) => {
+                    return self.drive_all(ClientEvent::Finish);
+                }
                 Some(event) => self.handle_event(event),
                 None => {}
             }
         }
+    }
+
+    /// Whether the measured time has been over for so long.
+    fn is_over(&self, drain: Duration) -> bool {
+        let phases = self.ready.plan.phases;
+        let end = self.begin + nanos(phases.longest_warm_up() + phases.duration);
+        self.now >= self.holds.shifted(end).saturating_add(nanos(drain))
     }
 
     fn drive_all(&mut self, input: ClientEvent<'_>) {
@@ -495,6 +526,26 @@ impl SimulatedRun<'_> {
                 self.ticked = None;
                 self.handle_event(SimulatedEvent::Cut);
             }
+            SimulatedEvent::Hold(until) => {
+                let since = self.now;
+                self.holds.begin(since).unwrap();
+                self.schedule(until, SimulatedEvent::Resume);
+                self.recorder.set_holds(self.holds.all());
+                self.drive_all(ClientEvent::Hold { since });
+            }
+            SimulatedEvent::Resume => {
+                let until = self.holds.end(self.now, 0).unwrap();
+                self.recorder.set_holds(self.holds.all());
+                let (begin, phases) = (self.begin, self.ready.plan.phases);
+                let end = self.holds.shifted(begin + nanos(phases.longest_warm_up() + phases.duration));
+                self.recorder.set_measured(begin + nanos(phases.longest_warm_up())..end);
+                self.schedule(end, SimulatedEvent::Drain);
+                self.schedule(end + nanos(phases.drain), SimulatedEvent::Finish);
+                self.drive_all(ClientEvent::Resume { until });
+                self.assign_arrivals();
+            }
+            // A hold has moved it.
+            SimulatedEvent::Drain if !self.is_over(Duration::ZERO) => {}
             SimulatedEvent::Drain => self.drive_all(ClientEvent::Drain),
             SimulatedEvent::Finish => {}
         }
@@ -504,8 +555,9 @@ impl SimulatedRun<'_> {
         let mut next = Nanos::MAX;
         for place in 0..self.arrivals.len() {
             let role = self.arrivals[place].0;
-            while let Some(due) = self.arrivals[place].1.next_if(|due| self.begin + due <= self.now) {
-                let due = self.begin + due;
+            let (begin, now) = (self.begin, self.now);
+            while let Some(due) = self.arrivals[place].1.next_if(|due| self.holds.shifted(begin + due) <= now) {
+                let due = self.holds.shifted(begin + due);
                 let free = loop {
                     match self.room[role].pop_front() {
                         Some(client) if !self.clients[client].1.has_room(&self.ready.prepared.roles[role]) => {}
@@ -522,7 +574,7 @@ impl SimulatedRun<'_> {
                     None => self.results.missed += 1,
                 }
             }
-            next = next.min(self.arrivals[place].1.peek().map_or(Nanos::MAX, |due| self.begin + due));
+            next = next.min(self.arrivals[place].1.peek().map_or(Nanos::MAX, |due| self.holds.shifted(begin + due)));
         }
         if next < Nanos::MAX {
             self.schedule(next, SimulatedEvent::Arrivals);

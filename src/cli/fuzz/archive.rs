@@ -129,6 +129,11 @@ impl FindingArchive {
         self.only
     }
 
+    /// Returns how long shrinking new findings may take; `None` if they are not shrunk.
+    pub fn time_for_shrinking(&self) -> Option<Duration> {
+        self.folder.as_ref().map(|_| self.shrink_time).filter(|time| !time.is_zero())
+    }
+
     /// Replays the findings of one protocol and prints the results. It replays them one after the other, because each
     /// may bring the hub down. Returns how often the user interrupted.
     ///
@@ -153,12 +158,22 @@ impl FindingArchive {
                     };
                     let (asked, reports) = session.run_work(what, work).await?;
                     asked_to_stop = asked;
-                    replay::judge_plays(&reports.unwrap_or_default())
+                    let reports = reports.unwrap_or_default();
+                    let played = reports.iter().filter(|report| !report.interrupted).count();
+                    match usize::try_from(self.plays) {
+                        Ok(plays) if played < plays => ReplayResult::NotReproducible(format!(
+                            "the run ended after {played} of {}",
+                            format_count(plays, "play")
+                        )),
+                        _ => replay::judge_plays(&reports),
+                    }
                 }
             };
             self.replayed.push((saved.path.clone(), replayed));
         }
-        print_results(&self.replayed[begun..]);
+        if !session.quiet || self.only {
+            print_results(&self.replayed[begun..]);
+        }
         Ok(asked_to_stop)
     }
 

@@ -95,10 +95,11 @@ impl CaseSelection {
         self.adaptive.then(CaseFeedback::default)
     }
 
-    /// Returns when to stop starting cases. The time counts from now and is divided among the protocols.
-    pub fn deadline(&self, protocols: usize) -> Option<Instant> {
-        let share = u32::try_from(protocols).unwrap_or(u32::MAX).max(1);
-        self.time.map(|time| Instant::now() + time / share)
+    /// Returns when the time of a protocol is over, with its index among `protocols`. They share the time, which counts
+    /// from `begun`; what one leaves over belongs to the next.
+    pub fn end_of_protocol(&self, begun: Instant, index: usize, protocols: usize) -> Option<Instant> {
+        let whole = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        self.time.map(|time| begun + time / whole(protocols).max(1) * whole(index + 1))
     }
 
     /// Returns the numbers of the cases to play, in order.
@@ -117,6 +118,19 @@ impl CaseSelection {
         };
         Box::new(all.take(self.case_count().unwrap_or(usize::MAX)))
     }
+}
+
+/// The largest share of a protocol's time that is kept for what follows the cases, and the longest such time.
+const CLOSING_SHARE: u32 = 10;
+const MAX_CLOSING_TIME: Duration = Duration::from_secs(5);
+/// The largest share of a protocol's time in which findings are shrunk.
+const SHRINKING_SHARE: u32 = 4;
+
+/// Returns how long before the end of a protocol's time its last case starts: there must be time for the last checks of
+/// the hub, and for shrinking findings if there are any to be shrunk, which takes `shrink_time` at most.
+pub fn time_after_cases(whole: Duration, shrink_time: Option<Duration>) -> Duration {
+    let shrinking = shrink_time.map_or(Duration::ZERO, |time| time.min(whole / SHRINKING_SHARE));
+    (whole / CLOSING_SHARE).min(MAX_CLOSING_TIME) + shrinking
 }
 
 /// Refuses a case number if there are several protocols, because each protocol has a different case with that number.
@@ -146,7 +160,7 @@ fn check_known(names: &[String], known: &BTreeSet<String>, what: &str) -> Result
 /// Prints the selected cases in order, each as soon as it is generated.
 pub fn print_cases(campaigns: &[Arc<Campaign>], selection: &CaseSelection) {
     for campaign in campaigns {
-        let end = selection.deadline(campaigns.len());
+        let end = selection.end_of_protocol(Instant::now(), 0, campaigns.len());
         for number in selection.case_numbers(campaign, None).take_while(|_| end.is_none_or(|end| Instant::now() < end))
         {
             let Some(case) = campaign.scheduler.case(&campaign.corpus, number) else { continue };
@@ -163,5 +177,43 @@ pub fn print_cases(campaigns: &[Arc<Campaign>], selection: &CaseSelection) {
             });
             print_to_stdout(&format!("{line}\n"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn selection(time: Option<u64>) -> CaseSelection {
+        CaseSelection {
+            numbers: Vec::new(),
+            cases: None,
+            time: time.map(Duration::from_secs),
+            messages: Vec::new(),
+            mutations: Vec::new(),
+            adaptive: false,
+            most_findings: None,
+        }
+    }
+
+    #[test]
+    fn protocols_share_the_time_and_the_last_one_ends_with_it() {
+        let begun = Instant::now();
+        let ends = |time| [0, 1, 2].map(|index| selection(time).end_of_protocol(begun, index, 3));
+        assert_eq!(ends(Some(60)), [20, 40, 60].map(|end| Some(begun + Duration::from_secs(end))));
+        assert_eq!(ends(None), [None; 3]);
+    }
+
+    #[rstest]
+    #[case::short(10, None, 1.0)]
+    #[case::long(600, None, 5.0)]
+    #[case::short_with_findings(20, Some(60), 7.0)]
+    #[case::long_with_findings(600, Some(60), 65.0)]
+    #[case::without_shrinking(600, Some(0), 5.0)]
+    fn the_last_case_starts_before_the_end(#[case] whole: u64, #[case] shrink: Option<u64>, #[case] expected: f64) {
+        let before = time_after_cases(Duration::from_secs(whole), shrink.map(Duration::from_secs));
+        assert_eq!(before.as_secs_f64(), expected);
     }
 }

@@ -27,7 +27,7 @@ pub async fn confirm_findings(
 ) -> Result<usize, CliError> {
     let doubtful = outcome.doubtful_findings(&left.outages);
     let mut asked_to_stop = 0;
-    let mut confirmed = vec![false; doubtful.len()];
+    let mut confirmed = vec![None; doubtful.len()];
     if left.is_served && !doubtful.is_empty() {
         let (campaign, numbers, doubtful) = (Arc::clone(campaign), Arc::clone(&session.numbers), doubtful.clone());
         let what = format!("replaying {}", format_count(doubtful.len(), "finding"));
@@ -36,6 +36,10 @@ pub async fn confirm_findings(
             let mut confirmed = Vec::new();
             for (cause, number) in doubtful {
                 let case = campaign.scheduler.cell(number).zip(campaign.scheduler.case(&campaign.corpus, number));
+                if *stage.interrupt.borrow() {
+                    confirmed.push(None);
+                    continue;
+                }
                 let fails = match case {
                     Some((cell, case)) => {
                         let scenario = with_exclusive_hub(&case.scenario);
@@ -47,15 +51,19 @@ pub async fn confirm_findings(
                     }
                     None => false,
                 };
-                confirmed.push(fails);
+                confirmed.push((fails || !*stage.interrupt.borrow()).then_some(fails));
             }
             confirmed
         };
         let (asked, replayed) = session.run_work(what, replay).await?;
         asked_to_stop = asked;
         confirmed = replayed.unwrap_or(confirmed);
+        let unknown = confirmed.iter().filter(|is_confirmed| is_confirmed.is_none()).count();
+        if unknown > 0 && asked_to_stop == 0 {
+            outcome.end_before_confirmation(unknown);
+        }
     }
-    for ((cause, _), _) in doubtful.iter().zip(confirmed).filter(|(_, is_confirmed)| !is_confirmed) {
+    for ((cause, _), _) in doubtful.iter().zip(confirmed).filter(|(_, is_confirmed)| *is_confirmed != Some(true)) {
         outcome.remove_unconfirmed(cause);
     }
     Ok(asked_to_stop)

@@ -19,7 +19,7 @@ use self::case_selection::{CaseSelection, print_cases};
 use self::save::FindingFileContext;
 use self::session::PlaySession;
 use super::baseline::BaselineArgs;
-use super::hub::{self, HubArgs, ParsedHubArgs, RunEvent, StartedHubs};
+use super::hub::{self, HubArgs, ParsedHubArgs, RunEvent, StartedHubs, TimeLimit};
 use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
 use super::report_sink::{self, EventLog, ReportSinks};
@@ -48,7 +48,7 @@ pub struct FuzzArgs {
     /// Number of cases per protocol (default: 1000, or unlimited with --time)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     cases: Option<u64>,
-    /// Stop starting new cases after this long, across all protocols: 30s, 5m
+    /// Time of the whole run, across all protocols: 30s, 5m; the run ends at most 2 s later
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     time: Option<Duration>,
     /// Stop starting cases of a protocol after N distinct findings that are not in the baseline
@@ -93,6 +93,9 @@ pub struct FuzzArgs {
     /// List items that are normally only counted
     #[arg(short, long)]
     verbose: bool,
+    /// Print only errors and the verdict line of each protocol
+    #[arg(short, long, conflicts_with_all = ["trace", "verbose"])]
+    quiet: bool,
     #[command(flatten)]
     archive: ArchiveArgs,
     #[command(flatten)]
@@ -104,7 +107,7 @@ const DEFAULT_CASES: u64 = 1000;
 
 pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?;
+    let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?.with_quiet(arguments.quiet);
     let named = arguments.hub.read_target_and_overrides(&mut sources)?;
     check_local_or_confirmed(&arguments, &named)?;
     let mut protocols =
@@ -159,8 +162,16 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
         let known = |scenario: &str, check: &str| baselines.contains(scenario, check);
         let kept = FindingStore { archive: &mut archive, command: &again_here, known: &known };
         let options = Arc::new(options);
-        let report =
-            run_campaigns((&selection, &campaigns), kept, &mut started, options, shown, &mut sources, &log).await;
+        let report = run_campaigns(
+            (&selection, &campaigns),
+            kept,
+            &mut started,
+            options,
+            shown,
+            &mut sources,
+            (&log, arguments.quiet),
+        )
+        .await;
         started.stop().await;
         report.map(Ok)
     })?;
@@ -177,7 +188,9 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     baselines.apply_and_write(&mut report, &sources)?;
     let code = report::exit_code(&report);
     sinks.write(&report, &sources, arguments.verbose)?;
-    eprint!("{saved}");
+    if !arguments.quiet {
+        eprint!("{saved}");
+    }
     Ok(if code == 0 || archive.exit_code() == 1 { archive.exit_code() } else { code })
 }
 
@@ -246,7 +259,7 @@ async fn run_campaigns(
     options: Arc<PlayOptions>,
     shown: RunOptions,
     sources: &mut Sources,
-    log: &EventLog,
+    (log, quiet): (&EventLog, bool),
 ) -> Result<(RunReport, String), CliError> {
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
@@ -256,12 +269,17 @@ async fn run_campaigns(
     let mut outcomes: Vec<CampaignResults> = Vec::new();
     let (mut asked_to_stop, mut saved) = (0, String::new());
     let numbers = shrink_findings::play_numbers();
-    for (campaign, subject) in campaigns.iter().zip(&subjects) {
+    let mut whole_limit = None;
+    for (index, (campaign, subject)) in campaigns.iter().zip(&subjects).enumerate() {
+        let (from, end) = (Instant::now(), selection.end_of_protocol(begun, index, campaigns.len()));
+        let limit = end.map(TimeLimit::new);
+        whole_limit = limit;
         let prepare = |subject| prepare::prepare_hub(subject).map_err(|error| CliError::new(error.to_string()));
         let hub = prepare(subject)?;
         let against = others.iter().find(|other| other.pack.name == subject.pack.name).map(prepare).transpose()?;
+        let signals = &mut started.signals;
         let mut session =
-            PlaySession { hub: &hub, options: &options, signals: &mut started.signals, numbers: Arc::clone(&numbers) };
+            PlaySession { hub: &hub, options: &options, signals, numbers: Arc::clone(&numbers), limit, quiet };
         asked_to_stop = kept.archive.replay(campaign, &mut session).await?;
         if asked_to_stop > 0 {
             break;
@@ -269,9 +287,8 @@ async fn run_campaigns(
         if kept.archive.only_replays() {
             continue;
         }
-        let mut watched = CampaignProgress::new(campaign, selection, kept.known);
+        let mut watched = CampaignProgress::new(campaign, selection, kept.known, quiet);
         let cases = selection.case_numbers(campaign, watched.adaptive.as_ref());
-        let end = selection.deadline(campaigns.len());
         let cases = Arc::new(Mutex::new(cases));
         let masker = prepare::secret_masker(subject);
         let (events, inbox) = mpsc::channel(256);
@@ -281,7 +298,15 @@ async fn run_campaigns(
         let (playing, cases, enough) = (Arc::clone(campaign), Arc::clone(&cases), Arc::clone(&watched.enough));
         // Nothing panics while the lock is held.
         let numbers = std::iter::from_fn(move || cases.lock().unwrap_or_else(PoisonError::into_inner).next());
-        let over = move || enough.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
+        let (found, shrink_time) = (Arc::clone(&watched.found), kept.archive.time_for_shrinking());
+        let over = move || {
+            let shrink_time = shrink_time.filter(|_| found.load(Ordering::Relaxed));
+            let is_over = |end: Instant| {
+                let whole = end.saturating_duration_since(from);
+                Instant::now() + case_selection::time_after_cases(whole, shrink_time) >= end
+            };
+            enough.load(Ordering::Relaxed) || end.is_some_and(is_over)
+        };
         let running = tokio::spawn(async move { Ok(campaign::run_cases(playing, stage, numbers, over).await) });
         let handle = |received| {
             if let RunEvent::Event(event) = &received {
@@ -289,7 +314,7 @@ async fn run_campaigns(
             }
             watched.handle_event(received);
         };
-        let followed = hub::follow_run(running, inbox, &stop, session.signals, handle).await;
+        let followed = hub::follow_run(running, inbox, &stop, session.signals, limit, handle).await;
         let (signals, left) = followed.inspect_err(|_| watched.progress.finish())?;
         asked_to_stop = signals;
         watched.progress.finish();
@@ -299,6 +324,9 @@ async fn run_campaigns(
             if let Some(gone) = left.gone {
                 watched.outcome.add_lost_hub(campaign, gone);
             }
+        } else if asked_to_stop == 0 {
+            let why = "what was being played did not end in time, so it is not known whether the hub hung";
+            watched.outcome.ended.get_or_insert_with(|| why.to_owned());
         }
         if asked_to_stop < 2 {
             let about = FindingFileContext { hub: &shown.target, command: kept.command, masker, known: kept.known };
@@ -312,7 +340,11 @@ async fn run_campaigns(
             break;
         }
     }
-    let grace = if asked_to_stop < 2 { TERMINATION_GRACE } else { Duration::ZERO };
+    let grace = match whole_limit {
+        _ if asked_to_stop >= 2 => Duration::ZERO,
+        Some(limit) => TERMINATION_GRACE.min((limit.aborts + LAST_GRACE).saturating_duration_since(Instant::now())),
+        None => TERMINATION_GRACE,
+    };
     let mut processes = started.end_processes(grace).await;
     let mut protocols: Vec<ProtocolReport> = Vec::new();
     for (outcome, campaign) in outcomes.into_iter().zip(campaigns) {
@@ -347,19 +379,28 @@ struct CampaignProgress<'a> {
     counted: (usize, usize),
     /// Set when no more cases should start.
     enough: Arc<AtomicBool>,
+    /// Set when there is a finding that is not in the baseline.
+    found: Arc<AtomicBool>,
 }
 
+/// How long hubs have to end after everything that is played has ended, if the time is over.
+const LAST_GRACE: Duration = Duration::from_millis(500);
 /// How often the progress display is updated.
 const NOTE_INTERVAL: Duration = Duration::from_millis(200);
 
 impl<'a> CampaignProgress<'a> {
-    fn new(campaign: &'a Campaign, selection: &CaseSelection, known: &'a dyn Fn(&str, &str) -> bool) -> Self {
+    fn new(
+        campaign: &'a Campaign,
+        selection: &CaseSelection,
+        known: &'a dyn Fn(&str, &str) -> bool,
+        quiet: bool,
+    ) -> Self {
         let now = Instant::now();
-        let progress = RunProgress::new(selection.case_count(), "cases");
+        let progress = RunProgress::new(selection.case_count(), "cases", quiet);
         let (adaptive, outcome, most) =
             (selection.adaptive_feedback(), CampaignResults::default(), selection.most_findings());
-        let enough = Arc::default();
-        Self { campaign, adaptive, outcome, progress, begun: now, noted: now, most, known, counted: (0, 0), enough }
+        let (enough, found, counted) = (Arc::default(), Arc::default(), (0, 0));
+        Self { campaign, adaptive, outcome, progress, begun: now, noted: now, most, known, counted, enough, found }
     }
 
     fn handle_event(&mut self, heard: RunEvent) {
@@ -376,6 +417,7 @@ impl<'a> CampaignProgress<'a> {
                 if self.counted.0 != self.outcome.fingerprint_count() {
                     let findings = self.outcome.finding_count(&self.campaign.pack().name, self.known);
                     self.counted = (self.outcome.fingerprint_count(), findings);
+                    self.found.store(findings > 0, Ordering::Relaxed);
                 }
                 let enough = self.most.is_some_and(|most| self.counted.1 as u64 >= most);
                 if enough && !self.enough.swap(true, Ordering::Relaxed) {

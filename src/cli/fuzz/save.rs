@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
@@ -71,8 +71,10 @@ pub async fn save_findings(
     let (mut asked_to_stop, mut small) = (0, BTreeMap::new());
     if !new.is_empty() && !archive.shrink_time.is_zero() {
         let what = format!("shrinking {}", format_count(new.len(), "finding"));
-        let until = Instant::now() + archive.shrink_time;
-        let half = until - archive.shrink_time / 2;
+        let begun = Instant::now();
+        let left = session.limit.map_or(Duration::MAX, |limit| limit.interrupts.saturating_duration_since(begun));
+        let time = archive.shrink_time.min(left);
+        let (half, until) = (begun + time / 2, begun + time);
         let (asked, made) = session.run_work(what, shrink_all(campaign, &new, session, half, until)).await?;
         (asked_to_stop, small) = (asked, made.unwrap_or_default());
     }

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::check::PlayOptions;
 use crate::cli::CliError;
-use crate::cli::hub::{self, RunEvent};
+use crate::cli::hub::{self, RunEvent, TimeLimit};
 use crate::cli::progress::RunProgress;
 use crate::cli::signals::SignalListener;
 use crate::event::ScenarioEvent;
@@ -20,11 +20,15 @@ pub struct PlaySession<'a> {
     pub signals: &'a mut SignalListener,
     /// The counter that numbers the plays.
     pub numbers: Arc<AtomicU64>,
+    /// When the time of the protocol is over.
+    pub limit: Option<TimeLimit>,
+    /// Whether no progress is shown.
+    pub quiet: bool,
 }
 
 impl PlaySession<'_> {
     /// Runs `work` on the hub and shows the number of plays so far. Returns how often the user interrupted, and the
-    /// result unless the work was aborted.
+    /// result unless the work was aborted or the time was over before.
     ///
     /// # Errors
     ///
@@ -34,6 +38,9 @@ impl PlaySession<'_> {
         what: String,
         work: impl FnOnce(PlayEnvironment) -> F,
     ) -> Result<(usize, Option<T>), CliError> {
+        if self.limit.is_some_and(TimeLimit::is_over) {
+            return Ok((0, None));
+        }
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
         let stage = PlayEnvironment {
@@ -46,7 +53,7 @@ impl PlaySession<'_> {
         };
         let doing = work(stage);
         let running = tokio::spawn(async move { Ok(doing.await) });
-        let mut progress = RunProgress::new(None, "plays");
+        let mut progress = RunProgress::new(None, "plays", self.quiet);
         progress.set_note(what);
         let hear = |heard| match heard {
             RunEvent::Event(ScenarioEvent::Started { .. }) => progress.count_finished(),
@@ -55,7 +62,7 @@ impl PlaySession<'_> {
                 progress.print_line("stopping: waiting for the current play; Ctrl-C again to stop at once")
             }
         };
-        let followed = hub::follow_run(running, inbox, &stop, self.signals, hear).await;
+        let followed = hub::follow_run(running, inbox, &stop, self.signals, self.limit, hear).await;
         progress.finish();
         followed
     }

@@ -1,5 +1,6 @@
 //! `hubproof load`: load tests of a hub.
 
+mod live;
 mod metrics;
 mod plans;
 mod progress;
@@ -77,6 +78,12 @@ pub struct LoadArgs {
     /// Serve Prometheus metrics at this address during the run
     #[arg(long, value_name = "ADDR", value_parser = hubproof_reference::server::args::parse_listen_address)]
     metrics: Option<SocketAddr>,
+    /// Serve a page of the running load run, with buttons to hold and stop it: PORT on this machine, or IP:PORT
+    #[arg(long, value_name = "ADDR", value_parser = live::parse_address)]
+    live: Option<SocketAddr>,
+    /// Print only errors and the verdict line
+    #[arg(short, long)]
+    quiet: bool,
     /// Seed of the random number generator; the same seed gives the same schedule
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -173,7 +180,7 @@ impl LoadArgs {
 
 pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = ReportSinks::parse(&arguments.reports, report_sink::LOAD_FORMATS)?;
+    let sinks = ReportSinks::parse(&arguments.reports, report_sink::LOAD_FORMATS)?.with_quiet(arguments.quiet);
     let named = arguments.hub.read_target_and_overrides(&mut sources)?;
     let protocols = arguments.hub.load_protocols("load", named.target.as_ref(), arguments.list, &mut sources)?;
     if arguments.list {
@@ -207,14 +214,18 @@ pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
             Err(code) => return Ok(code),
         };
         let log = if arguments.check { EventLog::default() } else { sinks.start_events()? };
-        let session = run::LoadSession { arguments: &arguments, plan, script, thresholds, seed, shown, log };
+        let live = match arguments.live.filter(|_| !arguments.check) {
+            Some(address) => Some(live::LivePage::start(address).await?),
+            None => None,
+        };
+        let session = run::LoadSession { arguments: &arguments, plan, script, thresholds, seed, shown, log, live };
         let done = match &goal {
             _ if arguments.check => session.describe_compiled(&started, &sources).map(|text| {
                 super::print_to_stdout(&text);
                 0
             }),
             None => session.run_once(&mut started, &mut sources, &sinks).await,
-            Some(goal) => search::find_max_rate(&session, goal, &mut started, &mut sources, &sinks).await,
+            Some(goal) => search::find_max_rate(session, goal, &mut started, &mut sources, &sinks).await,
         };
         started.stop().await;
         done

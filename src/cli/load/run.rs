@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use super::super::CliError;
 use super::super::hub::{StartedHubs, now_ms};
-use super::progress::LoadProgress;
+use super::live::LivePage;
+use super::progress::{LoadProgress, ProgressSinks};
 use super::{LoadArgs, metrics};
 use crate::check;
 use crate::cli::report_sink::{EventLog, ReportSinks};
+use crate::cli::signals::SignalListener;
 use crate::deviation::Deviations;
 use crate::hub::prepare::{self, PreparedInstance};
 use crate::load::client::io::JourneyWait;
@@ -36,6 +38,7 @@ pub struct LoadSession<'a> {
     pub seed: u64,
     pub shown: RunOptions,
     pub log: EventLog,
+    pub live: Option<LivePage>,
 }
 
 /// The result of an attempt to run.
@@ -52,18 +55,33 @@ impl LoadSession<'_> {
     ///
     /// Mistakes that the user has to correct.
     pub async fn run_once(
-        &self,
+        mut self,
         started: &mut StartedHubs,
         sources: &mut Sources,
         sinks: &ReportSinks<LoadReport>,
     ) -> Result<u8, CliError> {
         match self.run_plan(&self.plan, started, sources, true).await? {
             LoadAttempt::NotStarted => Ok(super::NOT_STARTED),
-            LoadAttempt::Report(report, _) => {
-                sinks.write(&report, sources)?;
-                Ok(report.exit_code())
-            }
+            LoadAttempt::Report(report, _) => self.finish(&report, sources, sinks).await,
         }
+    }
+
+    /// Writes the final report, and shows it on the live page. Returns the exit code.
+    ///
+    /// # Errors
+    ///
+    /// A report could not be written.
+    pub async fn finish(
+        &mut self,
+        report: &LoadReport,
+        sources: &Sources,
+        sinks: &ReportSinks<LoadReport>,
+    ) -> Result<u8, CliError> {
+        let written = sinks.write(report, sources);
+        if let Some(live) = self.live.take() {
+            live.finish(report).await;
+        }
+        written.map(|()| report.exit_code())
     }
 
     /// Compiles the plan for `--check` without sending a message. Returns a list of the expressions that would be
@@ -141,16 +159,38 @@ impl LoadSession<'_> {
         let (to, calls) = engine::hooks::hook_call_queue();
         let hooks = tokio::spawn(engine::hooks::carry_out(calls, Arc::clone(&prepared), instance));
         let run = engine::start_run(setup, to).map_err(|error| CliError::new(error.to_string()))?;
-        let stopper = run.stopper();
+        let stopper = run.control();
         let served = match self.arguments.metrics {
             Some(address) => Some(metrics::MetricsServer::start(address).await?),
             None => None,
         };
-        let page = served.as_ref().map(metrics::MetricsServer::page);
-        let log = self.log.clone();
-        let (began, about) = (u64::try_from(epoch_ms).unwrap_or(0), &self.shown);
-        log.write(|| events::run_started(began, &plan.id, &about.target, &about.command, self.seed));
-        let mut watcher = LoadProgress::new(plan, self.thresholds.clone(), lines, page, Arc::clone(&masker), log);
+        let live = self.live.as_ref();
+        let (began, shown) = (u64::try_from(epoch_ms).unwrap_or(0), &self.shown);
+        self.log.write(|| events::run_started(began, &plan.id, &shown.target, &shown.command, self.seed));
+        let workloads = self.script.workloads(plan);
+        let about = LoadRunMetadata {
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: self.script.pack.name.clone(),
+            plan: plan.id.clone(),
+            title: plan.title.clone(),
+            target: shown.target.clone(),
+            command: shown.command.clone(),
+            started: began,
+            seed: self.seed,
+            schedules: self.script.schedules(plan, plan.phases.longest_warm_up() + plan.phases.duration),
+            workloads: workloads.clone(),
+            changing_load: plan.changes_load(),
+            ..LoadRunMetadata::default()
+        };
+        let progress_sinks = ProgressSinks {
+            lines: lines && !self.arguments.quiet,
+            quiet: self.arguments.quiet,
+            metrics: served.as_ref().map(metrics::MetricsServer::page),
+            live: live.map(|live| live.follow_run(stopper.clone())),
+            log: self.log.clone(),
+        };
+        let mut watcher =
+            LoadProgress::new(plan, self.thresholds.clone(), about.clone(), Arc::clone(&masker), progress_sinks);
         let mut folding = tokio::task::spawn_blocking(move || {
             let outcome = run.aggregate(|live| watcher.handle_second(live));
             watcher.finish();
@@ -160,10 +200,12 @@ impl LoadSession<'_> {
         let folded = loop {
             tokio::select! {
                 folded = &mut folding => break folded,
-                () = started.signals.wait_for_signal() => {
+                () = wait_for_stop(&mut started.signals, live) => {
                     asked += 1;
                     if asked == 1 {
-                        eprintln!("draining: no new journeys begin, running ones finish; press Ctrl-C again to stop at once");
+                        if !self.arguments.quiet {
+                            eprintln!("draining: no new journeys begin, running ones finish; press Ctrl-C again to stop at once");
+                        }
                         stopper.drain();
                     } else {
                         stopper.stop();
@@ -180,32 +222,24 @@ impl LoadSession<'_> {
         failed.truncate(MAX_EXAMPLES);
         let failed = failed.iter().map(|failed| failed.describe(&prepared, |span| sources.path_and_line(span)));
         let failed = failed.map(|text| masker.mask(&text).into_owned()).collect();
-        let workloads = self.script.workloads(plan);
         let circumstances = RunCircumstances {
-            workloads: workloads.clone(),
+            workloads,
             clients: outcome.clients,
             unjoined: outcome.clients - outcome.joined,
             unsteady_warm_up: (outcome.steady == Some(false)).then_some(outcome.warm_up),
             hopeless: outcome.hopeless.clone(),
             failed_openings: failed,
+            holds: outcome.holds.clone(),
         };
         let ending = outcome.ending;
         let about = LoadRunMetadata {
-            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            protocol: self.script.pack.name.clone(),
-            plan: plan.id.clone(),
-            title: plan.title.clone(),
-            target: self.shown.target.clone(),
-            command: self.shown.command.clone(),
-            started: began,
-            seed: self.seed,
             duration: std::time::Duration::from_nanos(outcome.took),
             interrupted: asked > 0,
             warm_up: outcome.warm_up,
-            workloads,
             schedules: self.script.schedules(plan, outcome.warm_up + plan.phases.duration),
-            changing_load: plan.changes_load(),
+            holds: outcome.holds.clone(),
             facts: self.run_facts(plan, &prepared, embedded, &outcome),
+            ..about
         };
         let seen = outcome.deviations;
         let RunDetails { mut ends, waits } = outcome.details;
@@ -295,6 +329,20 @@ impl LoadSession<'_> {
             facts.push(("source addresses".to_owned(), "several, used in turn".to_owned()));
         }
         facts
+    }
+}
+
+/// Waits until the user wants the run to stop: by a signal, or on the live page.
+async fn wait_for_stop(signals: &mut SignalListener, live: Option<&LivePage>) {
+    let pressed = async {
+        match live {
+            Some(live) => live.wait_for_stop().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = signals.wait_for_signal() => {}
+        () = pressed => {}
     }
 }
 

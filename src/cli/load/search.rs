@@ -45,7 +45,7 @@ pub fn parse_goal(text: &str, plan: &Plan, script: &PlanScript, sources: &mut So
 ///
 /// Mistakes that the user has to correct.
 pub async fn find_max_rate(
-    session: &LoadSession<'_>,
+    mut session: LoadSession<'_>,
     goal: &SearchGoal,
     started: &mut StartedHubs,
     sources: &mut Sources,
@@ -61,22 +61,26 @@ pub async fn find_max_rate(
     while let Some(rate) = search.next_rate() {
         let plan = session.plan.clone().with_overrides(&PlanOverrides { rate: Some(rate), ..PlanOverrides::default() });
         let plan = plan.map_err(|error| CliError::new(error.to_string()))?;
-        eprintln!("trying {rate:.1}/s");
+        let tell = |text: String| {
+            if !session.arguments.quiet {
+                eprintln!("{text}");
+            }
+        };
+        tell(format!("trying {rate:.1}/s"));
         let LoadAttempt::Report(report, ending) = session.run_plan(&plan, started, sources, false).await? else {
             return Ok(super::NOT_STARTED);
         };
         if ending == RunEnd::NotJoined {
-            sinks.write(&report, sources)?;
-            return Ok(report.exit_code());
+            return session.finish(&report, sources, sinks).await;
         }
         if report.about.interrupted {
             interrupted = true;
-            eprintln!("the search was interrupted");
+            tell("the search was interrupted".to_owned());
             break;
         }
         violated |= report.thresholds.iter().any(ThresholdOutcome::is_violated);
         let done = RateTrial::of(rate, &goal.threshold, &report, &plan, &scheduled);
-        eprintln!("  {} ({})", done.failed.as_deref().unwrap_or("sustained"), done.observed);
+        tell(format!("  {} ({})", done.failed.as_deref().unwrap_or("sustained"), done.observed));
         let sustained = done.failed.is_none();
         search.tries.push(done);
         if sustained && search.highest_sustained().is_some_and(|found| found.rate == rate) {
@@ -89,8 +93,7 @@ pub async fn find_max_rate(
     };
     best.about.interrupted = interrupted;
     best.about.facts.push(("search".to_owned(), search.summary(text)));
-    sinks.write(&best, sources)?;
-    Ok(best.exit_code())
+    session.finish(&best, sources, sinks).await
 }
 
 /// Returns the highest rate of a plan.

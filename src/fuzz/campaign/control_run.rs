@@ -122,6 +122,18 @@ pub fn lower_finding(report: &mut ScenarioReport, doubt: CauseDoubt) {
     report.verdict = scenario_verdict(report);
 }
 
+/// Makes a finding inconclusive whose control run the end of the run prevented.
+pub fn leave_undecided(report: &mut ScenarioReport) {
+    for check in report.checks.iter_mut().filter(|check| is_continuation_check(check)) {
+        if matches!(check.verdict, Verdict::Fail | Verdict::Warn) {
+            check.make_inconclusive();
+            check.message.push_str("; the run ended before its control run");
+        }
+    }
+    report.verdict = scenario_verdict(report);
+    report.interrupted = true;
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;

@@ -382,7 +382,9 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
                 let Some(is_stuck) = played.as_ref().and_then(control_run::continuation_is_broken) else { break };
                 trial.record(is_stuck);
             }
-            if let Some(doubt) = trial.doubt() {
+            if trial.next_play().is_some() && *stage.interrupt.borrow() {
+                control_run::leave_undecided(&mut report);
+            } else if let Some(doubt) = trial.doubt() {
                 control_run::lower_finding(&mut report, doubt);
                 if doubt == CauseDoubt::FailsAnyway {
                     watch.lock_state().stuck = Some((number, control));

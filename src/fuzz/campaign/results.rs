@@ -15,6 +15,7 @@ use crate::fuzz::corpus::{Corpus, prefix};
 use crate::fuzz::placement::Placement;
 use crate::hub::process::RESTART_HOOK;
 use crate::report::fuzz::{self, FuzzReport, NewClientLatency, OracleTally, ShrunkFinding};
+use crate::report::text::format_count;
 use crate::report::{ProtocolReport, aggregator};
 use crate::scenario::model::RuleUse;
 use crate::syntax::source::Sources;
@@ -57,6 +58,8 @@ pub struct CampaignResults {
     pub slower: Option<NewClientLatency>,
     /// Number of findings of a time in which the hub did not serve clients, which did not occur again.
     unconfirmed: u64,
+    /// Number of cases that were being played when the run ended.
+    cut: u64,
 }
 
 struct CauseGroup {
@@ -77,6 +80,11 @@ impl CampaignResults {
         let Some((number, cell)) = case_number(&report.id).and_then(|n| Some((n, campaign.scheduler.cell(n)?))) else {
             return;
         };
+        // What the end of the run prevented is no result.
+        if report.interrupted && broken_checks(&report).next().is_none() {
+            self.cut += 1;
+            return;
+        }
         self.cases += 1;
         if report.mistake.is_some() {
             return if self.mistakes.len() < KEPT_CASE_NUMBERS {
@@ -230,6 +238,12 @@ impl CampaignResults {
         new.map(|cause| (&cause.oracle, &cause.shape)).collect::<BTreeSet<_>>().len()
     }
 
+    /// Records that findings were left out because the run ended before they could be confirmed.
+    pub fn end_before_confirmation(&mut self, findings: usize) {
+        let findings = format_count(findings, "finding");
+        self.ended.get_or_insert_with(|| format!("the time was over before {findings} could be confirmed"));
+    }
+
     pub fn case_count(&self) -> u64 {
         self.cases
     }
@@ -305,6 +319,7 @@ impl CampaignResults {
             stuck: self.stuck,
             slower: self.slower,
             unconfirmed: self.unconfirmed,
+            cut: self.cut,
         };
         fuzzed.obstacles.sort_by_key(|obstacle| std::cmp::Reverse(obstacle.cases));
         aggregator::fuzz_protocol_report(pack, first, processes, fuzzed)

@@ -28,6 +28,10 @@ pub enum ClientEvent<'a> {
     Arrival { due: Nanos },
     /// The JSON answer of a hook that the client called; `None` if the hook failed.
     Answer(Option<&'a [u8]>),
+    /// New journeys are held back from this time on, running ones continue. Journeys that were due before still begin.
+    Hold { since: Nanos },
+    /// The hold is over at this time: what was still to come comes later by its length.
+    Resume { until: Nanos },
     /// The measured time is over: no new journeys begin, running ones continue.
     Drain,
     /// The run is over: the client closes its connection.

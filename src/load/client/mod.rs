@@ -16,6 +16,8 @@ mod ledger_marks;
 mod receive;
 mod task;
 
+use std::ops::Range;
+
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -29,6 +31,8 @@ use super::plan::ReconnectPolicy;
 use super::plan::script::{JourneyPace, MissedTicks};
 use super::provenance::{Provenance, SourcedText};
 
+const NO_HOLD: Range<Nanos> = Nanos::MAX..Nanos::MAX;
+
 /// One client of a population.
 #[derive(Debug)]
 pub struct VirtualClient {
@@ -37,6 +41,8 @@ pub struct VirtualClient {
     state: ClientState,
     /// The beginning of the drain; `Nanos::MAX` before.
     drain: Nanos,
+    /// The last hold; its end is `Nanos::MAX` while it lasts.
+    hold: Range<Nanos>,
     finished: bool,
     /// Whether the client has closed its connection because its opening failed.
     gave_up: bool,
@@ -92,6 +98,7 @@ impl VirtualClient {
             party,
             state: ClientState::Pending,
             drain: Nanos::MAX,
+            hold: NO_HOLD,
             finished: false,
             gave_up: false,
             attempts: 0,
@@ -149,6 +156,8 @@ impl VirtualClient {
             }
             ClientEvent::Arrival { due } => self.handle_arrival(role, now, due, io),
             ClientEvent::Answer(answer) => self.handle_hook_answer(role, now, answer, io),
+            ClientEvent::Hold { since } => self.begin_hold(role, since),
+            ClientEvent::Resume { until } => self.end_hold(role, until, now, io),
             ClientEvent::Drain => self.begin_drain(role, now),
             ClientEvent::Finish => self.finish(role, now, io),
             ClientEvent::Start => {}
@@ -251,6 +260,12 @@ impl VirtualClient {
             }
             return;
         }
+        self.begin_journeys(role, now, io);
+    }
+
+    /// Starts or schedules journeys of a client that paces itself, as many as it makes at a time.
+    fn begin_journeys(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
+        let Some(journey) = role.journey else { return };
         while self.tasks.iter().filter(|task| task.program == journey && task.is_taken()).count() < role.at_a_time {
             let task = self.idle_task(role, journey);
             // The ticks continue where they were before a reconnect.
@@ -290,9 +305,14 @@ impl VirtualClient {
             self.tasks[task].become_idle();
             return;
         }
+        let first = role.programs[self.tasks[task].program].ops.first();
+        let waits = role.pace == JourneyPace::Again && matches!(first, Some(ProgramOperation::Expect(_)));
+        if self.is_held() && grid >= self.hold.start && !waits {
+            self.tasks[task].become_idle();
+            return;
+        }
         self.prepare(role, task, now);
-        let waits = matches!(role.programs[self.tasks[task].program].ops.first(), Some(ProgramOperation::Expect(_)));
-        if role.pace == JourneyPace::Again && waits {
+        if waits {
             // A journey whose first step waits starts at once: its message may come at any time, and the journey cannot
             // proceed without it.
             return self.start(role, task, now, now, io);
@@ -306,6 +326,13 @@ impl VirtualClient {
     fn passed_ticks(&self, role: &CompiledRole, task: usize, end: Nanos) -> u64 {
         let one = &self.tasks[task];
         let JourneyPace::Every { interval, .. } = role.pace else { return 0 };
+        // No tick passes during a hold.
+        let end = match &self.hold {
+            hold if one.tick >= hold.start && self.is_held() => return 0,
+            hold if one.tick >= hold.start || end <= hold.start => end,
+            hold if end < hold.end => hold.start,
+            hold => end - (hold.end - hold.start),
+        };
         if Some(one.program) != role.journey || one.tick == 0 || one.tick >= end {
             return 0;
         }
@@ -441,6 +468,52 @@ impl VirtualClient {
                 now + (time * (0.5 + 0.5 * self.random.random::<f64>())) as Nanos
             }
         };
+    }
+
+    fn is_held(&self) -> bool {
+        self.hold.start != Nanos::MAX && self.hold.end == Nanos::MAX
+    }
+
+    /// Holds back new journeys that are due from `since` on. A role that continues in the drain continues.
+    fn begin_hold(&mut self, role: &CompiledRole, since: Nanos) {
+        if role.drains || role.arrivals {
+            return;
+        }
+        self.hold = since..Nanos::MAX;
+        let due = |task: &ClientTask| role.pace != JourneyPace::Again && task.tick < since;
+        let between = self.tasks.iter_mut().filter(|task| task.state == TaskState::Between && !due(task));
+        between.for_each(|task| task.wake = Nanos::MAX);
+    }
+
+    /// Begins or schedules the journeys that were held back.
+    fn end_hold(&mut self, role: &CompiledRole, until: Nanos, now: Nanos, io: &mut impl ClientIo) {
+        if !self.is_held() {
+            return;
+        }
+        self.hold.end = until;
+        let length = until - self.hold.start;
+        for task in self.tasks.iter_mut().filter(|task| Some(task.program) == role.journey) {
+            let skips = matches!(role.pace, JourneyPace::Every { missed: MissedTicks::Skipped, .. });
+            // Ticks before the hold that are still to be worked off stay where they are.
+            if task.tick > 0 && (skips || task.tick >= self.hold.start) {
+                task.tick += length;
+            }
+            if task.state == TaskState::Between && task.wake == Nanos::MAX {
+                task.due = if role.pace == JourneyPace::Again { now } else { task.due + length };
+                task.ready = task.due.max(now);
+                task.wake = task.ready;
+            }
+        }
+        if self.state == ClientState::Joined && self.drain == Nanos::MAX {
+            self.begin_journeys(role, now, io);
+        }
+    }
+
+    /// Returns the tick after one, which a hold may have moved.
+    fn next_tick(&self, tick: Nanos, interval: Nanos) -> Nanos {
+        let next = tick + interval;
+        let crosses = tick < self.hold.start && next >= self.hold.start && !self.is_held();
+        if crosses { next + (self.hold.end - self.hold.start) } else { next }
     }
 
     /// Stops new journeys.

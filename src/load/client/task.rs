@@ -484,12 +484,17 @@ impl VirtualClient {
 
     /// Handles the wake-up time of a task.
     pub(super) fn handle_wake(&mut self, role: &CompiledRole, task: usize, now: Nanos, io: &mut impl ClientIo) {
+        let tick = self.tasks[task].tick;
+        let next = match role.pace {
+            JourneyPace::Every { interval, .. } => self.next_tick(tick, interval.as_nanos() as Nanos),
+            JourneyPace::Again => tick,
+        };
         let one = &mut self.tasks[task];
         match one.state {
             TaskState::Between => {
                 let due = one.due;
-                if let JourneyPace::Every { interval, .. } = role.pace {
-                    one.tick += interval.as_nanos() as Nanos;
+                if let JourneyPace::Every { .. } = role.pace {
+                    one.tick = next;
                     if one.ready > due
                         && let Some(journey) = role.programs[one.program].journey
                     {

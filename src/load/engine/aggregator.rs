@@ -1,15 +1,16 @@
 //! The aggregating thread: controls the phases of a run and combines the shards' reports into its result.
 
+use std::ops::Range;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use super::shard::outbox::ShardReport;
 use super::validator::ValidationSummary;
-use super::{EngineError, LoadRun, RunStopper};
+use super::{EngineError, LoadRun, RunControl};
 use crate::deviation::{SightingsByEntry, add_seen};
 use crate::load::details::RunDetails;
 use crate::load::ledger::LedgerTotals;
-use crate::load::metrics::{MetricInterval, MetricSeries, is_steady};
+use crate::load::metrics::{MetricInterval, MetricSeries, RunPhase, is_steady};
 use crate::load::opening::{FailedOpening, HopelessRole, is_hopeless};
 use crate::load::plan::{Plan, WarmUp};
 use crate::load::{Nanos, SECOND};
@@ -36,8 +37,30 @@ pub struct RunSnapshot<'a> {
     pub clients: u64,
     /// Details so far.
     pub details: &'a RunDetails,
+    /// The beginning of the warm-up, once it is known.
+    pub begin: Option<Nanos>,
     /// The beginning of the measured time, once it is known.
     pub measured: Option<Nanos>,
+    /// The beginning of the drain, once it is known; unknown during a hold.
+    pub drain: Option<Nanos>,
+    /// The times in which new journeys were held back; the end of an open hold is `Nanos::MAX`.
+    pub holds: Vec<Range<Nanos>>,
+}
+
+impl RunSnapshot<'_> {
+    /// Whether new journeys are held back, or will be from the next interval on.
+    pub fn is_held(&self) -> bool {
+        self.holds.last().is_some_and(|hold| hold.end == Nanos::MAX)
+    }
+
+    /// Returns the time of the plan at the middle of the interval, in seconds from the beginning of the warm-up; `None`
+    /// if the interval was held or the plan has not begun.
+    pub fn plan_time(&self) -> Option<f64> {
+        let at = self.interval.from.midpoint(self.interval.to);
+        let held: Nanos = self.holds.iter().map(|hold| at.min(hold.end).saturating_sub(hold.start)).sum();
+        let begun = at.checked_sub(held + self.begin?)?;
+        (self.interval.phase != RunPhase::Held).then_some(begun as f64 / SECOND as f64)
+    }
 }
 
 /// The reaction of the watcher.
@@ -77,6 +100,8 @@ pub struct LoadRunOutcome {
     pub hopeless: Vec<HopelessRole>,
     /// Examples of clients that did not join at their first attempt.
     pub failed_openings: Vec<FailedOpening>,
+    /// The times in which new journeys were held back.
+    pub holds: Vec<Range<Nanos>>,
     /// How often each deviation of the hub was observed.
     pub deviations: SightingsByEntry,
     /// How connections ended, and where journeys waited.
@@ -96,9 +121,7 @@ enum AggregatorStage {
         checked: usize,
     },
     /// The time until the drain, which an interruption may bring forward.
-    Running {
-        planned_drain: Nanos,
-    },
+    Running,
     /// The drain, which ends at `until` at the latest.
     Draining {
         until: Nanos,
@@ -110,8 +133,8 @@ enum AggregatorStage {
 }
 
 impl LoadRun {
-    pub fn stopper(&self) -> RunStopper {
-        RunStopper(self.threads.timeline.clone())
+    pub fn control(&self) -> RunControl {
+        RunControl(self.threads.timeline.clone())
     }
 
     /// Aggregates until the run is over; calls `watch` once per second. Lowers the priority of the calling thread below
@@ -155,7 +178,7 @@ impl LoadRun {
                             continue;
                         }
                         let Some(interval) = self.series.intervals().last() else { continue };
-                        let measured = Some(self.threads.timeline.measured()).filter(|at| *at != Nanos::MAX);
+                        let known = |at: Nanos| Some(at).filter(|at| *at != Nanos::MAX);
                         let live = RunSnapshot {
                             interval,
                             series: &self.series,
@@ -163,10 +186,13 @@ impl LoadRun {
                             joined: self.joined_clients(),
                             clients,
                             details: &details,
-                            measured,
+                            begin: known(self.threads.timeline.begin()),
+                            measured: known(self.threads.timeline.measured()),
+                            drain: known(self.threads.timeline.drain()),
+                            holds: self.threads.timeline.holds.all(),
                         };
                         if watch(&live) == WatchDecision::Drain {
-                            self.threads.timeline.set_drain(self.threads.timeline.clock.now());
+                            self.threads.timeline.cut_short(self.threads.timeline.clock.now());
                         }
                     }
                 }
@@ -198,7 +224,7 @@ impl LoadRun {
                                 let planned_drain = measured.saturating_add(nanos(self.plan.phases.duration));
                                 timeline.set_measured(measured..planned_drain);
                                 timeline.set_begin(measured - warm_up);
-                                AggregatorStage::Running { planned_drain }
+                                AggregatorStage::Running
                             }
                             WarmUp::Auto => {
                                 let begin = next_whole_interval(now);
@@ -218,26 +244,30 @@ impl LoadRun {
                 }
                 // An interruption has come first.
                 AggregatorStage::WarmingUp { .. } if self.threads.timeline.drain() != Nanos::MAX => {
-                    AggregatorStage::Running { planned_drain: Nanos::MAX }
+                    AggregatorStage::Running
                 }
+                AggregatorStage::WarmingUp { .. } if self.threads.timeline.holds.open().is_some() => stage,
                 AggregatorStage::WarmingUp { latest, checked } => {
                     let complete = self.series.intervals().len();
-                    let begin = self.threads.timeline.begin();
+                    // Times after a hold are not compared with those before it.
+                    let holds = self.threads.timeline.holds.all();
+                    let begin = holds.last().map_or(self.threads.timeline.begin(), |hold| hold.end);
                     let from = self.series.intervals().partition_point(|interval| interval.from < begin);
                     let is_steady =
                         complete > checked && is_steady(&self.series.layout, &self.series.intervals()[from..]);
-                    let measured = next_whole_interval(now).min(latest);
-                    if is_steady || measured == latest {
+                    let end = self.threads.timeline.holds.shifted(latest);
+                    let measured = next_whole_interval(now).min(end);
+                    if is_steady || measured == end {
                         steady = Some(is_steady);
                         let planned_drain = measured.saturating_add(nanos(self.plan.phases.duration));
                         self.threads.timeline.set_measured(measured..planned_drain);
-                        AggregatorStage::Running { planned_drain }
+                        AggregatorStage::Running
                     } else {
                         AggregatorStage::WarmingUp { latest, checked: complete }
                     }
                 }
-                AggregatorStage::Running { planned_drain } if now >= self.threads.timeline.drain() => {
-                    if self.threads.timeline.drain() < planned_drain && ending == RunEnd::Complete {
+                AggregatorStage::Running if now >= self.threads.timeline.drain() => {
+                    if self.threads.timeline.is_cut_short() && ending == RunEnd::Complete {
                         ending = RunEnd::Interrupted;
                     }
                     let until = self.threads.timeline.drain().saturating_add(nanos(self.plan.phases.drain));
@@ -270,10 +300,10 @@ impl LoadRun {
         }
         self.series.finish();
         let timeline = &self.threads.timeline;
-        let warm_up = match timeline.measured() {
-            Nanos::MAX => 0,
-            measured => measured.saturating_sub(timeline.begin()),
-        };
+        let warm_up = timeline.warm_up().unwrap_or(0);
+        let last = timeline.drain().min(now);
+        let holds = timeline.holds.all().into_iter().filter(|hold| hold.start < last);
+        let holds = holds.map(|hold| hold.start..hold.end.min(last)).collect();
         let hopeless = if ending == RunEnd::NotJoined { self.hopeless_roles() } else { Vec::new() };
         Ok(LoadRunOutcome {
             series: self.series,
@@ -286,6 +316,7 @@ impl LoadRun {
             steady,
             hopeless,
             failed_openings,
+            holds,
             deviations,
             details,
             took: now,
@@ -317,7 +348,7 @@ fn longest_ramp(plan: &Plan) -> Nanos {
 }
 
 /// Returns when the next whole interval begins, with a margin so that every shard learns of it in time.
-fn next_whole_interval(now: Nanos) -> Nanos {
+pub(super) fn next_whole_interval(now: Nanos) -> Nanos {
     (now.saturating_add(SECOND / 10)).div_ceil(SECOND) * SECOND
 }
 

@@ -52,7 +52,7 @@ use crate::load::compile::program::CompiledPlan;
 use crate::load::details::RunDetails;
 use crate::load::metrics::{MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases};
 use crate::load::plan::Plan;
-use crate::load::{SECOND, ledger};
+use crate::load::{Nanos, SECOND, ledger};
 use crate::protocol::Pack;
 use crate::transport::Endpoint;
 
@@ -112,14 +112,28 @@ struct ShardThreads {
     reports: Receiver<shard::outbox::ShardReport>,
 }
 
-/// A handle to end a run from another thread.
+/// A handle to hold or end a run from another thread.
 #[derive(Clone)]
-pub struct RunStopper(Arc<phases::PhaseTimeline>);
+pub struct RunControl(Arc<phases::PhaseTimeline>);
 
-impl RunStopper {
+impl RunControl {
     /// Begins the drain: no new journey is due, running ones finish.
     pub fn drain(&self) {
-        self.0.set_drain(self.0.clock.now());
+        self.0.cut_short(self.0.clock.now());
+    }
+
+    /// Holds back new journeys from the next whole interval on. Returns when that is; `None` if there is nothing to
+    /// hold back: the run has not begun, is held already, or drains.
+    pub fn hold(&self) -> Option<Nanos> {
+        let now = self.0.clock.now();
+        let at = aggregator::next_whole_interval(now);
+        let runs = self.0.begin() != Nanos::MAX && at < self.0.drain() && !self.0.stopped();
+        if runs { self.0.holds.begin(at) } else { None }
+    }
+
+    /// Ends a hold with the next whole interval. Returns when that is; `None` if the run is not held.
+    pub fn resume(&self) -> Option<Nanos> {
+        self.0.holds.end(aggregator::next_whole_interval(self.0.clock.now()), SECOND)
     }
 
     /// Ends the run at once.
@@ -228,7 +242,10 @@ pub fn start_run(
     let mut threads = ShardThreads { timeline: Arc::clone(&timeline), wakers, shards: Vec::new(), reports };
     for (number, (poll, watch, waker)) in polls.into_iter().enumerate() {
         let context = shard::context::ShardContext {
-            recorder: MetricRecorder::new(layout.clone(), RunPhases { interval: SECOND, measured: u64::MAX..u64::MAX }),
+            recorder: MetricRecorder::new(
+                layout.clone(),
+                RunPhases { interval: SECOND, measured: u64::MAX..u64::MAX, holds: Vec::new() },
+            ),
             timers: shard::timers::ShardTimers::default(),
             masks: frames::MaskKeys::new(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             timeline: Arc::clone(&timeline),

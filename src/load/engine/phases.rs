@@ -8,6 +8,7 @@ use std::sync::atomic::{
 use std::time::Instant;
 
 use crate::load::Nanos;
+use crate::load::holds::Holds;
 
 /// The clock of a run.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +28,7 @@ impl RunClock {
 /// The beginnings of a run's phases, set by the aggregator; `Nanos::MAX` until they are known.
 ///
 /// A shard may learn of a value one turn later. A shard that knows the measured time also knows when the drain begins;
-/// the other values are independent.
+/// the other values are independent. Beginnings are stored as times of the plan, which holds move.
 #[derive(Debug)]
 pub struct PhaseTimeline {
     pub clock: RunClock,
@@ -37,6 +38,9 @@ pub struct PhaseTimeline {
     measured: AtomicU64,
     /// The beginning of the drain.
     drain: AtomicU64,
+    /// The beginning of a drain that an interruption has brought forward.
+    cut: AtomicU64,
+    pub holds: Holds,
     /// When all clients close their connections.
     finish: AtomicU64,
     /// Whether all connections are dropped at once.
@@ -56,6 +60,8 @@ impl PhaseTimeline {
             begin: never(),
             measured: never(),
             drain: never(),
+            cut: never(),
+            holds: Holds::default(),
             finish: never(),
             stop: AtomicBool::new(false),
             joined: none(),
@@ -67,12 +73,25 @@ impl PhaseTimeline {
         self.begin.load(Relaxed)
     }
 
+    /// Returns the beginning of the measured time; `Nanos::MAX` also while it is held back.
     pub fn measured(&self) -> Nanos {
-        self.measured.load(Acquire)
+        self.holds.shifted(self.measured.load(Acquire))
     }
 
+    /// Returns the beginning of the drain; `Nanos::MAX` also while it is held back.
     pub fn drain(&self) -> Nanos {
-        self.drain.load(Relaxed)
+        self.holds.shifted(self.drain.load(Relaxed)).min(self.cut.load(Relaxed))
+    }
+
+    /// Whether the drain was brought forward.
+    pub fn is_cut_short(&self) -> bool {
+        self.cut.load(Relaxed) < self.holds.shifted(self.drain.load(Relaxed))
+    }
+
+    /// Returns the length of the warm-up without holds, once the measured time is known.
+    pub fn warm_up(&self) -> Option<Nanos> {
+        let measured = self.measured.load(Acquire);
+        (measured != Nanos::MAX).then(|| measured.saturating_sub(self.begin()))
     }
 
     pub fn finish(&self) -> Nanos {
@@ -88,16 +107,17 @@ impl PhaseTimeline {
         self.begin.store(begin, Relaxed);
     }
 
-    /// Sets the measured time; must be called before it begins, and early enough for every shard to learn of it.
+    /// Sets the measured time; must be called before it begins, and early enough for every shard to learn of it, and
+    /// not during a hold.
     pub fn set_measured(&self, measured: std::ops::Range<Nanos>) {
-        // An interruption may have come first.
-        self.drain.fetch_min(measured.end, Relaxed);
-        self.measured.store(measured.start, Release);
+        let passed = self.holds.total();
+        self.drain.store(measured.end.saturating_sub(passed), Relaxed);
+        self.measured.store(measured.start.saturating_sub(passed), Release);
     }
 
     /// Brings the drain forward to `at`.
-    pub fn set_drain(&self, at: Nanos) {
-        self.drain.fetch_min(at, Relaxed);
+    pub fn cut_short(&self, at: Nanos) {
+        self.cut.fetch_min(at, Relaxed);
     }
 
     pub fn set_finish(&self, at: Nanos) {

@@ -18,6 +18,8 @@ pub enum RunPhase {
     Warmup,
     /// The time that the report covers.
     Measured,
+    /// New journeys are held back; not part of the measured time.
+    Held,
     /// No new journey is due; running ones finish.
     Drain,
 }
@@ -27,6 +29,7 @@ impl RunPhase {
         match self {
             Self::Warmup => "warmup",
             Self::Measured => "measured",
+            Self::Held => "held",
             Self::Drain => "drain",
         }
     }
@@ -37,8 +40,10 @@ impl RunPhase {
 pub struct RunPhases {
     /// The length of an interval.
     pub interval: Nanos,
-    /// Samples due in this range are measured.
+    /// Samples due in this range are measured, unless they are due in a hold.
     pub measured: Range<Nanos>,
+    /// The holds so far, which begin and end with an interval.
+    pub holds: Vec<Range<Nanos>>,
 }
 
 impl RunPhases {
@@ -46,13 +51,20 @@ impl RunPhases {
     pub fn new(interval: Nanos, warmup: Nanos, duration: Option<Nanos>) -> Self {
         let interval = interval.max(1);
         let from = warmup.div_ceil(interval).saturating_mul(interval);
-        Self { interval, measured: from..duration.map_or(Nanos::MAX, |duration| from.saturating_add(duration)) }
+        let measured = from..duration.map_or(Nanos::MAX, |duration| from.saturating_add(duration));
+        Self { interval, measured, holds: Vec::new() }
+    }
+
+    /// Whether new journeys are held back at this time.
+    pub fn is_held(&self, at: Nanos) -> bool {
+        self.holds.iter().any(|hold| hold.contains(&at))
     }
 
     /// Returns the phase of an interval: one cut by the end of the measured time belongs to the drain, since it is
     /// incomplete.
     pub fn phase_of_interval(&self, from: Nanos, to: Nanos) -> RunPhase {
         match () {
+            () if self.is_held(from) && to <= self.measured.end => RunPhase::Held,
             () if from < self.measured.start => RunPhase::Warmup,
             () if to <= self.measured.end => RunPhase::Measured,
             () => RunPhase::Drain,

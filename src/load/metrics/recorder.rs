@@ -200,6 +200,11 @@ impl MetricRecorder {
         self.phases.measured = measured;
     }
 
+    /// Sets the holds so far; must be called before the first one that is new.
+    pub fn set_holds(&mut self, holds: Vec<std::ops::Range<Nanos>>) {
+        self.phases.holds = holds;
+    }
+
     /// Ends the measured time early: after an interruption or a broken threshold.
     pub fn drain_from(&mut self, at: Nanos) {
         self.phases.measured.end = self.phases.measured.end.min(at.max(self.phases.measured.start));
@@ -222,7 +227,7 @@ impl MetricRecorder {
 
     /// Records the time from `begin` to `end` of something that was due at `due`.
     fn record_time(&mut self, timing: TimingId, due: Nanos, begin: Nanos, end: Nanos) {
-        if due < self.due_from || due >= self.phases.measured.end {
+        if due < self.due_from || due >= self.phases.measured.end || self.phases.is_held(due) {
             self.add_count(CounterId::Run(GeneratorCount::Outside), 1);
             return;
         }

@@ -143,7 +143,8 @@ impl MetricTotals {
         for (total, more) in self.counts.iter_mut().zip(&interval.counts) {
             *total += more;
         }
-        if interval.phase == RunPhase::Warmup {
+        // A hold may come before the measured time.
+        if interval.phase == RunPhase::Warmup || interval.phase == RunPhase::Held && self.time == 0 {
             return;
         }
         for (total, more) in self.timings.iter_mut().zip(timings) {

@@ -53,6 +53,12 @@ impl RateSegment {
     }
 }
 
+/// Returns the rate at a time, in seconds from the beginning of the warm-up.
+pub fn rate_at(segments: &[RateSegment], at: f64) -> f64 {
+    let segment = segments.iter().find(|segment| (segment.start..segment.start + segment.length).contains(&at));
+    segment.map_or(0.0, |one| one.from + (one.to - one.from) * (at - one.start) / one.length)
+}
+
 impl ArrivalSchedule {
     /// Creates the schedule of one of several shards, from the beginning of the warm-up until `end` after it.
     pub fn new(arrivals: &Arrivals, end: Duration, seed: u64, shard: u32, shards: u32) -> Self {

@@ -295,6 +295,12 @@ impl ThresholdWatch {
         self.thresholds.iter().find(over).map(|(threshold, _)| threshold)
     }
 
+    /// Returns the results so far; default thresholds are included only if they are broken.
+    pub fn results_so_far(&self, state: RunMeasurements<'_>) -> Vec<ThresholdOutcome> {
+        let outcomes = self.thresholds.iter().map(|(threshold, _)| threshold.evaluate(state));
+        outcomes.filter(|outcome| !outcome.threshold.default || outcome.is_broken()).collect()
+    }
+
     /// Returns the final results; default thresholds are included only if they are broken. `aborted_by` is the text of
     /// the threshold that ended the run; `interrupted`: whether the user ended it.
     pub fn finish(

@@ -199,6 +199,7 @@ impl SyntheticRun {
             duration: Duration::from_secs(25),
             interrupted: self.interrupted,
             warm_up: Duration::from_secs(2),
+            holds: self.circumstances.holds.clone(),
             workloads: self.circumstances.workloads.clone(),
             schedules: vec![(
                 "jobs".to_owned(),

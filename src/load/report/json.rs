@@ -85,9 +85,12 @@ pub struct Run {
     pub duration_s: f64,
     /// The length of the measured time.
     pub measured_s: f64,
-    /// The length of the warm-up before it.
+    /// The length of the warm-up before it, without holds.
     #[serde(default)]
     pub warm_up_s: f64,
+    /// The times in which new journeys were held back. The schedule waited meanwhile.
+    #[serde(default)]
+    pub holds: Vec<Hold>,
     pub protocol: String,
     pub plan: String,
     pub title: String,
@@ -110,8 +113,16 @@ pub struct Run {
     pub facts: BTreeMap<String, String>,
 }
 
+/// A time in which new journeys were held back.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Hold {
+    pub from_s: f64,
+    pub to_s: f64,
+}
+
 /// A time over which the scheduled rate changes linearly. Times count from the beginning of the warm-up, which ends where
-/// the first measured interval begins.
+/// the first measured interval begins, and leave out holds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ScheduledRate {
@@ -420,6 +431,11 @@ pub fn build_document(report: &LoadReport) -> LoadReportDocument {
             duration_s: about.duration.as_secs_f64(),
             measured_s: to_seconds(total.time),
             warm_up_s: about.warm_up.as_secs_f64(),
+            holds: about
+                .holds
+                .iter()
+                .map(|hold| Hold { from_s: to_seconds(hold.start), to_s: to_seconds(hold.end) })
+                .collect(),
             protocol: about.protocol.clone(),
             plan: about.plan.clone(),
             title: about.title.clone(),

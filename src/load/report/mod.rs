@@ -20,8 +20,10 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::time::Duration;
 
+use super::Nanos;
 use super::details::ConnectionEnds;
 use super::format::format_grouped;
 use super::ledger::{LedgerTotals, LedgerViolation};
@@ -55,8 +57,10 @@ pub struct LoadRunMetadata {
     pub duration: Duration,
     /// Whether the run was interrupted.
     pub interrupted: bool,
-    /// How long the warm-up took.
+    /// How long the warm-up took, without holds.
     pub warm_up: Duration,
+    /// The times in which new journeys were held back.
+    pub holds: Vec<Range<Nanos>>,
     /// When the journeys of each role begin.
     pub workloads: Vec<JourneyWorkload>,
     /// The scheduled rates of the journeys that begin by a schedule, by their name.

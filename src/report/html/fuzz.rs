@@ -139,7 +139,7 @@ fn figures(
             after_opening => format!("{:.1}", fuzzed.after_opening_percent),
             judged => format!("{:.1}", fuzzed.judged_percent),
             silent => fuzzed.answered == Some(0) && fuzzed.decided > 0,
-            ended => fuzzed.ended, stuck => fuzzed.stuck, unconfirmed => fuzzed.unconfirmed,
+            ended => fuzzed.ended, stuck => fuzzed.stuck, unconfirmed => fuzzed.unconfirmed, cut => fuzzed.cut,
             slower => fuzzed.slower.as_ref().map(|one| (format_ms(one.before_ms), format_ms(one.after_ms))),
             oracles, rows, tried, total, mutations => mutations.iter().collect::<Vec<_>>(), moments,
             reasons => reasons.iter().map(|((mutation, why), messages)| view! {

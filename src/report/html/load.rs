@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use minijinja::value::Value;
 use serde::Deserialize;
 
+use super::live::LiveState;
 use super::page::{PageError, Templates, format_ms, format_number, glyph, view};
 use super::plots::{Plot, Plots, RateLine};
 
@@ -38,6 +39,11 @@ pub struct Run {
     pub measured_s: f64,
     #[serde(default)]
     pub warm_up_s: f64,
+    #[serde(default)]
+    pub holds: Vec<Hold>,
+    /// The beginning of the warm-up, if it is known before the measured time begins.
+    #[serde(skip)]
+    pub begin_s: Option<f64>,
     pub plan: String,
     pub title: String,
     pub target: String,
@@ -50,6 +56,12 @@ pub struct Run {
     #[serde(default)]
     pub schedules: BTreeMap<String, Vec<ScheduledRate>>,
     pub facts: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Hold {
+    pub from_s: f64,
+    pub to_s: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -283,6 +295,24 @@ fn thresholds_of<'a>(document: &'a LoadDocument, metric: &str) -> Vec<(f64, &'a 
 /// Renders the page of a load report.
 pub fn render(document: &LoadDocument) -> Result<String, PageError> {
     let templates = Templates::new()?;
+    let parts = render_parts(&templates, document, None)?;
+    templates.page(&parts.title, &parts.body, Some(&parts.plots))
+}
+
+/// The parts of a page that depend on its report.
+pub struct PageParts {
+    pub title: String,
+    pub body: Value,
+    /// The data of the plots.
+    pub plots: serde_json::Value,
+}
+
+/// Renders what a page shows of a load report; `live` is the state of a run that has not ended.
+pub fn render_parts(
+    templates: &Templates,
+    document: &LoadDocument,
+    live: Option<&LiveState>,
+) -> Result<PageParts, PageError> {
     let mut plots = Plots::default();
     let metrics = plotted_metrics(&document.times);
     let latency = plots.add(Plot::by_percentile(
@@ -344,11 +374,12 @@ pub fn render(document: &LoadDocument) -> Result<String, PageError> {
     generator.push(plots.add(Plot::levels("Memory of the generator", document, &["memory"], 1e6, "MB")));
     let generator: Vec<_> = generator.into_iter().flatten().collect();
 
-    let title = title(document);
+    let title = live.map_or_else(|| title(document), |_| format!("{}: running", document.run.plan));
+    let verdict = if live.is_some() { "running" } else { verdict(document.run.exit_code) };
     let body = templates.part(
         "load",
         view! {
-            title, verdict => verdict(document.run.exit_code), run => run_view(document),
+            title, verdict, live, run => run_view(document),
             validity => &document.validity.verdict,
             reasons => document.validity.reasons.iter().map(|one| view! { verdict => one.verdict, text => one.text })
                 .collect::<Vec<_>>(),
@@ -366,14 +397,14 @@ pub fn render(document: &LoadDocument) -> Result<String, PageError> {
             deviations => document.deviations.iter().map(|one| view! {
                 name => one.name, text => one.text, standing => one.standing, observed => one.observed,
             }).collect::<Vec<_>>(),
-            ledger => ledger(&templates, document)?,
+            ledger => ledger(templates, document, live.is_some())?,
             counts => document.counts.iter().map(|(name, count)| view! {
                 name, whole_run => count.whole_run, measured => count.measured, rate => count.per_second,
             }).collect::<Vec<_>>(),
             version => &document.tool.version,
         },
     )?;
-    templates.page(&title, &body, Some(&plots.data()))
+    Ok(PageParts { title, body, plots: plots.data() })
 }
 
 /// Returns the verdict line of a run.
@@ -474,7 +505,7 @@ fn errors_view(document: &LoadDocument) -> Value {
     view! { total => document.errors, kinds, connections, waits }
 }
 
-fn ledger(templates: &Templates, document: &LoadDocument) -> Result<Value, PageError> {
+fn ledger(templates: &Templates, document: &LoadDocument, live: bool) -> Result<Value, PageError> {
     let ledger = &document.ledger;
     let count = |name: &str| ledger.counts.get(name).copied().unwrap_or(0);
     let some = |names: &'static [(&'static str, &'static str)]| -> Vec<(&str, u64)> {
@@ -511,7 +542,7 @@ fn ledger(templates: &Templates, document: &LoadDocument) -> Result<Value, PageE
     templates.part(
         "ledger",
         view! {
-            flow, deliveries, ends => some(ENDS), violated => some(VIOLATIONS), violations,
+            flow, deliveries, live, ends => some(ENDS), violated => some(VIOLATIONS), violations,
             more => ledger.violations.len().saturating_sub(MAX_VIOLATIONS),
             assumed => ledger.assumed.iter().collect::<Vec<_>>(),
         },

@@ -9,6 +9,7 @@ mod compare;
 mod conversation;
 mod diff;
 mod fuzz;
+pub mod live;
 mod load;
 mod model;
 mod page;

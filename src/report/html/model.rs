@@ -317,6 +317,8 @@ pub struct Fuzzed {
     pub stuck: Option<u64>,
     pub slower: Option<Slower>,
     pub unconfirmed: u64,
+    #[serde(default)]
+    pub cut: u64,
 }
 
 #[derive(Debug, Deserialize)]

@@ -80,7 +80,59 @@
   });
 
   const data = document.getElementById("plot-data");
-  if (data && typeof uPlot !== "undefined") drawPlots(JSON.parse(data.textContent));
+  const board = data && typeof uPlot !== "undefined" ? drawPlots(JSON.parse(data.textContent)) : null;
+  if (document.getElementById("live") && board) follow(document.getElementById("live"), board);
+
+  // The page of a run that has not ended: the server sends what has changed once a second, and the final page at the end.
+  function follow(root, board) {
+    const source = new EventSource(`events${location.search}`);
+    source.addEventListener("message", ({ data }) => {
+      const update = JSON.parse(data);
+      const parsed = document.createElement("template");
+      parsed.innerHTML = update.body;
+      const fresh = root.cloneNode(false);
+      fresh.append(parsed.content);
+      document.title = update.title;
+      change(root, fresh, update.next);
+      board.update(update);
+      document.documentElement.dataset.live = update.ended ? "ended" : "running";
+      if (update.ended) source.close();
+    });
+    source.addEventListener("error", () => show(document.getElementById("live-lost")));
+    root.addEventListener("click", async ({ target }) => {
+      const action = target.dataset.live;
+      if (!action || target.getAttribute("aria-disabled") === "true") return;
+      const answer = await fetch(`${action}${location.search}`, { method: "POST" });
+      if (!answer.ok) document.getElementById("live-note").textContent = await answer.text();
+    });
+  }
+
+  // Changes an element into another one, and keeps what has not changed: focus, open lists, drawn plots. An interval may
+  // have nothing to plot where others have, so its update removes no plots.
+  function change(old, fresh, keepsPlots) {
+    for (const { name, value } of [...fresh.attributes]) {
+      if (name !== "open" && old.getAttribute(name) !== value) old.setAttribute(name, value);
+    }
+    for (const { name } of [...old.attributes]) if (name !== "open" && !fresh.hasAttribute(name)) old.removeAttribute(name);
+    if (old.matches(".canvas, .keys")) return;
+    let at = old.firstChild;
+    for (const node of [...fresh.childNodes]) {
+      const same = node.id ? document.getElementById(node.id) : at;
+      if (!same || same.nodeName !== node.nodeName || (same.id || "") !== (node.id || "")) {
+        old.insertBefore(node, at);
+        continue;
+      }
+      if (same === at) at = at.nextSibling;
+      else old.insertBefore(same, at);
+      if (node.nodeType === Node.ELEMENT_NODE) change(same, node, keepsPlots);
+      else if (same.data !== node.data) same.data = node.data;
+    }
+    while (at) {
+      const { nextSibling } = at;
+      if (!keepsPlots || at.className !== "plot") at.remove();
+      at = nextSibling;
+    }
+  }
 
   function drawPlots(plots) {
     const LIGHT = { bg: "#fff", fg: "#000", muted: "#444", line: "#bbb", faint: "#e5e5e5", panel: "#f3f3f3", bad: "#a40e26",
@@ -106,19 +158,20 @@
 
     const draw = (plot, element, palette) => {
       const heat = plot.kind === "heat";
-      const x = heat ? plot.x : plot.x;
+      const { x } = plot;
       const nines = plot.xUnit === "nines";
       const log = heat || plot.log;
       const y = heat ? "ms" : plot.yUnit;
+      const row = (number) => 10 ** (number / plot.rowsPerDecade);
       const show = amount(y);
       const clean = (values) => log ? values.map((value) => value > 0 ? value : null) : values;
       const values = heat ? [] : plot.series.map((line) => clean(line.values));
       const bounds = heat ? [] : plot.thresholds.map((one) => one.value);
-      const seen = heat ? plot.y : values.flat().concat(bounds).filter((value) => value !== null && value > 0);
+      const seen = heat ? plot.rows.map(row) : values.flat().concat(bounds).filter((value) => value !== null && value > 0);
       let low = Infinity, high = -Infinity;
       for (const value of seen) { low = Math.min(low, value); high = Math.max(high, value); }
       if (log && low < high) { low *= 0.9; high *= 1.15; } else if (log) { low *= 0.5; high *= 2; } else { low = 0; high *= 1.1; }
-      if (heat) { low = plot.y[0]; high = plot.y[plot.y.length - 1]; }
+      if (heat) { low = row(plot.rows[0]); high = row(plot.rows[1] + 1); }
       const readout = element.parentElement.querySelector(".keys .readout");
 
       const phases = (u, labels) => {
@@ -126,6 +179,7 @@
         ctx.save();
         ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
         ctx.textBaseline = "top";
+        ctx.textAlign = "left";
         for (const [from, to, name] of plot.phases) {
           const left = Math.max(u.valToPos(from, "x", true), bbox.left);
           const right = Math.min(u.valToPos(to, "x", true), bbox.left + bbox.width);
@@ -168,11 +222,11 @@
         const { ctx } = u;
         ctx.save();
         ctx.fillStyle = palette.lines[0];
-        for (const [column, row, count] of plot.cells) {
+        for (const [column, number, count] of plot.cells) {
           const left = Math.floor(u.valToPos(plot.x[column], "x", true));
           const right = Math.ceil(u.valToPos(plot.x[column + 1], "x", true));
-          const bottom = Math.ceil(u.valToPos(plot.y[row], "y", true));
-          const top = Math.floor(u.valToPos(plot.y[row + 1], "y", true));
+          const bottom = Math.ceil(u.valToPos(row(number), "y", true));
+          const top = Math.floor(u.valToPos(row(number + 1), "y", true));
           ctx.globalAlpha = 0.15 + 0.85 * Math.log1p(count) / Math.log1p(plot.most);
           ctx.fillRect(left, top, Math.max(1, right - left), Math.max(1, bottom - top));
         }
@@ -218,6 +272,8 @@
     const keys = (plot, element, item) => {
       const box = element.parentElement.querySelector(".keys");
       if (!box) return;
+      const hidden = new Set(all("input:not(:checked)", box).map((input) => input.dataset.label));
+      box.replaceChildren();
       if (plot.kind === "heat") return;
       const list = document.createElement("ul");
       list.className = "key";
@@ -226,7 +282,8 @@
         const label = document.createElement("label");
         const input = document.createElement("input");
         input.type = "checkbox";
-        input.checked = true;
+        input.dataset.label = line.label;
+        input.checked = !hidden.has(line.label);
         input.addEventListener("change", () => item.plot && item.plot.setSeries(index + 1, { show: input.checked }));
         const sample = document.createElement("span");
         sample.className = `sample s${line.color % 6}${line.dashed ? " dashed" : line.thin ? " dotted" : ""}`;
@@ -246,13 +303,6 @@
         if (!input.checked) item.plot.setSeries(index + 1, { show: false });
       }
     };
-    plots.forEach((data, index) => {
-      const element = document.getElementById(`plot-${index}`);
-      if (!element) return;
-      const item = { data, element, plot: null };
-      keys(data, element, item);
-      drawn.push(item);
-    });
     // Plots are drawn when they come into view, at their real width.
     const watch = new ResizeObserver((entries) => {
       for (const { target } of entries) {
@@ -262,12 +312,74 @@
         else if (item.plot.width !== target.clientWidth) item.plot.setSize({ width: target.clientWidth, height: item.plot.height });
       }
     });
-    for (const { element } of drawn) watch.observe(element);
+    const place = (data) => {
+      const element = document.getElementById(data.id);
+      if (!element) return;
+      const item = { data, element, plot: null };
+      keys(data, element, item);
+      drawn.push(item);
+      watch.observe(element);
+    };
+    plots.forEach(place);
     const again = (palette) => drawn.forEach((item) => { if (item.plot) render(item, palette); });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => again(colors()));
     addEventListener("beforeprint", () => drawn.forEach((item) => render(item, LIGHT)));
     addEventListener("afterprint", () => again(colors()));
     document.documentElement.dataset.plots = String(drawn.length);
+
+    // Adds the points of an interval to a plot; `more` is the plot of this interval alone, if it has one.
+    const extend = (data, more, { from, to, phase }) => {
+      const last = data.phases[data.phases.length - 1];
+      if (last && last[2] === phase) last[1] = to;
+      else data.phases.push([from, to, phase]);
+      if (data.kind === "heat") {
+        data.x.push(to);
+        if (!more) return;
+        const column = data.x.length - 2;
+        for (const [, row, count] of more.cells) data.cells.push([column, row, count]);
+        data.rows = [Math.min(data.rows[0], more.rows[0]), Math.max(data.rows[1], more.rows[1])];
+        data.most = Math.max(data.most, more.most);
+        return;
+      }
+      const none = data.yUnit === "/s" ? 0 : null;
+      const { length } = data.x;
+      data.x.push((from + to) / 2);
+      for (const line of data.series) {
+        const same = more && more.series.find(({ label }) => label === line.label);
+        line.values.push(same ? same.values[0] : none);
+      }
+      for (const line of more ? more.series : []) {
+        if (data.series.some(({ label }) => label === line.label)) continue;
+        data.series.push({ ...line, values: Array(length).fill(none).concat(line.values) });
+      }
+      if (more) data.thresholds = more.thresholds;
+    };
+
+    // Shows the plots of an update: all of them anew, or what the next interval adds to them.
+    const update = ({ plots, next, ...interval }) => {
+      const moved = new Map();
+      for (const item of drawn.splice(0)) {
+        if (item.element.isConnected) drawn.push(item);
+        else {
+          watch.unobserve(item.element);
+          moved.set(item.data.id, item.data);
+        }
+      }
+      for (const item of drawn) {
+        const data = plots.find(({ id }) => id === item.element.id);
+        const labels = item.data.series && item.data.series.length;
+        if (next && item.data.xUnit === "s") extend(item.data, data, interval);
+        else if (data) item.data = data;
+        if (!next || (item.data.series && item.data.series.length) !== labels) keys(item.data, item.element, item);
+        if (item.plot) render(item, colors());
+      }
+      for (const data of plots.filter(({ id }) => !drawn.some(({ element }) => element.id === id))) {
+        const known = next && data.xUnit === "s" && moved.get(data.id);
+        if (known) extend(known, data, interval);
+        place(known || data);
+      }
+    };
+    return { update };
   }
 
   reveal();

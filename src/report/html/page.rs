@@ -26,6 +26,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("fuzz", include_str!("templates/fuzz.html")),
     ("figure", include_str!("templates/figure.html")),
     ("load", include_str!("templates/load.html")),
+    ("live", include_str!("templates/live.html")),
     ("ledger", include_str!("templates/ledger.html")),
     ("compare", include_str!("templates/compare.html")),
 ];
@@ -83,11 +84,26 @@ impl Templates {
 
     /// Renders a whole page around its body. `plots` is the data of its plots, as JSON.
     pub fn page(&self, title: &str, body: &Value, plots: Option<&serde_json::Value>) -> Result<String, PageError> {
+        self.whole_page(title, body, plots, "")
+    }
+
+    /// Renders a page with plots that talks to the server from which it came.
+    pub fn live_page(&self, title: &str, body: &Value) -> Result<String, PageError> {
+        self.whole_page(title, body, Some(&serde_json::json!([])), "; connect-src 'self'")
+    }
+
+    fn whole_page(
+        &self,
+        title: &str,
+        body: &Value,
+        plots: Option<&serde_json::Value>,
+        permitted: &str,
+    ) -> Result<String, PageError> {
         let style = if plots.is_some() { format!("{PLOT_STYLE}\n{STYLE}") } else { STYLE.to_owned() };
         let scripts: &[&str] = if plots.is_some() { &[PLOT_SCRIPT, SCRIPT] } else { &[SCRIPT] };
         let hashes: Vec<String> = scripts.iter().map(|script| csp_hash(script)).collect();
         let policy = format!(
-            "default-src 'none'; script-src {}; style-src {}; img-src data:; base-uri 'none'; form-action 'none'",
+            "default-src 'none'; script-src {}; style-src {}; img-src data:; base-uri 'none'; form-action 'none'{permitted}",
             hashes.join(" "),
             csp_hash(&style)
         );
@@ -200,6 +216,7 @@ pub fn glyph(verdict: &str) -> &'static str {
         "warn" | "suspect" | "uncertain" => "!",
         "info" => "i",
         "inconclusive" | "unobserved" => "?",
+        "running" => "▶",
         _ => "–",
     }
 }

@@ -10,7 +10,7 @@ use minijinja::value::Value;
 use serde_json::json;
 
 use super::load::{Interval, LoadDocument};
-use super::page::{format_ms, format_number, view, visible};
+use super::page::{Anchors, format_ms, format_number, view, visible};
 
 /// The most points of a line over time; more intervals are merged.
 const MAX_POINTS: usize = 600;
@@ -21,7 +21,11 @@ const ROWS_PER_DECADE: f64 = 8.0;
 
 /// All plots of a page.
 #[derive(Default)]
-pub struct Plots(Vec<serde_json::Value>);
+pub struct Plots {
+    all: Vec<serde_json::Value>,
+    /// The ids of plots, which follow from their titles.
+    ids: Anchors,
+}
 
 /// A plot that has something to show.
 pub struct Plot {
@@ -49,14 +53,16 @@ type Thresholds<'a> = Vec<(f64, &'a str, bool)>;
 impl Plots {
     /// Adds a plot. Returns what its template needs.
     pub fn add(&mut self, plot: Option<Plot>) -> Option<Value> {
-        let plot = plot?;
-        self.0.push(plot.data);
-        Some(view! { id => format!("plot-{}", self.0.len() - 1), title => plot.title, words => plot.words })
+        let mut plot = plot?;
+        let id = self.ids.element(&format!("plot-{}", plot.title));
+        plot.data["id"] = json!(id);
+        self.all.push(plot.data);
+        Some(view! { id, title => plot.title, words => plot.words })
     }
 
     /// Returns the data for the page's script.
     pub fn data(self) -> serde_json::Value {
-        serde_json::Value::Array(self.0)
+        serde_json::Value::Array(self.all)
     }
 }
 
@@ -152,13 +158,13 @@ impl Plot {
         );
         let cells: Vec<[i64; 3]> = cells
             .iter()
-            .map(|((column, row), count)| [*column as i64, row - lowest, i64::try_from(*count).unwrap_or(i64::MAX)])
+            .map(|((column, row), count)| [*column as i64, *row, i64::try_from(*count).unwrap_or(i64::MAX)])
             .collect();
         let edges: Vec<f64> = bins.edges().into_iter().map(round).collect();
-        let rows: Vec<f64> = (lowest..=highest + 1).map(|row| round(ms(row))).collect();
+        // A row begins at 10^(row / rows per decade) milliseconds.
         let data = json!({
-            "kind": "heat", "title": visible(title), "x": edges, "y": rows, "cells": cells, "most": most,
-            "phases": phases_json(&bins.phases()),
+            "kind": "heat", "title": visible(title), "x": edges, "xUnit": "s", "rows": [lowest, highest],
+            "rowsPerDecade": ROWS_PER_DECADE, "cells": cells, "most": most, "phases": phases_json(&bins.phases()),
         });
         Some(Self { title: title.to_owned(), words, data })
     }
@@ -180,7 +186,14 @@ impl Plot {
         let bins = Bins::new(&document.intervals);
         let x = bins.middle();
         let measured = document.intervals.iter().find(|interval| interval.phase == "measured");
-        let begin = measured.map_or(0.0, |interval| interval.from_s - document.run.warm_up_s);
+        // The schedule waits during a hold.
+        let plan_time = |at: f64| {
+            let held = document.run.holds.iter().map(|hold| (at.min(hold.to_s) - hold.from_s).max(0.0));
+            at - held.sum::<f64>()
+        };
+        let is_held = |at: f64| document.run.holds.iter().any(|hold| (hold.from_s..hold.to_s).contains(&at));
+        let begin = document.run.begin_s.or_else(|| Some(plan_time(measured?.from_s) - document.run.warm_up_s));
+        let begin = begin.unwrap_or(0.0);
         let mut lines = Vec::new();
         for (color, journey) in journeys.iter().take(6).enumerate() {
             for (what, dashed) in [("started", false), ("completed", true)] {
@@ -190,6 +203,10 @@ impl Plot {
             }
             if let Some(stages) = document.run.schedules.get(*journey) {
                 let due = |at: f64| {
+                    if is_held(at) {
+                        return Some(0.0);
+                    }
+                    let at = plan_time(at);
                     let stage = stages.iter().find(|stage| (stage.from_s..stage.to_s).contains(&(at - begin)))?;
                     let share = (at - begin - stage.from_s) / (stage.to_s - stage.from_s).max(f64::MIN_POSITIVE);
                     Some(stage.from_per_second + (stage.to_per_second - stage.from_per_second) * share)
@@ -465,7 +482,10 @@ fn describe_lines(lines: &[Line], x: &[f64], format: impl Fn(f64) -> String) -> 
     let one = |line: &Line| {
         let values = line.values.iter().zip(x).filter_map(|(value, at)| Some(((*value)?, *at)));
         let lowest = values.clone().map(|(value, _)| value).reduce(f64::min)?;
-        let (highest, at) = values.reduce(|a, b| if b.0 > a.0 { b } else { a })?;
+        let (highest, at) = values.clone().reduce(|a, b| if b.0 > a.0 { b } else { a })?;
+        if values.count() == 1 {
+            return Some(format!("{}: {} at {at:.0} s", line.label, format(highest)));
+        }
         Some(format!("{}: {} to {}, highest at {at:.0} s", line.label, format(lowest), format(highest)))
     };
     lines.iter().filter_map(one).collect::<Vec<_>>().join("; ")

@@ -43,6 +43,8 @@ pub(super) struct Fuzzed<'a> {
     slower: Option<fuzz::NewClientLatency>,
     /// Number of findings during a hang or crash that did not occur again on a hub that serves; they are not reported.
     unconfirmed: u64,
+    /// Number of cases that were being played when the run ended. They are in no other number.
+    cut: u64,
 }
 
 pub(super) fn to_json(of: &fuzz::FuzzReport) -> Fuzzed<'_> {
@@ -63,5 +65,6 @@ pub(super) fn to_json(of: &fuzz::FuzzReport) -> Fuzzed<'_> {
         stuck: of.stuck,
         slower: of.slower,
         unconfirmed: of.unconfirmed,
+        cut: of.cut,
     }
 }

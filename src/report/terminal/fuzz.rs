@@ -97,6 +97,17 @@ impl Page<'_, RunReport> {
                 this document, and does it speak the protocol at this address?",
             );
         }
+        if fuzzed.cut > 0 {
+            self.gap();
+            let cases = format_count(usize::try_from(fuzzed.cut).unwrap_or(usize::MAX), "case");
+            let (were, count) = if fuzzed.cut == 1 { ("was", "counts") } else { ("were", "count") };
+            self.wrapped(
+                "",
+                &format!(
+                    "{cases} {were} being played when the run ended, and {count} neither as passed nor as failed."
+                ),
+            );
+        }
         if fuzzed.unconfirmed > 0 {
             self.gap();
             let findings = format_count(usize::try_from(fuzzed.unconfirmed).unwrap_or(usize::MAX), "finding");

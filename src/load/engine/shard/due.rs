@@ -74,7 +74,7 @@ impl Shard {
             let now = self.timeline.clock.now();
             let population = &mut self.populations[role];
             let Some(offset) = population.coming else { return };
-            let due = begin.saturating_add(offset);
+            let due = self.timeline.holds.shifted(begin.saturating_add(offset));
             if due > now {
                 return;
             }
@@ -136,7 +136,7 @@ impl Shard {
             if self.stage == ShardStage::Running {
                 next = next.min(self.next_start(index).unwrap_or(Nanos::MAX));
             }
-            next = next.min(begin.saturating_add(population.coming.unwrap_or(Nanos::MAX)));
+            next = next.min(self.timeline.holds.shifted(begin.saturating_add(population.coming.unwrap_or(Nanos::MAX))));
         }
         next.max(now)
     }

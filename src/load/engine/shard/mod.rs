@@ -93,8 +93,9 @@ pub struct Shard {
     stage: ShardStage,
     /// Whether arrivals have begun.
     begun: bool,
-    /// Whether the recorder knows the measured time.
-    measuring: bool,
+    /// The number of beginnings and ends of holds that clients know, and the number that the recorder knows.
+    hold_changes: usize,
+    holds_recorded: usize,
     self_monitor: SelfMonitor,
 }
 
@@ -149,7 +150,8 @@ impl Shard {
             unwritten: 0,
             stage: ShardStage::Running,
             begun: false,
-            measuring: false,
+            hold_changes: 0,
+            holds_recorded: 0,
             self_monitor: SelfMonitor::new(parts.number),
             parts,
         }
@@ -206,9 +208,26 @@ impl Shard {
     /// Follows the phases of the run.
     fn follow_phases(&mut self, now: Nanos) {
         let begin = self.timeline.begin();
-        let measured = self.timeline.measured();
-        if measured != Nanos::MAX && !std::mem::replace(&mut self.measuring, true) {
+        if self.stage == ShardStage::Running {
+            let measured = self.timeline.measured();
+            // A hold moves the measured time.
             self.parts.context.recorder.set_measured(measured..self.timeline.drain());
+            while let Some(at) = self.timeline.holds.change(self.hold_changes).filter(|at| *at <= now) {
+                self.hold_changes += 1;
+                let event = if self.hold_changes % 2 == 1 {
+                    ClientEvent::Hold { since: at }
+                } else {
+                    ClientEvent::Resume { until: at }
+                };
+                for slot in 0..self.slots.len() as u32 {
+                    self.handle_event(slot, event);
+                }
+            }
+            let changes = self.timeline.holds.change_count();
+            if changes > self.holds_recorded {
+                self.holds_recorded = changes;
+                self.parts.context.recorder.set_holds(self.timeline.holds.all());
+            }
         }
         if begin != Nanos::MAX && !std::mem::replace(&mut self.begun, true) {
             // Arrivals that are due in the drain are left out when their time comes.
