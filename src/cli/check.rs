@@ -47,6 +47,9 @@ pub struct CheckArgs {
     strict: bool,
     #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::report_help(report_sink::RUN_FORMATS))]
     reports: Vec<String>,
+    /// Open the page of `--report html=PATH` in the browser
+    #[arg(long)]
+    open: bool,
     /// Run every scenario N times and report checks that fail only sometimes as flaky
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repeat: u32,
@@ -78,7 +81,9 @@ pub struct CheckArgs {
 
 pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?.with_quiet(arguments.quiet);
+    let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?
+        .with_quiet(arguments.quiet)
+        .with_open(arguments.open)?;
     if let Some(path) = &arguments.write_deviations {
         // Reported before the run rather than after it.
         report_sink::check_writable(path).map_err(|error| write_error(path, &error))?;

@@ -23,6 +23,9 @@ pub struct CompareArgs {
     fail_on_regression: Option<f64>,
     #[arg(long, value_name = "FORMAT=PATH", help = report_help(COMPARE_FORMATS))]
     report: Vec<String>,
+    /// Open the page of `--report html=PATH` in the browser
+    #[arg(long)]
+    open: bool,
     /// Seed of the bootstrap that computes the confidence intervals
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -32,7 +35,7 @@ pub struct CompareArgs {
 const MAX_BYTES: u64 = 256 << 20;
 
 pub fn run_compare(arguments: CompareArgs) -> Result<u8, CliError> {
-    let sinks = ReportSinks::parse(&arguments.report, COMPARE_FORMATS)?;
+    let sinks = ReportSinks::parse(&arguments.report, COMPARE_FORMATS)?.with_open(arguments.open)?;
     let ((a, a_text), (b, b_text)) = (read_report(&arguments.a)?, read_report(&arguments.b)?);
     let options = CompareOptions { seed: arguments.seed, fail_on_regression: arguments.fail_on_regression };
     let comparison = compare(&a, &b, options).map_err(|error| CliError::new(format!("failed to compare: {error}")))?;

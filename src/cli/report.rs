@@ -98,7 +98,7 @@ fn read_report(path: &Path) -> Result<NamedReport, CliError> {
 }
 
 /// Opens a file with the program that the platform uses for it, and does not wait for that program.
-fn open_page(path: &Path) -> Result<(), CliError> {
+pub fn open_page(path: &Path) -> Result<(), CliError> {
     let (program, before): (&str, &[&str]) = match std::env::consts::OS {
         "macos" => ("open", &[]),
         "windows" => ("cmd", &["/C", "start", ""]),

@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::report::render_reports;
+use super::report::{open_page, render_reports};
 use super::{CliError, print_to_stdout};
 use crate::load::compare::CompareOptions;
 use crate::load::report::{self as load, LoadReport};
@@ -107,6 +107,8 @@ pub struct ReportSinks<R: 'static> {
     events: EventLog,
     /// Whether to print only verdict lines instead of the page.
     quiet: bool,
+    /// Whether to open the HTML page once it is written.
+    open: bool,
 }
 
 enum ReportSink {
@@ -179,7 +181,7 @@ impl<R> ReportSinks<R> {
                 .map_err(|error| CliError::new(format!("a report cannot be written to {}: {error}", path.display())))?;
             sinks.push((format, ReportSink::File(path)));
         }
-        let sinks = Self { sinks, events: EventLog::default(), quiet: false };
+        let sinks = Self { sinks, events: EventLog::default(), quiet: false, open: false };
         if sinks.stdout_sinks().count() > 1 {
             return Err(CliError::new("only one report can go to stdout"));
         }
@@ -228,12 +230,39 @@ impl<R> ReportSinks<R> {
                 Err(error) => failures.push(error),
             }
         }
+        if self.open
+            && let Some(path) = self.page_file()
+            && let Err(error) = open_page(path)
+        {
+            // The page is written, and the result of the run counts.
+            let _ = writeln!(std::io::stderr(), "{error}");
+        }
         let mut sinks = self.events.0.lock().unwrap_or_else(PoisonError::into_inner);
         failures.extend(sinks.drain(..).filter_map(|sink| match sink {
             EventSink::Failed(error) => Some(error),
             EventSink::Stdout | EventSink::File(..) => None,
         }));
         CliError::from_all(failures).map_or(Ok(()), Err)
+    }
+
+    /// Returns the same destinations; if `open`, the page is opened in the browser once it is written.
+    ///
+    /// # Errors
+    ///
+    /// No page is written to a file.
+    pub fn with_open(self, open: bool) -> Result<Self, CliError> {
+        match open && self.page_file().is_none() {
+            true => Err(CliError::new("`--open` needs a page to open: add `--report html=report.html`")),
+            false => Ok(Self { open, ..self }),
+        }
+    }
+
+    /// Returns the file of the HTML page.
+    fn page_file(&self) -> Option<&Path> {
+        self.sinks.iter().find_map(|(format, sink)| match sink {
+            ReportSink::File(path) if format.name == "html" => Some(path.as_path()),
+            _ => None,
+        })
     }
 
     fn live_formats(&self) -> impl Iterator<Item = &'static ReportFormat<R>> {

@@ -80,10 +80,11 @@ pub enum ValidityCode {
     WarmUp,
     ClosedWorkload,
     SkippedTicks,
+    Held,
 }
 
 impl ValidityCode {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Unmeasured,
         Self::Unjoined,
         Self::SendDelay,
@@ -98,6 +99,7 @@ impl ValidityCode {
         Self::WarmUp,
         Self::ClosedWorkload,
         Self::SkippedTicks,
+        Self::Held,
     ];
 
     /// Returns the stable name in reports.
@@ -190,6 +192,12 @@ impl ValidityCode {
                 "Ticks of a journey were skipped, because the client was still busy; the times do not include them.",
                 "A hub that takes longer than the interval of the ticks.",
                 "Raise the interval, or use more clients.",
+            ),
+            Self::Held => (
+                "held",
+                "New journeys were held back for a while; the schedule waited, and the time is not part of the measured time.",
+                "The button Hold on the live page was pressed.",
+                "Nothing, if that was intended.",
             ),
         };
         Explanation::new(name, means).usually(usually).next(next)
@@ -512,7 +520,7 @@ fn note_holds(judgement: &mut ValidityJudgement, holds: &[Range<Nanos>]) {
             "new journeys were held back from {}; the schedule waited meanwhile, and these times are not part of the measured time",
             times.join(", and from ")
         );
-        judgement.note("held", text);
+        judgement.note(ValidityCode::Held, text);
     }
 }
 

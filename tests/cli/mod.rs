@@ -7,7 +7,6 @@ pub mod documents;
 pub mod exec;
 pub mod explain;
 pub mod fuzz;
-pub mod fuzz_saved;
 pub mod init;
 pub mod load;
 pub mod mistakes;

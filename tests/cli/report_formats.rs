@@ -1,5 +1,6 @@
 //! What report formats do beyond rendering: lines during the run, the job summary of a step, paths in a repository.
 
+use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::process::{hubproof, start};
@@ -63,4 +64,15 @@ fn a_report_that_cannot_be_written_takes_no_other_with_it() {
     let done = hubproof(arguments).assert_exit_code(2);
     assert!(done.err.contains("failed to write /dev/full: "), "{}", done.err);
     assert!(std::fs::read_to_string(path).unwrap().contains("<testsuite "));
+}
+
+#[rstest]
+#[case::check(&["check", "--scenario", "qi/base"])]
+#[case::fuzz(&["fuzz", "--protocol", "qi", "--cases", "1"])]
+#[case::load(&["load", "--protocol", "qi"])]
+#[case::compare(&["compare", "a.json", "b.json"])]
+fn there_must_be_a_page_to_open(#[case] command: &[&str]) {
+    let done = hubproof(command.iter().chain(&["--open"])).assert_exit_code(2);
+    let expected = "error: `--open` needs a page to open: add `--report html=report.html`";
+    assert!(done.err.contains(expected), "{}", done.err);
 }

@@ -84,6 +84,9 @@ pub struct FuzzArgs {
     strict: bool,
     #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::report_help(report_sink::RUN_FORMATS))]
     reports: Vec<String>,
+    /// Open the page of `--report html=PATH` in the browser
+    #[arg(long)]
+    open: bool,
     /// Send the same cases to a second hub and warn where the answers differ; without a URL, to the reference server
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
     against: Option<String>,
@@ -107,7 +110,9 @@ const DEFAULT_CASES: u64 = 1000;
 
 pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?.with_quiet(arguments.quiet);
+    let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?
+        .with_quiet(arguments.quiet)
+        .with_open(arguments.open)?;
     let named = arguments.hub.read_target_and_overrides(&mut sources)?;
     check_local_or_confirmed(&arguments, &named)?;
     let mut protocols =

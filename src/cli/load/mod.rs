@@ -75,6 +75,9 @@ pub struct LoadArgs {
     find_max: Option<String>,
     #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::report_help(report_sink::LOAD_FORMATS))]
     reports: Vec<String>,
+    /// Open the page of `--report html=PATH` in the browser
+    #[arg(long)]
+    open: bool,
     /// Serve Prometheus metrics at this address during the run
     #[arg(long, value_name = "ADDR", value_parser = hubproof_reference::server::args::parse_listen_address)]
     metrics: Option<SocketAddr>,
@@ -180,7 +183,9 @@ impl LoadArgs {
 
 pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = ReportSinks::parse(&arguments.reports, report_sink::LOAD_FORMATS)?.with_quiet(arguments.quiet);
+    let sinks = ReportSinks::parse(&arguments.reports, report_sink::LOAD_FORMATS)?
+        .with_quiet(arguments.quiet)
+        .with_open(arguments.open)?;
     let named = arguments.hub.read_target_and_overrides(&mut sources)?;
     let protocols = arguments.hub.load_protocols("load", named.target.as_ref(), arguments.list, &mut sources)?;
     if arguments.list {

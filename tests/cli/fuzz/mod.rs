@@ -1,5 +1,7 @@
 //! `hubproof fuzz`: findings, output and exit codes.
 
+pub mod saved;
+
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::thread;
