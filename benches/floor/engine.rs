@@ -13,7 +13,7 @@ use hubproof::scenario;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
 
-use crate::subjects::{EchoTask, WARM_UP};
+use crate::subjects::{ENGINE_WARM_UP, EchoTask};
 use crate::wire;
 
 /// Returns the CPU time in nanoseconds for the echoes of the task: measured per second, scaled to their number.
@@ -57,7 +57,7 @@ pub fn measure(task: &EchoTask, validate: bool) -> u64 {
         .aggregate(|live| {
             let count = live.series.total().count(&live.series.layout, CounterId::Message(0, MessageCount::Received));
             match since {
-                None if count >= WARM_UP => since = Some((count, wire::cpu_time())),
+                None if count >= ENGINE_WARM_UP => since = Some((count, wire::cpu_time())),
                 Some((before, spent)) if cost.is_none() && count - before >= task.echoes => {
                     cost = Some((wire::cpu_time() - spent) * task.echoes / (count - before));
                     stopper.stop();

@@ -61,7 +61,7 @@ pub struct LoadArgs {
     /// Local addresses to connect from in turn, such as 127.0.0.2-127.0.0.9
     #[arg(long, value_name = "ADDRESSES", value_parser = SourceAddresses::parse)]
     source: Option<SourceAddresses>,
-    /// Number of threads that handle connections (default: one per core)
+    /// Number of threads that handle connections (default: as many as the plan's rate needs, at most one per core)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     /// Which of the hub's messages to validate: all, sample=0.01, none

@@ -147,7 +147,7 @@ impl LoadSession<'_> {
             deviations: Arc::clone(&deviations),
             tls: instance.tls.clone(),
             sources: self.arguments.source.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
-            shards: self.shard_count(),
+            shards: self.shard_count(plan),
             seed: self.seed,
             validate: self.arguments.validate,
             pack: Some(Arc::clone(&pack)),
@@ -253,9 +253,9 @@ impl LoadSession<'_> {
         Ok(LoadAttempt::Report(Box::new(report), ending))
     }
 
-    pub fn shard_count(&self) -> usize {
+    fn shard_count(&self, plan: &Plan) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        self.arguments.threads.map_or(cores, usize::from)
+        self.arguments.threads.map_or_else(|| plan.needed_threads(cores), usize::from)
     }
 
     /// Prints which resources the machine lacks, or that the hub is unreachable. Returns whether the run must not
@@ -294,7 +294,7 @@ impl LoadSession<'_> {
                     outcome.clients
                 ),
             ),
-            ("threads".to_owned(), format!("{} with connections, one for aggregation", self.shard_count())),
+            ("threads".to_owned(), format!("{} with connections, one for aggregation", self.shard_count(plan))),
         ];
         if let Some(steady) = outcome.steady {
             let why = if steady { "throughput and response times were steady" } else { "the limit of `auto`" };

@@ -41,7 +41,30 @@ impl Plan {
                 || arrivals.stages.iter().any(|stage| stage.from != stage.to)
         })
     }
+
+    /// Returns how many threads with connections the plan needs on a machine with `cores`: one per
+    /// [`JOURNEYS_PER_THREAD`], if every client begins its journeys by a schedule, and otherwise one per core.
+    ///
+    /// Idle threads have their price: the fewer messages a thread has, the more often it goes to sleep and is woken, which
+    /// costs several times as much as a message does (`reports/peers`).
+    pub fn needed_threads(&self, cores: usize) -> usize {
+        let clients: u64 = self.roles.iter().map(|role| u64::from(role.population.number)).sum();
+        let rates = self.roles.iter().map(|role| role.arrivals.as_ref().map(Arrivals::highest_rate));
+        match rates.sum::<Option<f64>>() {
+            // The rate of a role without arrivals is unknown, and many clients connect faster with many threads.
+            Some(rate) if clients <= CLIENTS_PER_THREAD => {
+                ((rate / JOURNEYS_PER_THREAD).ceil() as usize).clamp(1, cores.max(1))
+            }
+            _ => cores.max(1),
+        }
+    }
 }
+
+/// The journeys per second that one thread is given. A thread can handle over 100,000 messages a second
+/// (`reports/floor`), so that a journey may have ten of them.
+const JOURNEYS_PER_THREAD: f64 = 10_000.0;
+/// With more clients than this, there is a thread per core.
+const CLIENTS_PER_THREAD: u64 = 2_000;
 
 /// The phases of a run, after the ramps of its populations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +177,14 @@ pub struct Arrivals {
     pub spikes: Vec<RateSpike>,
 }
 
+impl Arrivals {
+    /// Returns an upper bound of the journeys due per second: the highest stage with all spikes.
+    pub fn highest_rate(&self) -> f64 {
+        let highest = self.stages.iter().map(|stage| stage.from.max(stage.to)).fold(0.0, f64::max);
+        highest + self.spikes.iter().map(|spike| spike.rate).sum::<f64>()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArrivalSpacing {
     /// Equal times between arrivals at one rate.
@@ -226,4 +257,53 @@ pub struct ThresholdText {
     pub span: Span,
     /// Ends the run when the threshold has been broken for this time.
     pub abort_after: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const fn steady(rate: f64) -> RateStage {
+        RateStage { from: rate, to: rate, time: Duration::ZERO }
+    }
+
+    fn role(number: u32, stages: &[RateStage], spikes: &[RateSpike]) -> PlanRole {
+        let arrivals = Arrivals { spacing: ArrivalSpacing::Poisson, stages: stages.to_vec(), spikes: spikes.to_vec() };
+        PlanRole {
+            name: "caller".to_owned(),
+            population: Population { number, ramp: Ramp::Over(Duration::ZERO) },
+            after: None,
+            arrivals: (!stages.is_empty()).then_some(arrivals),
+            at_a_time: 1,
+            drains: false,
+            reconnect: ReconnectPolicy::Never,
+        }
+    }
+
+    fn plan(roles: Vec<PlanRole>) -> Plan {
+        let phases = PhaseDurations {
+            warm_up: WarmUp::Fixed(Duration::ZERO),
+            duration: Duration::from_secs(1),
+            drain: Duration::ZERO,
+        };
+        let (id, title) = ("plan".to_owned(), String::new());
+        Plan { id, title, phases, roles, ordered: false, thresholds: Vec::new() }
+    }
+
+    const SPIKE: RateSpike = RateSpike { at: Duration::ZERO, time: Duration::ZERO, rate: 10_000.0 };
+    const RAMP: RateStage = RateStage { from: 0.0, to: 25_000.0, time: Duration::from_secs(1) };
+
+    #[rstest]
+    #[case::a_low_rate(vec![role(100, &[steady(100.0)], &[])], 1)]
+    #[case::the_most_for_one(vec![role(2_000, &[steady(10_000.0)], &[])], 1)]
+    #[case::rates_of_all_roles(vec![role(10, &[steady(6_000.0)], &[]), role(10, &[steady(6_000.0)], &[])], 2)]
+    #[case::the_highest_stage(vec![role(100, &[steady(1.0), RAMP, steady(1.0)], &[])], 3)]
+    #[case::a_spike(vec![role(100, &[steady(1.0)], &[SPIKE])], 2)]
+    #[case::more_than_cores(vec![role(100, &[steady(1e6)], &[])], 4)]
+    #[case::a_role_without_arrivals(vec![role(100, &[steady(100.0)], &[]), role(1, &[], &[])], 4)]
+    #[case::many_clients(vec![role(2_001, &[steady(100.0)], &[])], 4)]
+    fn a_plan_needs_as_many_threads_as_its_rate(#[case] roles: Vec<PlanRole>, #[case] threads: usize) {
+        assert_eq!(plan(roles).needed_threads(4), threads);
+    }
 }
