@@ -9,8 +9,6 @@ use tokio_tungstenite::tungstenite::{Message, protocol::WebSocketConfig};
 
 use crate::wire::{self, Epoll, MESSAGE};
 
-pub const NAMES: [&str; 5] = ["a0", "a", "t", "b", "c"];
-
 pub struct EchoTask {
     pub address: SocketAddr,
     pub connections: usize,
