@@ -32,6 +32,8 @@ def main(folder):
     lines(right, figures["p99"], "p99 that the tool reports", "ms")
     left.legend(frameon=False)
     figure.savefig(os.path.join(folder, "peers-rates.svg"), metadata={"Date": None})
+    if not figures["memory"]:
+        return
     figure, axes = pyplot.subplots(figsize=(6, 2.6), layout="constrained")
     tools = list(figures["memory"])[::-1]
     bars = axes.barh(tools, [figures["memory"][tool] for tool in tools], color=[COLOURS[tool] for tool in tools])
