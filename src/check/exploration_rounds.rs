@@ -29,7 +29,7 @@ const FURTHER_PLAYS: usize = 2;
 const SPARE_PLAYS: usize = 16;
 /// No further round begins once the run has lasted this many times as long as its first round, plus [`SPARE_TIME`].
 const MAX_CHECKS: u32 = 3;
-const SPARE_TIME: Duration = Duration::from_secs(10);
+const SPARE_TIME: Duration = Duration::from_secs(30);
 
 /// What a round plays, see [`super::run_scenarios`].
 pub struct Round {
