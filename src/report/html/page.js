@@ -172,6 +172,8 @@
       for (const value of seen) { low = Math.min(low, value); high = Math.max(high, value); }
       if (log && low < high) { low *= 0.9; high *= 1.15; } else if (log) { low *= 0.5; high *= 2; } else { low = 0; high *= 1.1; }
       if (heat) { low = row(plot.rows[0]); high = row(plot.rows[1] + 1); }
+      // Nothing to show: all lines are empty.
+      if (!Number.isFinite(low) || !Number.isFinite(high)) [low, high] = log ? [1, 10] : [0, 1];
       const readout = element.parentElement.querySelector(".keys .readout");
 
       const phases = (u, labels) => {
