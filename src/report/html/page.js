@@ -154,6 +154,11 @@
       const percent = 100 * (1 - 10 ** -nines);
       return nines === 0 ? "shortest" : `p${Number(percent.toFixed(Math.max(0, Math.ceil(nines) - 1)))}`;
     };
+    // A range of one point, or of none, would have no scale.
+    const range = (low, high) => {
+      const from = Number.isFinite(low) ? low : 0;
+      return [from, high > from ? high : from + 1];
+    };
     const drawn = [];
 
     const draw = (plot, element, palette) => {
@@ -253,8 +258,8 @@
         height: 260,
         legend: { show: false },
         scales: {
-          x: { time: false, range: (u, min, max) => heat ? [x[0], x[x.length - 1]] : [nines ? 0 : Math.min(min, 0), max] },
-          y: { distr: log ? 3 : 1, range: () => [low, high > low ? high : low + 1] },
+          x: { time: false, range: (u, min, max) => heat ? range(x[0], x[x.length - 1]) : range(nines ? 0 : Math.min(min ?? 0, 0), max) },
+          y: { distr: log ? 3 : 1, range: () => range(low, high) },
         },
         axes: [
           { ...axis, values: (u, at) => at.map((one) => nines ? percentile(one) : number(one)), label: nines ? undefined : "seconds",
