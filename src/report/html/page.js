@@ -159,6 +159,17 @@
       const from = Number.isFinite(low) ? low : 0;
       return [from, high > from ? high : from + 1];
     };
+    // At most some ten marks on an axis.
+    const marks = (low, high) => {
+      const size = 10 ** Math.floor(Math.log10((high - low) / 8));
+      const step = size * [1, 2, 5, 10].find((one) => (high - low) / (one * size) <= 8);
+      return Array.from({ length: 11 }, (_, at) => (Math.ceil(low / step) + at) * step).filter((one) => one <= high);
+    };
+    const decades = (low, high) => {
+      const first = Math.floor(Math.log10(low));
+      const steps = high / low > 1e4 ? [1] : high / low > 30 ? [1, 3] : [1, 2, 3, 5, 7];
+      return Array.from({ length: 40 }, (_, at) => steps.map((one) => one * 10 ** (first + at))).flat().filter((one) => one >= low && one <= high);
+    };
     const drawn = [];
 
     const draw = (plot, element, palette) => {
@@ -264,8 +275,8 @@
         axes: [
           { ...axis, values: (u, at) => at.map((one) => nines ? percentile(one) : number(one)), label: nines ? undefined : "seconds",
             labelSize: nines ? 0 : 18, labelFont: "11px system-ui, sans-serif", space: 60,
-            splits: nines ? (u, index, min, max) => [0, Math.log10(2), 1, 2, 3, 4, 5, 6].filter((one) => one <= max) : undefined },
-          { ...axis, size: 64, values: (u, at) => at.map((one) => one == null ? "" : show(one)) },
+            splits: nines ? (u, index, min, max) => [0, Math.log10(2), 1, 2, 3, 4, 5, 6].filter((one) => one <= max) : (u, index, min, max) => marks(min, max) },
+          { ...axis, size: 64, splits: () => log ? decades(...range(low, high)) : marks(...range(low, high)), values: (u, at) => at.map((one) => one == null ? "" : show(one)) },
         ],
         series: [{}, ...series],
         cursor: { drag: { x: false, y: false }, sync: nines ? undefined : { key: "time" }, points: { show: !heat } },
