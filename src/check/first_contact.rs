@@ -68,7 +68,7 @@ impl ContactRecord {
         self.frames.iter().rfind(|frame| kinds.contains(&frame.kind.as_str()))
     }
 
-    /// Returns why there is no connection.
+    /// Returns the frame that says why the connection failed.
     pub fn refusal(&self) -> Option<&FrameReport> {
         self.last_of(&["refused", "no upgrade", "unreachable"])
     }
@@ -87,7 +87,7 @@ fn is_data(frame: &FrameReport) -> bool {
     matches!(frame.kind.as_str(), "text" | "binary")
 }
 
-/// A connection that is no client of a protocol: it requests the URL of the hub itself.
+/// A connection to the URL of the hub itself, without the path or headers of any protocol.
 pub struct PlainConnection {
     connection: Connection,
     incoming: mpsc::Receiver<IncomingEvent>,

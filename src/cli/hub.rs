@@ -314,8 +314,8 @@ impl HubArgs {
     }
 }
 
-/// Returns the address that all clients connect to, if it is not the URL of the hub itself. `fuzz` and `load` play no
-/// scenarios here, but their clients connect like those of the scenarios.
+/// Returns the address that all clients connect to, if it is not the URL of the hub itself. The clients of
+/// `fuzz` and `load` connect like those of the scenarios.
 fn requested_address(subject: &TestSubject, protocol: &ValidProtocol) -> Option<String> {
     let [instance] = subject.target.instances.as_slice() else { return None };
     let settings = instance_settings(subject, instance);

@@ -68,7 +68,7 @@ pub fn run_report(arguments: ReportArgs) -> Result<u8, CliError> {
     Ok(0)
 }
 
-/// Renders the page of reports. `options` are those of a comparison of two load reports.
+/// Renders a page from reports. Two load reports are compared with `options`.
 pub fn render_reports(reports: &[NamedReport], options: CompareOptions) -> Result<String, CliError> {
     let comparison = || {
         let [a, b] = reports else { return Err("two load reports are needed".to_owned()) };

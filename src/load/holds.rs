@@ -40,7 +40,7 @@ impl Holds {
         self.add(at, false)
     }
 
-    /// Ends the hold at `at`, at least `least` after its beginning. Returns its end; `None` if there is no hold.
+    /// Ends the current hold at `at`, but no sooner than `least` after it began. Returns when it ends; `None` without a hold.
     pub fn end(&self, at: Nanos, least: Nanos) -> Option<Nanos> {
         let since = self.open()?;
         self.add(at.max(since.saturating_add(least)), true)

@@ -212,7 +212,7 @@ fn documented_part(message: &MessageType, value: &Value, path: &mut Vec<String>)
 }
 
 /// Returns how much of a frame the pack checks: 1 for each member whose kind is checked, and 2 more for each whose value
-/// is checked. `message` is what the frame is recognised as.
+/// is checked. `message` is the message that the frame was recognised as.
 fn frame_weight(pack: &Pack, message: &MessageType, payload: &Value) -> usize {
     let mut changed = payload.clone();
     let accepts = |payload: &Value| {

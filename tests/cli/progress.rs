@@ -38,7 +38,7 @@ impl EventReader {
         Self(BufReader::new(open(address, "GET", &format!("/events?token={token}"), &[])))
     }
 
-    /// Returns the next update; `None` at the end of the stream.
+    /// Reads the next update. Returns `None` at the end of the stream.
     fn next(&mut self) -> Option<Value> {
         let mut line = String::new();
         while self.0.read_line(&mut line).unwrap() > 0 {
@@ -50,7 +50,7 @@ impl EventReader {
         None
     }
 
-    /// Returns the next update that `is` the wanted one.
+    /// Reads updates until `is` accepts one, and returns it.
     fn find(&mut self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         std::iter::from_fn(|| self.next()).find(is).unwrap_or_else(|| panic!("no update is {what}"))
     }

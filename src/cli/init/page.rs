@@ -190,7 +190,7 @@ impl<'a> InitPage<'a> {
         }
     }
 
-    /// Explains why there is no connection.
+    /// Explains why the connection failed, and what to do.
     fn write_no_contact(&mut self, contact: &Contact, candidates: &[ValidProtocol]) {
         let Some(refusal) = contact.records().find_map(ContactRecord::refusal) else { return };
         let reason = escape_unprintable(&refusal.text).into_owned();

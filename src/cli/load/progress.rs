@@ -22,10 +22,10 @@ use crate::report::html::live::LiveState;
 use crate::report::terminal_page::{RED, paint};
 use crate::report::text::format_time;
 
-/// The destinations of what is known about a run every second.
+/// Where the progress of a run is shown, once a second.
 #[derive(Default)]
 pub struct ProgressSinks {
-    /// Whether to show every second where there is no terminal.
+    /// Whether to print a line every second if stderr is not a terminal.
     pub lines: bool,
     /// Whether to show only errors.
     pub quiet: bool,
@@ -43,7 +43,7 @@ pub struct LoadProgress {
     aborted: Option<String>,
     dashboard: Option<Dashboard>,
     phase: Option<RunPhase>,
-    /// The length of the measured time.
+    /// How long the plan measures.
     duration: Duration,
     /// What is known of the run before it begins.
     about: LoadRunMetadata,

@@ -45,8 +45,8 @@ impl Plan {
     /// Returns how many threads with connections the plan needs on a machine with `cores`: one per
     /// [`JOURNEYS_PER_THREAD`], if every client begins its journeys by a schedule, and otherwise one per core.
     ///
-    /// Idle threads have their price: the fewer messages a thread has, the more often it goes to sleep and is woken, which
-    /// costs several times as much as a message does (`reports/peers`).
+    /// More threads than needed cost CPU: a thread with few messages sleeps after each, and waking it up costs several
+    /// times as much as the message (`reports/peers`).
     pub fn needed_threads(&self, cores: usize) -> usize {
         let clients: u64 = self.roles.iter().map(|role| u64::from(role.population.number)).sum();
         let rates = self.roles.iter().map(|role| role.arrivals.as_ref().map(Arrivals::highest_rate));

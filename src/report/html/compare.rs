@@ -59,7 +59,7 @@ impl Difference {
     }
 }
 
-/// The width of the drawing of a confidence interval; its middle is no change.
+/// The width of a drawn confidence interval. Its middle stands for no change.
 const INTERVAL_WIDTH: f64 = 160.0;
 
 /// Renders the comparison of two reports, each with its name.

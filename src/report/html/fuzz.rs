@@ -1,4 +1,4 @@
-//! The page of fuzz reports: findings by cause like those of check, and what was tried.
+//! The page for reports of `fuzz`: the findings by cause, as for `check`, and a table of what was tried.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ pub fn render(reports: Vec<(String, RunDocument)>) -> Result<String, PageError> 
     templates.page(&page.title, &body, None)
 }
 
-/// A message with the cells of all its mutations.
+/// A row of the table: a message, with a cell for each mutation.
 #[derive(Serialize)]
 struct MessageRow<'a> {
     message: &'a str,
