@@ -314,8 +314,8 @@ impl HubArgs {
     }
 }
 
-/// Returns the address that all clients connect to, if it is not the URL of the hub itself. The clients of
-/// `fuzz` and `load` connect like those of the scenarios.
+/// Returns the address that all clients connect to, if it differs from the URL of the hub. Clients connect to the same
+/// address in `check`, `fuzz` and `load`.
 fn requested_address(subject: &TestSubject, protocol: &ValidProtocol) -> Option<String> {
     let [instance] = subject.target.instances.as_slice() else { return None };
     let settings = instance_settings(subject, instance);

@@ -40,7 +40,8 @@ impl Holds {
         self.add(at, false)
     }
 
-    /// Ends the current hold at `at`, but no sooner than `least` after it began. Returns when it ends; `None` without a hold.
+    /// Ends the current hold at `at`, or `least` after it began if that is later. Returns the time at which it ends, or
+    /// `None` if there is no hold.
     pub fn end(&self, at: Nanos, least: Nanos) -> Option<Nanos> {
         let since = self.open()?;
         self.add(at.max(since.saturating_add(least)), true)
