@@ -473,6 +473,26 @@ fn http_502_from_a_proxy_means_a_lost_hub_but_http_429_does_not(
     assert_eq!(done.out.contains("The run ended early: the hub is gone"), code == 1, "{}", done.out);
 }
 
+#[rstest]
+fn the_correct_server_does_not_differ_from_the_model(
+    #[values("airavata", "concierge", "emprops", "gator", "qi")] protocol: &str,
+) {
+    let done = hubproof(["fuzz", "--protocol", protocol, "--cases", "200", "--seed", "1"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.contains("FUZZ-DIFFERS held in"), "{done:?}");
+    assert!(!done.out.contains("warn[FUZZ-DIFFERS]"), "{done:?}");
+}
+
+#[test]
+fn a_fault_that_no_oracle_sees_is_a_difference_from_the_model() {
+    // Some requests are answered twice.
+    let run = ["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--fault", "qi-base-reply-twice"];
+    let done = hubproof(run);
+    assert!(done.out.contains("warn[FUZZ-DIFFERS]"), "{done:?}");
+    let done = hubproof(run.into_iter().chain(["--against", "none"]));
+    assert!(!done.out.contains("FUZZ-DIFFERS"), "{done:?}");
+}
+
 #[test]
 fn answers_are_compared_with_those_of_another_hub() {
     let done = hubproof(["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--against"]);

@@ -184,6 +184,9 @@ impl Emprops {
         for job in &peer.watching {
             if let Some(job) = self.jobs.get_mut(*job) {
                 job.watchers.remove(&conn);
+                if self.broken.is("emprops-leaver-ends-subscriptions") {
+                    job.watchers.clear();
+                }
             }
         }
         if let Some(stats) = peer.stats {
