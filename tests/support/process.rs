@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Time limit; a process that hangs is killed and fails its test.
-const MAX_PROCESS_TIME: Duration = Duration::from_secs(120);
+const MAX_PROCESS_TIME: Duration = Duration::from_secs(300);
 
 /// The result of a process.
 #[derive(Debug)]

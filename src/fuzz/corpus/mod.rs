@@ -446,6 +446,21 @@ impl Corpus {
         self.fuzz_entry("refusals").and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
+    /// Returns the names of the messages that are nothing but refusals.
+    pub fn refusal_names(&self) -> Vec<String> {
+        let name = |refusal: &Value| {
+            let whole = refusal.get("where").is_none();
+            refusal.get("message")?.as_str().filter(|_| whole).map(str::to_owned)
+        };
+        self.refusals().iter().filter_map(name).collect()
+    }
+
+    /// Returns the names of the messages that say that the hub does not carry something out, where another hub may.
+    pub fn failure_names(&self) -> Vec<String> {
+        let names = self.fuzz_entry("failures").and_then(Value::as_array);
+        names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
     /// Returns, for each entry of `fuzz.answers`, the values that its input must have, by JSON pointer.
     pub fn answered_input_values(&self) -> impl Iterator<Item = BTreeMap<String, Value>> {
         self.answers.iter().map(ExpectedAnswer::literal_values)
