@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use self::event::AiravataEvent;
 use self::message::{AiravataMessage, AiravataRequest, MessageError, RequestedResource, text};
 use self::token::TokenError;
-use self::topic::{ResourceKind, ResourceTopic, TopicSubscriptions};
+use self::topic::{RESOURCE_KINDS, ResourceKind, ResourceTopic, TopicSubscriptions};
 use crate::fault::MachineFault;
 use crate::machine::clock::{self, HubClock};
 use crate::machine::settings::{Settings, SettingsError};
@@ -103,6 +103,9 @@ pub fn build(settings: &Settings, broken: MachineFault) -> Result<Box<dyn Machin
         parted: BTreeSet::new(),
         twice: BTreeSet::new(),
         progressed: None,
+        homes: BTreeMap::new(),
+        unknowns: BTreeMap::new(),
+        shut_by: None,
         stamp: 0,
         ids: 0,
         events: 0,
@@ -133,6 +136,11 @@ struct Airavata {
     twice: BTreeSet<(ConnectionId, ResourceTopic)>,
     /// For a fault: the experiment of the last event, if that event was about progress.
     progressed: Option<String>,
+    /// For a fault: the first project of each experiment.
+    homes: BTreeMap<String, Option<String>>,
+    /// For a fault: how many messages of an unknown type came on each connection, and whose were too many.
+    unknowns: BTreeMap<ConnectionId, usize>,
+    shut_by: Option<Arc<str>>,
     /// The last timestamp sent, in Unix milliseconds; timestamps never decrease.
     stamp: u64,
     /// The number of ids given to messages that are not events.
@@ -170,6 +178,9 @@ impl Machine for Airavata {
                 if self.broken.is("airavata-close-unsubscribes-user") {
                     let others = self.others_of_user(conn);
                     others.into_iter().for_each(|other| self.subscriptions.remove_connection(other));
+                }
+                if self.broken.is("airavata-leaver-takes-next") {
+                    self.unsubscribe_next(conn);
                 }
                 if self.broken.is("airavata-close-ends-pings") {
                     self.pings.pop_last();
@@ -223,6 +234,9 @@ impl Airavata {
             if self.refuses_all(place.0, handshake) { Err(text::BAD_TOKEN) } else { self.admit(now, handshake) };
         match admitted {
             Err(reason) => {
+                if reason == text::BAD_TOKEN && self.broken.is("airavata-refusal-closes-others") {
+                    self.close_named(handshake, out);
+                }
                 if reason == text::BAD_TOKEN
                     && self.broken.is("airavata-shapeless-token-untold")
                     && has_token_without_dot(handshake)
@@ -249,7 +263,8 @@ impl Airavata {
         }
         let (id, kind, fault) =
             ENDPOINTS.iter().find_map(|(start, kind, fault)| Some((path.strip_prefix(start)?, *kind, *fault)))?;
-        let decoded = percent_encoding::percent_decode_str(id).decode_utf8().ok()?;
+        let spaced = if self.broken.is("airavata-path-plus-is-space") { id.replace('+', " ") } else { id.to_owned() };
+        let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8().ok()?;
         let id = if self.broken.is("airavata-path-not-decoded") { id.into() } else { decoded };
         let one = !id.is_empty() && id.len() <= 512 && !id.contains('/');
         (one && !self.broken.is(fault)).then(|| (kind, Some(id.into_owned())))
@@ -268,18 +283,31 @@ impl Airavata {
 
     /// Returns the user of an acceptable connection, otherwise the documented error text (lines 97 to 102).
     fn admit(&mut self, now: Duration, handshake: &Handshake) -> Result<Arc<str>, &'static str> {
-        let query = !self.broken.is("airavata-query-token-ignored");
-        let header = !self.broken.is("airavata-header-token-ignored");
+        let late = handshake.query.first().is_some_and(|(name, _)| name != "token");
+        let query =
+            !(self.broken.is("airavata-query-token-ignored") || late && self.broken.is("airavata-token-not-first"));
+        let header = !(self.broken.is("airavata-header-token-ignored")
+            || has_small_scheme(handshake) && self.broken.is("airavata-scheme-case"));
         let user: Arc<str> = match token::request_token(handshake, query, header) {
             Some(token) => match self.user(now, &token, handshake) {
                 Ok(_) if self.broken.is("airavata-valid-token-refused") => return Err(text::BAD_TOKEN),
                 Ok(user) => user.into(),
                 Err(TokenError::Forged) if self.broken.is("airavata-forged-token-accepted") => "anonymous".into(),
-                Err(_) => return Err(text::BAD_TOKEN),
+                Err(_) => {
+                    if let Some(user) =
+                        self.named_user(&token).filter(|_| self.broken.is("airavata-refusal-takes-place"))
+                    {
+                        *self.users.entry(user.into()).or_default() += 1;
+                    }
+                    return Err(text::BAD_TOKEN);
+                }
             },
             None if self.broken.is("airavata-token-optional") => "anonymous".into(),
             None => return Err(text::NO_TOKEN),
         };
+        if self.shut_by.take_if(|other| *other != user).is_some() {
+            return Err(text::LIMIT);
+        }
         let full = |count: usize, limit: usize, fault| count >= limit && !self.broken.is(fault);
         let (of_user, of_ip) = (self.users.get(&user), self.addresses.get(&handshake.peer));
         let mut of_user = of_user.copied().unwrap_or(0);
@@ -297,6 +325,22 @@ impl Airavata {
             return Err(text::LIMIT);
         }
         Ok(user)
+    }
+
+    /// As a fault: closes all connections of the user whom a refused token names.
+    fn close_named(&mut self, handshake: &Handshake, out: &mut Vec<MachineOutput>) {
+        let user = token::request_token(handshake, true, true).and_then(|token| self.named_user(&token));
+        let theirs = self.clients.iter().filter(|(_, client)| Some(&*client.user) == user.as_deref());
+        for conn in theirs.map(|(conn, _)| *conn).collect::<Vec<_>>() {
+            self.leave(conn);
+            out.push(MachineOutput::Close { conn, code: REFUSED_CLOSE_CODE, reason: text::BAD_TOKEN.to_owned() });
+        }
+    }
+
+    /// Returns the user whom a token names, whether it is valid or not.
+    fn named_user(&self, token: &str) -> Option<String> {
+        let (_, claims) = token::decode_token(token).ok()?;
+        token::token_user(&claims, &self.config.user_claim).ok()
     }
 
     fn user(&self, now: Duration, token: &str, handshake: &Handshake) -> Result<String, TokenError> {
@@ -385,6 +429,16 @@ impl Airavata {
         }
     }
 
+    /// As a fault: unsubscribes, from each resource of a connection that ended, the subscriber that connected next.
+    fn unsubscribe_next(&mut self, conn: ConnectionId) {
+        let held = self.subscriptions.by_topic().filter(|(_, conns)| conns.contains(&conn));
+        let next = |(topic, conns): (&ResourceTopic, &BTreeSet<ConnectionId>)| {
+            Some((topic.clone(), *conns.range(conn + 1..).next()?))
+        };
+        let next: Vec<_> = held.filter_map(next).collect();
+        next.into_iter().for_each(|(topic, other)| self.subscriptions.remove(other, &topic));
+    }
+
     /// Returns the other connections of a connection's user, the oldest first.
     fn others_of_user(&self, conn: ConnectionId) -> Vec<ConnectionId> {
         let Some(user) = self.clients.get(&conn).map(|client| &client.user) else { return Vec::new() };
@@ -428,6 +482,11 @@ impl Airavata {
 /// Returns the token in the query of a request.
 fn query_token(handshake: &Handshake) -> Option<&str> {
     handshake.query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str())
+}
+
+/// Whether the scheme in the Authorization header is written in small letters.
+fn has_small_scheme(handshake: &Handshake) -> bool {
+    handshake.headers.iter().any(|(name, value)| name == "authorization" && value.starts_with('b'))
 }
 
 /// Whether the token in the query has no dot, so that it cannot be a token.
@@ -481,7 +540,14 @@ impl Airavata {
             Err(MessageError::Undecodable | MessageError::Malformed) => self.send_error(now, conn, text::FORMAT, out),
             Err(MessageError::UnknownType)
                 if self.broken.is("airavata-constructor-unanswered") && received.contains(r#""constructor""#) => {}
-            Err(MessageError::UnknownType) => self.send_error(now, conn, text::UNKNOWN, out),
+            Err(MessageError::UnknownType) => {
+                let count = self.unknowns.entry(conn).or_default();
+                *count += 1;
+                if *count == 5 && self.broken.is("airavata-errors-close-door") {
+                    self.shut_by = self.clients.get(&conn).map(|client| client.user.clone());
+                }
+                self.send_error(now, conn, text::UNKNOWN, out);
+            }
         }
     }
 
@@ -545,6 +611,11 @@ impl Airavata {
                 }
                 if !self.broken.is("airavata-unsubscribe-forgotten") && !self.twice.remove(&(conn, topic.clone())) {
                     self.subscriptions.remove(conn, &topic);
+                }
+                if self.broken.is("airavata-unsubscribe-crosses-types") {
+                    for (_, kind) in RESOURCE_KINDS {
+                        self.subscriptions.remove(conn, &ResourceTopic::new(*kind, &topic.id));
+                    }
                 }
             } else if self.subscriptions.count(conn) >= self.config.max_subscriptions
                 && self.subscriptions.subscribers(&topic).all(|other| other != conn)
@@ -723,6 +794,11 @@ impl Airavata {
             return self.clients.keys().copied().collect();
         }
         let mut topics = event.topics();
+        let experiment = if event.kind == ResourceKind::Experiment { Some(event.id) } else { event.experiment };
+        if let Some(experiment) = experiment.filter(|_| self.broken.is("airavata-project-stale")) {
+            let home = self.homes.entry(experiment.to_owned()).or_insert_with(|| event.project.map(str::to_owned));
+            topics.retain(|topic| topic.kind != ResourceKind::Project || Some(&*topic.id) == home.as_deref());
+        }
         topics.retain(|topic| !self.has_faulty_route(event.kind, topic.kind));
         match event.kind {
             ResourceKind::Worker if self.broken.is("airavata-worker-events-reach-experiments") => {
@@ -747,11 +823,11 @@ impl Airavata {
             }
             _ => {}
         }
-        if self.broken.is("airavata-ids-match-by-prefix") {
-            let begins =
-                |topic: &ResourceTopic| topics.iter().any(|of| of.kind == topic.kind && of.id.starts_with(&*topic.id));
+        if let Some(match_ids) = self.faulty_match() {
+            let fits =
+                |topic: &ResourceTopic| topics.iter().any(|of| of.kind == topic.kind && match_ids(&of.id, &topic.id));
             let alike: Vec<ResourceTopic> =
-                self.subscriptions.by_topic().map(|(topic, _)| topic.clone()).filter(begins).collect();
+                self.subscriptions.by_topic().map(|(topic, _)| topic.clone()).filter(fits).collect();
             topics.extend(alike);
         }
         let mut conns: BTreeSet<ConnectionId> =
@@ -772,6 +848,21 @@ impl Airavata {
             conns = conns.into_iter().take(1).collect();
         }
         conns
+    }
+
+    /// Returns how a fault compares the id of an event with that of a subscription.
+    fn faulty_match(&self) -> Option<fn(&str, &str) -> bool> {
+        if self.broken.is("airavata-ids-match-by-prefix") {
+            Some(|id, wanted| id.starts_with(wanted))
+        } else if self.broken.is("airavata-ids-match-by-32") {
+            Some(|id, wanted| id.chars().take(32).eq(wanted.chars().take(32)))
+        } else if self.broken.is("airavata-ids-match-any-case") {
+            Some(|id, wanted| id.to_lowercase() == wanted.to_lowercase())
+        } else if self.broken.is("airavata-ids-match-any-form") {
+            Some(|id, wanted| id.replace('\u{e9}', "e\u{301}") == wanted.replace('\u{e9}', "e\u{301}"))
+        } else {
+            None
+        }
     }
 
     /// Returns all clients (line 582), subscribed or not.

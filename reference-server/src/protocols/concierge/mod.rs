@@ -372,7 +372,13 @@ impl Concierge {
     }
 
     fn handle_text(&mut self, conn: ConnectionId, text: &str, out: &mut Vec<MachineOutput>) {
-        let request = payload::parse_payload(text);
+        let mut request = payload::parse_payload(text);
+        if text.trim() != text && self.broken.is("concierge-outer-blanks-refused") {
+            request = Err(PayloadError::Undecodable("white space around the payload".to_owned()));
+        }
+        if text.contains("\\u") && self.broken.is("concierge-escapes-refused") {
+            request = Err(PayloadError::UnknownType("escapes are not understood".to_owned()));
+        }
         let uncounted = request.is_err() && self.broken.is("concierge-seq-skips-malformed");
         let counted = match self.clients.get(&conn) {
             Some(client) if uncounted => Some(client.received),
@@ -454,6 +460,11 @@ impl Concierge {
                 }
                 return;
             }
+        }
+        if self.broken.is("concierge-similar-name-taken")
+            && self.names.keys().any(|name| **name != *identify.name && is_similar(name, &identify.name))
+        {
+            return self.reject(conn, close::DUPLICATE_AUTH, "the name is taken", out);
         }
         let received = self.waiting.get(&conn).map_or(0, |waiting| waiting.received);
         if self.broken.is("concierge-timer-outlives-identify") {
@@ -537,6 +548,9 @@ impl Concierge {
         let Ok(version) = Version::parse(version) else {
             return self.broken.is("concierge-version-not-semver-accepted");
         };
+        if !version.build.is_empty() && self.broken.is("concierge-build-refused") {
+            return false;
+        }
         self.broken.is("concierge-version-unchecked")
             || (self.broken.is("concierge-version-minor-unchecked") && version.major == self.config.version.major)
             || (self.broken.is("concierge-older-versions-accepted") && version < self.config.version)
@@ -716,6 +730,9 @@ impl Concierge {
             },
             MessageTarget::Uuid { uuid } => match self.find_by_uuid(uuid) {
                 None => return send_status(conn, seq, ConciergeStatus::NoSuchUuid { uuid }, out),
+                Some(to) if to == conn && self.broken.is("concierge-own-uuid-unknown") => {
+                    return send_status(conn, seq, ConciergeStatus::NoSuchUuid { uuid }, out);
+                }
                 Some(to) if self.broken.is("concierge-uuid-broadcast") => self.all_but_sender(conn, to),
                 Some(to) if self.broken.is("concierge-uuid-misdelivered") => self.wrong_recipient(conn, to),
                 Some(to) if self.broken.is("concierge-oldest-copied-by-uuid") => self.with_oldest(to),
@@ -867,6 +884,12 @@ impl Concierge {
             let group = GroupView { name: &name, nickname: None, owner_uuid: UNUSED_UUID, subscribers: Vec::new() };
             return send_status(conn, seq, ConciergeStatus::GroupAlreadyCreated(group), out);
         }
+        if self.broken.is("concierge-similar-group-taken")
+            && let Some(group) =
+                self.groups.values().find(|group| *group.name != *name && is_similar(&group.name, &name))
+        {
+            return send_status(conn, seq, ConciergeStatus::GroupAlreadyCreated(self.view(group)), out);
+        }
         if let Some(group) = self.groups.get(name.as_str()) {
             if self.broken.is("concierge-refused-creation-announced") {
                 broadcast(
@@ -950,7 +973,13 @@ impl Concierge {
                 }
                 send_status(conn, seq, ConciergeStatus::Bad, out);
             }
-            Some(_) => self.delete_group(name, Some((conn, seq)), out),
+            Some(_) => {
+                self.delete_group(name, Some((conn, seq)), out);
+                if self.broken.is("concierge-similar-groups-deleted") {
+                    let similar: Vec<_> = self.groups.keys().filter(|other| is_similar(other, name)).cloned().collect();
+                    similar.iter().for_each(|other| self.delete_group(other, None, out));
+                }
+            }
         }
     }
 
@@ -1026,6 +1055,11 @@ impl Concierge {
         }
         view
     }
+}
+
+/// For faults: whether two names are equal but for letter case, or one begins with the other.
+fn is_similar(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other) || one.starts_with(other) || other.starts_with(one)
 }
 
 /// As a fault: returns `data` with every number parsed as a double.

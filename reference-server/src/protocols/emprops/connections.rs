@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::chunked_message::{self, IncompleteMessage};
+use super::job::JobState;
 use super::needs::{Amount, WorkerCapabilities};
 use super::reply::EmpropsReply;
 use super::request::{MessageChunk, RegisterClient, RegisterWorker};
@@ -158,6 +159,12 @@ impl Emprops {
         let Some(worker) = self.workers.remove(conn) else { return };
         self.timers.remove(&(worker.due, TimerPurpose::Worker(conn)));
         for job in worker.held {
+            if let Some(JobState::Claimed { until, .. }) = self.jobs.get(job).map(|job| job.state)
+                && self.broken.is("emprops-leaver-keeps-claim")
+            {
+                self.timers.remove(&(until, TimerPurpose::Claim(job)));
+                continue;
+            }
             self.return_to_queue(now, job, out);
         }
     }
@@ -184,6 +191,9 @@ impl Emprops {
         for job in &peer.watching {
             if let Some(job) = self.jobs.get_mut(*job) {
                 job.watchers.remove(&conn);
+                if self.broken.is("emprops-leaver-ends-subscriptions") {
+                    job.watchers.clear();
+                }
             }
         }
         if let Some(stats) = peer.stats {

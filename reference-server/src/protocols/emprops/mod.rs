@@ -251,6 +251,8 @@ struct EmpropsFaultState {
     asked: BTreeMap<JobNumber, (Option<Number>, Option<String>)>,
     /// Connections that have subscribed to statistics more than once.
     twice: BTreeSet<ConnectionId>,
+    /// Connections that have turned statistics off.
+    stopped: BTreeSet<ConnectionId>,
     /// The number of jobs cancelled in the queue, and of failed jobs that are retried.
     cancelled: usize,
     retried: usize,
@@ -424,6 +426,9 @@ impl Emprops {
         if text.len() > limit && !assembled {
             return Err(RequestError::TooLarge { bytes: text.len(), limit });
         }
+        if !text.starts_with(r#"{"type""#) && self.broken.is("emprops-type-first-only") {
+            return Err(RequestError::InvalidMessage("the type must come first".to_owned()));
+        }
         let message = request::parse_message(text)?;
         turn.id = message.id.clone();
         if self.broken.is("emprops-request-id-of-before") {
@@ -448,6 +453,12 @@ impl Emprops {
                 if message.kind == "connector_ws_status" && self.broken.is("emprops-connector-refused") =>
             {
                 return Err(RequestError::InvalidMessage("this hub takes no connectors".to_owned()));
+            }
+            MessageHandling::Ignored
+                if !text.contains(r#""connected""#) && self.broken.is("emprops-connector-status-unknown") =>
+            {
+                self.send_reply(turn, &EmpropsReply::Unknown { content: "What is that?", original_message: text });
+                return Ok(());
             }
             MessageHandling::Ignored => return Ok(()),
             MessageHandling::HubOnly => {

@@ -244,7 +244,7 @@ impl<'a> EmpropsMessage<'a> {
                 EmpropsRequest::Report(JobReport {
                     job_id: job_id()?,
                     worker_id: fields.required_text("worker_id")?,
-                    what: parse_report_content(&self.kind, fields, broken)?,
+                    what: parse_report_content(&self.kind, fields)?,
                 })
             }
             "worker_heartbeat" => EmpropsRequest::Heartbeat(parse_worker_state(fields)?),
@@ -394,21 +394,16 @@ fn parse_claim(fields: &ObjectFields<'_>) -> Result<ClaimJob, FieldError> {
     })
 }
 
-fn parse_report_content<'a>(
-    kind: &str,
-    fields: &ObjectFields<'a>,
-    broken: MachineFault,
-) -> Result<ReportContent<'a>, FieldError> {
+fn parse_report_content<'a>(kind: &str, fields: &ObjectFields<'a>) -> Result<ReportContent<'a>, FieldError> {
     Ok(match kind {
         "job_accepted_by_worker" => {
             ReportContent::Accepted { estimated_completion: fields.text("estimated_completion")? }
         }
         "update_job_progress" => {
             let must = "Must be a number from 0 to 100";
-            let most = if broken.is("emprops-progress-over-range") { f64::MAX } else { 100.0 };
             fields.text("status")?;
             ReportContent::Progress {
-                progress: fields.required_number("progress", must, |number| (0.0..=most).contains(&number))?.0,
+                progress: fields.required_number("progress", must, |number| (0.0..=100.0).contains(&number))?.0,
                 message: fields.text("message")?,
                 estimated_completion: fields.text("estimated_completion")?,
             }

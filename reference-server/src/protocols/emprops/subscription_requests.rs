@@ -114,6 +114,7 @@ impl Emprops {
             }
         }
         if !wish.enabled {
+            self.faults.stopped.insert(turn.conn);
             self.send_ack(turn, kind);
             return Ok(());
         }
@@ -126,7 +127,8 @@ impl Emprops {
         };
         let first = turn.now + real;
         peer.stats = Some(StatsSubscription { interval: real, sections: wish.sections, next: first });
-        if !self.broken.is("emprops-stats-never") {
+        let renewed = self.faults.stopped.contains(&turn.conn) && self.broken.is("emprops-stats-not-renewed");
+        if !renewed && !self.broken.is("emprops-stats-never") {
             self.timers.insert((first, TimerPurpose::Stats(turn.conn)));
         }
         let reply = EmpropsReply::SubscriptionConfirmed {

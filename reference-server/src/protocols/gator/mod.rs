@@ -50,7 +50,13 @@ const MAX_WAITING: usize = 1000;
 const MAX_NAME: usize = 128;
 
 /// The faults that depend on earlier messages.
-const HISTORY_FAULTS: [&str; 7] = [
+const HISTORY_FAULTS: [&str; 13] = [
+    "gator-nameless-failure-takes-previous-id",
+    "gator-id-lost-after-failure",
+    "gator-posted-answered-after-failure",
+    "gator-log-unanswered-after-failure",
+    "gator-log-after-failure-stays",
+    "gator-log-after-failures-stays",
     "gator-used-id-ignored",
     "gator-posted-persists",
     "gator-success-names-previous-action",
@@ -111,6 +117,7 @@ pub fn build(settings: &Settings, broken: MachineFault) -> Result<Box<dyn Machin
         held: VecDeque::new(),
         unstopped: Vec::new(),
         before: BTreeMap::new(),
+        past: HubHistory::default(),
     }))
 }
 
@@ -152,6 +159,21 @@ struct Gator {
     unstopped: Vec<MachineOutput>,
     /// For faults: the earlier messages of each connection.
     before: BTreeMap<ConnectionId, ConnectionHistory>,
+    /// For faults: the earlier messages of all connections.
+    past: HubHistory,
+}
+
+/// The earlier messages of all connections.
+#[derive(Default)]
+struct HubHistory {
+    /// The first spelling of each id, by the id in small letters.
+    spellings: BTreeMap<String, Box<RawValue>>,
+    /// The connection that was first to use an id.
+    users: BTreeMap<String, ConnectionId>,
+    message: Option<String>,
+    /// The children that there were at the first stop.
+    children: Option<Vec<ConnectionId>>,
+    stop_ids: BTreeSet<String>,
 }
 
 /// The earlier messages of a connection.
@@ -162,6 +184,9 @@ struct ConnectionHistory {
     id: Option<Box<RawValue>>,
     posted: bool,
     undecodable: u32,
+    failures: u32,
+    /// Whether the last request failed.
+    failed: bool,
 }
 
 /// The peer of an incoming connection.
@@ -303,6 +328,7 @@ impl Gator {
             }
             Err(FrameDecodeError { .. }) if self.ignores_garbage(conn) => {}
             Err(FrameDecodeError { req_id, reason }) => {
+                self.record_outcome(conn, false);
                 let before = self.before.get(&conn).and_then(|before| before.id.as_deref());
                 let req_id = req_id.or(before.filter(|_| self.broken.is("gator-garbage-takes-previous-id")));
                 let reason = format!("failed to decode the message: {reason}");
@@ -336,9 +362,7 @@ impl Gator {
             "log" if !self.broken.is("gator-log-unknown") => {
                 self.handle_log(now, conn, request.payload.as_ref(), posted, out)
             }
-            "stop" if !self.broken.is("gator-stop-unknown") => {
-                self.handle_stop(conn, request.payload.as_ref(), posted, out)
-            }
+            "stop" if !self.broken.is("gator-stop-unknown") => self.handle_stop(conn, request, posted, out),
             _ if self.broken.is("gator-unknown-action-succeeds") => Ok(()),
             _ if self.broken.is("gator-unknown-action-ignored") => return,
             other => {
@@ -346,7 +370,12 @@ impl Gator {
                 Err(format!("there is no action {shown:?}; the actions are log and stop"))
             }
         };
-        if posted && !self.answers_posted(conn, request, outcome.is_ok()) {
+        self.record_outcome(conn, outcome.is_ok());
+        let reopened = before.failures > 0 && self.broken.is("gator-posted-answered-after-failure");
+        if posted && !reopened && !self.answers_posted(conn, request, outcome.is_ok()) {
+            return;
+        }
+        if outcome.is_ok() && self.withholds_success(conn, request, &before) {
             return;
         }
         if request.action == "stop"
@@ -361,6 +390,10 @@ impl Gator {
         let anonymous = posted && self.broken.is("gator-posted-answered-anonymously");
         let lossy = request.req_id.and_then(|id| if anonymous { Some(None) } else { self.faulty_id(id) });
         let rsp_id = match &lossy {
+            _ if before.failed && outcome.is_ok() && self.broken.is("gator-id-lost-after-failure") => None,
+            None if outcome.is_err() && self.broken.is("gator-nameless-failure-takes-previous-id") => {
+                request.req_id.or(before.id.as_deref())
+            }
             None => request.req_id,
             Some(copy) => copy.as_deref(),
         };
@@ -399,7 +432,10 @@ impl Gator {
         let before = ConnectionHistory {
             ids: now.ids.clone(),
             action: now.action.clone(),
+            id: now.id.clone(),
             posted: now.posted,
+            failures: now.failures,
+            failed: now.failed,
             ..ConnectionHistory::default()
         };
         now.action = Some(request.action.clone());
@@ -409,6 +445,30 @@ impl Gator {
             now.ids.insert(request_id_text(request).to_owned());
         }
         before
+    }
+
+    /// For faults: records whether the last message of this connection was carried out.
+    fn record_outcome(&mut self, conn: ConnectionId, succeeded: bool) {
+        if let Some(now) = self.before.get_mut(&conn) {
+            now.failed = !succeeded;
+            now.failures += u32::from(!succeeded);
+        }
+    }
+
+    /// Whether a fault leaves a request unanswered that was carried out.
+    fn withholds_success(
+        &mut self,
+        conn: ConnectionId,
+        request: &GatorRequest<'_>,
+        before: &ConnectionHistory,
+    ) -> bool {
+        if request.req_id.is_some() && self.broken.is("gator-namesake-unanswered") {
+            let id = request_id_text(request).to_owned();
+            return *self.past.users.entry(id).or_insert(conn) != conn;
+        }
+        request.action == "log"
+            && ((before.failures > 0 && self.broken.is("gator-log-unanswered-after-failure"))
+                || (self.stops > 0 && self.broken.is("gator-log-after-stop-unanswered")))
     }
 
     /// Whether a fault leaves this undecodable text of a connection unanswered.
@@ -439,7 +499,7 @@ impl Gator {
     }
 
     /// Returns the id as changed by a fault; `None` if no fault changes it.
-    fn faulty_id(&self, id: &RawValue) -> Option<Option<Box<RawValue>>> {
+    fn faulty_id(&mut self, id: &RawValue) -> Option<Option<Box<RawValue>>> {
         let number: Option<f64> = id.get().parse().ok();
         if number.is_none() && self.broken.is("gator-text-id-lost") {
             return Some(None);
@@ -452,9 +512,13 @@ impl Gator {
         if number == Some(0.0) && self.broken.is("gator-zero-id-lost") {
             return Some(None);
         }
+        if self.broken.is("gator-ids-folded") {
+            let key = id.get().to_lowercase();
+            return Some(Some(self.past.spellings.entry(key).or_insert_with(|| id.to_owned()).clone()));
+        }
         if self.broken.is("gator-large-id-rounded") {
-            let rounded = number.filter(|number| *number >= 9_007_199_254_740_992.0)?;
-            return serde_json::value::to_raw_value(&rounded).ok().map(Some);
+            let rounded = number.filter(|number| *number >= 9_007_199_254_740_992.0)? as f32;
+            return serde_json::value::to_raw_value(&f64::from(rounded)).ok().map(Some);
         }
         None
     }
@@ -473,10 +537,14 @@ impl Gator {
             None if self.broken.is("gator-message-optional") => "N/A".to_owned(),
             message => message.ok_or("a log needs a message in its payload")?,
         };
+        if message.is_empty() && self.broken.is("gator-empty-message-refused") {
+            return Err("the message is empty".to_owned());
+        }
         let severity = match given.severity {
             None if self.broken.is("gator-severity-demanded") => return Err("a log needs a severity".to_owned()),
             None if self.broken.is("gator-severity-defaults-to-debug") => "DEBUG".to_owned(),
             None => "INFO".to_owned(),
+            Some(severity) if severity == "info" && self.broken.is("gator-small-info-taken") => "INFO".to_owned(),
             Some(severity) => severity,
         };
         if !SEVERITIES.contains(&severity.as_str()) && !self.broken.is("gator-severity-unchecked")
@@ -501,7 +569,13 @@ impl Gator {
             None => (current / 1000).into(),
             Some(timestamp) => timestamp,
         };
-        let message = if self.broken.is("gator-message-trimmed") { message.trim().to_owned() } else { message };
+        let message = if self.broken.is("gator-message-trimmed") {
+            message.trim().to_owned()
+        } else if self.broken.is("gator-message-cut") {
+            message.chars().take(65_535).collect()
+        } else {
+            message
+        };
         let entry = LogEntry { timestamp, severity, message };
         let forgotten =
             self.broken.is("gator-log-not-stored") || (posted && self.broken.is("gator-posted-log-not-stored"));
@@ -520,6 +594,7 @@ impl Gator {
         self.logged += 1;
         if self.is_child(conn) && self.broken.is("gator-child-logs-stay")
             || entry.message.contains('%') && self.broken.is("gator-percent-stays")
+            || self.keeps_log(conn, &entry)
         {
             return Ok(());
         }
@@ -550,14 +625,26 @@ impl Gator {
         Ok(())
     }
 
+    /// Whether a fault that depends on earlier messages keeps a log from the parents.
+    fn keeps_log(&mut self, conn: ConnectionId, entry: &LogEntry) -> bool {
+        if self.broken.is("gator-equal-log-stays") {
+            return self.past.message.replace(entry.message.clone()).as_ref() == Some(&entry.message);
+        }
+        self.before.get(&conn).is_some_and(|before| {
+            (before.failed && self.broken.is("gator-log-after-failure-stays"))
+                || (before.failures > 2 && self.broken.is("gator-log-after-failures-stays"))
+        })
+    }
+
     /// Ends all jobs and sends the stop to the children (lines 103 to 120).
     fn handle_stop(
         &mut self,
         conn: ConnectionId,
-        payload: Option<&Members<'_>>,
+        request: &GatorRequest<'_>,
         posted: bool,
         out: &mut Vec<MachineOutput>,
     ) -> Result<(), String> {
+        let payload = request.payload.as_ref();
         if payload.is_none() && self.broken.is("gator-stop-payload-demanded") {
             return Err("a stop needs a payload".to_owned());
         }
@@ -575,10 +662,16 @@ impl Gator {
         });
         if posted && self.broken.is("gator-posted-stop-kept")
             || self.is_child(conn) && self.broken.is("gator-stop-of-child-kept")
+            || self.broken.is("gator-stop-remembered")
+                && !self.past.stop_ids.insert(request_id_text(request).to_owned())
         {
             return Ok(());
         }
         let mut children: Vec<ConnectionId> = self.connected_children().collect();
+        if self.broken.is("gator-children-frozen") {
+            let first = self.past.children.get_or_insert_with(|| children.clone());
+            children.retain(|child| first.contains(child));
+        }
         if self.broken.is("gator-stop-to-one-child") {
             children.truncate(1);
         }

@@ -1,6 +1,6 @@
 //! The state of the faults that depend on earlier messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -16,6 +16,10 @@ pub struct QiFaultState {
     pub returned: BTreeMap<String, Option<Box<RawValue>>>,
     /// All echoed arguments.
     pub arguments: BTreeMap<String, Value>,
+    /// The values that the last success on each connection returned.
+    pub values: BTreeMap<ConnectionId, Box<RawValue>>,
+    /// The sessions in which a command has succeeded, by connection.
+    pub answered: BTreeSet<(ConnectionId, String)>,
     /// The session of the last failure on each connection.
     pub failed_sessions: BTreeMap<ConnectionId, String>,
 }
@@ -27,4 +31,9 @@ pub fn canonical_uuid(text: String) -> String {
         return text;
     }
     [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+}
+
+/// Whether a JSON value is a number with an exponent.
+pub fn has_exponent(value: &str) -> bool {
+    value.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && value.contains(['e', 'E'])
 }

@@ -178,7 +178,9 @@ impl Qi {
             return;
         }
         let mut version = None;
+        let unread = self.broken.is("qi-leading-space-refused") && text.starts_with([' ', '\t', '\n', '\r']);
         let (session, outcome) = match json::split_members(text) {
+            Ok(_) if unread => (None, Err("the request cannot be read: it begins with white space".to_owned())),
             Ok(members) if self.broken.is("qi-keys-renamed") && members.contains_key("command") => return,
             Ok(members) => {
                 let session = json::optional_member::<String>(&members, "session_id");
@@ -193,6 +195,12 @@ impl Qi {
             Err(_) if self.broken.is("qi-garbage-succeeds") => (None, Ok(None)),
             Err(reason) => (None, Err(format!("the request cannot be read: {reason}"))),
         };
+        if self.broken.is("qi-session-answered-once")
+            && let (Some(session), Ok(_)) = (&session, &outcome)
+            && !self.faults.answered.insert((conn, session.clone()))
+        {
+            return;
+        }
         let session = self.faulty_session(conn, session, outcome.is_ok());
         let (status, payload) = match outcome {
             Ok(values) => ("success", values),
@@ -245,6 +253,15 @@ impl Qi {
             self.faults.arguments.extend(arguments.unwrap_or_default());
             return returned_values(&json!(self.faults.arguments));
         }
+        if self.broken.is("qi-failure-lasts") && self.failed.contains(&conn) && outcome.is_ok() {
+            return Err("a command before this one failed".to_owned());
+        }
+        if self.broken.is("qi-values-of-the-request-before")
+            && let Ok(Some(values)) = outcome
+        {
+            let before = self.faults.values.insert(conn, values.clone());
+            return Ok(Some(before.unwrap_or(values)));
+        }
         let Some(session) = session else { return outcome };
         if self.broken.is("qi-session-never-freed")
             && *self.faults.owners.entry(session.to_owned()).or_insert(conn) != conn
@@ -273,6 +290,9 @@ impl Qi {
                 return self.faults.failed_sessions.remove(&conn).or(Some(session));
             }
             self.faults.failed_sessions.insert(conn, session.clone());
+        }
+        if self.broken.is("qi-session-renamed") && *self.faults.owners.entry(session.clone()).or_insert(conn) != conn {
+            return Some(session + "-2");
         }
         if self.broken.is("qi-session-canonical") {
             return Some(fault_state::canonical_uuid(session));
@@ -360,6 +380,12 @@ impl Qi {
         let Some(payload) = members.get("payload").copied() else { return Ok(None) };
         match json::split_members(payload.get()) {
             Ok(_) if self.broken.is("qi-arguments-lost") => Ok(None),
+            Ok(arguments)
+                if self.broken.is("qi-exponent-refused")
+                    && arguments.values().any(|value| fault_state::has_exponent(value.get())) =>
+            {
+                Err("a number has an exponent".to_owned())
+            }
             Ok(arguments) => Ok((!arguments.is_empty()).then_some(payload)),
             Err(_) if self.broken.is("qi-payload-type-unchecked") => Ok(None),
             Err(reason) => Err(format!("member \"payload\": {reason}")),
