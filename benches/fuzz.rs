@@ -162,6 +162,7 @@ fn runtime(name: &str) -> Runtime {
 
 fn options(jobs: usize) -> PlayOptions {
     PlayOptions {
+        variations: hubproof::check::VariationChoice::None,
         jobs,
         stretch: 1.0,
         repeat: 1,
@@ -175,6 +176,7 @@ fn options(jobs: usize) -> PlayOptions {
         stamp: "bench".to_owned(),
         // Tokens in cases have to be valid by the hub's clock.
         now_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64),
+        comparer: None,
     }
 }
 

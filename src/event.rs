@@ -260,6 +260,12 @@ pub struct FrameReport {
 }
 
 impl FrameReport {
+    /// Whether a connection was not established, or refused for the number of clients rather than for this one.
+    pub fn is_lack_of_capacity(&self) -> bool {
+        const TOO_MANY_REQUESTS: u16 = 429;
+        self.kind == "no upgrade" || self.is_server_error() || self.status == Some(TOO_MANY_REQUESTS)
+    }
+
     /// Whether a connection was refused with HTTP 5xx, by the hub or by a proxy in front of it.
     pub fn is_server_error(&self) -> bool {
         matches!(self.status, Some(500..600))
@@ -623,6 +629,10 @@ pub enum ScenarioEvent {
         time: Duration,
     },
     Finished(Box<ScenarioReport>),
+    /// A scenario was played with a variation, which made no difference; `id` names both.
+    Varied {
+        id: String,
+    },
 }
 
 #[cfg(test)]

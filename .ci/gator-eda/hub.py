@@ -102,7 +102,8 @@ async def main():
     client = WebsocketClient()
     await client.start()
     logger = Logger(ws_cli=client, verbosity=LogSeverity.DEBUG if "--verbose" in sys.argv else LogSeverity.INFO)
-    logger.set_console(Console(log_path=False))
+    # Without colours: rich takes 20 seconds to find those of a word of 65,536 letters.
+    logger.set_console(Console(log_path=False, highlight=False))
     with tempfile.TemporaryDirectory() as tracking:
         tier = Tier(spec=JobGroup(id="tier", jobs=[]), client=client, logger=logger,
                     tracking=Path(tracking), scheduler=NoScheduler)

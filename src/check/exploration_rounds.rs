@@ -144,9 +144,11 @@ impl Rounds {
     fn begin_round(&mut self, subjects: Vec<TestSubject>, trials: Vec<ScenarioTrial>) -> Round {
         // A hub may remember the names of earlier rounds.
         let stamp = if self.played == 0 { self.options.stamp.clone() } else { stamp() };
+        // Further rounds are about deviations only.
+        let variations = if self.played == 0 { self.options.variations.clone() } else { super::VariationChoice::None };
         self.played += 1;
         self.round_begun = self.begun.elapsed();
-        Round { subjects, trials, options: PlayOptions { stamp, ..self.options.clone() } }
+        Round { subjects, trials, options: PlayOptions { stamp, variations, ..self.options.clone() } }
     }
 
     /// Returns a trial for each proposed entry that was not tried before with the deviations of its hub.

@@ -387,6 +387,8 @@ async fn play_opening(
         deviations: Arc::default(),
         persistent: false,
         pace: Arc::default(),
+        variation: None,
+        drops_after: None,
     };
     let mut record = ContactRecord { invented_secrets: opening.invented_secrets, ..ContactRecord::default() };
     let mut until = until.min(Instant::now() + LISTEN_TIME + SETTLE_TIME);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
+use super::comparison::Counterpart;
 use super::hang::{self, HubPulse, ServiceLoss, UnservedScenario};
 use super::queue::Resource;
 use super::{PlayOptions, driver, to_base36};
@@ -16,10 +17,15 @@ use crate::hub::prepare::{HubPaces, PreparedHub, PreparedInstance, SetupError};
 use crate::hub::supervisor::{self, HubUse};
 use crate::interpreter::{ConversationConfig, HubPace, name_pool, planned_wait, unmet_needs};
 use crate::redact::SecretMasker;
+use crate::reference::model::{ModelPlay, ReferenceModel};
 use crate::report::scenario_verdict;
 use crate::scenario::functions::TOKENS;
 use crate::scenario::template::Template;
+use crate::scenario::variation::Variation;
 use crate::scenario::{Isolation, Program};
+
+/// The longest planned wait of a scenario that is compared with the model. In a longer one, timers of the hub decide.
+const MAX_MODEL_WAIT: Duration = Duration::from_secs(20);
 
 /// A scenario with the instance on which it will run.
 #[derive(Clone)]
@@ -41,6 +47,11 @@ pub struct ScenarioJob {
     is_probe: bool,
     /// The declared deviations.
     deviations: Arc<Deviations>,
+    variation: Option<Variation>,
+    /// See [`ConversationConfig::drops_after`].
+    drops_after: Option<usize>,
+    /// Whether it has the hub to itself, whatever the program says.
+    alone: bool,
 }
 
 /// The phase of a run in which a scenario is played; one phase starts when the previous one has ended.
@@ -86,6 +97,9 @@ impl ScenarioJob {
             paces: None,
             is_probe: false,
             deviations,
+            variation: None,
+            drops_after: None,
+            alone: false,
         })
     }
 
@@ -97,6 +111,16 @@ impl ScenarioJob {
     /// Returns the same job, with waits that are shortened where the hub does not answer.
     pub fn with_paces(self, paces: &HubPaces) -> Self {
         Self { paces: Some(Arc::clone(paces)), ..self }
+    }
+
+    /// Returns the same job, with waits as the scenario states them.
+    pub(super) fn without_paces(self) -> Self {
+        Self { paces: None, ..self }
+    }
+
+    /// Returns the same job, with the hub to itself.
+    pub(super) fn alone(self) -> Self {
+        Self { alone: true, ..self }
     }
 
     /// Returns how promptly an instance has answered so far.
@@ -114,6 +138,84 @@ impl ScenarioJob {
     /// Returns the same job under another id, with other deviations.
     pub(super) fn with_deviations(self, id: String, deviations: Arc<Deviations>) -> Self {
         Self { id, deviations, ..self }
+    }
+
+    /// Returns the same job under another id, played with a variation.
+    pub(super) fn with_variation(self, id: String, variation: Variation) -> Self {
+        Self { id, variation: Some(variation), ..self }
+    }
+
+    /// Returns the same job, whose clients drop out after this many sent messages.
+    pub(super) fn dropping_after(self, sends: usize) -> Self {
+        Self { drops_after: Some(sends), pulses: None, ..self }
+    }
+
+    /// Returns the job of the scenario as it is written.
+    pub(super) fn as_written(&self) -> Self {
+        Self { id: self.program.id.clone(), variation: None, ..self.clone() }
+    }
+
+    pub(super) fn variation(&self) -> Option<&Variation> {
+        self.variation.as_ref()
+    }
+
+    pub(super) fn repetition(&self) -> usize {
+        self.repetition
+    }
+
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    /// Whether some instance meets the scenario's needs.
+    pub(super) fn has_place(&self) -> bool {
+        matches!(self.place, JobPlacement::Site(_))
+    }
+
+    /// Plays the scenario on a counterpart of the hub; `number` is that of its play on the hub. Returns `None` if it
+    /// cannot be played there, or the run was interrupted before.
+    pub(super) async fn play_elsewhere(
+        &self,
+        counterpart: &Counterpart,
+        number: usize,
+        options: &PlayOptions,
+        interrupt: watch::Receiver<bool>,
+    ) -> Option<ScenarioReport> {
+        match counterpart {
+            Counterpart::Model(model) => self.play_on_model(number, options, model),
+            Counterpart::Hub(hub) => {
+                let there = Self::new(&self.program, self.repetition, hub, options).ok()?;
+                // Its events are not reported.
+                let unread = mpsc::channel(1).0;
+                there.play_once(number, options, &unread, interrupt).await
+            }
+        }
+    }
+
+    /// Plays the scenario on the model of its protocol.
+    pub fn play_on_model(
+        &self,
+        number: usize,
+        options: &PlayOptions,
+        model: &ReferenceModel,
+    ) -> Option<ScenarioReport> {
+        let waits = match self.place {
+            JobPlacement::Site(index) => planned_wait(&self.program, &self.subject.sites[index].settings),
+            JobPlacement::Nowhere(_) => return None,
+        };
+        if waits > MAX_MODEL_WAIT || self.program.isolation == Isolation::Destructive {
+            return None;
+        }
+        let stamp = format!("{}{}", options.stamp, to_base36(number as u64 + 1000 * self.repetition as u64));
+        let play = ModelPlay {
+            stamp,
+            turn: number,
+            stretch: options.stretch,
+            kept: options.kept,
+            persistent: options.persistent,
+            instead: self.instead.clone(),
+        };
+        model.play(&self.program, play)
     }
 
     /// Returns the scenario's id in reports.
@@ -151,6 +253,9 @@ impl ScenarioJob {
     }
 
     fn isolation(&self, site: &PreparedInstance) -> Isolation {
+        if self.alone {
+            return Isolation::Exclusive("hub".to_owned());
+        }
         let alone = self.is_alone() || self.program.isolation == Isolation::Destructive;
         match name_pool(&self.program, &site.settings).filter(|_| !alone) {
             Some(pool) => Isolation::Exclusive(pool),
@@ -166,7 +271,7 @@ impl ScenarioJob {
 
     /// Waits for the scenario's turn and plays it; `number` is unique within the run. Returns `None` if the run was
     /// interrupted before its turn.
-    pub async fn play(
+    pub(super) async fn play_once(
         mut self,
         number: usize,
         options: &PlayOptions,
@@ -302,11 +407,13 @@ impl ScenarioJob {
         // Silence after a scenario that may leave the hub unusable, or on a hub of its own, does not prove a hang.
         if self.program.isolation == Isolation::Destructive
             || (self.subject.embedded.is_some() && self.program.isolation != Isolation::Shared)
+            // Only a scenario as it is written may become a probe.
+            || (self.variation.is_some() && hang::has_passed(report))
         {
             return None;
         }
         let play = |program: Arc<Program>, number: usize| {
-            let job = Self { program, pulses: None, is_probe: true, instead: None, ..self.clone() };
+            let job = Self { program, pulses: None, is_probe: true, instead: None, variation: None, ..self.clone() };
             // No number of a scenario begins with two zeros.
             let stamp = format!("{stamp}00{number}");
             let interrupt = interrupt.clone();
@@ -421,7 +528,7 @@ async fn play_job(
     let subject = &job.subject;
     let mut site = Arc::clone(&subject.sites[index]);
     let mut own = None;
-    if let (Some(embedded), false) = (&subject.embedded, job.program.isolation == Isolation::Shared) {
+    if let (Some(embedded), false) = (&subject.embedded, job.program.isolation == Isolation::Shared && !job.alone) {
         match embedded.start_one(index).await {
             Ok((url, hub)) => {
                 if let Ok(endpoint) = url.parse() {
@@ -457,6 +564,8 @@ async fn play_job(
         deviations: Arc::clone(&job.deviations),
         persistent: options.persistent,
         pace: job.pace(&site.name),
+        variation: job.variation.clone(),
+        drops_after: job.drops_after,
     };
     let name = site.name.clone();
     let begun = subject.begun.elapsed();

@@ -3,6 +3,7 @@
 //! for which `trial` judges proposed deviations. `first_contact` sends the first messages of several protocols to an
 //! unknown hub.
 
+pub mod comparison;
 mod driver;
 mod exploration_rounds;
 pub mod first_contact;
@@ -10,22 +11,28 @@ pub mod hang;
 mod job;
 mod queue;
 pub mod trial;
+mod variations;
 
+use std::collections::BTreeMap;
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use comparison::PlayComparer;
 pub use exploration_rounds::{Round, Rounds};
 use job::PlayPhase;
 pub use job::ScenarioJob;
-use queue::Queued;
+use queue::{Draining, Queued};
 use trial::ScenarioTrial;
+pub use variations::VariationChoice;
+use variations::VariedPlay;
 
 use crate::event::{ScenarioEvent, ScenarioReport};
 use crate::hub::prepare::{SetupError, prepare_hub};
+use crate::interpreter::shorten_frame;
 
 #[derive(Clone, Debug)]
 pub struct PlayOptions {
@@ -48,10 +55,13 @@ pub struct PlayOptions {
     pub shorten: bool,
     /// Whether scenarios that destroy the hub may run even if it cannot be restarted.
     pub destructive: bool,
+    pub variations: VariationChoice,
     /// Distinguishes this run from all others.
     pub stamp: String,
     /// The current Unix time in milliseconds.
     pub now_ms: i64,
+    /// With what plays of generated scenarios are compared.
+    pub comparer: Option<Arc<dyn PlayComparer>>,
 }
 
 /// Runs all scenarios of a round and reports their results on `events`. Stops early, but cleanly, once `interrupt` is true.
@@ -87,27 +97,83 @@ pub async fn run_scenarios(
         let job = if options.shorten { job.with_paces(&job::paces_of_trial(paces, &awaited)) } else { job };
         jobs.push((jobs.len(), job));
     }
+    // Varied plays come after all others, in slots that would be idle.
+    let varied = jobs.iter().enumerate().flat_map(|(turn, (_, job))| variations::varied_jobs(job, &options, turn));
+    let mut varied: Vec<(usize, ScenarioJob)> = varied.collect();
+    varied.sort_by_key(|(rank, _)| *rank);
+    let begin = jobs.len();
+    // Each varied play needs several numbers, see [`VariedPlay`].
+    jobs.extend(varied.into_iter().enumerate().map(|(index, (_, job))| (begin + NUMBERS_OF_VARIED_PLAY * index, job)));
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
-    let options = Arc::new(options);
-    for phase in [PlayPhase::Shared, PlayPhase::Alone, PlayPhase::Destructive] {
-        let jobs = jobs.extract_if(.., |(_, job)| job.phase() == phase);
+    let kept = options.kept;
+    let options = Arc::new(match &options.comparer {
+        Some(comparer) => PlayOptions { kept: comparer.kept(), ..options },
+        None => options,
+    });
+    let passed = Arc::new(Mutex::new(PassedScenarios::new()));
+    let is_walk = |job: &ScenarioJob| options.comparer.as_ref().is_some_and(|one| one.concerns(job.program()));
+    // Walks use up what other scenarios need, such as jobs that anyone may do.
+    for (phase, walks) in [
+        (PlayPhase::Shared, false),
+        (PlayPhase::Shared, true),
+        (PlayPhase::Alone, false),
+        (PlayPhase::Destructive, false),
+    ] {
+        let jobs = jobs
+            .extract_if(.., |(_, job)| job.phase() == phase && (phase != PlayPhase::Shared || is_walk(job) == walks));
         let queued = |(number, job): (usize, ScenarioJob)| Queued {
             wait: job.planned_wait(),
             resource: job.resource(),
+            spare: job.variation().is_some(),
             item: (number, job),
         };
         let play = |(number, job): (usize, ScenarioJob)| {
             let (options, events, interrupt) = (Arc::clone(&options), events.clone(), interrupt.clone());
+            let passed = Arc::clone(&passed);
             async move {
                 let id = job.id().to_owned();
-                if let Some(report) = job.play(number, &options, &events, interrupt).await {
+                let varied = job.variation().is_some();
+                let report = if varied {
+                    let (job, options, interrupt) = (&job, &*options, &interrupt);
+                    let plain = lock(&passed).get(&job.program().id).cloned();
+                    let Some(plain) = plain else { return };
+                    let again = number + 1;
+                    VariedPlay { job, plain: &plain, number, again, options, interrupt }.find_difference().await
+                } else {
+                    job.play(number, &options, &events, interrupt).await
+                };
+                if varied && report.is_none() {
+                    let _ = events.send(ScenarioEvent::Varied { id: id.clone() }).await;
+                }
+                if let Some(mut report) = report {
+                    if !varied && variations::has_passed(&report) {
+                        lock(&passed).insert(id.clone(), Arc::new(report.clone()));
+                    }
+                    if options.kept > kept {
+                        report.history.iter_mut().for_each(shorten_frame);
+                    }
                     let _ = events.send(ScenarioEvent::Finished(Box::new(ScenarioReport { id, ..report }))).await;
                 }
             }
         };
-        queue::drain(jobs.map(queued).collect(), options.jobs, &interrupt, play).await;
+        let draining = Draining {
+            at_once: options.jobs,
+            to_the_end: options.variations != VariationChoice::Spare,
+            is_ready: &|(_, job): &(usize, ScenarioJob)| lock(&passed).contains_key(&job.program().id),
+        };
+        queue::drain(jobs.map(queued).collect(), draining, &interrupt, play).await;
     }
     Ok(())
+}
+
+/// How many conversations a play with a variation may need, each with its own number.
+const NUMBERS_OF_VARIED_PLAY: usize = 8;
+
+/// The reports of the scenarios that have passed, by id.
+type PassedScenarios = BTreeMap<String, Arc<ScenarioReport>>;
+
+fn lock(passed: &Mutex<PassedScenarios>) -> MutexGuard<'_, PassedScenarios> {
+    passed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Plays items as `next` returns them, at most `at_once` at a time, and returns when all started items have ended and

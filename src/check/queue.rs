@@ -1,4 +1,5 @@
-//! The order in which jobs are played: longest waits first, skipping jobs whose resource is in use.
+//! The order in which jobs are played: longest waits first, skipping jobs whose resource is in use. Spare jobs are played
+//! only in slots that no other job can use.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -18,53 +19,76 @@ pub struct Queued<T> {
     /// How long the item is known to wait.
     pub wait: Duration,
     pub resource: Option<Resource>,
+    /// Whether the item is played only in a slot that would be idle.
+    pub spare: bool,
 }
 
 struct Queue<T> {
-    /// The longest wait first.
+    /// Spare items last, otherwise the longest wait first.
     pending: Vec<Queued<T>>,
     in_use: BTreeSet<Resource>,
+    /// The number of items that are not spare and have not ended.
+    unfinished: usize,
+    /// Whether spare items are played when no other item is left.
+    to_the_end: bool,
 }
 
 impl<T> Queue<T> {
-    fn new(mut pending: Vec<Queued<T>>) -> Self {
-        pending.sort_by_key(|queued| Reverse(queued.wait));
-        Self { pending, in_use: BTreeSet::new() }
+    fn new(mut pending: Vec<Queued<T>>, to_the_end: bool) -> Self {
+        // Spare items keep their order.
+        pending.sort_by_key(|queued| (queued.spare, Reverse(if queued.spare { Duration::ZERO } else { queued.wait })));
+        let unfinished = pending.iter().filter(|queued| !queued.spare).count();
+        Self { pending, in_use: BTreeSet::new(), unfinished, to_the_end }
     }
 
-    /// Takes the next item whose resource is free, and reserves the resource.
-    fn take(&mut self) -> Option<Queued<T>> {
-        let is_free = |queued: &Queued<T>| queued.resource.iter().all(|one| !self.in_use.contains(one));
-        let next = self.pending.remove(self.pending.iter().position(is_free)?);
+    /// Takes the next item whose resource is free and that is ready, and reserves the resource.
+    fn take(&mut self, is_ready: &dyn Fn(&T) -> bool) -> Option<Queued<T>> {
+        let spares = self.unfinished > 0 || self.to_the_end;
+        let fits = |queued: &Queued<T>| {
+            let is_free = queued.resource.iter().all(|one| !self.in_use.contains(one));
+            is_free && (!queued.spare || spares && is_ready(&queued.item))
+        };
+        let next = self.pending.remove(self.pending.iter().position(fits)?);
         self.in_use.extend(next.resource.clone());
         Some(next)
     }
 
-    fn release(&mut self, resource: Option<&Resource>) {
+    fn release(&mut self, resource: Option<&Resource>, spare: bool) {
         self.in_use.retain(|one| Some(one) != resource);
+        self.unfinished -= usize::from(!spare);
     }
 }
 
-/// Plays the items of a queue, at most `at_once` at a time, until all have ended or `interrupt` is true.
+/// How a queue is drained.
+pub struct Draining<'a, T> {
+    /// How many items are played at a time.
+    pub at_once: usize,
+    /// Whether spare items are played when no other item is left.
+    pub to_the_end: bool,
+    /// Whether a spare item may be played by now.
+    pub is_ready: &'a (dyn Fn(&T) -> bool + Sync),
+}
+
+/// Plays the items of a queue until all have ended or `interrupt` is true.
 pub async fn drain<T, F>(
     items: Vec<Queued<T>>,
-    at_once: usize,
+    draining: Draining<'_, T>,
     interrupt: &watch::Receiver<bool>,
     play: impl Fn(T) -> F,
 ) where
     T: Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let queue = Arc::new(Mutex::new(Queue::new(items)));
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let play = |Queued { item, resource, .. }: Queued<T>| {
+    let queue = Arc::new(Mutex::new(Queue::new(items, draining.to_the_end)));
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).take(draining.is_ready);
+    let play = |Queued { item, resource, spare, .. }: Queued<T>| {
         let (queue, playing) = (Arc::clone(&queue), play(item));
         async move {
             playing.await;
-            queue.lock().unwrap_or_else(PoisonError::into_inner).release(resource.as_ref());
+            queue.lock().unwrap_or_else(PoisonError::into_inner).release(resource.as_ref(), spare);
         }
     };
-    play_in_order(next, at_once, interrupt, play).await;
+    play_in_order(next, draining.at_once, interrupt, play).await;
 }
 
 #[cfg(test)]
@@ -74,26 +98,33 @@ mod tests {
     /// Plays items that take as long as they wait, on virtual time. Returns when each began, by position, and how long
     /// all took, in seconds.
     fn play(items: &[(u64, Option<&str>)], at_once: usize) -> (Vec<u64>, u64) {
-        let queued = |(number, &(wait, resource)): (usize, &(u64, Option<&str>))| Queued {
+        let plain: Vec<_> = items.iter().map(|&(wait, resource)| (wait, resource, false)).collect();
+        play_with_spares(&plain, at_once, false)
+    }
+
+    /// The same with spare items, which are marked by `true`.
+    fn play_with_spares(items: &[(u64, Option<&str>, bool)], at_once: usize, to_the_end: bool) -> (Vec<u64>, u64) {
+        let queued = |(number, &(wait, resource, spare)): (usize, &(u64, Option<&str>, bool))| Queued {
             item: number,
             wait: Duration::from_secs(wait),
             resource: resource.map(|name| (0, name.to_owned())),
+            spare,
         };
-        let mut queue = Queue::new(items.iter().enumerate().map(queued).collect());
+        let mut queue = Queue::new(items.iter().enumerate().map(queued).collect(), to_the_end);
         let (mut starts, mut now, mut playing) = (vec![u64::MAX; items.len()], 0, Vec::new());
         loop {
             while playing.len() < at_once {
-                let Some(taken) = queue.take() else { break };
+                let Some(taken) = queue.take(&|_| true) else { break };
                 starts[taken.item] = now;
-                playing.push((now + taken.wait.as_secs(), taken.resource));
+                playing.push((now + taken.wait.as_secs(), taken.resource, taken.spare));
             }
             playing.sort();
             if playing.is_empty() {
                 return (starts, now);
             }
-            let (end, resource) = playing.remove(0);
+            let (end, resource, spare) = playing.remove(0);
             now = end;
-            queue.release(resource.as_ref());
+            queue.release(resource.as_ref(), spare);
         }
     }
 
@@ -106,5 +137,14 @@ mod tests {
     fn a_job_whose_resource_is_in_use_leaves_its_slot_to_the_next() {
         let items = [(5, Some("queue")), (4, Some("queue")), (3, None), (2, Some("list"))];
         assert_eq!(play(&items, 2), (vec![0, 5, 0, 3], 9));
+    }
+
+    #[test]
+    fn spare_jobs_fill_idle_slots_and_do_not_prolong_the_run() {
+        const NEVER: u64 = u64::MAX;
+        let items =
+            [(1, None, true), (2, None, true), (5, None, false), (1, None, true), (1, None, true), (4, None, false)];
+        assert_eq!(play_with_spares(&items, 2, false), (vec![4, NEVER, 0, NEVER, NEVER, 0], 5));
+        assert_eq!(play_with_spares(&items, 2, true), (vec![4, 5, 0, 5, 6, 0], 7));
     }
 }

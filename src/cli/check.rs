@@ -15,12 +15,18 @@ use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
 use super::report_sink::{self, EventLog, ReportSinks};
 use super::{CliError, build_runtime, print_to_stdout, scenario_files};
-use crate::check::{self, PlayOptions, Round, Rounds};
+use crate::check::comparison::Counterpart;
+use crate::check::{self, PlayOptions, Round, Rounds, VariationChoice};
+use crate::config::Target;
 use crate::deviation::proposal::to_toml;
 use crate::event::ScenarioEvent;
+use crate::fuzz::campaign::Campaign;
+use crate::fuzz::campaign::walks::{self, WalkComparer};
+use crate::hub::prepare;
 use crate::hub::process::TERMINATION_GRACE;
 use crate::report::{self, ProtocolOutline, RunOptions, RunReport, events};
 use crate::scenario::Program;
+use crate::scenario::variation::Variation;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
 
@@ -39,6 +45,17 @@ pub struct CheckArgs {
     /// List the selected scenarios with their needs, and the protocol's settings and hooks
     #[arg(long)]
     list: bool,
+    /// How much to play besides the scenarios as they are written
+    #[arg(long, value_enum, default_value_t = Depth::Normal)]
+    depth: Depth,
+    /// Play the scenarios with this variation, such as 'white-space', instead of those that --depth selects; --list
+    /// lists them
+    #[arg(long, value_name = "NAME")]
+    variation: Option<Variation>,
+    /// With --depth thorough: compare the answers to random walks with those of this hub; by default, those of built-in
+    /// protocols are compared with a model in memory
+    #[arg(long, value_name = "URL", conflicts_with = "variation")]
+    against: Option<String>,
     /// Number of scenarios to run in parallel
     #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
@@ -79,6 +96,19 @@ pub struct CheckArgs {
     baseline: BaselineArgs,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Depth {
+    /// Also variations, as many as fit into the time that scenarios wait anyway
+    Normal,
+    /// Also all variations, and long random walks that are compared with the reference server
+    Thorough,
+}
+
+/// The seed of the walks: `NAME/walk-17` is the same in every run.
+const WALK_SEED: u64 = 1;
+/// The number of walks of a protocol.
+const WALKS: u64 = 60;
+
 pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?
@@ -94,8 +124,15 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         arguments.scenario.iter().partition(|text| scenario_files::is_scenario_file(text));
     let added = scenario_files::add_scenario_files(&mut protocols, &files, &mut sources)?;
     chosen.extend(&added);
+    if arguments.against.is_some() && arguments.depth != Depth::Thorough {
+        return Err(CliError::new(
+            "`--against` compares random walks\n  help: add `--depth thorough`, which plays them",
+        ));
+    }
+    let mut comparer = add_walks(&arguments, named.target.as_ref(), &mut protocols, &mut sources)?;
     let selection = ScenarioSelection::new(&chosen, &arguments.rule, &protocols)?;
     arguments.hub.check_fault(&protocols)?;
+    check_prelude(arguments.variation.as_ref(), &protocols)?;
     let baselines = arguments.baseline.read_baselines(&protocols, &mut sources)?;
     // A selection of scenarios selects protocols too.
     protocols.retain(|protocol| protocol.scenarios.programs.iter().any(|program| selection.selects(program)));
@@ -106,7 +143,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         print_to_stdout(&render_list(&protocols, &selection));
         return Ok(0);
     }
-    let options = PlayOptions {
+    let mut options = PlayOptions {
         jobs: usize::from(arguments.jobs),
         stretch: arguments.hub.patience,
         repeat: arguments.repeat as usize,
@@ -118,8 +155,16 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         // A baseline compares each check of each scenario with other runs.
         shorten: !arguments.baseline.is_used(),
         destructive: arguments.destructive,
+        variations: match (&arguments.variation, arguments.depth) {
+            (Some(variation), _) => VariationChoice::Only(variation.clone()),
+            (None, Depth::Thorough) => VariationChoice::All,
+            // A baseline knows the scenarios as they are written, and only they are repeated.
+            (None, Depth::Normal) if arguments.baseline.is_used() || arguments.repeat > 1 => VariationChoice::None,
+            (None, Depth::Normal) => VariationChoice::Spare,
+        },
         stamp: check::stamp(),
         now_ms: hub::now_ms(),
+        comparer: None,
     };
     let begun = u64::try_from(options.now_ms).unwrap_or(0);
     let outlines = protocols
@@ -148,6 +193,14 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
             Err(code) => return Ok(Err(code)),
         };
         started.watch_hubs().await;
+        if let (Some(comparer), Some(url)) = (&mut comparer, &arguments.against) {
+            started.add_second_hub(url, &protocols, &mut sources).await?;
+            for other in &started.others {
+                let hub = prepare::prepare_hub(other).map_err(|error| CliError::new(error.to_string()))?;
+                comparer.set_counterpart(&other.pack.name, Counterpart::Hub(hub));
+            }
+        }
+        options.comparer = comparer.map(|comparer| Arc::new(comparer) as _);
         let rounds = Rounds::new(std::mem::take(&mut started.subjects), outlines, options, arguments.explore);
         log.write(|| events::run_started(begun, &shown.target, &shown.command));
         let report = run_rounds(&mut started, rounds, shown, &mut sources, &log, arguments.quiet).await;
@@ -167,6 +220,43 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     let code = report::exit_code(&report);
     sinks.write(&report, &sources, arguments.verbose)?;
     Ok(code)
+}
+
+/// Adds long random walks to the scenarios of the protocols that have a model or a second hub, and returns what compares
+/// their plays with it, and plays with a variation with those as written. A hub with declared deviations has no model: it
+/// differs from that where it says so.
+fn add_walks(
+    arguments: &CheckArgs,
+    target: Option<&Target>,
+    protocols: &mut [ValidProtocol],
+    sources: &mut Sources,
+) -> Result<Option<WalkComparer>, CliError> {
+    if arguments.depth != Depth::Thorough && arguments.variation.is_none() {
+        return Ok(None);
+    }
+    let deviates = target.is_some_and(|target| !target.deviations.is_empty());
+    let mut comparer = WalkComparer::default();
+    let given = super::fuzz::given_settings(target);
+    for protocol in protocols {
+        let campaign = match Campaign::new(&protocol.folder, sources, WALK_SEED, given.clone()) {
+            Ok(campaign) => campaign,
+            Err(found) if arguments.against.is_some() => return Err(CliError::from_diagnostics(&found, sources)),
+            // A pack without what fuzzing needs is only checked.
+            Err(_) => continue,
+        };
+        let mut model = None;
+        if arguments.variation.is_none() && arguments.against.is_none() && !deviates {
+            model = hub::reference_model(&arguments.hub.own, protocol, sources)?;
+        }
+        if model.is_some() || arguments.against.is_some() {
+            protocol.scenarios.programs.extend(walks::walk_programs(&campaign, WALK_SEED, WALKS));
+        }
+        comparer.add(Arc::new(campaign));
+        if let Some(model) = model {
+            comparer.set_counterpart(&protocol.pack.name, Counterpart::Model(model));
+        }
+    }
+    Ok(Some(comparer))
 }
 
 /// Plays all rounds, ends the hubs that were started, and returns the report.
@@ -258,6 +348,12 @@ fn repeat_command(arguments: &CheckArgs, protocols: &[ValidProtocol]) -> Vec<Str
     let flags =
         [("--strict", arguments.strict), ("--destructive", arguments.destructive), ("--explore", arguments.explore)];
     words.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned()));
+    if arguments.depth == Depth::Thorough {
+        words.extend(["--depth".to_owned(), "thorough".to_owned()]);
+    }
+    if let Some(url) = &arguments.against {
+        words.extend(["--against".to_owned(), url.clone()]);
+    }
     words
 }
 
@@ -273,6 +369,20 @@ fn report_nothing_selected(arguments: &CheckArgs) -> u8 {
     };
     print_to_stdout(&format!("Nothing was checked: {what}.\n`hubproof check --list` lists all scenarios.\n"));
     super::exit::INCONCLUSIVE
+}
+
+/// Checks that some protocol has the prelude of a variation.
+fn check_prelude(variation: Option<&Variation>, protocols: &[ValidProtocol]) -> Result<(), CliError> {
+    let Some(Variation::Prelude(name)) = variation else { return Ok(()) };
+    let known: Vec<&str> =
+        protocols.iter().flat_map(|protocol| &protocol.scenarios.shared.preludes).map(String::as_str).collect();
+    if known.contains(&&**name) {
+        return Ok(());
+    }
+    Err(CliError::new(format!(
+        "no protocol has a prelude `{name}`\n  help: {}",
+        suggest(name, known, "`hubproof check --list` lists the variations")
+    )))
 }
 
 /// The selection of scenarios.
@@ -367,6 +477,10 @@ fn render_list(protocols: &[ValidProtocol], selection: &ScenarioSelection) -> St
         for (name, hook) in &shared.hooks {
             let args = if hook.args.is_empty() { String::new() } else { format!(" ({})", hook.args.join(", ")) };
             let _ = writeln!(out, "    {name:20} {}{args}", hook.about);
+        }
+        let _ = writeln!(out, "  variations (--variation NAME; `--depth thorough` plays all)");
+        for variation in shared.variations() {
+            let _ = writeln!(out, "    {:20} {}", variation.to_string(), variation.describe());
         }
     }
     out

@@ -1,6 +1,6 @@
 //! The arguments for a hub and its protocol, which all commands that use a hub share, and the start of a run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -21,6 +21,7 @@ use crate::hub::prepare::{HubPaces, SetupError, TestSubject, instance_settings};
 use crate::hub::supervisor::HubProcess;
 use crate::interpreter::requested_addresses;
 use crate::reference::hubs::EmbeddedHubs;
+use crate::reference::model::ReferenceModel;
 use crate::report::RunOptions;
 use crate::scenario::Program;
 use crate::syntax::diagnostic::suggest;
@@ -283,7 +284,7 @@ impl HubArgs {
         if let Err(failure) = exec::start_processes(&started, &mut signals).await {
             return failure.report().map(Err);
         }
-        Ok(Ok(StartedHubs { subjects, others: Vec::new(), signals, hubs, processes }))
+        Ok(Ok(StartedHubs { subjects, others: Vec::new(), models: BTreeMap::new(), signals, hubs, processes }))
     }
 
     /// Returns the target of one protocol: the user's hub, or a reference server that is started for the protocol.
@@ -345,11 +346,31 @@ pub async fn start_reference_server(
     Ok((target, Arc::new(hubs)))
 }
 
+/// Returns the model of a built-in protocol, if there is one.
+///
+/// # Errors
+///
+/// A defect of a built-in pack.
+pub fn reference_model(
+    pack: &PackArgs,
+    protocol: &ValidProtocol,
+    sources: &mut Sources,
+) -> Result<Option<Arc<ReferenceModel>>, CliError> {
+    let name = &protocol.pack.name;
+    if pack.pack.is_some() || !ReferenceModel::exists_for(name) {
+        return Ok(None);
+    }
+    let model = ReferenceModel::new(name, &protocol.setups, &protocol.scenarios.shared, sources);
+    model.map(|model| Some(Arc::new(model))).map_err(|found| CliError::from_diagnostics(&found, sources))
+}
+
 /// The running hubs, and the protocols and scenarios to play on them.
 pub struct StartedHubs {
     pub subjects: Vec<TestSubject>,
     /// The second hub of each protocol, if there is one.
     pub others: Vec<TestSubject>,
+    /// The models with which hubs are compared, by protocol.
+    pub models: BTreeMap<String, Arc<ReferenceModel>>,
     pub signals: SignalListener,
     hubs: Vec<Arc<EmbeddedHubs>>,
     /// The processes of hubs that the run started, each with the name of its protocol.
@@ -357,34 +378,28 @@ pub struct StartedHubs {
 }
 
 impl StartedHubs {
-    /// Prepares a second hub: the hub at `url`, with the settings of the first, or the reference server if `url` is
-    /// empty. All cases share both hubs, even hubs that this run started.
+    /// Prepares a second hub: the hub at `url`, with the settings of the first but without its hooks and deviations, or
+    /// the reference server if `url` is empty. All cases share both hubs, even hubs that this run started.
     ///
     /// # Errors
     ///
     /// The address of the second hub is not valid.
     pub async fn add_second_hub(
         &mut self,
-        arguments: &HubArgs,
         url: &str,
         protocols: &[ValidProtocol],
         sources: &mut Sources,
     ) -> Result<(), CliError> {
         self.subjects.iter_mut().for_each(|subject| subject.embedded = None);
-        for protocol in protocols {
+        for (subject, protocol) in self.subjects.iter().zip(protocols) {
             let target = if url.is_empty() {
                 let (target, hub) = start_reference_server(protocol, None, &[], sources).await?;
                 self.hubs.push(hub);
                 target
             } else {
-                config::target_from_url(
-                    sources,
-                    url,
-                    &arguments.parse_overrides(false)?,
-                    &read_environment,
-                    &read_secret,
-                )
-                .map_err(|found| CliError::from_diagnostics(&found, sources))?
+                let there = config::target_from_url(sources, url, &[], &read_environment, &read_secret)
+                    .map_err(|found| CliError::from_diagnostics(&found, sources))?;
+                subject.target.moved_to(there.instances[0].url.clone())
             };
             let deviations = parse_deviations(&target, protocol, sources)?;
             self.others.push(TestSubject {
@@ -397,6 +412,27 @@ impl StartedHubs {
                 deviations,
                 paces: HubPaces::default(),
             });
+        }
+        Ok(())
+    }
+
+    /// Makes the models of the built-in protocols. A hub with declared deviations has none: it differs from the model
+    /// where it says so.
+    ///
+    /// # Errors
+    ///
+    /// A defect of a built-in pack.
+    pub fn add_models(
+        &mut self,
+        arguments: &HubArgs,
+        protocols: &[ValidProtocol],
+        sources: &mut Sources,
+    ) -> Result<(), CliError> {
+        for (subject, protocol) in self.subjects.iter().zip(protocols) {
+            if subject.deviations.entries().is_empty() {
+                let model = reference_model(&arguments.own, protocol, sources)?;
+                self.models.extend(model.map(|model| (protocol.pack.name.clone(), model)));
+            }
         }
         Ok(())
     }

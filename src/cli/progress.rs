@@ -25,6 +25,8 @@ pub struct RunProgress {
     /// A text to show instead of the running scenarios.
     note: Option<String>,
     failed: usize,
+    /// The number of scenarios that were played with a variation.
+    varied: usize,
     running: BTreeMap<String, Option<String>>,
     started: Instant,
 }
@@ -46,7 +48,20 @@ impl RunProgress {
         }
         let now = Instant::now();
         let (note, running) = (None, BTreeMap::new());
-        Self { bar, terminal, quiet, last_line: now, done: 0, total, unit, note, failed: 0, running, started: now }
+        Self {
+            bar,
+            terminal,
+            quiet,
+            last_line: now,
+            done: 0,
+            total,
+            unit,
+            note,
+            failed: 0,
+            varied: 0,
+            running,
+            started: now,
+        }
     }
 
     pub fn handle_event(&mut self, event: &ScenarioEvent) {
@@ -59,8 +74,9 @@ impl RunProgress {
                 self.running.insert(id.clone(), Some(format!("{because} ({:.1} s)", time.as_secs_f64())));
             }
             ScenarioEvent::Frame { id, frame } => self.print_line(&frame_line(id, frame)),
+            ScenarioEvent::Varied { .. } => self.varied += 1,
             ScenarioEvent::Finished(report) => {
-                self.done += 1;
+                self.done += usize::from(!report.id.contains(" with "));
                 self.failed += usize::from(matches!(report.verdict, Verdict::Fail | Verdict::Inconclusive));
                 self.running.remove(&report.id);
                 self.bar.set_position(self.done as u64);
@@ -87,7 +103,8 @@ impl RunProgress {
         }
         let waiting = self.running.iter().find_map(|(id, why)| why.as_ref().map(|why| format!("{id}: {why}")));
         let doing = self.note.clone().or(waiting);
-        let doing = doing.or_else(|| self.running.keys().next().cloned()).unwrap_or_default();
+        let varied = (self.varied > 0).then(|| format!("{} more with variations", self.varied));
+        let doing = doing.or_else(|| self.running.keys().next().cloned()).or(varied).unwrap_or_default();
         let failed = if self.failed > 0 && self.note.is_none() {
             format!("{} not passed  ", self.failed)
         } else {

@@ -151,6 +151,20 @@ pub fn target_from_url(
 }
 
 impl Target {
+    /// Returns the target of another hub with the same settings.
+    pub fn moved_to(&self, url: Endpoint) -> Self {
+        let first = self.instances.first().cloned();
+        let instances = first.map(|first| Instance { url, hooks: BTreeMap::new(), exec: None, ..first });
+        Self {
+            instances: instances.into_iter().collect(),
+            restartable: false,
+            exec: None,
+            hooks: BTreeMap::new(),
+            deviations: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// Returns every command that a run has to start, with the indices in `instances` of the hubs it starts.
     pub fn launch_commands(&self) -> Vec<(ExecCommand, Vec<usize>)> {
         let own = |(place, instance): (usize, &Instance)| Some((instance.exec.clone()?, vec![place]));

@@ -12,11 +12,12 @@ use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
 use super::checks::{CheckSnapshot, eval_failure};
 use super::{Conversation, ConversationOutput};
 use crate::deviation::proposal::MissedExpectation;
-use crate::event::CheckOutcome;
+use crate::event::{CheckOutcome, HistoryDirection};
 use crate::protocol::RuleLevel;
 use crate::scenario::model::{ActorId, BlockId, CheckId, ExpectedEvent, Program, Role, Step, StepAction, StepActors};
 use crate::scenario::template::Template;
 use crate::scenario::value::{BoundValue, Provenance};
+use crate::scenario::variation::Variation;
 use crate::syntax::matcher::to_json_text;
 use crate::websocket::frame::Frame;
 
@@ -37,10 +38,29 @@ pub struct BlockFrame {
 pub enum BlockKind {
     Body,
     Each(LoopRound),
-    Either { name: String, values: Vec<BoundValue>, try_: usize, before: CheckSnapshot },
-    Retry { since: Duration, until: Duration, before: CheckSnapshot },
-    Scene { rest: Vec<ActorId>, done: Vec<BoundValue>, group: bool },
-    Opening { rest: Vec<ActorId> },
+    Either {
+        name: String,
+        values: Vec<BoundValue>,
+        try_: usize,
+        before: CheckSnapshot,
+    },
+    Retry {
+        since: Duration,
+        until: Duration,
+        before: CheckSnapshot,
+    },
+    Scene {
+        rest: Vec<ActorId>,
+        done: Vec<BoundValue>,
+        group: bool,
+    },
+    Opening {
+        rest: Vec<ActorId>,
+    },
+    /// What a variation plays after an opening.
+    Prelude {
+        rest: Vec<ActorId>,
+    },
 }
 
 /// A loop, with the number of the round being played.
@@ -83,7 +103,7 @@ impl BlockFrame {
 
     /// Whether the names of outer blocks are out of scope.
     fn is_isolated(&self) -> bool {
-        matches!(self.kind, BlockKind::Scene { .. } | BlockKind::Opening { .. })
+        matches!(self.kind, BlockKind::Scene { .. } | BlockKind::Opening { .. } | BlockKind::Prelude { .. })
     }
 }
 
@@ -335,11 +355,22 @@ impl Conversation {
                 self.play_scene(program, rest, done, group, frame.missed);
             }
             BlockKind::Opening { rest } => {
-                if let Some(id) = frame.me {
-                    self.actors[id].opened = frame.names;
+                let Some(id) = frame.me else { return ConversationFlow::Continue };
+                self.actors[id].opened = frame.names;
+                match (&self.variation, program.roles.get(&program.actors[id].role)) {
+                    (Some(Variation::Ping), _) => self.send_ping(id),
+                    (Some(Variation::Prelude(name)), Some(role)) => {
+                        if let Some(block) = role.preludes.get(&**name) {
+                            let (kind, missed) = (BlockKind::Prelude { rest }, frame.missed);
+                            self.blocks.push(BlockFrame { kind, me: Some(id), missed, ..BlockFrame::body(*block) });
+                            return ConversationFlow::Continue;
+                        }
+                    }
+                    _ => {}
                 }
                 self.play_opening(program, rest, frame.missed);
             }
+            BlockKind::Prelude { rest } => self.play_opening(program, rest, frame.missed),
         }
         ConversationFlow::Continue
     }
@@ -588,6 +619,7 @@ impl Conversation {
     /// Disconnects and resets an actor that is new in every round.
     fn disconnect(&mut self, id: ActorId) {
         if let Some(connection) = self.actors.open_connection(id) {
+            self.record_frame(id, connection, HistoryDirection::Sent, "close", "1000", 4);
             self.send_close(id, connection);
             self.out.push(ConversationOutput::End { connection, reset: false });
         }
@@ -616,12 +648,14 @@ impl Conversation {
     pub(super) fn fail_step(&mut self, program: &Arc<Program>, step: &Step, mut failure: StepFailure) {
         failure.message = self.history.shown(&failure.message, 400);
         failure.unauthenticated = self.is_unauthenticated(program, step);
+        // What follows a prelude that was not played would not be judged as after the prelude.
+        let in_prelude = self.blocks.stack.iter().any(|frame| matches!(frame.kind, BlockKind::Prelude { .. }));
+        if in_prelude || matches!(failure.kind, StepFailureKind::Mistake) {
+            self.judgement.record_mistake(format!("{}: {}", step.text, failure.message), Some(step.span));
+            self.blocks.stop();
+            return;
+        }
         match &failure.kind {
-            StepFailureKind::Mistake => {
-                self.judgement.record_mistake(format!("{}: {}", step.text, failure.message), Some(step.span));
-                self.blocks.stop();
-                return;
-            }
             StepFailureKind::NotReached => {
                 self.skip_unreached_step(program, step, failure.message);
                 self.blocks.complete(step, None);
@@ -636,7 +670,7 @@ impl Conversation {
                 self.blocks.complete(step, None);
                 return;
             }
-            StepFailureKind::Broken | StepFailureKind::Undecided => {}
+            StepFailureKind::Broken | StepFailureKind::Undecided | StepFailureKind::Mistake => {}
         }
         if self.blocks.phase == Phase::Finally {
             // `finally` has no checks, and continues after a failure.

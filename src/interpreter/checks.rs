@@ -27,7 +27,7 @@ use crate::syntax::matcher::{are_equal, to_json_text};
 use crate::syntax::source::Span;
 
 /// The name of the check that the hub keeps to RFC 6455.
-const WEBSOCKET_CHECK: &str = "websocket";
+pub const WEBSOCKET_CHECK: &str = "websocket";
 
 /// Explains the checks that apply to every frame: that it conforms to RFC 6455 and to the schema of its message.
 pub const FRAME_CHECK_EXPLANATIONS: [Explanation; 2] = [

@@ -14,6 +14,9 @@ const FIRST_FRAMES: usize = 16;
 const LAST_FRAMES: usize = 32;
 /// The number of characters of a payload that are kept for reports.
 pub const KEPT_CHARS: usize = 600;
+/// The number of last frames kept where histories are compared, and the number of bytes in them.
+const LAST_COMPARED_FRAMES: usize = 1024;
+const LAST_COMPARED_BYTES: usize = 4 << 20;
 
 pub struct FrameHistory {
     connections: BTreeMap<u32, ConnectionHistory>,
@@ -30,6 +33,8 @@ pub struct FrameHistory {
 struct ConnectionHistory {
     first: Vec<(u64, FrameReport)>,
     last: VecDeque<(u64, FrameReport)>,
+    /// The number of bytes in `last`.
+    bytes: usize,
 }
 
 impl FrameHistory {
@@ -61,11 +66,14 @@ impl FrameHistory {
             record.first.push((self.sequence, frame));
             return;
         }
-        if record.last.len() == LAST_FRAMES {
-            record.last.pop_front();
+        let most = if self.kept > KEPT_CHARS { LAST_COMPARED_FRAMES } else { LAST_FRAMES };
+        record.bytes += frame.text.len();
+        record.last.push_back((self.sequence, frame));
+        while record.last.len() > most || (record.bytes > LAST_COMPARED_BYTES && record.last.len() > LAST_FRAMES) {
+            let dropped = record.last.pop_front();
+            record.bytes -= dropped.map_or(0, |(_, frame)| frame.text.len());
             self.dropped += 1;
         }
-        record.last.push_back((self.sequence, frame));
     }
 
     /// Returns the frames in the order in which they were recorded, and how many were dropped.
@@ -74,6 +82,13 @@ impl FrameHistory {
             self.connections.into_values().flat_map(|record| record.first.into_iter().chain(record.last)).collect();
         frames.sort_by_key(|(sequence, _)| *sequence);
         (frames.into_iter().map(|(_, frame)| frame).collect(), self.dropped)
+    }
+}
+
+/// Shortens the payload of a frame that was kept for a comparison, as far as reports shorten it.
+pub fn shorten_frame(frame: &mut FrameReport) {
+    if frame.hash.is_none() && frame.text.len() > KEPT_CHARS {
+        (frame.text, frame.hash) = shorten_payload(&frame.text, KEPT_CHARS);
     }
 }
 

@@ -39,17 +39,18 @@ use crate::scenario::functions::{JWT_SECRET, NEXT_OF, NEXT_USER, TOKENS};
 use crate::scenario::model::{ActorId, Need, Program, StepAction, duration};
 use crate::scenario::template::{Template, TemplateExpression};
 use crate::scenario::value::{BoundValue, EvalError, Provenance, Wire};
+use crate::scenario::variation::Variation;
 use crate::websocket::endpoint::Endpoint;
 use crate::websocket::frame::{ConnectionEvent, Frame, NO_ANSWER};
 use crate::websocket::handshake::Dial;
 use actor::{Actors, ClosingHandshake, ConnectionEnd, ConnectionState, InboxFrame, InboxFrameKind};
 use blocks::{BlockStack, Phase};
-pub use checks::{ALWAYS_STEP, FRAME_CHECK_EXPLANATIONS};
+pub use checks::{ALWAYS_STEP, FRAME_CHECK_EXPLANATIONS, WEBSOCKET_CHECK};
 use checks::{ConversationJudgement, ScenarioJudgement};
 use clock::Clock;
 use deviation::AppliedDeviations;
 use history::FrameHistory;
-pub use history::KEPT_CHARS;
+pub use history::{KEPT_CHARS, shorten_frame};
 use hooks::HookCalls;
 use hub_contact::HubContact;
 pub use pace::HubPace;
@@ -91,6 +92,10 @@ pub struct ConversationConfig {
     pub persistent: bool,
     /// How promptly the hub has answered in the conversations before this one.
     pub pace: Arc<HubPace>,
+    /// How the scenario is played, unless as it is written.
+    pub variation: Option<Variation>,
+    /// After how many sent messages all connections are reset, and the conversation ends.
+    pub drops_after: Option<usize>,
 }
 
 /// An event for a conversation.
@@ -288,16 +293,20 @@ pub struct Conversation {
     instead: Option<(&'static str, Arc<Template>)>,
     /// See [`ConversationConfig::persistent`].
     persistent: bool,
+    variation: Option<Variation>,
+    /// How many more messages are sent before all connections are reset.
+    sends_left: Option<usize>,
     out: Vec<ConversationOutput>,
 }
 
 impl Conversation {
     pub fn new(program: Arc<Program>, config: ConversationConfig) -> Self {
+        let names = config.variation.as_ref().map(Variation::name_form).unwrap_or_default();
         Self {
             hub: config.hub.clone(),
             clock: Clock::new(&config),
             history: FrameHistory::new(&config),
-            environment: Environment::new(config.stamp, config.turn, &config.settings),
+            environment: Environment::new(config.stamp, config.turn, names, &config.settings),
             blocks: BlockStack::new(program.main),
             actors: Actors::new(&program),
             hooks: HookCalls::default(),
@@ -307,6 +316,8 @@ impl Conversation {
             waits: ConversationWaits::new(config.pace),
             instead: config.instead,
             persistent: config.persistent,
+            variation: config.variation,
+            sends_left: config.drops_after,
             out: Vec::new(),
             program,
         }

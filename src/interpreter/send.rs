@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::active_step::{StepFailure, StepFailureKind};
 use super::actor::ClosingHandshake;
-use super::blocks::{BlockFrame, BlockKind, StepProgress};
+use super::blocks::{BlockFrame, BlockKind, Phase, StepProgress};
 use super::checks::{compare, evaluate_for_step, value_failure};
 use super::finding::ComparisonOutcome;
 use super::steps::{StepResult, group_values};
@@ -54,6 +54,7 @@ impl Conversation {
 
     pub(super) fn connect_actor(&mut self, id: ActorId, (dial, address, deviations): (Dial, Endpoint, Vec<usize>)) {
         if let Some(connection) = self.actors.open_connection(id) {
+            self.record_frame(id, connection, HistoryDirection::Sent, "fin", "", 0);
             self.out.push(ConversationOutput::End { connection, reset: false });
         }
         let connection = self.actors.connections.len() as u32;
@@ -97,9 +98,15 @@ impl Conversation {
     ) -> Result<Option<BoundValue>, StepFailure> {
         let ComposedMessage { name, value, wire } = self.compose_message(Some(id), compose)?;
         let of_hub = self.deviations.sent(&self.program.pack, &value, &self.environment.functions);
+        let sent = of_hub.as_ref().unwrap_or(&value);
         // Faster than `to_string`.
-        let text = serde_json::to_string(of_hub.as_ref().unwrap_or(&value)).unwrap_or_default();
-        let mut frames = split_into_frames(text.as_bytes(), compose.fragments);
+        let mut text = serde_json::to_string(sent).unwrap_or_default();
+        let mut fragments = compose.fragments;
+        if let Some(variation) = self.variation.as_ref().filter(|_| compose.breaks.is_none()) {
+            text = variation.text_of(sent, &text).unwrap_or(text);
+            fragments = fragments.max(variation.fragments());
+        }
+        let mut frames = split_into_frames(text.as_bytes(), fragments);
         if self.program.is_server(id) {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
@@ -132,10 +139,30 @@ impl Conversation {
         self.actors[id].has_sent = true;
         self.actors.last_sender = Some(id);
         self.out.push(ConversationOutput::Send { connection, frames });
+        self.count_send();
         let from_hub = source.is_some_and(|wire| wire.from_hub);
         let provenance = source.map_or(Provenance::Observed, |wire| wire.provenance);
         self.judgement.rest_on(provenance);
         Some(Arc::new(Wire { from_hub, provenance, ..self.new_wire(id, connection, sequence, kind, text, size) }))
+    }
+
+    /// Resets all connections and ends the conversation once enough was sent, if its clients are to drop out.
+    fn count_send(&mut self) {
+        let Some(left) = &mut self.sends_left else { return };
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            for id in self.actors.ids() {
+                self.drop_connection(id, true);
+            }
+            self.blocks.stop();
+            self.blocks.phase = Phase::Done;
+        }
+    }
+
+    /// Pings the hub and sends an unsolicited pong.
+    pub(super) fn send_ping(&mut self, id: ActorId) {
+        let frames = vec![Frame::ping("hubproof"), Frame::pong("")];
+        self.transmit(id, frames, "ping", "hubproof, and a pong", 8, None);
     }
 
     /// Builds a message to send: takes its example, fills in the values of `fills`, merges `with`, and removes the

@@ -2,5 +2,6 @@
 //! needs. Only this module and the command line use its crate.
 
 pub mod hubs;
+pub mod model;
 pub mod relay_facts;
 pub mod setup;

@@ -41,6 +41,8 @@ enum RunEvent<'a> {
     Waiting { scenario: &'a str, because: &'a str, time_ms: f64 },
     /// A frame was sent or received; only with `--trace`.
     Frame { scenario: &'a str, frame: &'a FrameReport },
+    /// A scenario was played with a variation, which made no difference; `scenario` names both.
+    ScenarioVaried { scenario: &'a str },
     /// A scenario or a case ended. A scenario may end more than once: it is repeated after a crash of the hub.
     ScenarioFinished {
         scenario: &'a str,
@@ -119,6 +121,7 @@ pub fn scenario_event(event: &ScenarioEvent, at: Duration, sources: &Sources) ->
         ScenarioEvent::Waiting { id, because, time } => RunEvent::Waiting { scenario: id, because, time_ms: ms(*time) },
         ScenarioEvent::Frame { id, frame } => RunEvent::Frame { scenario: id, frame },
         ScenarioEvent::Finished(report) => finished(report, sources),
+        ScenarioEvent::Varied { id } => RunEvent::ScenarioVaried { scenario: id },
     };
     to_line(&EventLine { at_ms: ms(at), event })
 }

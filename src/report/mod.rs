@@ -609,7 +609,13 @@ pub fn exit_code(report: &RunReport) -> u8 {
 
 /// Returns the arguments of `hubproof check` that select a scenario.
 pub fn selection_arguments(scenario: &str) -> Vec<String> {
-    vec!["--scenario".to_owned(), scenario.to_owned()]
+    let (scenario, variation) = match scenario.split_once(" with ") {
+        Some((scenario, variation)) => (scenario, Some(variation)),
+        None => (scenario, None),
+    };
+    let mut words = vec!["--scenario".to_owned(), scenario.to_owned()];
+    words.extend(variation.into_iter().flat_map(|name| ["--variation".to_owned(), name.to_owned()]));
+    words
 }
 
 /// Returns the worst of several verdicts; `None` if there are none.

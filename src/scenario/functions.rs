@@ -31,6 +31,20 @@ pub struct FunctionContext {
     now_ms: AtomicI64,
     /// The source of `frames(name)` while `always` is evaluated.
     frames: Mutex<Option<FrameLookup>>,
+    names: NameForm,
+}
+
+/// The form of the names that [`FunctionContext`] makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NameForm {
+    #[default]
+    Short,
+    /// The first 32 characters of names with the same prefix are equal; so are those of UUIDs.
+    Long,
+    /// Names with the same prefix differ only in upper and lower case.
+    Case,
+    /// Names with the same prefix differ only in how `é` is written: as one character or as two.
+    Unicode,
 }
 
 /// The positions of the ready tokens that are taken.
@@ -75,7 +89,12 @@ impl FunctionContext {
     pub fn new(stamp: impl Into<String>) -> Self {
         let (calls, users, now_ms) = (AtomicU64::new(0), Mutex::default(), AtomicI64::new(0));
         let taken = Mutex::default();
-        Self { stamp: stamp.into(), calls, users, taken, turn: 0, now_ms, frames: Mutex::new(None) }
+        let names = NameForm::default();
+        Self { stamp: stamp.into(), calls, users, taken, turn: 0, now_ms, frames: Mutex::new(None), names }
+    }
+
+    pub fn with_names(self, names: NameForm) -> Self {
+        Self { names, ..self }
     }
 
     /// Sets the number of the conversation in the run.
@@ -113,14 +132,29 @@ impl FunctionContext {
     }
 
     fn unique_name(&self, prefix: &str) -> String {
-        format!("{prefix}{}x{}", self.stamp, self.next_call())
+        let (stamp, call) = (&self.stamp, self.next_call());
+        let bits = |zero: &str, one: &str| -> String {
+            (0..10).rev().map(|bit| if call >> bit & 1 == 0 { zero } else { one }).collect()
+        };
+        match self.names {
+            NameForm::Short => format!("{prefix}{stamp}x{call}"),
+            NameForm::Long => format!("{prefix}{stamp:x<32}x{call}"),
+            NameForm::Case => format!("{prefix}{stamp}x{}", bits("n", "N")),
+            NameForm::Unicode => format!("{prefix}{stamp}x{}", bits("\u{e9}", "e\u{301}")),
+        }
     }
 
     /// Returns a UUID that differs from all others of this run.
     pub fn uuid(&self) -> uuid::Uuid {
-        let digest = Sha256::digest(format!("{}/{}", self.stamp, self.next_call()));
+        let call = self.next_call();
+        let alike = self.names == NameForm::Long;
+        let digest = Sha256::digest(if alike { self.stamp.clone() } else { format!("{}/{call}", self.stamp) });
         let mut bytes = [0u8; 16];
         bytes.copy_from_slice(&digest[..16]);
+        if alike {
+            // The last four of 36 characters.
+            bytes[14..].copy_from_slice(&(call as u16).to_be_bytes());
+        }
         uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
 }

@@ -10,6 +10,7 @@ pub mod model;
 pub mod parse;
 pub mod template;
 pub mod value;
+pub mod variation;
 pub mod writer;
 
 use std::sync::Arc;

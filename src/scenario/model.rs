@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::functions::{JWT_SECRET, TOKENS};
 use super::template::{Template, TemplateExpression};
+use super::variation::Variation;
 use crate::protocol::{Pack, RuleBasis, RuleLevel};
 pub use crate::syntax::duration::parse_duration as duration;
 use crate::syntax::matcher::Matcher;
@@ -97,6 +98,35 @@ pub struct SharedDefinitions {
     pub ignore: Vec<String>,
     /// The names of the `given` values of each role, by the name of the role.
     pub roles: BTreeMap<String, BTreeSet<String>>,
+    /// Whether the pack says which variations it has. Otherwise it has those that hold for any protocol.
+    pub declares_variations: bool,
+    /// The names of the preludes.
+    pub preludes: BTreeSet<String>,
+    pub unvaried: Vec<VariationExclusion>,
+}
+
+/// Variations that would change the meaning of scenarios.
+#[derive(Clone, Debug)]
+pub struct VariationExclusion {
+    /// Names of variations; all if there are none.
+    pub variations: Vec<String>,
+    /// Names of scenarios without their folder; all if there are none.
+    pub scenarios: Vec<String>,
+}
+
+impl SharedDefinitions {
+    /// Returns the pack's own variations, then the general ones.
+    pub fn variations(&self) -> impl Iterator<Item = Variation> {
+        let own = self.preludes.iter().map(|name| Variation::Prelude(name.as_str().into()));
+        own.chain(Variation::general().filter(|variation| self.declares_variations || !variation.concerns_names()))
+    }
+
+    /// Whether a variation keeps the meaning of a scenario.
+    pub fn may_vary(&self, scenario: &str, variation: &str) -> bool {
+        let name = scenario.split('/').nth(1).unwrap_or(scenario);
+        let has = |list: &[String], one: &str| list.is_empty() || list.iter().any(|listed| listed == one);
+        !self.unvaried.iter().any(|entry| has(&entry.variations, variation) && has(&entry.scenarios, name))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -132,6 +162,8 @@ pub struct Role {
     /// Names that the role's opening binds.
     pub binds: Vec<String>,
     pub reacts: Vec<String>,
+    /// The scenes that variations play after the opening, by the name of the prelude.
+    pub preludes: BTreeMap<String, BlockId>,
 }
 
 #[derive(Debug)]

@@ -53,7 +53,7 @@ fn packs_show_prints_all_parts_of_a_pack() {
     let parts = parts.join("\n").replace(value["hash"].as_str().unwrap(), "HASH");
     insta::assert_snapshot!("show_qi_parts", parts.replace(|c: char| c.is_ascii_digit(), "9"));
     assert_eq!(value["messages"].as_array().unwrap().len(), 6);
-    assert_eq!(value["rules"].as_object().unwrap().len(), 32);
+    assert_eq!(value["rules"].as_object().unwrap().len(), 34);
     for rule in value["rules"].as_object().unwrap().keys() {
         assert!(text.contains(&format!("  {rule} ")), "{rule}");
     }

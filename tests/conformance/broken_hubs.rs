@@ -53,7 +53,9 @@ fn a_hub_that_crashes_is_one_finding_without_exec() {
     assert_broken(&report, code, &[]);
     let [crash] = crashes(&report) else { panic!("{report:#}") };
     let during: Vec<&str> = crash["during"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    assert!(during.contains(&"concierge/versions") || during.contains(&"concierge/odd-version"), "{crash:#}");
+    let with_other_versions = ["versions", "odd-version", "names-again", "undisturbed/unidentified"];
+    let is_such = |id: &&str| with_other_versions.iter().any(|other| id.strip_prefix("concierge/") == Some(*other));
+    assert!(during.iter().any(is_such), "{crash:#}");
     assert!(crash["last_sent"].is_string(), "{crash:#}");
     assert!(report["processes"][0]["given_up"].as_str().unwrap().contains("did not come back"), "{report:#}");
     assert!(report["causes"].as_array().unwrap().iter().all(|cause| cause["unreachable"] == false), "{report:#}");
@@ -97,11 +99,16 @@ fn a_hub_that_deadlocks_but_refuses_is_one_finding(#[case] after: &str, #[values
 #[ignore = "thorough: waits for real time"]
 fn a_fuzzed_hub_that_deadlocks_causes_no_other_finding(#[values(false, true)] exec: bool) {
     let habits = ["--deviate", "deadlock-after-joins", "--after", "60"];
-    let Some((report, code)) = run("fuzz", exec, &habits, &["--cases", "60", "--seed", "3", "-j", "4"]) else { return };
+    // Where it hangs, it differs from every other hub.
+    let cases = ["--cases", "60", "--seed", "3", "-j", "4", "--against", "none"];
+    let Some((report, code)) = run("fuzz", exec, &habits, &cases) else { return };
     let lives = &report["fuzzed"]["oracles"]["FUZZ-LIVES"];
     if exec {
-        assert_broken(&report, code, &[]);
-        assert_eq!(lives["broken"], crashes(&report).len(), "{lives}");
+        // A case with many joins hangs the hub alone, too.
+        let is_blamed = crashes(&report).iter().any(|crash| !crash["blamed"].is_null());
+        assert_broken(&report, code, if is_blamed { &["fail FUZZ-LIVES"] } else { &[] });
+        // A replay that shall prove a finding can hang the hub, too.
+        assert!(lives["broken"].as_u64() >= Some(1), "{lives}");
         assert!(lives["held"].as_u64() < Some(60), "{lives}");
     } else {
         assert_broken(&report, code, &["fail FUZZ-LIVES"]);
@@ -142,6 +149,7 @@ fn a_hub_most_of_whose_replies_are_declared_absent_does_not_hang(
             accused.push(format!("{verdict} {check}"));
         }
     }
+    accused.dedup();
     assert_eq!(accused, if command == "check" { undeclared } else { &[] }, "{:#}", report["findings"]);
     assert_eq!(crashes(&report), &[] as &[Value]);
     if command == "fuzz" {

@@ -180,7 +180,7 @@ fn a_hub_whose_reply_is_declared_absent_is_not_accused(
 #[case::qi("qi", 0)]
 #[case::gator("gator", 1)]
 #[case::airavata("airavata", 2)]
-#[case::concierge("concierge", 11)]
+#[case::concierge("concierge", 9)]
 #[case::emprops("emprops", 11)]
 fn a_missing_reply_leads_to_no_wrong_proposal(#[case] name: &str, #[case] right: usize) {
     let protocol = SimulatedProtocol::load(name);

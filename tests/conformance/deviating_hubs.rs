@@ -107,11 +107,15 @@ fn is_right_proposal(protocol: &str, deviation: &str, entry: &Value) -> bool {
             && ["member", "after", "renamed", "spelled"].iter().all(equal)
             && (!of_message || equal(&"message"))
     };
+    // A hub that does not know the documented name has nothing to return under its own either.
+    let also_missing = |table: &Value| {
+        table.get("renamed").is_some() && entry.get("missing").is_some() && table.get("member") == entry.get("member")
+    };
     let tables: toml::Table = toml::from_str(&deviation_tables(protocol, deviation)).unwrap();
     let tables = serde_json::to_value(&tables["deviation"]).unwrap();
     expected.into_iter().any(|(_, _, wanted)| entry_has_members(entry, wanted))
         || is_wider_proposal(protocol, deviation, entry)
-        || tables.as_array().unwrap().iter().any(declares)
+        || tables.as_array().unwrap().iter().any(|table| declares(table) || also_missing(table))
 }
 
 /// Returns options that select quick scenarios: without the deadline of five seconds, without the heartbeat, which
@@ -183,7 +187,7 @@ const fn row(deviation: &'static str, undeclared: usize, still_accused: &'static
 
 #[rstest]
 #[case::concierge(CONCIERGE, &[
-    row("greeting-other", 60, &[]),
+    row("greeting-other", 35, &[]),
     row("reply-absent", 60, &[]),
     row("alias", 60, &[]),
     row("alias-value", 60, &[]),
@@ -204,7 +208,8 @@ const fn row(deviation: &'static str, undeclared: usize, still_accused: &'static
 ])]
 #[case::gator(GATOR, &[
     row("greeting-other", 60, &[]),
-    row("reply-absent", 60, &[]),
+    // The entry is for stops with `posted: false`, not for those without `posted`.
+    row("reply-absent", 60, &["GAT-009", "GAT-013", "GAT-039"]),
     row("alias", 60, &[]),
     row("alias-value", 60, &[]),
     row("alias-result", 60, &[]),

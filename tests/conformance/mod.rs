@@ -14,4 +14,5 @@ pub mod permitted_variants;
 pub mod permitted_variants_emprops;
 pub mod recognition;
 pub mod third_party_hubs;
+pub mod variations;
 pub mod websocket;

@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hubproof::event::ScenarioReport;
+use hubproof::event::{ScenarioReport, Verdict};
+use hubproof::fuzz::campaign::{Campaign, walks};
 use hubproof::fuzz::case::{FuzzCell, MutationKind};
-use hubproof::fuzz::differential::compare::{self, ComparisonContext, HubComparison};
+use hubproof::fuzz::differential::compare::{self, ComparisonContext, ComparisonFacts, HubComparison};
 use hubproof::fuzz::placement::Placement;
 use hubproof::fuzz::scheduler::CaseScheduler;
 use hubproof::scenario::Program;
+use hubproof::syntax::source::Sources;
 use hubproof_reference::fault::{ChangeAction, FaultEffect};
 use rstest::rstest;
 
 use crate::fuzz::cases::FuzzProtocol;
-use crate::support::disk::protocol_name;
-use crate::support::sim_connection;
+use crate::support::disk::{self, protocol_name};
+use crate::support::sim_connection::{self, SendingManner};
 
 /// Cases that can be played without sockets, with the reports of the reference server.
 struct PlayedCases {
@@ -53,7 +55,10 @@ impl PlayedCases {
     fn compare(&self, left: &ScenarioReport, right: &ScenarioReport) -> HubComparison {
         let decided = |_, _: Option<&_>, _: Option<&_>| false;
         let corpus = &self.protocol.corpus;
-        let context = ComparisonContext::for_pack(&corpus.pack, corpus.open_names(), &decided);
+        let (refusals, failures) = (corpus.refusal_names(), corpus.failure_names());
+        let facts =
+            ComparisonFacts::for_pack(&corpus.pack, corpus.open_names(), corpus.open_requests(), refusals, failures);
+        let context = ComparisonContext { pack: &corpus.pack, facts: &facts, decided: &decided };
         compare::compare_plays(&context, left, right)
     }
 }
@@ -91,6 +96,49 @@ fn assert_a_hub_compared_with_itself_shows_no_difference(name: &str) {
     println!("{name}: {} cases, {compared} messages compared; {ended:?}", plays.played.len());
     assert_eq!(wrong, "");
     assert!(compared * 2 > plays.played.len());
+}
+
+/// Walks that can be played without sockets.
+fn play_walks(name: &str, count: u64, fault: Option<&str>) -> Vec<(ScenarioReport, HubComparison)> {
+    let mut sources = Sources::default();
+    let folder = disk::protocol_folder(name, &mut sources);
+    let campaign = Campaign::new(&folder, &mut sources, 1, serde_json::Map::new()).ok().unwrap();
+    let hub = sim_connection::SimulatedProtocol::load(name);
+    let programs = walks::walk_programs(&campaign, 1, count);
+    assert_eq!(programs.len() as u64, count, "some walks do not compile");
+    let decided = |_, _: Option<&_>, _: Option<&_>| false;
+    let context = ComparisonContext { pack: campaign.pack(), facts: &campaign.facts, decided: &decided };
+    // The model sends its frames in another way, which must make no difference.
+    let manner = SendingManner { pings: false, fragments: true };
+    let play = |program: &Arc<Program>| {
+        let report = hub.play(program, fault)?;
+        let model = hub.play_on(program, None, &|machine| machine, manner)?;
+        let comparison = compare::compare_plays(&context, &report, &model);
+        Some((report, comparison))
+    };
+    programs.iter().filter_map(play).collect()
+}
+
+#[rstest]
+fn long_walks_accuse_no_correct_hub(#[values("airavata", "concierge", "emprops", "gator", "qi")] name: &str) {
+    let (mut compared, mut wrong) = (0, String::new());
+    for (report, comparison) in play_walks(name, 12, None) {
+        compared += comparison.compared;
+        let failed = report.checks.iter().filter(|check| check.verdict == Verdict::Fail);
+        failed.for_each(|check| wrong += &format!("{}: {} {}\n", report.title, check.name, check.message));
+        wrong += &report.mistake.iter().map(|mistake| format!("{}: {mistake}\n", report.title)).collect::<String>();
+        let differences = comparison.differences.iter();
+        differences.for_each(|difference| wrong += &format!("{}: {difference:?}\n", report.title));
+    }
+    assert_eq!(wrong, "");
+    assert!(compared > 12, "{compared}");
+}
+
+#[rstest]
+#[case("qi", "qi-base-reply-twice")]
+fn long_walks_notice_a_fault_that_no_scenario_needs(#[case] name: &str, #[case] fault: &str) {
+    let played = play_walks(name, 12, Some(fault));
+    assert!(played.iter().any(|(_, comparison)| !comparison.differences.is_empty()));
 }
 
 /// Faults that a comparison should show: a message is missing, sent twice, or changed.

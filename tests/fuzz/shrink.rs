@@ -105,7 +105,7 @@ const MAX_STEPS_BY_FAULT: [(&str, usize); 5] = [
     ("qi-fuzz-emoji-leaks", 4),
     ("gator-fuzz-posted-answered", 4),
     ("concierge-fuzz-half-group", 5),
-    ("concierge-fuzz-subscriptions-lost", 5),
+    ("concierge-fuzz-subscriptions-lost", 6),
     ("emprops-fuzz-unknown-frees-jobs", 7),
 ];
 

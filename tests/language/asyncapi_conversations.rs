@@ -277,7 +277,9 @@ fn the_examples_of_the_document_are_sent() {
         "{ name: subscribe, payload: { type: object, required: [op], properties: { op: { const: subscribe } } } }",
         &format!("{{ name: subscribe, {examples} }}"),
     );
-    let done = DocumentFolder::new(&document).check(&hub.url(), &["--scenario", "hub/subscribe*"]).assert_exit_code(0);
+    let done = DocumentFolder::new(&document)
+        .check(&hub.url(), &["--scenario", "hub/subscribe*", "-j", "1"])
+        .assert_exit_code(0);
     assert!(done.out.contains("2 pass"), "{}", done.out);
     let mut seen = seen.lock().unwrap().clone();
     seen.sort_by_key(|(_, frame)| frame.to_string());

@@ -65,14 +65,14 @@ fn verdict(report: &ScenarioReport, name: &str) -> Verdict {
 }
 
 const JOIN_STEPS: &str = "  - caller joins:\n  - other joins:\n";
-const EXPECT_STEP: &str = "  - caller expects: any\n    where: { status: success }\n    rules: [QI-020]\n";
-const EXPECT_NOTHING_STEP: &str = "  - caller expects nothing: base_reply_success\n    rules: [QI-020]\n";
+const EXPECT_STEP: &str = "  - caller expects: any\n    where: { status: success }\n    rules: [QI-025]\n";
+const EXPECT_NOTHING_STEP: &str = "  - caller expects nothing: base_reply_success\n    rules: [QI-025]\n";
 const ONE_OF_STEP: &str =
-    "  - caller expects one of:\n      - message: base_reply_success\n      - nothing:\n    rules: [QI-020]\n";
-const EXACTLY_ONE_STEP: &str = "  - exactly 1 of both expect: base_reply_success\n    for: 1s\n    rules: [QI-020]\n";
+    "  - caller expects one of:\n      - message: base_reply_success\n      - nothing:\n    rules: [QI-025]\n";
+const EXACTLY_ONE_STEP: &str = "  - exactly 1 of both expect: base_reply_success\n    for: 1s\n    rules: [QI-025]\n";
 
-const EXPECT_FAILURE_STEP: &str = "  - caller expects: base_reply_failure\n    rules: [QI-020]\n";
-const EXPECT_NO_FAILURE_STEP: &str = "  - caller expects nothing: base_reply_failure\n    rules: [QI-020]\n";
+const EXPECT_FAILURE_STEP: &str = "  - caller expects: base_reply_failure\n    rules: [QI-025]\n";
+const EXPECT_NO_FAILURE_STEP: &str = "  - caller expects nothing: base_reply_failure\n    rules: [QI-025]\n";
 
 /// A frame that cannot be decoded may be the expected or the forbidden one, unless its members show that it is another
 /// message.
@@ -93,7 +93,7 @@ const EXPECT_NO_FAILURE_STEP: &str = "  - caller expects nothing: base_reply_fai
 #[case::silence_but_for_another(EXPECT_NO_FAILURE_STEP, &[UNDECODABLE_REPLY], Verdict::Pass)]
 fn an_undecodable_frame_leaves_checks_undecided(#[case] step: &str, #[case] says: &[&str], #[case] expected: Verdict) {
     let report = play_scripted_texts(&format!("{JOIN_STEPS}{step}"), says.iter().map(|text| (50, (*text).to_owned())));
-    assert_eq!(verdict(&report, "QI-020"), expected, "{report:#?}");
+    assert_eq!(verdict(&report, "QI-025"), expected, "{report:#?}");
     let unread = says.contains(&UNDECODABLE_REPLY);
     assert_eq!(report.checks.iter().any(|check| check.name == "websocket"), unread);
     assert!(!unread || verdict(&report, "websocket") == Verdict::Inconclusive);
@@ -112,7 +112,7 @@ fn a_flood_drops_only_frames_that_no_step_waits_for(
     let reply = replies.then(|| SUCCESS_REPLY.to_owned());
     let flood = std::iter::repeat_n(FAILURE_REPLY.to_owned(), 10_100);
     let report = play_scripted_texts(&steps, reply.into_iter().chain(flood).map(|text| (10, text)));
-    assert_eq!(verdict(&report, "QI-020"), expected, "{:?} {:?}", report.cause, report.leftovers);
+    assert_eq!(verdict(&report, "QI-025"), expected, "{:?} {:?}", report.cause, report.leftovers);
 }
 
 /// A wrong 101 breaks RFC 6455, unless the request had changed headers; any other answer may come from a proxy, or be a
@@ -132,11 +132,11 @@ fn a_refused_upgrade_is_a_failure_only_if_a_proxy_cannot_have_sent_it(
     #[case] of_the_step: Verdict,
     #[case] of_the_framing: Option<Verdict>,
 ) {
-    let mut conversation = start_conversation(&format!("  - caller connects:\n{how}    rules: [QI-020]\n"));
+    let mut conversation = start_conversation(&format!("  - caller connects:\n{how}    rules: [QI-025]\n"));
     conversation.handle(Duration::ZERO, ConversationInput::Received { connection: 0, what: answer });
     assert!(conversation.is_finished());
     let report = conversation.into_report();
-    assert_eq!(verdict(&report, "QI-020"), of_the_step);
+    assert_eq!(verdict(&report, "QI-025"), of_the_step);
     let framing = report.checks.iter().find(|check| check.name == "websocket");
     assert_eq!(framing.map(|check| check.verdict), of_the_framing);
 }
@@ -176,9 +176,9 @@ fn a_retry_counts_as_a_wait_but_a_may_or_a_look_up_does_not() {
     let allowed = "  - caller expects: any\n    rules: [QI-031]\n";
     let report = play_scripted_texts(&format!("{JOIN_STEPS}{allowed}"), [(299, SUCCESS_REPLY.to_owned())]);
     assert_eq!(report.slimmest.unwrap().waited, Duration::ZERO);
-    let looked_up = "  - wait: 1s\n    because: it has come by then\n  - caller expects: any\n    within: 0s\n    rules: [QI-020]\n";
+    let looked_up = "  - wait: 1s\n    because: it has come by then\n  - caller expects: any\n    within: 0s\n    rules: [QI-025]\n";
     let report = play_scripted_texts(&format!("{JOIN_STEPS}{looked_up}"), [(900, SUCCESS_REPLY.to_owned())]);
-    assert_eq!((verdict(&report, "QI-020"), report.slimmest.unwrap().bound), (Verdict::Pass, Duration::from_secs(4)));
+    assert_eq!((verdict(&report, "QI-025"), report.slimmest.unwrap().bound), (Verdict::Pass, Duration::from_secs(4)));
 }
 
 /// A hook is called again while its answer does not match. A slow one is called for the last time just before the end

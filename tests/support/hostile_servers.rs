@@ -406,6 +406,16 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Reads the client's next frame: opcode and payload.
 pub async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
+    let (mut last, opcode, mut payload) = read_fragment(stream).await?;
+    while !last {
+        let (ends, _, more) = read_fragment(stream).await?;
+        payload.extend(more);
+        last = ends;
+    }
+    Ok((opcode, payload))
+}
+
+async fn read_fragment(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<(bool, u8, Vec<u8>)> {
     let first = stream.read_u8().await?;
     let length = match stream.read_u8().await? & 0x7f {
         126 => u64::from(stream.read_u16().await?),
@@ -418,7 +428,7 @@ pub async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Re
     let mut payload = vec![0; length as usize];
     stream.read_exact(&mut payload).await?;
     payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
-    Ok((first & 0x0f, payload))
+    Ok((first & 0x80 != 0, first & 0x0f, payload))
 }
 
 /// A scripted hub: `answer` gets the connection's number, the number of the text on it, and the text, and returns the

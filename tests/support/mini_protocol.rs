@@ -283,6 +283,7 @@ pub fn run_rounds(
 
 fn play_options() -> PlayOptions {
     PlayOptions {
+        variations: hubproof::check::VariationChoice::None,
         jobs: 1,
         stretch: 1.0,
         repeat: 1,
@@ -295,6 +296,7 @@ fn play_options() -> PlayOptions {
         destructive: false,
         stamp: "stamp".to_owned(),
         now_ms: 0,
+        comparer: None,
     }
 }
 

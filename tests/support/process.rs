@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::disk;
+
 /// Time limit; a process that hangs is killed and fails its test.
-const MAX_PROCESS_TIME: Duration = Duration::from_secs(120);
+const MAX_PROCESS_TIME: Duration = Duration::from_secs(300);
 
 /// The result of a process.
 #[derive(Debug)]
@@ -250,4 +252,29 @@ pub fn with_steady_text(assert: impl FnOnce()) {
         ],
         omit_expression => true,
     }, { assert() });
+}
+
+/// A hub of an example pack, which is a Python program; killed on drop.
+pub struct ExampleHub {
+    process: Child,
+    pub url: String,
+}
+
+impl ExampleHub {
+    /// `None` if there is no Python.
+    pub fn start(pack: &str, arguments: &[&str]) -> Option<Self> {
+        let script = disk::root().join("examples/packs").join(pack).join("hub.py");
+        let mut process = Command::new("python3").arg(script).args(arguments).stdout(Stdio::piped()).spawn().ok()?;
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.split_whitespace().find(|word| word.starts_with("ws://")).map(str::to_owned);
+        Some(Self { process, url: url.unwrap_or_else(|| panic!("no address in {line:?}")) })
+    }
+}
+
+impl Drop for ExampleHub {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }

@@ -25,11 +25,13 @@ use super::protocol_files::ValidProtocol;
 use super::report_sink::{self, EventLog, ReportSinks};
 use super::{CliError, build_runtime};
 use crate::baseline::FailureNames;
+use crate::check::comparison::Counterpart;
 use crate::check::{self, PlayOptions};
 use crate::config;
 use crate::event::ScenarioEvent;
 use crate::fuzz::campaign::results::CampaignResults;
-use crate::fuzz::campaign::{self, Campaign, PlayEnvironment, second_hub, shrink_findings};
+use crate::fuzz::campaign::second_hub;
+use crate::fuzz::campaign::{self, Campaign, PlayEnvironment, shrink_findings};
 use crate::fuzz::case::FuzzCell;
 use crate::fuzz::feedback::CaseFeedback;
 use crate::hub::prepare;
@@ -87,8 +89,9 @@ pub struct FuzzArgs {
     /// Open the page of `--report html=PATH` in the browser
     #[arg(long)]
     open: bool,
-    /// Send the same cases to a second hub and warn where the answers differ; without a URL, to the reference server
-    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    /// Send the same cases to a second hub, one at a time, and warn where the answers differ; without a URL, to the
+    /// reference server. By default, built-in protocols are compared with a model in memory; `none` compares with nothing
+    #[arg(long, value_name = "URL|none", num_args = 0..=1, default_missing_value = "")]
     against: Option<String>,
     /// Print one line per frame on stderr
     #[arg(long)]
@@ -103,6 +106,20 @@ pub struct FuzzArgs {
     archive: ArchiveArgs,
     #[command(flatten)]
     baseline: BaselineArgs,
+}
+
+/// The value of `--against` with which nothing is compared.
+const AGAINST_NOTHING: &str = "none";
+
+impl FuzzArgs {
+    /// Returns the URL of the second hub, empty for the reference server.
+    fn second_hub(&self) -> Option<&str> {
+        self.against.as_deref().filter(|url| *url != AGAINST_NOTHING)
+    }
+
+    fn compares_nothing(&self) -> bool {
+        self.against.as_deref() == Some(AGAINST_NOTHING)
+    }
 }
 
 /// Cases of each protocol by default.
@@ -131,19 +148,21 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     let mut archive = arguments.archive.read_archive(&campaigns, &mut sources)?;
     let again_here = arguments.hub.repeat_command("fuzz", &protocols);
     let options = PlayOptions {
+        variations: check::VariationChoice::None,
         // A case may influence later ones, so both hubs have to receive all cases in the same order.
-        jobs: if arguments.against.is_some() { 1 } else { usize::from(arguments.jobs) },
+        jobs: if arguments.second_hub().is_some() { 1 } else { usize::from(arguments.jobs) },
         stretch: arguments.hub.patience,
         repeat: 1,
         limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
-        kept: if arguments.against.is_some() { second_hub::MAX_COMPARED_CHARS } else { KEPT_CHARS },
+        kept: if arguments.compares_nothing() { KEPT_CHARS } else { second_hub::MAX_COMPARED_CHARS },
         persistent: false,
         shorten: false,
         destructive: false,
         stamp: check::stamp(),
         now_ms: hub::now_ms(),
+        comparer: None,
     };
     let mut shown = RunOptions {
         strict: arguments.strict,
@@ -161,8 +180,10 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
             Ok(started) => started,
             Err(code) => return Ok(Err(code)),
         };
-        if let Some(url) = &arguments.against {
-            started.add_second_hub(&arguments.hub, url, &protocols, &mut sources).await?;
+        match arguments.second_hub() {
+            Some(url) => started.add_second_hub(url, &protocols, &mut sources).await?,
+            None if arguments.compares_nothing() => {}
+            None => started.add_models(&arguments.hub, &protocols, &mut sources)?,
         }
         let known = |scenario: &str, check: &str| baselines.contains(scenario, check);
         let kept = FindingStore { archive: &mut archive, command: &again_here, known: &known };
@@ -199,6 +220,12 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     Ok(if code == 0 || archive.exit_code() == 1 { archive.exit_code() } else { code })
 }
 
+/// Returns the settings of the first instance of a target by name: they determine which input is valid.
+pub(super) fn given_settings(target: Option<&config::Target>) -> Map<String, Value> {
+    let settings = target.and_then(|target| target.instances.first()).into_iter().flat_map(|first| &first.settings);
+    settings.map(|(name, setting)| (name.clone(), setting.value.clone())).collect()
+}
+
 /// Loads all protocols before anything is played.
 fn load_campaigns(
     protocols: &[ValidProtocol],
@@ -206,8 +233,7 @@ fn load_campaigns(
     seed: u64,
     sources: &mut Sources,
 ) -> Result<Vec<Arc<Campaign>>, CliError> {
-    let settings = target.and_then(|target| target.instances.first()).into_iter().flat_map(|first| &first.settings);
-    let given: Map<String, Value> = settings.map(|(name, setting)| (name.clone(), setting.value.clone())).collect();
+    let given = given_settings(target);
     let mut campaigns = Vec::new();
     for protocol in protocols {
         let campaign = Campaign::new(&protocol.folder, sources, seed, given.clone())
@@ -238,7 +264,8 @@ fn failure_names(campaigns: &[Arc<Campaign>]) -> FailureNames {
 /// Refuses a hub on another machine unless `--yes` is given.
 fn check_local_or_confirmed(arguments: &FuzzArgs, named: &ParsedHubArgs) -> Result<(), CliError> {
     let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| instance.url.clone());
-    let urls = arguments.hub.url.iter().chain(&arguments.against).filter_map(|url| url.parse().ok());
+    let urls = arguments.hub.url.as_deref().into_iter().chain(arguments.second_hub());
+    let urls = urls.filter_map(|url| url.parse().ok());
     let far = |endpoint: &Endpoint| !endpoint.is_loopback();
     match urls.chain(instances).find(far).filter(|_| !arguments.yes) {
         None => Ok(()),
@@ -271,6 +298,7 @@ async fn run_campaigns(
     log.write(|| events::run_started(begun_ms, &shown.target, &shown.command));
     let subjects = std::mem::take(&mut started.subjects);
     let others = std::mem::take(&mut started.others);
+    let models = std::mem::take(&mut started.models);
     let mut outcomes: Vec<CampaignResults> = Vec::new();
     let (mut asked_to_stop, mut saved) = (0, String::new());
     let numbers = shrink_findings::play_numbers();
@@ -281,7 +309,9 @@ async fn run_campaigns(
         whole_limit = limit;
         let prepare = |subject| prepare::prepare_hub(subject).map_err(|error| CliError::new(error.to_string()));
         let hub = prepare(subject)?;
-        let against = others.iter().find(|other| other.pack.name == subject.pack.name).map(prepare).transpose()?;
+        let second = others.iter().find(|other| other.pack.name == subject.pack.name).map(prepare).transpose()?;
+        let model = models.get(&subject.pack.name).cloned();
+        let against = second.map(Counterpart::Hub).or(model.map(Counterpart::Model));
         let signals = &mut started.signals;
         let mut session =
             PlaySession { hub: &hub, options: &options, signals, numbers: Arc::clone(&numbers), limit, quiet };

@@ -102,7 +102,10 @@ async fn play_probe(
 
 /// Whether the hub itself answered the last message that was sent: a declared deviation may only assume an answer.
 fn is_answered(report: &ScenarioReport) -> bool {
-    let is_sent = |frame: &FrameReport| frame.direction == HistoryDirection::Sent;
+    let is_sent = |frame: &FrameReport| {
+        frame.direction == HistoryDirection::Sent
+            && matches!(frame.kind.as_str(), "text" | "binary" | "frames" | "bytes")
+    };
     let after = report.history.iter().rposition(is_sent).map_or(&[][..], |place| &report.history[place..]);
     let received = after.iter().any(|frame| frame.direction == HistoryDirection::Received);
     received && !after.iter().any(|frame| frame.kind == "assumed")

@@ -8,6 +8,7 @@ pub mod latency_drift;
 pub mod results;
 pub mod second_hub;
 pub mod shrink_findings;
+pub mod walks;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,17 +21,21 @@ use tokio::time::Instant;
 use self::control_run::{CauseDoubt, ControlTrial, TrialPlay};
 use self::exclusive::ResourceQueues;
 use self::latency_drift::LatencyProbe;
+use self::second_hub::DifferenceDoubts;
 use super::actors::{BATCH_VARIABLE, MUTATED_STEP, ROUND_VARIABLE};
 use super::case::FuzzCase;
 use super::case_scenario::{CaseScenario, CaseStep};
 use super::corpus::Corpus;
+use super::differential::compare::ComparisonFacts;
 use super::oracle;
 use super::scheduler::CaseScheduler;
+use crate::check::comparison::Counterpart;
 use crate::check::hang::{HubOutage, HubPulse};
 use crate::check::{self, PlayOptions, ScenarioJob};
 use crate::event::{CheckReport, FrameReport, ScenarioEvent, ScenarioReport, Verdict};
 use crate::hub::prepare::PreparedHub;
 use crate::protocol::{Pack, PackFolder, RulePlace};
+use crate::reference::model::ReferenceModel;
 use crate::report::fuzz::NewClientLatency;
 use crate::scenario::parse::verbs::StepVerb;
 use crate::scenario::parse::{SharedFile, parse_scenario};
@@ -44,6 +49,10 @@ use crate::syntax::yaml::{self, SyntaxNode};
 pub struct Campaign {
     pub corpus: Corpus,
     pub scheduler: CaseScheduler,
+    /// What a comparison with another hub needs to know.
+    pub facts: ComparisonFacts,
+    /// The differences from another hub that were played a second time.
+    pub(crate) doubts: DifferenceDoubts,
     shared: SharedFile,
     /// The file of spans in programs and reports of cases; see [`Campaign::place_report`].
     file: FileId,
@@ -61,8 +70,8 @@ const MAX_CACHED_PROGRAMS: usize = 2000;
 pub struct PlayEnvironment {
     pub hub: Arc<PreparedHub>,
     pub options: Arc<PlayOptions>,
-    /// A second hub that receives the same input, and whose answers are compared.
-    pub against: Option<Arc<PreparedHub>>,
+    /// What else receives the same input, so that the answers are compared.
+    pub against: Option<Counterpart>,
     /// By instance, what finds out whether the hub still serves new clients.
     pub pulses: Option<Arc<Vec<HubPulse>>>,
     /// Receives events of the run.
@@ -92,7 +101,11 @@ impl Campaign {
         let corpus = Corpus::from_folder(folder, sources, &pack, given);
         let scheduler = CaseScheduler::new(&corpus, seed, &|_| true);
         let file = sources.add("case.yaml", "");
-        Ok(Self { corpus, scheduler, shared, file, programs: Mutex::default(), left: Mutex::default() })
+        let (open, open_requests) = (corpus.open_names(), corpus.open_requests());
+        let (refusals, failures) = (corpus.refusal_names(), corpus.failure_names());
+        let facts = ComparisonFacts::for_pack(&pack, open, open_requests, refusals, failures);
+        let (doubts, programs, left) = (DifferenceDoubts::default(), Mutex::default(), Mutex::default());
+        Ok(Self { corpus, scheduler, facts, doubts, shared, file, programs, left })
     }
 
     pub fn pack(&self) -> &Arc<Pack> {
@@ -132,6 +145,17 @@ impl Campaign {
         stage: &PlayEnvironment,
     ) -> Option<ScenarioReport> {
         let job = self.job(id, scenario, stage);
+        self.play_job(id, scenario, number, stage, job).await
+    }
+
+    async fn play_job(
+        &self,
+        id: &str,
+        scenario: &CaseScenario,
+        number: u64,
+        stage: &PlayEnvironment,
+        job: Result<ScenarioJob, String>,
+    ) -> Option<ScenarioReport> {
         // Only has to be unique within a run, so that it may be smaller on 32-bit machines.
         let number = usize::try_from(number).unwrap_or(usize::MAX / 2);
         let played = match job {
@@ -155,6 +179,25 @@ impl Campaign {
             }
             report
         })
+    }
+
+    /// Plays a scenario like [`Campaign::play`], and on the model. The second report is missing where it cannot be played
+    /// there, or if the hub was not reached.
+    pub async fn play_with_model(
+        &self,
+        id: &str,
+        scenario: &CaseScenario,
+        number: u64,
+        stage: &PlayEnvironment,
+        model: &ReferenceModel,
+    ) -> Option<(ScenarioReport, Option<ScenarioReport>)> {
+        let job = self.job(id, scenario, stage);
+        let twin = job.clone();
+        let report = self.play_job(id, scenario, number, stage, job).await?;
+        let is_met = second_hub::was_served(&report);
+        let number = usize::try_from(number).unwrap_or(usize::MAX / 2);
+        let played = twin.ok().filter(|_| is_met).and_then(|job| job.play_on_model(number, &stage.options, model));
+        Some((report, played))
     }
 
     /// Returns the program of a scenario, ready to be played. Cases that differ only in the mutated message share one,
@@ -362,7 +405,7 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
     let number = case.number;
     watch.lock_state().under_way.insert(number);
     let played = match &stage.against {
-        Some(other) => second_hub::play_on_both(campaign, &case.scenario, number, stage, other).await,
+        Some(other) => second_hub::play_and_compare(campaign, &case.scenario, number, stage, other).await,
         None => campaign.play(&campaign.id(number), &case.scenario, number, stage).await,
     };
     if let Some(mut report) = played {

@@ -490,6 +490,52 @@ pub(crate) fn draw_valid_edits(
     edits
 }
 
+/// Values at the edge of what a type allows, and those that a hub may take for something else.
+fn edge_values() -> Vec<Value> {
+    let nested = json!({ "": [], "b": null, "c": 0.1, "__proto__": { "x": 1 }, "big": 9_007_199_254_740_993_u64 });
+    let texts = ["", "<&>", "\u{0}", "007", "1e3", "null", "__proto__", "constructor", "e\u{301}", "\u{e9}", " x "];
+    let lengths = [255, 65_536];
+    let texts = texts.into_iter().map(Value::from).chain(lengths.into_iter().map(|length| json!("x".repeat(length))));
+    let others = [
+        json!(0),
+        Value::Null,
+        json!(false),
+        json!(-1),
+        json!(0.5),
+        json!(9_007_199_254_740_992_u64),
+        json!([]),
+        json!({}),
+        nested,
+        json!([null, [], {}, "", 0]),
+    ];
+    texts.chain(others).collect()
+}
+
+/// Draws edge values for one or two parts of a message, or removes an optional one. The message need not stay valid.
+pub(crate) fn draw_edge_edits(message: &MessageType, base: &Value, dice: &mut RandomSource) -> Vec<PayloadEdit> {
+    let shape = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::One(dice));
+    let literals = payload::literal_values(&message.matcher);
+    let is_filled =
+        |text: Option<&Value>| text.and_then(Value::as_str).is_some_and(|text| !expressions::is_literal(text));
+    // An id must not be used twice.
+    let kept: Vec<&String> = literals.keys().chain(&message.correlation).collect();
+    let stays = |place: &str| kept.iter().any(|kept| kept.starts_with(place)) || is_filled(base.pointer(place));
+    let (mut free, mut open) = (Vec::new(), Vec::new());
+    collect_free_places(&shape, base, "", &stays, dice, (&mut free, &mut open));
+    let values = edge_values();
+    let mut edits = Vec::new();
+    for _ in 0..1 + dice.draw_below(2) {
+        let (Some(place), Some(value)) = (dice.pick(&free), dice.pick(&values)) else { continue };
+        let pointer = place.pointer.clone();
+        let change = match place.is_present && place.is_optional && dice.one_in(8) {
+            true => PayloadChange::Remove,
+            false => PayloadChange::Put(value.clone()),
+        };
+        edits.push(PayloadEdit { pointer, change });
+    }
+    edits
+}
+
 fn describe_edit(edit: &PayloadEdit) -> String {
     let place = if edit.pointer.is_empty() { "the message" } else { &edit.pointer };
     let short = |text: &str| crate::syntax::matcher::shorten(text, 60);

@@ -363,6 +363,11 @@ fn steps(list: Option<&Value>) -> Vec<CaseStep> {
     list.and_then(Value::as_array).into_iter().flatten().filter_map(CaseStep::read).collect()
 }
 
+fn listed_names(lists: &[Option<&Value>]) -> Vec<String> {
+    let names = lists.iter().flatten().filter_map(|list| list.as_array()).flatten();
+    names.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 /// The settings under `fuzz` in shared.yaml.
 impl Corpus {
     fn fuzz_entry(&self, key: &str) -> Option<&Value> {
@@ -372,9 +377,13 @@ impl Corpus {
     /// Returns the names of what may differ between hubs: messages that are never unexpected, and the messages and
     /// members (with a slash in front) under `open`.
     pub fn open_names(&self) -> Vec<String> {
-        let lists = [self.shared.get("ignore"), self.fuzz_entry("open")];
-        let names = lists.into_iter().flatten().filter_map(Value::as_array).flatten();
-        names.filter_map(Value::as_str).map(str::to_owned).collect()
+        listed_names(&[self.shared.get("ignore"), self.fuzz_entry("open")])
+    }
+
+    /// Returns the names of the messages of clients that a hub is free to answer. One that a hub may send at any time is
+    /// answered as documented if a client sends it.
+    pub fn open_requests(&self) -> Vec<String> {
+        listed_names(&[self.fuzz_entry("open")])
     }
 
     /// Returns the name of the fence: the scene with a cheap request and its reply. `None` also if the hub under test
@@ -444,6 +453,21 @@ impl Corpus {
     /// Returns the messages by which a hub may refuse input, also where the document demands no refusal.
     pub fn refusals(&self) -> &[Value] {
         self.fuzz_entry("refusals").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the names of the messages that are nothing but refusals.
+    pub fn refusal_names(&self) -> Vec<String> {
+        let name = |refusal: &Value| {
+            let whole = refusal.get("where").is_none();
+            refusal.get("message")?.as_str().filter(|_| whole).map(str::to_owned)
+        };
+        self.refusals().iter().filter_map(name).collect()
+    }
+
+    /// Returns the names of the messages that say that the hub does not carry something out, where another hub may.
+    pub fn failure_names(&self) -> Vec<String> {
+        let names = self.fuzz_entry("failures").and_then(Value::as_array);
+        names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
     /// Returns, for each entry of `fuzz.answers`, the values that its input must have, by JSON pointer.

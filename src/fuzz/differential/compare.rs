@@ -25,6 +25,7 @@ use super::equivalence::{self, ComparedMessage, MessageDifference};
 use super::transcript::{self, SentValueNames, Transcript, TranscriptEvent, TranscriptEventKind};
 use crate::event::{CheckReport, FindingDetail, ScenarioReport, Verdict};
 use crate::fuzz::mutate::payload::{self, PayloadClass};
+use crate::generate::schema_shape::{BranchChoice, SchemaShape};
 use crate::protocol::{MessageType, Pack};
 use crate::scenario::model::RuleUse;
 
@@ -32,36 +33,57 @@ use crate::scenario::model::RuleUse;
 pub type AnswerDemand<'a> = &'a dyn Fn(PayloadClass, Option<&MessageType>, Option<&Value>) -> bool;
 
 /// What the comparison of two hubs needs to know about their protocol.
-pub struct ComparisonContext<'a> {
-    pub pack: &'a Pack,
-    /// Messages that a hub may or may not send, and messages of clients that a hub is free to answer or to pass on to
-    /// other clients.
+#[derive(Debug)]
+pub struct ComparisonFacts {
+    /// Messages that a hub may or may not send.
     pub open: HashSet<String>,
+    /// Messages of clients that a hub is free to answer or to pass on to other clients.
+    pub open_requests: HashSet<String>,
     /// The names of members in which hubs may differ.
     pub open_members: HashSet<String>,
-    /// Whether the document demands an answer to input of some class, message and payload.
-    pub decided: AnswerDemand<'a>,
     /// The texts in documented examples.
     examples: HashSet<String>,
     /// The messages with which a hub may refuse any input.
     errors: HashSet<String>,
+    /// The messages with which a hub may refuse anything.
+    refusals: HashSet<String>,
+    /// The messages that say that a hub does not carry something out, where another hub does. That changes no state.
+    failures: HashSet<String>,
 }
 
-impl<'a> ComparisonContext<'a> {
-    /// Reads a pack. `open` contains names of messages, and names of members with a leading slash.
-    pub fn for_pack(pack: &'a Pack, open: impl IntoIterator<Item = String>, decided: AnswerDemand<'a>) -> Self {
+impl ComparisonFacts {
+    /// Reads a pack. `open` contains names of messages, and names of members with a leading slash; `open_requests` are
+    /// the messages that a hub is free to answer.
+    /// `refusals` are the messages with which a hub may refuse anything, and `failures` those that say that it does not
+    /// carry out what another hub may carry out.
+    pub fn for_pack(
+        pack: &Pack,
+        open: impl IntoIterator<Item = String>,
+        open_requests: impl IntoIterator<Item = String>,
+        refusals: impl IntoIterator<Item = String>,
+        failures: impl IntoIterator<Item = String>,
+    ) -> Self {
         let (members, messages): (HashSet<String>, HashSet<String>) =
             open.into_iter().partition(|name| name.starts_with('/'));
         let envelopes = pack.messages.iter().filter(|message| message.abstract_ && message.directions.to_hub);
         Self {
-            pack,
             open: messages,
+            open_requests: open_requests.into_iter().collect(),
             open_members: members.into_iter().map(|name| name.trim_start_matches('/').to_owned()).collect(),
-            decided,
             examples: transcript::example_texts(pack),
             errors: envelopes.flat_map(|envelope| envelope.replies.clone()).collect(),
+            refusals: refusals.into_iter().collect(),
+            failures: failures.into_iter().collect(),
         }
     }
+}
+
+/// What one comparison needs.
+pub struct ComparisonContext<'a> {
+    pub pack: &'a Pack,
+    pub facts: &'a ComparisonFacts,
+    /// Whether the document demands an answer to input of some class, message and payload.
+    pub decided: AnswerDemand<'a>,
 }
 
 /// One difference between two hubs.
@@ -115,29 +137,47 @@ pub fn compare_plays(context: &ComparisonContext<'_>, left: &ScenarioReport, rig
     let mut actors: Vec<&str> = lefts.iter().map(|event| event.actor.as_str()).collect();
     actors.sort_unstable();
     actors.dedup();
-    let mut diverging = Vec::new();
+    let mut diverging: Vec<(usize, Option<HubDifference>)> = Vec::new();
     let mut left_open = false;
-    for actor in &actors {
-        let sides = (
-            ActorMessages::from_transcript(context, &left, ends.0, actor),
-            ActorMessages::from_transcript(context, &right, ends.1, actor),
-        );
-        diverging.extend(compare_answers(context, actor, &sides, &names, &mut comparison));
-        diverging.extend(compare_connections(actor, lefts, rights).filter(|_| !sides.0.left_open));
+    // The differing members of answers, each with the position of the message that was answered.
+    let mut members = Vec::new();
+    let both = |actor: &&str| {
+        let left = ActorMessages::from_transcript(context, &left, ends.0, actor);
+        (left, ActorMessages::from_transcript(context, &right, ends.1, actor))
+    };
+    let all: Vec<_> = actors.iter().map(both).collect();
+    for (actor, sides) in actors.iter().zip(&all) {
+        diverging.extend(compare_answers(context, actor, sides, &names, (&mut comparison.compared, &mut members)));
+        let connections = compare_connections(actor, lefts, rights);
+        // A close after the end of the comparison may belong before it.
+        let closed = |events: &[TranscriptEvent<'_>]| {
+            let closed = |event: &TranscriptEvent<'_>| {
+                event.actor == *actor
+                    && matches!(event.what, TranscriptEventKind::Closed | TranscriptEventKind::Refused)
+            };
+            events.iter().any(closed)
+        };
+        let late = closed(&left.events[ends.0..]) || closed(&right.events[ends.1..]);
+        let connections = connections.filter(|_| !sides.0.left_open && !late);
+        diverging.extend(connections.map(|(number, difference)| (number, Some(difference))));
         left_open |= sides.0.left_open;
     }
     // After the first different answer the hubs are in different states, so only that difference is reported.
     diverging.sort_by_key(|(sent, _)| *sent);
-    match diverging.into_iter().next() {
-        Some((_, difference)) => comparison.differences.push(difference),
+    let first = diverging.into_iter().next();
+    members.sort_by_key(|(number, _)| *number);
+    let until = first.as_ref().map_or(usize::MAX, |(number, _)| *number);
+    let before = members.into_iter().filter(|(number, _)| *number <= until);
+    comparison.differences.extend(before.map(|(_, difference)| difference));
+    match first {
+        Some((_, difference)) => {
+            comparison.ended = comparison.ended.or(Some("the hubs chose differently"));
+            comparison.differences.extend(difference);
+        }
         None if left_open => {}
         None => {
-            for actor in actors {
-                let sides = (
-                    ActorMessages::from_transcript(context, &left, ends.0, actor),
-                    ActorMessages::from_transcript(context, &right, ends.1, actor),
-                );
-                compare_unsolicited(context, actor, &sides, &names, &mut comparison);
+            for (actor, sides) in actors.iter().zip(&all) {
+                compare_unsolicited(context, actor, sides, &names, &mut comparison);
             }
         }
     }
@@ -165,6 +205,9 @@ fn common_extent(
         if event.actor != counterpart.actor || name(event) != name(counterpart) {
             return ((*at, *other), Some("the hubs' answers led to different messages"));
         }
+        if matches!(event.what, TranscriptEventKind::Raw) {
+            return ((*at, *other), Some("the document does not say how such frames are answered"));
+        }
         let (class, message, json) = classify_input(context.pack, event);
         if matches!(class, PayloadClass::Valid | PayloadClass::Unusual) {
             continue;
@@ -175,7 +218,7 @@ fn common_extent(
             };
             let after =
                 transcript.events[at + 1..].iter().take_while(next).filter(|event| event.actor == counterpart.actor);
-            after.filter_map(event_kind).filter(|kind| !context.open.contains(kind)).collect::<Vec<_>>()
+            after.filter_map(event_kind).filter(|kind| !context.facts.open.contains(kind)).collect::<Vec<_>>()
         };
         if !(context.decided)(class, message, json) || kinds(left, *at) != kinds(right, *other) {
             return ((*at, *other), Some("the document does not say how this input is answered"));
@@ -189,7 +232,10 @@ fn event_kind(event: &TranscriptEvent<'_>) -> Option<String> {
         TranscriptEventKind::Received(_, message) => Some(message.name.clone()),
         TranscriptEventKind::Unknown => Some("undocumented".to_owned()),
         TranscriptEventKind::Closed => Some("closed".to_owned()),
-        TranscriptEventKind::Sent(..) | TranscriptEventKind::Refused => None,
+        TranscriptEventKind::Sent(..)
+        | TranscriptEventKind::Raw
+        | TranscriptEventKind::Left
+        | TranscriptEventKind::Refused => None,
     }
 }
 
@@ -199,9 +245,11 @@ fn classify_input<'e>(
     event: &'e TranscriptEvent<'_>,
 ) -> (PayloadClass, Option<&'e MessageType>, Option<&'e Value>) {
     let TranscriptEventKind::Sent(json, message) = &event.what else { return (PayloadClass::Valid, None, None) };
-    // The parsed payload loses duplicate keys and unusual notations, so require that it gives the same text again.
+    // The parsed payload loses duplicate keys and unusual notations of numbers, so require that it gives the same text
+    // again, except for white space and escapes.
     let written = json.as_ref().map(Value::to_string);
-    let faithful = written.as_ref() == Some(&event.text);
+    let faithful =
+        written.as_ref().is_some_and(|written| *written == event.text || *written == plain_json(&event.text));
     let class = match (json, message) {
         (None, _) => PayloadClass::Malformed,
         (Some(_), _) if !faithful => PayloadClass::Unspecified,
@@ -212,29 +260,96 @@ fn classify_input<'e>(
     (class, *message, json.as_ref())
 }
 
+/// Returns a JSON text without white space between its tokens, and with its texts escaped as little as possible.
+fn plain_json(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '"' => {
+                let mut escaped = false;
+                let end = rest[1..].find(|letter| {
+                    let ends = letter == '"' && !escaped;
+                    escaped = letter == '\\' && !escaped;
+                    ends
+                });
+                let length = end.map_or(rest.len(), |end| end + 2);
+                let value = serde_json::from_str::<Value>(&rest[..length]);
+                plain.push_str(&value.map_or_else(|_| rest[..length].to_owned(), |value| value.to_string()));
+                length
+            }
+            ' ' | '\t' | '\n' | '\r' => 1,
+            other => {
+                plain.push(other);
+                other.len_utf8()
+            }
+        };
+        rest = &rest[length..];
+    }
+    plain
+}
+
+/// The longest text, and the longest list, that no hub should find too long.
+const MODEST_LENGTH: usize = 300;
+
+/// Whether a message has values that a hub may refuse without a word of the document: long ones, control characters, and
+/// numbers that not every JSON library represents.
+fn may_exceed_limits(message: &Value) -> bool {
+    match message {
+        Value::String(text) => text.len() > MODEST_LENGTH || text.contains(char::is_control),
+        Value::Array(items) => items.len() > MODEST_LENGTH || items.iter().any(may_exceed_limits),
+        Value::Object(members) => members.iter().any(|(name, value)| {
+            name.len() > MODEST_LENGTH || name.contains(char::is_control) || may_exceed_limits(value)
+        }),
+        Value::Number(number) => number.as_f64().is_none_or(|number| number.abs() > 9_007_199_254_740_991.0),
+        Value::Null | Value::Bool(_) => false,
+    }
+}
+
 /// A message that an actor received.
 struct ReceivedMessage<'t> {
     json: &'t Value,
     message: &'t MessageType,
     text: &'t str,
+    /// The number of messages that clients had sent before.
+    before: usize,
+}
+
+impl ReceivedMessage<'_> {
+    /// Whether another message says the same, apart from members that the schema does not name.
+    fn is_like(&self, other: &Self) -> bool {
+        let (Value::Object(one), Value::Object(two)) = (self.json, other.json) else { return self.json == other.json };
+        let shape = SchemaShape::from_schema(&self.message.schema.source, &mut BranchChoice::All);
+        let mut names = shape.member_names().into_iter();
+        self.message.name == other.message.name && names.all(|name| one.get(name) == two.get(name))
+    }
 }
 
 /// A message that an actor sent, and the answers to it.
 struct MessageExchange<'t> {
     /// The position of the message among everything that was sent in the case.
     number: usize,
+    connection: u32,
+    /// Whether the actor left before it received anything more.
+    left: bool,
+    /// Whether a message refused it that is not among its replies.
+    refused: bool,
+    json: Option<&'t Value>,
     sent: &'t str,
     replies: &'t [String],
     received: Vec<ReceivedMessage<'t>>,
 }
 
 /// The messages between one actor and one hub.
+#[derive(Default)]
 struct ActorMessages<'t> {
     exchanges: Vec<MessageExchange<'t>>,
     /// Unsolicited messages, each with the last message that the actor had sent.
     unsolicited: Vec<(&'t str, ReceivedMessage<'t>)>,
     /// The kinds of messages that were received after the end of the comparison, but may belong before it.
     late: Vec<&'t str>,
+    /// The connections that the hub closed.
+    closed: HashSet<u32>,
     /// Whether the actor sent a message that a hub is free to answer.
     left_open: bool,
 }
@@ -246,24 +361,36 @@ impl<'t> ActorMessages<'t> {
         end: usize,
         actor: &str,
     ) -> Self {
-        let mut side = Self { exchanges: Vec::new(), unsolicited: Vec::new(), late: Vec::new(), left_open: false };
+        let mut side = Self::default();
         let mut number = 0;
         for (at, event) in transcript.events.iter().enumerate() {
-            number += usize::from(matches!(event.what, TranscriptEventKind::Sent(..)));
+            number += usize::from(matches!(event.what, TranscriptEventKind::Sent(..) | TranscriptEventKind::Raw));
             if event.actor != actor {
                 continue;
             }
             match &event.what {
-                TranscriptEventKind::Sent(_, message) if at < end => {
-                    let open = message.is_some_and(|message| context.open.contains(&message.name));
+                TranscriptEventKind::Sent(json, message) if at < end => {
+                    let open = message.is_some_and(|message| context.facts.open_requests.contains(&message.name));
                     side.left_open |= open;
                     let replies = message.filter(|_| !open).map_or(&[][..], |message| message.replies.as_slice());
                     let sent = message.map_or("", |message| &message.name);
-                    side.exchanges.push(MessageExchange { number, sent, replies, received: Vec::new() });
+                    let (connection, received) = (event.connection, Vec::new());
+                    let (left, refused, json) = (false, false, json.as_ref());
+                    let exchange = MessageExchange { number, connection, left, refused, json, sent, replies, received };
+                    side.exchanges.push(exchange);
                 }
+                TranscriptEventKind::Left => {
+                    let last = side.exchanges.iter_mut().rev().take_while(|one| one.received.is_empty());
+                    last.filter(|one| one.connection == event.connection).for_each(|one| one.left = true);
+                }
+                TranscriptEventKind::Closed => drop(side.closed.insert(event.connection)),
                 TranscriptEventKind::Received(_, message) if at >= end => side.late.push(&message.name),
-                TranscriptEventKind::Received(json, message) if !context.open.contains(&message.name) => {
-                    side.assign(context, ReceivedMessage { json, message, text: &event.text });
+                TranscriptEventKind::Received(json, message) if !context.facts.open.contains(&message.name) => {
+                    side.assign(
+                        context,
+                        event.connection,
+                        ReceivedMessage { json, message, text: &event.text, before: number },
+                    );
                 }
                 _ => {}
             }
@@ -273,12 +400,24 @@ impl<'t> ActorMessages<'t> {
 
     /// Assigns a message to the request that it answers: the oldest fitting request without an answer, or else the last
     /// one.
-    fn assign(&mut self, context: &ComparisonContext<'_>, received: ReceivedMessage<'t>) {
+    fn assign(&mut self, context: &ComparisonContext<'_>, connection: u32, received: ReceivedMessage<'t>) {
         let name = &received.message.name;
-        let may = |exchange: &MessageExchange<'_>| exchange.replies.contains(name);
-        let waits = self.exchanges.iter().position(|exchange| may(exchange) && exchange.received.is_empty());
+        let may = |exchange: &MessageExchange<'_>| exchange.connection == connection && exchange.replies.contains(name);
+        let waits = self
+            .exchanges
+            .iter()
+            .position(|exchange| may(exchange) && exchange.received.is_empty() && !exchange.refused);
         // A second refusal may be meant for another message.
-        let again = || self.exchanges.iter().rposition(may).filter(|_| !context.errors.contains(name));
+        let later = |at: &usize| {
+            let waits = |one: &MessageExchange<'_>| {
+                one.connection == connection && one.received.is_empty() && !one.refused && !one.replies.is_empty()
+            };
+            self.exchanges[at + 1..].iter().any(waits)
+        };
+        let again = || {
+            let last = self.exchanges.iter().rposition(may);
+            last.filter(|at| !context.facts.errors.contains(name) && !later(at))
+        };
         match waits.or_else(again) {
             Some(exchange) => self.exchanges[exchange].received.push(received),
             None if self.is_unsolicited(context, &received) => {
@@ -286,30 +425,45 @@ impl<'t> ActorMessages<'t> {
                 self.unsolicited.push((last, received));
             }
             // Undocumented further replies are allowed.
-            None => {}
+            None => {
+                let waits = |exchange: &&mut MessageExchange<'_>| {
+                    exchange.connection == connection && exchange.received.is_empty() && !exchange.refused
+                };
+                let is_error = context.facts.errors.contains(name) || !received.message.directions.unasked;
+                if let Some(exchange) = self.exchanges.iter_mut().rfind(waits).filter(|_| is_error) {
+                    exchange.refused = true;
+                }
+            }
         }
     }
 }
 
 impl ActorMessages<'_> {
+    /// Whether the hub closed the connection of an exchange and answered nothing later there.
+    fn ends_after(&self, exchange: &MessageExchange<'_>) -> bool {
+        let later = |one: &&MessageExchange<'_>| one.connection == exchange.connection && one.number > exchange.number;
+        self.closed.contains(&exchange.connection)
+            && self.exchanges.iter().filter(later).all(|one| one.received.is_empty())
+    }
+
     /// Whether a message is a documented unsolicited one, and neither a refusal nor a repetition.
     fn is_unsolicited(&self, context: &ComparisonContext<'_>, received: &ReceivedMessage<'_>) -> bool {
         received.message.directions.unasked
             && !received.message.abstract_
-            && !context.errors.contains(&received.message.name)
-            && !self.unsolicited.iter().any(|(_, before)| before.text == received.text)
+            && !context.facts.errors.contains(&received.message.name)
+            && !self.unsolicited.iter().any(|(_, before)| before.is_like(received))
     }
 }
 
-/// Compares the answers to an actor. Returns the first difference after which the hubs are in different states, with
-/// the position of the message that was answered.
+/// Compares the answers to an actor. Returns the first message after which the hubs are in different states, by its
+/// position, with the difference unless the document leaves it to the hub.
 fn compare_answers(
     context: &ComparisonContext<'_>,
     actor: &str,
     (left, right): &(ActorMessages<'_>, ActorMessages<'_>),
     names: &(SentValueNames, SentValueNames),
-    comparison: &mut HubComparison,
-) -> Option<(usize, HubDifference)> {
+    (compared, members): (&mut usize, &mut Vec<(usize, HubDifference)>),
+) -> Option<(usize, Option<HubDifference>)> {
     for (one, other) in left.exchanges.iter().zip(&right.exchanges) {
         let kinds = |exchange: &MessageExchange<'_>| {
             let mut kinds: Vec<String> =
@@ -320,25 +474,62 @@ fn compare_answers(
         let texts = |exchange: &MessageExchange<'_>| {
             exchange.received.iter().map(|received| received.text).collect::<Vec<_>>().join(" ")
         };
-        let (lefts, rights) = (kinds(one), kinds(other));
+        let (mut lefts, mut rights) = (kinds(one), kinds(other));
+        // One that the hub may send unasked may come at the same time.
+        let unasked = |kind: &String| context.pack.message(kind).is_some_and(|message| message.directions.unasked);
         if lefts != rights {
+            lefts.dedup_by(|one, other| one == other && unasked(one));
+            rights.dedup_by(|one, other| one == other && unasked(one));
+        }
+        if lefts != rights {
+            // The actor may have left before the answer came.
+            if one.left || other.left {
+                continue;
+            }
+            // One hub may have closed the connection sooner than the other.
+            if lefts.is_empty() && left.closed.contains(&one.connection) && right.ends_after(other)
+                || rights.is_empty() && right.closed.contains(&other.connection) && left.ends_after(one)
+            {
+                return Some((one.number, None));
+            }
             let late = |side: &ActorMessages<'_>| one.replies.iter().any(|reply| side.late.contains(&reply.as_str()));
             if lefts.len() != rights.len() && (late(left) || late(right)) {
-                return None;
+                return Some((one.number, None));
+            }
+            let refuses = |kinds: &[String]| kinds.iter().any(|kind| context.facts.errors.contains(kind));
+            let others = |kinds: &[String]| {
+                let others = kinds.iter().filter(|kind| !context.facts.errors.contains(*kind));
+                others.cloned().collect::<Vec<_>>()
+            };
+            let closed = |side: &ActorMessages<'_>, at: &MessageExchange<'_>| side.closed.contains(&at.connection);
+            // A hub may say why it closes, and may refuse what exceeds its limits.
+            let says_why = others(&lefts) == others(&rights) && closed(left, one) && closed(right, other);
+            let refused = (one.refused || refuses(&lefts), other.refused || refuses(&rights));
+            let exceeds = (refused.0 != refused.1 || closed(left, one) != closed(right, other))
+                && one.json.is_some_and(may_exceed_limits);
+            // Whether valid input is refused all the same is often the hub's choice, and how, unless the refusal is among
+            // the documented replies.
+            let any_of = |names: &HashSet<String>| lefts.iter().chain(&rights).any(|kind| names.contains(kind));
+            if any_of(&context.facts.failures) {
+                continue;
+            }
+            let chosen = any_of(&context.facts.refusals) || one.refused || other.refused || (refused.1 && !refused.0);
+            if says_why || exceeds || chosen {
+                return Some((one.number, None));
             }
             let (left, right) = (texts(one), texts(other));
             let (after, kind) = (one.sent.to_owned(), HubDifferenceKind::Answer(lefts, rights));
             let actor = actor.to_owned();
-            return Some((one.number, HubDifference { actor, after, kind, pointer: String::new(), left, right }));
+            return Some((one.number, Some(HubDifference { actor, after, kind, pointer: String::new(), left, right })));
         }
-        comparison.compared += lefts.len();
+        *compared += lefts.len();
         let found = pair_messages(
             context,
             names,
             &one.received.iter().collect::<Vec<_>>(),
             &other.received.iter().collect::<Vec<_>>(),
         );
-        comparison.differences.extend(found.map(|(message, found)| member_difference(actor, one.sent, message, found)));
+        members.extend(found.map(|(message, found)| (one.number, member_difference(actor, one.sent, message, found))));
     }
     None
 }
@@ -373,8 +564,8 @@ fn compare_unsolicited(
                 None => true,
             }
         });
-        lefts.retain(|(_, received)| names.0.contains_sent_text(received.json, &context.examples));
-        rights.retain(|(_, received)| names.1.contains_sent_text(received.json, &context.examples));
+        lefts.retain(|(_, received)| names.0.contains_text_of_others(received.json, actor, &context.facts.examples));
+        rights.retain(|(_, received)| names.1.contains_text_of_others(received.json, actor, &context.facts.examples));
         let late = |side: &ActorMessages<'_>| side.late.contains(&name);
         let actor = actor.to_owned();
         let difference = match (lefts.first(), rights.first()) {
@@ -418,9 +609,9 @@ fn first_difference(
     one: &ReceivedMessage<'_>,
     other: &ReceivedMessage<'_>,
 ) -> Option<MessageDifference> {
-    let left = ComparedMessage { json: one.json, names: &names.0 };
-    let right = ComparedMessage { json: other.json, names: &names.1 };
-    equivalence::compare_messages(one.message, &context.open_members, left, right)
+    let left = ComparedMessage { json: one.json, names: &names.0, before: one.before };
+    let right = ComparedMessage { json: other.json, names: &names.1, before: other.before };
+    equivalence::compare_messages(one.message, &context.facts.open_members, left, right)
 }
 
 /// Pairs equal messages. Returns the difference of the first message without an equal one.
@@ -456,6 +647,7 @@ fn compare_connections(
         let mut sent = (0, String::new());
         for event in events {
             match &event.what {
+                TranscriptEventKind::Raw => sent.0 += 1,
                 TranscriptEventKind::Sent(_, message) => {
                     sent.0 += 1;
                     if event.actor == actor {
@@ -520,6 +712,29 @@ fn shorten(text: &str) -> String {
 }
 
 impl HubDifference {
+    /// Returns the rules that the schema of the differing message names.
+    pub fn rules<'p>(&self, pack: &'p Pack) -> Vec<&'p str> {
+        let name = match &self.kind {
+            HubDifferenceKind::OnlyLeft(name)
+            | HubDifferenceKind::OnlyRight(name)
+            | HubDifferenceKind::Member(name) => Some(name),
+            HubDifferenceKind::Answer(left, right) => right.first().or(left.first()),
+            HubDifferenceKind::Connection => None,
+        };
+        let schema = name.and_then(|name| pack.message(name)).map(|message| &message.schema);
+        schema.iter().flat_map(|schema| &schema.rules).map(String::as_str).collect()
+    }
+
+    /// Whether the play's own check of the differing message's schema reports it.
+    pub fn is_seen_by_schema(&self, report: &ScenarioReport) -> bool {
+        let HubDifferenceKind::Member(message) = &self.kind else { return false };
+        report.checks.iter().any(|check| {
+            let name = check.name.strip_prefix("schema:").and_then(|name| name.strip_prefix(message.as_str()));
+            let is_of_message = name.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
+            is_of_message && matches!(check.verdict, Verdict::Fail | Verdict::Warn)
+        })
+    }
+
     /// Describes the difference in one line. Differences with the same cause have the same line.
     pub fn describe(&self) -> String {
         let Self { after, kind, pointer, .. } = self;
@@ -539,6 +754,26 @@ impl HubDifference {
     }
 }
 
+impl HubDifference {
+    /// Describes the difference between a play with a variation and one as the scenario is written.
+    pub fn describe_varied(&self) -> String {
+        let Self { after, kind, pointer, .. } = self;
+        let after = if after.is_empty() { "at first".to_owned() } else { format!("after {after}") };
+        let list = |kinds: &[String]| if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") };
+        match kind {
+            HubDifferenceKind::Answer(varied, plain) => {
+                format!("{after}: {} instead of {}", list(varied), list(plain))
+            }
+            HubDifferenceKind::OnlyLeft(message) => format!("{after}: one more {message}"),
+            HubDifferenceKind::OnlyRight(message) => format!("{after}: no {message}"),
+            HubDifferenceKind::Member(message) => {
+                format!("{after}: {message} differs at {}", if pointer.is_empty() { "the whole" } else { pointer })
+            }
+            HubDifferenceKind::Connection => format!("{after}: only one of the connections stays open"),
+        }
+    }
+}
+
 /// The most characters of a frame, and the most frames, that are shown.
 const MAX_FRAME_CHARS: usize = 160;
 const MAX_LINES: usize = 24;
@@ -547,7 +782,14 @@ fn transcript_lines(pack: &Pack, report: &ScenarioReport) -> String {
     let transcript = Transcript::from_report(pack, report);
     let skipped = transcript.events.len().saturating_sub(MAX_LINES);
     let line = |event: &TranscriptEvent<'_>| {
-        let way = if matches!(event.what, TranscriptEventKind::Sent(..)) { "->" } else { "<-" };
+        let way = if matches!(
+            event.what,
+            TranscriptEventKind::Sent(..) | TranscriptEventKind::Raw | TranscriptEventKind::Left
+        ) {
+            "->"
+        } else {
+            "<-"
+        };
         format!("{} {way} {}", event.actor, crate::syntax::matcher::shorten(&event.text, MAX_FRAME_CHARS))
     };
     transcript.events.iter().skip(skipped).map(line).collect::<Vec<_>>().join("\n")

@@ -13,6 +13,8 @@ use crate::protocol::MessageType;
 pub struct ComparedMessage<'a> {
     pub json: &'a Value,
     pub names: &'a SentValueNames,
+    /// The number of messages that clients had sent before.
+    pub before: usize,
 }
 
 /// The first place at which two messages differ, and the values there.
@@ -39,7 +41,9 @@ pub fn compare_messages(
     }
     let shape = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::All);
     let template = message.starting_value();
-    let mut comparer = MessageComparer { left, right, open, template: &template };
+    // The hub numbers what it sends unasked.
+    let own = message.correlation.as_deref().filter(|_| message.directions.unasked);
+    let mut comparer = MessageComparer { left, right, open, own, template: &template };
     comparer.compare_values(&shape, (left.json, right.json), "", "")
 }
 
@@ -50,6 +54,8 @@ struct MessageComparer<'a> {
     left: ComparedMessage<'a>,
     right: ComparedMessage<'a>,
     open: &'a HashSet<String>,
+    /// The place of an id that the hub makes.
+    own: Option<&'a str>,
     /// The documented example. A hub that copies a value from it does not repeat a client's value.
     template: &'a Value,
 }
@@ -63,7 +69,7 @@ impl MessageComparer<'_> {
         member: &str,
     ) -> Option<MessageDifference> {
         let (left, right) = both;
-        if left == right {
+        if left == right || self.own == Some(pointer) {
             return None;
         }
         let here = || {
@@ -73,8 +79,8 @@ impl MessageComparer<'_> {
         if shape.allowed_values().is_some() && left.is_string() && right.is_string() {
             return here();
         }
-        let one = self.left.names.origin(left);
-        let other = self.right.names.origin(right);
+        let one = self.left.names.origin(left, self.left.before);
+        let other = self.right.names.origin(right, self.right.before);
         match (left, right) {
             _ if one.is_some() && one == other => None,
             (Value::String(_), Value::String(_)) => {

@@ -17,6 +17,8 @@ pub struct Transcript<'p> {
 
 pub struct TranscriptEvent<'p> {
     pub actor: String,
+    /// The number of the connection in the play.
+    pub connection: u32,
     pub what: TranscriptEventKind<'p>,
     /// The text of the frame.
     pub text: String,
@@ -30,6 +32,10 @@ pub enum TranscriptEventKind<'p> {
     /// The hub sent something that is not a message of the document.
     Unknown,
     Refused,
+    /// The actor sent something that is not a whole text message: a binary message, or frames.
+    Raw,
+    /// The actor left.
+    Left,
     /// The hub closed the connection.
     Closed,
 }
@@ -54,11 +60,21 @@ impl<'p> Transcript<'p> {
                     let message = json.as_ref().and_then(|json| pack.recognise(json, FrameDirection::ToHub));
                     TranscriptEventKind::Sent(json, message)
                 }
-                (HistoryDirection::Sent, "frames") if frame.text.starts_with(r#"[{"opcode":"ping""#) => continue,
-                (HistoryDirection::Sent, "frames" | "binary" | "bytes") => TranscriptEventKind::Sent(None, None),
+                (HistoryDirection::Sent, "frames") if is_plain_ping(&frame.text) => continue,
+                (HistoryDirection::Sent, "frames" | "binary" | "bytes") => {
+                    if let Some(text) = text_in_fragments(&frame.text) {
+                        let json = serde_json::from_str::<Value>(&text).ok();
+                        let message = json.as_ref().and_then(|json| pack.recognise(json, FrameDirection::ToHub));
+                        let what = TranscriptEventKind::Sent(json, message);
+                        let (actor, connection) = (frame.actor.clone(), frame.connection);
+                        events.push(TranscriptEvent { actor, connection, what, text });
+                        continue;
+                    }
+                    TranscriptEventKind::Raw
+                }
                 (HistoryDirection::Sent, "close" | "reset" | "fin") => {
                     left.push(frame.connection);
-                    continue;
+                    TranscriptEventKind::Left
                 }
                 (HistoryDirection::Received, "text") => match json() {
                     Some(json) => match pack.recognise(&json, FrameDirection::FromHub) {
@@ -75,7 +91,8 @@ impl<'p> Transcript<'p> {
                 }
                 _ => continue,
             };
-            events.push(TranscriptEvent { actor: frame.actor.clone(), what, text: frame.text.clone() });
+            let (actor, connection) = (frame.actor.clone(), frame.connection);
+            events.push(TranscriptEvent { actor, connection, what, text: frame.text.clone() });
         }
         Self { events, partial }
     }
@@ -83,18 +100,52 @@ impl<'p> Transcript<'p> {
     /// Returns the positions of the events in which actors sent something, in order.
     pub fn sent_positions(&self) -> Vec<usize> {
         let sent = |(at, event): (usize, &TranscriptEvent<'_>)| {
-            matches!(event.what, TranscriptEventKind::Sent(..)).then_some(at)
+            matches!(event.what, TranscriptEventKind::Sent(..) | TranscriptEventKind::Raw).then_some(at)
         };
         self.events.iter().enumerate().filter_map(sent).collect()
     }
+}
+
+/// Whether frames that were sent are one valid ping, which no hub answers with a message.
+fn is_plain_ping(frames: &str) -> bool {
+    const LONGEST: usize = 125;
+    let frames: Option<Vec<Value>> = serde_json::from_str(frames).ok();
+    let Some([Value::Object(frame)]) = frames.as_deref() else { return false };
+    let data = frame.get("data").map_or(Some(""), Value::as_str);
+    frame.get("opcode").and_then(Value::as_str) == Some("ping")
+        && frame.keys().all(|key| matches!(key.as_str(), "opcode" | "data"))
+        && data.is_some_and(|data| data.len() <= LONGEST)
+}
+
+/// Returns the text of a message in several frames, as a report lists these; `None` if they are anything else.
+fn text_in_fragments(frames: &str) -> Option<String> {
+    let frames: Vec<Value> = serde_json::from_str(frames).ok()?;
+    let mut whole = String::new();
+    for (index, frame) in frames.iter().enumerate() {
+        let frame = frame.as_object()?;
+        let known = ["opcode", "data", "fin"];
+        let opcode = if index == 0 { "text" } else { "continuation" };
+        let fin = frame.get("fin").and_then(Value::as_bool).unwrap_or(true);
+        let named = frame.get("opcode").and_then(Value::as_str).unwrap_or("text");
+        if !frame.keys().all(|key| known.contains(&key.as_str()))
+            || named != opcode
+            || fin != (index + 1 == frames.len())
+        {
+            return None;
+        }
+        whole.push_str(frame.get("data")?.as_str()?);
+    }
+    Some(whole)
 }
 
 /// Names for the values that clients sent, including ids that they had received. Values sent at the same place of two
 /// plays have the same name.
 #[derive(Default)]
 pub struct SentValueNames {
-    /// The place at which each value was first sent.
-    sent: HashMap<String, String>,
+    /// The position of the message in which each value was first sent, and the place in it.
+    sent: HashMap<String, (usize, String)>,
+    /// Who sent each value.
+    senders: HashMap<String, HashSet<String>>,
     /// The numbers that were sent, with the name of their member.
     numbers: HashSet<(String, String)>,
 }
@@ -103,33 +154,40 @@ impl SentValueNames {
     pub fn from_events(events: &[TranscriptEvent<'_>]) -> Self {
         let mut names = Self::default();
         let sent = events.iter().filter_map(|event| match &event.what {
-            TranscriptEventKind::Sent(Some(json), _) => Some(json),
+            TranscriptEventKind::Sent(json, _) => Some((&event.actor, json.as_ref().unwrap_or(&Value::Null))),
+            TranscriptEventKind::Raw => Some((&event.actor, &Value::Null)),
             _ => None,
         });
-        for (number, json) in sent.enumerate() {
+        for (number, (actor, json)) in sent.enumerate() {
             visit_values(json, "", "", &mut |value, place, member| {
                 if value.is_number() {
                     names.numbers.insert((member.to_owned(), canonical_text(value)));
                 } else if !is_trivial(value) {
-                    names.sent.entry(canonical_text(value)).or_insert_with(|| format!("sent {number}{place}"));
+                    let text = canonical_text(value);
+                    if value.is_string() {
+                        names.senders.entry(text.clone()).or_default().insert(actor.clone());
+                    }
+                    names.sent.entry(text).or_insert_with(|| (number, format!("sent {number}{place}")));
                 }
             });
         }
         names
     }
 
-    /// Returns the place at which this value was first sent; `None` if it was not sent.
-    pub fn origin(&self, value: &Value) -> Option<&str> {
-        self.sent.get(&canonical_text(value)).map(String::as_str)
+    /// Returns the place at which this value was first sent; `None` if it was not among the first `before` messages. An
+    /// id that clients send only after the hub has sent it is the hub's own.
+    pub fn origin(&self, value: &Value, before: usize) -> Option<&str> {
+        let (number, place) = self.sent.get(&canonical_text(value))?;
+        (*number < before).then_some(place)
     }
 
-    /// Whether the value contains a text that a client sent and that is not in a documented example, from which the hub
-    /// may know it.
-    pub fn contains_sent_text(&self, value: &Value, examples: &HashSet<String>) -> bool {
+    /// Whether the value contains a name that a client other than `actor` sent and that is not in a documented example,
+    /// from which the hub may know it; other texts may come from clients of other cases. Whether a client receives its own broadcasts is left to the hub.
+    pub fn contains_text_of_others(&self, value: &Value, actor: &str, examples: &HashSet<String>) -> bool {
         let mut concerns = false;
         visit_values(value, "", "", &mut |inner, _, _| {
-            let sent = inner.as_str().is_some_and(|text| !examples.contains(text))
-                && self.sent.contains_key(&canonical_text(inner));
+            let sent = inner.as_str().is_some_and(|text| is_unusual_name(text) && !examples.contains(text))
+                && self.senders.get(&canonical_text(inner)).is_some_and(|by| by.iter().any(|by| by != actor));
             concerns |= sent;
         });
         concerns
@@ -189,6 +247,14 @@ fn visit_values(value: &Value, place: &str, member: &str, see: &mut dyn FnMut(&V
         }
         _ => {}
     }
+}
+
+/// Whether a text is long and mixed enough to be a name that no other case has.
+fn is_unusual_name(text: &str) -> bool {
+    const SHORTEST: usize = 8;
+    text.len() >= SHORTEST
+        && text.contains(|letter: char| letter.is_ascii_digit())
+        && text.contains(|letter: char| letter.is_ascii_alphabetic())
 }
 
 fn is_trivial(value: &Value) -> bool {

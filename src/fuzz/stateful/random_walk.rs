@@ -82,7 +82,7 @@ pub fn make_walk_case(
 
 /// Whether an actor is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ActorPresence {
+pub(super) enum ActorPresence {
     /// Not yet connected.
     Away,
     Here,
@@ -90,33 +90,33 @@ enum ActorPresence {
     Gone,
 }
 
-struct WalkActor<'a> {
-    name: &'static str,
-    role: &'a str,
-    state: ActorPresence,
+pub(super) struct WalkActor<'a> {
+    pub name: &'static str,
+    pub role: &'a str,
+    pub state: ActorPresence,
 }
 
 /// The name of an object that later messages may use.
-struct ObjectName {
+pub(super) struct ObjectName {
     /// The name of the member from which the object's name is known.
     name: String,
     /// The value of that member in the documented example.
-    example: String,
+    pub example: String,
     /// How a scenario writes the object's name: as an expression, or as the text itself.
     written: String,
     /// Whether the hub sent the object's name.
-    received: bool,
+    pub received: bool,
 }
 
-struct RandomWalk<'a> {
-    corpus: &'a Corpus,
-    model: &'a WalkModel,
-    actors: Vec<WalkActor<'a>>,
-    known: Vec<ObjectName>,
-    lets: Map<String, Value>,
-    steps: Vec<CaseStep>,
+pub(super) struct RandomWalk<'a> {
+    pub corpus: &'a Corpus,
+    pub model: &'a WalkModel,
+    pub actors: Vec<WalkActor<'a>>,
+    pub known: Vec<ObjectName>,
+    pub lets: Map<String, Value>,
+    pub steps: Vec<CaseStep>,
     /// Number of messages sent.
-    sent: usize,
+    pub sent: usize,
 }
 
 impl<'a> RandomWalk<'a> {
@@ -162,7 +162,7 @@ impl<'a> RandomWalk<'a> {
         }
     }
 
-    fn sendable_messages(&self, actor: usize) -> &'a [usize] {
+    pub(super) fn sendable_messages(&self, actor: usize) -> &'a [usize] {
         let role = self.model.roles.iter().find(|role| role.name == self.actors[actor].role);
         role.map_or(&[], |role| &role.sends)
     }
@@ -188,7 +188,7 @@ impl<'a> RandomWalk<'a> {
         false
     }
 
-    fn add_join(&mut self, index: usize) {
+    pub(super) fn add_join(&mut self, index: usize) {
         let WalkActor { name, role, state } = &mut self.actors[index];
         if *state != ActorPresence::Away {
             return;
@@ -216,7 +216,7 @@ impl<'a> RandomWalk<'a> {
     }
 
     /// Returns the valid message before `name_objects` changes it: the example, or a scenario's variant of it.
-    fn base_message(&self, message: &MessageType, actor: usize, dice: &mut RandomSource) -> Value {
+    pub(super) fn base_message(&self, message: &MessageType, actor: usize, dice: &mut RandomSource) -> Value {
         let WalkActor { name, role, .. } = &self.actors[actor];
         let mut base = self.corpus.example(message, role, name);
         let variants = self.model.variants(message);
@@ -236,7 +236,13 @@ impl<'a> RandomWalk<'a> {
     }
 
     /// Puts known or new names of objects into a message.
-    fn name_objects(&mut self, message: &MessageType, actor: usize, base: &mut Value, dice: &mut RandomSource) {
+    pub(super) fn name_objects(
+        &mut self,
+        message: &MessageType,
+        actor: usize,
+        base: &mut Value,
+        dice: &mut RandomSource,
+    ) {
         let corpus = self.corpus;
         let fresh = corpus.fresh_values(message);
         for leaf in self.model.leaves(message) {
@@ -309,7 +315,7 @@ impl<'a> RandomWalk<'a> {
     }
 
     /// Returns the step that waits for the replies, if there may be any, until a pong shows that none will come.
-    fn wait_steps(&self, name: &str, number: usize, message: &MessageType) -> CaseStep {
+    pub(super) fn wait_steps(&self, name: &str, number: usize, message: &MessageType) -> CaseStep {
         let pong = |fail: Option<&str>| {
             let mut pong = json!({ "frame": "pong", "where": { "data": number.to_string() } });
             if let Some(fail) = fail {
@@ -336,7 +342,7 @@ impl<'a> RandomWalk<'a> {
 }
 
 /// Returns the names that a message of an actor makes known.
-fn sent_names(leaves: &[TextLeaf], sent: &Value) -> Vec<ObjectName> {
+pub(super) fn sent_names(leaves: &[TextLeaf], sent: &Value) -> Vec<ObjectName> {
     let known = |leaf: &TextLeaf| {
         let written = sent.pointer(&leaf.pointer)?.as_str()?.to_owned();
         // Each evaluation of `unique` gives another value.
@@ -351,7 +357,7 @@ fn sent_names(leaves: &[TextLeaf], sent: &Value) -> Vec<ObjectName> {
 }
 
 /// Returns the names that a received message makes known, once it is bound to `bound`: its required members.
-fn received_names(leaves: &[TextLeaf], bound: &str) -> Vec<ObjectName> {
+pub(super) fn received_names(leaves: &[TextLeaf], bound: &str) -> Vec<ObjectName> {
     let known = |leaf: &TextLeaf| {
         let written = expressions::member(bound, &leaf.path);
         leaf.required.then(|| ObjectName {
@@ -365,7 +371,7 @@ fn received_names(leaves: &[TextLeaf], bound: &str) -> Vec<ObjectName> {
 }
 
 /// Returns the name that a reply to a message of the walk gets.
-fn reply_name(reply: &str, number: usize) -> String {
+pub(super) fn reply_name(reply: &str, number: usize) -> String {
     let word = reply.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
     if is_identifier(&word) { format!("{word}_{number}") } else { format!("reply_{word}_{number}") }
 }

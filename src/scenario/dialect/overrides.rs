@@ -7,7 +7,7 @@ use crate::syntax::matcher::escape;
 use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 
 /// The mappings whose entries are overridden one by one: file, JSON pointer, and kind of the entries.
-const OVERRIDABLE_MAPPINGS: [(&str, &str, &str); 14] = [
+const OVERRIDABLE_MAPPINGS: [(&str, &str, &str); 15] = [
     ("asyncapi.yaml", "", "section"),
     ("asyncapi.yaml", "/info", "info"),
     ("asyncapi.yaml", "/channels", "channel"),
@@ -21,6 +21,7 @@ const OVERRIDABLE_MAPPINGS: [(&str, &str, &str); 14] = [
     (SHARED_PATH, "/hooks", "hook"),
     (SHARED_PATH, "/roles", "role"),
     (SHARED_PATH, "/scenes", "scene"),
+    (SHARED_PATH, "/variations", "variations"),
     (SHARED_PATH, "/fuzz", "fuzz"),
 ];
 

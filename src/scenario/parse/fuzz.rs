@@ -8,7 +8,7 @@ use super::{ScenarioParser, StepPlace};
 use crate::syntax::fields::{choice, list, table, text};
 use crate::syntax::yaml::SyntaxNode;
 
-const FUZZ_KEYS: [&str; 7] = ["bystander", "fence", "state", "goes_on", "refusals", "answers", "open"];
+const FUZZ_KEYS: [&str; 8] = ["bystander", "fence", "state", "goes_on", "refusals", "failures", "answers", "open"];
 const ANSWER_KEYS: [&str; 9] =
     ["class", "placement", "roles", "messages", "except", "where", "answer", "never", "rules"];
 
@@ -48,6 +48,12 @@ impl ScenarioParser<'_> {
         for node in list(node.get("open"), "`open`", "open: [MESSAGE, /member]", &mut self.diagnostics) {
             let known = |name: &str| name.starts_with('/') || self.pack.message(name).is_some();
             if !node.text().is_some_and(known) {
+                let error = unknown_message_error(node, self.pack);
+                self.diagnostics.push(error);
+            }
+        }
+        for node in list(node.get("failures"), "`failures`", "failures: [MESSAGE]", &mut self.diagnostics) {
+            if node.text().is_none_or(|name| self.pack.message(name).is_none()) {
                 let error = unknown_message_error(node, self.pack);
                 self.diagnostics.push(error);
             }

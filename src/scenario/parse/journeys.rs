@@ -87,6 +87,7 @@ impl<'a> JourneyParser<'a> {
             Some((name, span)) => self.0.parse_role(name, span),
             None => {
                 self.0.roles.entry(name.to_owned()).or_insert_with(|| Role {
+                    preludes: BTreeMap::new(),
                     server: false,
                     given: Vec::new(),
                     fills: Vec::new(),

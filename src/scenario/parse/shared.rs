@@ -1,6 +1,7 @@
 //! Parses shared.yaml: settings and hooks once, and roles, scenes, reactions and `always` for each scenario that uses
 //! them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -14,9 +15,10 @@ use crate::protocol::Pack;
 use crate::scenario::compose;
 use crate::scenario::model::{
     AlwaysEntry, BlockId, HookDeclaration, MessageName, Reaction, Role, SettingDeclaration, SharedDefinitions,
-    StepAction, duration,
+    StepAction, VariationExclusion, duration,
 };
 use crate::scenario::template::Template;
+use crate::scenario::variation::Variation;
 use crate::syntax::diagnostic::{Diagnostic, ValueError, suggest};
 use crate::syntax::fields::{choice, entries, flag, integer, list, mapping, table, text};
 use crate::syntax::source::Span;
@@ -29,7 +31,9 @@ pub struct SharedFile {
 }
 
 const GIVEN: &str = "given: { NAME: VALUE }";
-const SHARED_KEYS: [&str; 9] = ["hub", "hooks", "ignore", "fills", "reactions", "roles", "scenes", "always", "fuzz"];
+const SHARED_KEYS: [&str; 10] =
+    ["hub", "hooks", "ignore", "fills", "reactions", "roles", "scenes", "always", "fuzz", "variations"];
+const PRELUDES: &str = "preludes: { NAME: { ROLE: SCENE } }";
 
 impl SharedFile {
     /// Parses settings, hooks and `ignore`, and checks only the shape of the rest.
@@ -57,6 +61,7 @@ impl SharedFile {
             let given = entries(role.get("given")).iter().map(|(key, _)| key.name.clone());
             shared.roles.insert(name.name.clone(), given.collect());
         }
+        parse_variations(&root, &mut shared, diagnostics);
         Self { shared: Arc::new(shared), root }
     }
 
@@ -82,6 +87,46 @@ impl SharedFile {
         }
         parser.check_fuzz();
         crate::syntax::diagnostic::without_duplicates(parser.diagnostics)
+    }
+}
+
+/// Parses `variations` apart from the scenes that preludes name.
+fn parse_variations(root: &SyntaxNode, shared: &mut SharedDefinitions, diagnostics: &mut Vec<Diagnostic>) {
+    let Some(node) = root.get("variations") else { return };
+    shared.declares_variations = true;
+    table(node, &["preludes", "except"], "`variations`", diagnostics);
+    for (key, roles) in mapping(node.get("preludes"), "`preludes`", PRELUDES, diagnostics) {
+        shared.preludes.insert(key.name.clone());
+        for (role, _) in mapping(Some(roles), "a prelude", PRELUDES, diagnostics) {
+            if !shared.roles.contains_key(&role.name) {
+                let known = shared.roles.keys().map(String::as_str);
+                let help = suggest(&role.name, known, "roles are declared under `roles`");
+                diagnostics.push(Diagnostic::error(role.span, format!("there is no role `{}`", role.name)).help(help));
+            }
+        }
+    }
+    let example = "except: [ { variations: [NAME], scenarios: [NAME], because: REASON } ]";
+    for entry in list(node.get("except"), "`except`", example, diagnostics) {
+        let members = table(entry, &["variations", "scenarios", "because"], "an entry of `except`", diagnostics);
+        members.required("because", "say what the document leaves open here", diagnostics);
+        let mut names = |key: &str| -> Vec<String> {
+            let nodes = list(entry.get(key), &format!("`{key}`"), &format!("{key}: [NAME]"), diagnostics);
+            nodes.iter().filter_map(|node| node.text()).map(str::to_owned).collect()
+        };
+        let (variations, scenarios) = (names("variations"), names("scenarios"));
+        for name in &variations {
+            let known = match name.parse() {
+                Ok(Variation::Prelude(prelude)) => shared.preludes.contains(&*prelude),
+                Ok(_) => true,
+                Err(_) => false,
+            };
+            if !known {
+                let at = entry.get("variations").map_or(entry.span, |node| node.span);
+                let help = "`hubproof check --list` lists the variations";
+                diagnostics.push(Diagnostic::error(at, format!("there is no variation `{name}`")).help(help));
+            }
+        }
+        shared.unvaried.push(VariationExclusion { variations, scenarios });
     }
 }
 
@@ -205,7 +250,15 @@ impl ScenarioParser<'_> {
         // Declared before its opening is parsed, so that `self.name` is known there.
         self.roles.insert(
             name.to_owned(),
-            Role { server, given: Vec::new(), fills: Vec::new(), opening: 0, binds: Vec::new(), reacts: Vec::new() },
+            Role {
+                server,
+                given: Vec::new(),
+                fills: Vec::new(),
+                opening: 0,
+                binds: Vec::new(),
+                reacts: Vec::new(),
+                preludes: BTreeMap::new(),
+            },
         );
         self.scopes.push(BlockScope::isolated());
         let mut given = Vec::new();
@@ -224,6 +277,7 @@ impl ScenarioParser<'_> {
         let opened = self.scopes.pop().unwrap_or_default();
         let binds = opened.names.into_keys().collect();
         self.opening_shapes.insert(name.to_owned(), opened.shapes);
+        let preludes = self.parse_preludes(name);
         self.place = place;
         self.myself = None;
         let mut reacts = Vec::new();
@@ -234,7 +288,23 @@ impl ScenarioParser<'_> {
             }
         }
         self.myself = myself;
-        self.roles.insert(name.to_owned(), Role { server, given, fills, opening, binds, reacts });
+        self.roles.insert(name.to_owned(), Role { server, given, fills, opening, binds, reacts, preludes });
+    }
+
+    /// Parses the scenes that variations play after the opening of a role.
+    fn parse_preludes(&mut self, role: &str) -> BTreeMap<String, BlockId> {
+        let file = self.file;
+        let preludes = entries(file.root.get("variations").and_then(|node| node.get("preludes")));
+        let mut parsed = BTreeMap::new();
+        for (key, roles) in preludes {
+            let Some(scene) = roles.get(role) else { continue };
+            if let Some(name) = text(Some(scene), "a scene", &mut self.diagnostics)
+                && let Some((block, _)) = self.parse_scene(name, scene.span)
+            {
+                parsed.insert(key.name.clone(), block);
+            }
+        }
+        parsed
     }
 
     /// Parses the protocol's `fills`, then the role's.

@@ -74,7 +74,9 @@ fn serve_with_pending_job() -> ServeProcess {
 fn hub_state_from_before_the_run_is_not_a_finding() {
     let run = |cases: &[&str], code: i32| {
         let hub = serve_with_pending_job();
-        let arguments = [hub.url("emprops"), "--protocol", "emprops", "--seed", "2", "-j", "1", "--patience", "0.5"];
+        let arguments = [hub.url("emprops"), "--protocol", "emprops", "--seed", "1", "-j", "1", "--patience", "0.5"];
+        // The job is not in the model.
+        let arguments = [&arguments[..], &["--against", "none"]].concat();
         let done = fuzz(&[&arguments, cases].concat()).assert_exit_code(code);
         let output = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(output.contains("warn[FUZZ-UNDISTURBED]"), "{}", done.out);
@@ -98,7 +100,7 @@ fn hub_state_from_before_the_run_is_not_a_finding() {
 #[case::others("concierge-fuzz-subscriptions-lost", "group_delete", "truncated")]
 fn concurrent_cases_do_not_hide_a_finding(#[case] fault: &str, #[case] message: &str, #[case] mutation: &str) {
     let hub = ServeProcess::start(["concierge", "--fault", fault], 1);
-    let odd = ["--message", message, "--mutation", mutation, "--cases", "60", "--seed", "7", "-j", "8"];
+    let odd = ["--message", message, "--mutation", mutation, "--cases", "120", "--seed", "1", "-j", "8"];
     let arguments: Vec<&str> = [hub.url("concierge"), "--protocol", "concierge"].into_iter().chain(odd).collect();
     let done = fuzz(&arguments).assert_exit_code(1);
     assert!(done.out.contains("fail[FUZZ-KEEPS]"), "{}", done.out);
@@ -471,6 +473,26 @@ fn http_502_from_a_proxy_means_a_lost_hub_but_http_429_does_not(
     let done = fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "14s", "-j", "4"]).assert_exit_code(code);
     assert!(done.out.split_whitespace().collect::<Vec<_>>().join(" ").contains(output), "{}", done.out);
     assert_eq!(done.out.contains("The run ended early: the hub is gone"), code == 1, "{}", done.out);
+}
+
+#[rstest]
+fn the_correct_server_does_not_differ_from_the_model(
+    #[values("airavata", "concierge", "emprops", "gator", "qi")] protocol: &str,
+) {
+    let done = hubproof(["fuzz", "--protocol", protocol, "--cases", "200", "--seed", "1"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.contains("FUZZ-DIFFERS held in"), "{done:?}");
+    assert!(!done.out.contains("warn[FUZZ-DIFFERS]"), "{done:?}");
+}
+
+#[test]
+fn a_fault_that_no_oracle_sees_is_a_difference_from_the_model() {
+    // Some requests are answered twice.
+    let run = ["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--fault", "qi-base-reply-twice"];
+    let done = hubproof(run);
+    assert!(done.out.contains("warn[FUZZ-DIFFERS]"), "{done:?}");
+    let done = hubproof(run.into_iter().chain(["--against", "none"]));
+    assert!(!done.out.contains("FUZZ-DIFFERS"), "{done:?}");
 }
 
 #[test]

@@ -250,7 +250,7 @@ const SETTINGS = {
   port: 0,                        // 0: any free port
   seed: 0,                        // 0: from the clock
   'worker-token': '',             // if set, register_worker needs "token" with this value
-  'retry-delay': 15,              // seconds
+  'retry-delay': 1,               // seconds
   'max-retries': 5,
   'claim-timeout': 30000,         // ms, if claim_job names none
   'heartbeat-interval': 60,       // seconds

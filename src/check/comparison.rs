@@ -1,0 +1,121 @@
+//! Compares the play of a generated scenario with a play of the same elsewhere. A difference counts if a second play,
+//! alone on the hub and with longer waits, shows it again.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::PlayOptions;
+use super::job::ScenarioJob;
+use crate::event::{CheckReport, ScenarioEvent, ScenarioReport};
+use crate::hub::prepare::PreparedHub;
+use crate::interpreter::{WEBSOCKET_CHECK, shorten_frame};
+use crate::reference::model::ReferenceModel;
+use crate::scenario::Program;
+
+/// The name of the check that compares a play.
+pub const COMPARISON_CHECK: &str = "as-the-model";
+/// Factor for all timeouts of the second play.
+const SECOND_PLAY_PATIENCE: f64 = 3.0;
+/// Added to the number of a play for its repetition, since a hub may remember the names of the first.
+const SECOND_PLAY_OFFSET: usize = 1 << 20;
+
+/// With what a hub is compared.
+#[derive(Clone)]
+pub enum Counterpart {
+    Hub(Arc<PreparedHub>),
+    /// The reference server's state machine, new for each play.
+    Model(Arc<ReferenceModel>),
+}
+
+/// Something that compares plays.
+pub trait PlayComparer: Send + Sync + Debug {
+    /// Whether plays of this program are compared.
+    fn concerns(&self, program: &Program) -> bool;
+
+    /// The number of characters of a payload that plays have to keep.
+    fn kept(&self) -> usize;
+
+    /// Returns with what this play is compared; `None` if with nothing.
+    fn counterpart(&self, report: &ScenarioReport) -> Option<&Counterpart>;
+
+    /// Compares the reports of the plays of one program on the hub and on its counterpart.
+    fn compare(&self, report: &ScenarioReport, other: &ScenarioReport) -> PlayComparison;
+
+    /// Returns the differences between two plays of a scenario on one hub, with a variation and as it is written.
+    fn differences(&self, varied: &ScenarioReport, plain: &ScenarioReport) -> Vec<VariedAnswer>;
+
+    /// Whether a difference is still to be shown by a second play; called once for each.
+    fn takes_up(&self, difference: &str) -> bool;
+}
+
+/// An answer that a variation changed.
+pub struct VariedAnswer {
+    /// What is different, in words.
+    pub words: String,
+    pub actor: String,
+    /// What the hub sent with the variation, and as the scenario is written; empty if it sent nothing.
+    pub varied: String,
+    pub plain: String,
+}
+
+/// The result of a comparison.
+#[derive(Default)]
+pub struct PlayComparison {
+    /// Each difference in words.
+    pub differences: Vec<String>,
+    /// The check that reports the first of them, or that there is none; `None` if nothing could be compared.
+    pub check: Option<CheckReport>,
+}
+
+impl ScenarioJob {
+    /// Waits for the scenario's turn, plays it, and compares the play if the options say so; `number` is unique within
+    /// the run. Returns `None` if the run was interrupted before its turn.
+    pub async fn play(
+        self,
+        number: usize,
+        options: &PlayOptions,
+        events: &mpsc::Sender<ScenarioEvent>,
+        interrupt: watch::Receiver<bool>,
+    ) -> Option<ScenarioReport> {
+        let comparer = options.comparer.as_ref().filter(|comparer| comparer.concerns(self.program()));
+        let Some(comparer) = comparer else { return self.play_once(number, options, events, interrupt).await };
+        let whole = PlayOptions { kept: comparer.kept(), ..options.clone() };
+        // Waits must not depend on what the hub did in other scenarios.
+        let job = self.without_paces();
+        let mut report = job.clone().play_once(number, &whole, events, interrupt.clone()).await?;
+        let compare = async |report: &ScenarioReport, number, options: &PlayOptions| {
+            let counterpart = comparer.counterpart(report)?;
+            let other = job.play_elsewhere(counterpart, number, options, interrupt.clone()).await?;
+            Some(comparer.compare(report, &other)).filter(|_| !*interrupt.borrow())
+        };
+        let mut compared = compare(&report, number, &whole).await;
+        if let Some(first) = compared.as_ref().and_then(|compared| compared.differences.first().cloned()) {
+            let before = compared.take().map(|compared| compared.differences).unwrap_or_default();
+            if comparer.takes_up(&first) {
+                let patient = PlayOptions { stretch: whole.stretch * SECOND_PLAY_PATIENCE, ..whole };
+                let (number, unread) = (number + SECOND_PLAY_OFFSET, mpsc::channel(1).0);
+                let again = job.clone().alone().play_once(number, &patient, &unread, interrupt.clone()).await;
+                let Some(again) = again else {
+                    // The run ended before the second play had its turn.
+                    report.interrupted = true;
+                    return Some(report);
+                };
+                compared = compare(&again, number, &patient).await;
+                let lasts = |compared: &PlayComparison| {
+                    compared.differences.first().is_some_and(|difference| before.contains(difference))
+                };
+                compared = compared.filter(lasts);
+                if compared.is_some() {
+                    (report.history, report.history_dropped) = (again.history, again.history_dropped);
+                }
+            }
+        }
+        // What scenarios check of all frames may rest on what they do not do, such as to use an id twice.
+        report.checks.retain(|check| check.name.starts_with("schema:") || check.name == WEBSOCKET_CHECK);
+        report.checks.extend(compared.and_then(|compared| compared.check));
+        report.history.iter_mut().for_each(shorten_frame);
+        Some(report)
+    }
+}

@@ -1,0 +1,246 @@
+//! Plays scenarios with variations, see [`Variation`]. A difference counts only if it is seen twice and the scenario as
+//! it is written passes before, between and around: then the variation made the hub depart from what it does otherwise.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::PlayOptions;
+use super::job::{PlayPhase, ScenarioJob};
+use crate::event::{CheckReport, FindingDetail, ScenarioReport, Verdict};
+use crate::report::scenario_verdict;
+use crate::scenario::variation::Variation;
+use crate::scenario::{Isolation, Program};
+use crate::syntax::matcher::shorten;
+
+/// How many conversations are held at the same time in a crowd.
+const CROWD: usize = 4;
+/// How long a scenario may be known to wait that is played in an idle slot.
+const MAX_SPARE_WAIT: Duration = Duration::from_millis(500);
+/// After how many sent messages clients drop out.
+const SENDS_BEFORE_DROPOUT: usize = 2;
+/// The most characters of an answer that are shown.
+const MAX_SHOWN_CHARS: usize = 400;
+/// The time between a conversation and its repetition with the same names.
+const BETWEEN_CONVERSATIONS: Duration = Duration::from_millis(200);
+/// How often an answer must differ again.
+const SECOND_LOOKS: usize = 2;
+/// What the numbers of conversations that only surround another one begin with, which no other number has.
+const NEIGHBOURS: usize = 1 << 20;
+
+/// Which variations of scenarios are played, besides the scenarios as they are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum VariationChoice {
+    None,
+    /// As many as fit into the time that the scenarios take anyway.
+    #[default]
+    Spare,
+    All,
+    /// Only this one, of all scenarios.
+    Only(Variation),
+}
+
+impl VariationChoice {
+    /// Returns the variations of a scenario, beginning with another one for each scenario.
+    pub fn of_program(&self, program: &Program, turn: usize) -> Vec<Variation> {
+        let mut all: Vec<Variation> = match self {
+            Self::None => return Vec::new(),
+            Self::Only(variation) => vec![variation.clone()],
+            Self::Spare | Self::All => program.shared.variations().collect(),
+        };
+        all.retain(|variation| {
+            let reaches = match variation {
+                Variation::Prelude(name) => program.roles.values().any(|role| role.preludes.contains_key(&**name)),
+                Variation::Crowd | Variation::Again | Variation::AfterDropouts => {
+                    program.isolation == Isolation::Shared
+                }
+                _ => program.isolation != Isolation::Destructive,
+            };
+            reaches && program.shared.may_vary(&program.id, &variation.to_string())
+        });
+        let first = turn % all.len().max(1);
+        all.rotate_left(first);
+        all
+    }
+}
+
+/// Returns the jobs that play a scenario with variations, in the order in which they should be played, each with its
+/// rank: all first ones come before all second ones.
+pub fn varied_jobs(
+    job: &ScenarioJob,
+    options: &PlayOptions,
+    turn: usize,
+) -> impl Iterator<Item = (usize, ScenarioJob)> {
+    let generated = options.comparer.as_ref().is_some_and(|comparer| comparer.concerns(job.program()));
+    let plays = job.has_place()
+        && !generated
+        && job.repetition() == 1
+        && (job.phase() == PlayPhase::Shared || options.variations != VariationChoice::Spare);
+    // A wait that begins late could prolong the run.
+    let long = options.variations == VariationChoice::Spare && job.planned_wait() > MAX_SPARE_WAIT;
+    let variations = if plays && !long { options.variations.of_program(job.program(), turn) } else { Vec::new() };
+    let varied = variations.into_iter().map(|variation| {
+        let id = format!("{} with {variation}", job.program().id);
+        job.clone().with_variation(id, variation)
+    });
+    varied.collect::<Vec<_>>().into_iter().enumerate()
+}
+
+/// What playing a scenario with a variation needs.
+pub struct VariedPlay<'a> {
+    pub job: &'a ScenarioJob,
+    /// The report of the scenario as it is written.
+    pub plain: &'a ScenarioReport,
+    /// Unique within the run; the number of the scenario as it is written is taken from the same range.
+    pub number: usize,
+    /// A further unique number.
+    pub again: usize,
+    pub options: &'a PlayOptions,
+    pub interrupt: &'a watch::Receiver<bool>,
+}
+
+impl VariedPlay<'_> {
+    /// Plays the scenario with the variation. Returns a report if the hub departs from what it does otherwise.
+    pub async fn find_difference(&self) -> Option<ScenarioReport> {
+        let variation = self.job.variation()?;
+        let first = self.play(self.number).await?;
+        if !differs(&first) {
+            return self.find_other_answer(&first).await;
+        }
+        let plain = self.play_one(&self.job.as_written(), self.again).await?;
+        if differs(&plain) {
+            return None;
+        }
+        let mut second = self.play(self.again + 1).await?;
+        let seen = broken_checks(&first);
+        second.checks.retain(|check| !is_broken(check) || seen.contains(check.name.as_str()));
+        if !differs(&second) || first.cause.is_some() != second.cause.is_some() {
+            return None;
+        }
+        if broken_checks(&second).is_empty() {
+            let cause = second.cause.as_ref()?;
+            let message = format!(
+                "with {}, `{}` fails, which holds as the scenario is written: {}",
+                variation.describe(),
+                cause.step,
+                cause.message
+            );
+            let (span, detail) = (cause.span, cause.detail.clone());
+            second.checks.push(CheckReport { span, message, detail, ..CheckReport::new("same-result", Verdict::Warn) });
+        }
+        // What the difference left undecided is decided without the variation.
+        second.checks.retain(|check| check.verdict != Verdict::Inconclusive);
+        second.cause = None;
+        second.missed = None;
+        Some(second)
+    }
+
+    /// Compares the answers of a play that passed with those as the scenario is written.
+    async fn find_other_answer(&self, first: &ScenarioReport) -> Option<ScenarioReport> {
+        let (comparer, variation) = (self.options.comparer.as_ref()?, self.job.variation()?);
+        let mut last = None;
+        // After a prelude, clients have sent more.
+        if matches!(variation, Variation::Prelude(_)) || !has_passed(first) {
+            return None;
+        }
+        let mut seen = comparer.differences(first, self.plain);
+        for time in 1..=SECOND_LOOKS {
+            if seen.is_empty() {
+                return None;
+            }
+            let number = self.again + 2 * time;
+            let plain = self.play_one(&self.job.as_written(), number).await?;
+            // A hub that answers differently by itself proves nothing.
+            if !has_passed(&plain) || !comparer.differences(&plain, self.plain).is_empty() {
+                return None;
+            }
+            let second = self.play(number + 1).await.filter(has_passed)?;
+            let before = std::mem::replace(&mut seen, comparer.differences(&second, &plain));
+            seen.retain(|one| before.iter().any(|before| before.words == one.words));
+            last = Some(second);
+        }
+        let (mut second, other) = (last?, seen.into_iter().next()?);
+        let message = format!("with {}, {}", variation.describe(), other.words);
+        let detail = FindingDetail {
+            actor: other.actor,
+            expected: format!("as the scenario is written: {}", text_or_nothing(&other.plain)),
+            received: text_or_nothing(&other.varied),
+            ..FindingDetail::default()
+        };
+        let check = CheckReport::new("same-answers", Verdict::Warn);
+        second.checks.push(CheckReport { message, detail: Some(detail), span: Some(second.span), ..check });
+        Some(second)
+    }
+
+    /// Plays the scenario in the surroundings of the variation.
+    async fn play(&self, number: usize) -> Option<ScenarioReport> {
+        match self.job.variation()? {
+            Variation::Again => {
+                let first = self.play_one(self.job, number).await?;
+                if differs(&first) {
+                    // Nothing was repeated, so this difference is none of repetition.
+                    return Some(ScenarioReport { checks: Vec::new(), cause: None, ..first });
+                }
+                // Names may be in use for a while after their clients have left.
+                tokio::time::sleep(BETWEEN_CONVERSATIONS.mul_f64(self.options.stretch)).await;
+                self.play_one(self.job, number).await
+            }
+            Variation::AfterDropouts => {
+                let neighbour = self.job.clone().dropping_after(SENDS_BEFORE_DROPOUT);
+                self.play_one(&neighbour, NEIGHBOURS + number).await?;
+                self.play_one(self.job, number).await
+            }
+            Variation::Crowd => {
+                let mut neighbours = tokio::task::JoinSet::new();
+                for neighbour in 1..CROWD {
+                    let (job, options) = (self.job.clone(), self.options.clone());
+                    let interrupt = self.interrupt.clone();
+                    neighbours.spawn(async move {
+                        let (unread, _) = mpsc::channel(1);
+                        job.play_once(neighbour * NEIGHBOURS + number, &options, &unread, interrupt).await
+                    });
+                }
+                let report = self.play_one(self.job, number).await;
+                while neighbours.join_next().await.is_some() {}
+                report
+            }
+            _ => self.play_one(self.job, number).await,
+        }
+    }
+
+    async fn play_one(&self, job: &ScenarioJob, number: usize) -> Option<ScenarioReport> {
+        let (unread, _) = mpsc::channel(1);
+        let report = job.clone().play_once(number, self.options, &unread, self.interrupt.clone()).await?;
+        (!*self.interrupt.borrow()).then_some(report)
+    }
+}
+
+fn text_or_nothing(text: &str) -> String {
+    if text.is_empty() { "nothing".to_owned() } else { shorten(text, MAX_SHOWN_CHARS) }
+}
+
+/// Whether a scenario did not pass, for a reason that lies with the hub: hubproof may be unable to connect with a varied
+/// name, and a hook may refuse it.
+fn differs(report: &ScenarioReport) -> bool {
+    let of_hub = match &report.cause {
+        Some(cause) => {
+            !cause.step.starts_with("hook:") && !report.history.iter().any(|frame| frame.kind == "unreachable")
+        }
+        None => scenario_verdict(report) != Verdict::Inconclusive,
+    };
+    report.mistake.is_none() && (!broken_checks(report).is_empty() || report.cause.is_some() && of_hub)
+}
+
+/// Whether a scenario passed, so that its variations have to pass, too.
+pub fn has_passed(report: &ScenarioReport) -> bool {
+    report.mistake.is_none() && matches!(scenario_verdict(report), Verdict::Pass | Verdict::Info)
+}
+
+fn is_broken(check: &CheckReport) -> bool {
+    matches!(check.verdict, Verdict::Fail | Verdict::Warn)
+}
+
+fn broken_checks(report: &ScenarioReport) -> BTreeSet<&str> {
+    report.checks.iter().filter(|check| is_broken(check)).map(|check| check.name.as_str()).collect()
+}

@@ -1,0 +1,215 @@
+//! Variations: changes to how a scenario is played that must not change what the hub does (metamorphic testing). What
+//! held as the scenario is written must hold with a variation, too.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::functions::NameForm;
+
+/// Longer messages are sent as they are: another form could exceed the limits of the hub.
+const MAX_REWRITTEN_BYTES: usize = 2000;
+/// The number of frames of a text that is sent in several.
+const FRAGMENTS: usize = 3;
+
+/// A way to play a scenario other than as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Variation {
+    /// The same JSON values as another text, or in several frames.
+    Form(TextForm),
+    /// Names that are easily mistaken for each other.
+    Names(NameForm),
+    /// After its opening, a client pings the hub and sends an unsolicited pong.
+    Ping,
+    /// After its opening, an actor plays a scene that the pack names.
+    Prelude(Arc<str>),
+    /// The whole conversation for the second time, with the same names, after everyone has left.
+    Again,
+    /// Four conversations at the same time.
+    Crowd,
+    /// After another conversation whose clients dropped out halfway.
+    AfterDropouts,
+}
+
+/// Another text for the same JSON value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TextForm {
+    MemberOrder,
+    WhiteSpace,
+    Escapes,
+    Fragments,
+}
+
+/// The variations that need nothing from the pack, by name, each with what it does.
+const GENERAL: [(&str, Variation, &str); 11] = [
+    ("member-order", Variation::Form(TextForm::MemberOrder), "the members of every sent object in reverse order"),
+    ("white-space", Variation::Form(TextForm::WhiteSpace), "white space between the tokens of every sent message"),
+    ("escapes", Variation::Form(TextForm::Escapes), "every character of sent strings written as \\uXXXX"),
+    ("fragments", Variation::Form(TextForm::Fragments), "every sent text in three frames"),
+    ("long-names", Variation::Names(NameForm::Long), "generated names and ids whose first 32 characters are equal"),
+    ("names-by-case", Variation::Names(NameForm::Case), "generated names that differ only in upper and lower case"),
+    ("names-by-form", Variation::Names(NameForm::Unicode), "generated names that differ only in their Unicode form"),
+    ("ping", Variation::Ping, "a ping and an unsolicited pong after every opening"),
+    ("again", Variation::Again, "the whole conversation a second time, with the same names"),
+    ("crowd", Variation::Crowd, "four of these conversations at the same time"),
+    ("dropouts", Variation::AfterDropouts, "after such a conversation whose clients dropped out halfway"),
+];
+
+/// What names of variations that a pack declares begin with.
+const PRELUDE: &str = "after-";
+
+impl Variation {
+    /// Returns the variations that need nothing from the pack.
+    pub fn general() -> impl Iterator<Item = Self> {
+        GENERAL.iter().map(|(_, variation, _)| variation.clone())
+    }
+
+    /// Returns what is different from the scenario as it is written.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Prelude(name) => format!("the prelude `{name}` after every opening"),
+            other => other.row().map(|(_, _, about)| (*about).to_owned()).unwrap_or_default(),
+        }
+    }
+
+    /// Whether it assumes that a protocol tells similar names apart, and forgets them when their clients have left.
+    pub fn concerns_names(&self) -> bool {
+        matches!(self, Self::Names(_) | Self::Again)
+    }
+
+    fn row(&self) -> Option<&'static (&'static str, Variation, &'static str)> {
+        GENERAL.iter().find(|(_, variation, _)| variation == self)
+    }
+
+    /// Returns the form in which a message is sent, unless it is as written.
+    pub fn text_of(&self, value: &Value, text: &str) -> Option<String> {
+        let Self::Form(form) = self else { return None };
+        if text.len() > MAX_REWRITTEN_BYTES {
+            return None;
+        }
+        let mut out = String::with_capacity(text.len() * 2);
+        match form {
+            TextForm::Fragments => return None,
+            form => write_value(*form, value, 0, &mut out),
+        }
+        Some(out)
+    }
+
+    /// Returns the number of frames in which a text is sent.
+    pub fn fragments(&self) -> usize {
+        if *self == Self::Form(TextForm::Fragments) { FRAGMENTS } else { 1 }
+    }
+
+    /// Returns the form of the names that functions make.
+    pub fn name_form(&self) -> NameForm {
+        match self {
+            Self::Names(form) => *form,
+            _ => NameForm::default(),
+        }
+    }
+}
+
+impl fmt::Display for Variation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prelude(name) => write!(f, "{PRELUDE}{name}"),
+            other => f.write_str(other.row().map_or("", |(name, _, _)| name)),
+        }
+    }
+}
+
+impl FromStr for Variation {
+    type Err = String;
+
+    /// Reads the name of a variation. Whether a pack has a prelude of that name is not checked.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((_, variation, _)) = GENERAL.iter().find(|(name, _, _)| *name == text) {
+            return Ok(variation.clone());
+        }
+        match text.strip_prefix(PRELUDE) {
+            Some(name) if !name.is_empty() => Ok(Self::Prelude(name.into())),
+            _ => {
+                let names: Vec<&str> = GENERAL.iter().map(|(name, _, _)| *name).collect();
+                Err(format!("write one of {}, or {PRELUDE}NAME for a prelude of the pack", names.join(", ")))
+            }
+        }
+    }
+}
+
+fn write_value(form: TextForm, value: &Value, depth: usize, out: &mut String) {
+    let (open, close, items): (char, char, Vec<(Option<&String>, &Value)>) = match value {
+        Value::Object(members) => {
+            let mut items: Vec<_> = members.iter().map(|(name, value)| (Some(name), value)).collect();
+            if form == TextForm::MemberOrder {
+                items.reverse();
+            }
+            ('{', '}', items)
+        }
+        Value::Array(items) => ('[', ']', items.iter().map(|item| (None, item)).collect()),
+        Value::String(text) => return write_string(form, text, out),
+        other => return out.push_str(&other.to_string()),
+    };
+    let space = |out: &mut String, depth: usize| {
+        if form == TextForm::WhiteSpace {
+            out.push_str("\r\n");
+            out.extend(std::iter::repeat_n('\t', depth));
+        }
+    };
+    out.push(open);
+    for (index, (name, item)) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        space(out, depth + 1);
+        if let Some(name) = name {
+            write_string(form, name, out);
+            out.push_str(if form == TextForm::WhiteSpace { " : " } else { ":" });
+        }
+        write_value(form, item, depth + 1, out);
+    }
+    space(out, depth);
+    out.push(close);
+}
+
+fn write_string(form: TextForm, text: &str, out: &mut String) {
+    if form == TextForm::Escapes {
+        out.push('"');
+        out.extend(text.encode_utf16().map(|unit| format!("\\u{unit:04x}")));
+        out.push('"');
+    } else {
+        out.push_str(&Value::from(text).to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case(TextForm::MemberOrder, r#"{"b":[true,{"y":0,"x":"é"}],"a":1.0}"#)]
+    #[case(
+        TextForm::WhiteSpace,
+        "{\r\n\t\"a\" : 1.0,\r\n\t\"b\" : [\r\n\t\ttrue,\r\n\t\t{\r\n\t\t\t\"x\" : \"é\",\r\n\t\t\t\"y\" : 0\r\n\t\t}\r\n\t]\r\n}"
+    )]
+    #[case(TextForm::Escapes, r#"{"\u0061":1.0,"\u0062":[true,{"\u0078":"\u00e9","\u0079":0}]}"#)]
+    fn another_form_is_the_same_value(#[case] form: TextForm, #[case] expected: &str) {
+        let value = json!({ "a": 1.0, "b": [true, { "x": "é", "y": 0 }] });
+        let text = Variation::Form(form).text_of(&value, &value.to_string());
+        assert_eq!(text.as_deref(), Some(expected));
+        assert_eq!(serde_json::from_str::<Value>(expected).ok(), Some(value));
+    }
+
+    #[test]
+    fn every_variation_has_a_name_that_selects_it() {
+        let preludes = [Variation::Prelude("malformed".into())];
+        for variation in Variation::general().chain(preludes) {
+            assert_eq!(variation.to_string().parse(), Ok(variation.clone()));
+            assert!(!variation.describe().is_empty());
+        }
+        assert!("backwards".parse::<Variation>().is_err());
+    }
+}

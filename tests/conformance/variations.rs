@@ -1,0 +1,96 @@
+//! Variations of scenarios: a correct hub passes all of them, and some find what no scenario finds.
+
+use hubproof::check::VariationChoice;
+use hubproof::event::Verdict;
+use hubproof::scenario::variation::Variation;
+use rstest::rstest;
+
+use crate::support::process::{ExampleHub, ProcessResult, hubproof};
+use crate::support::sim_connection::SimulatedProtocol;
+
+#[rstest]
+fn a_correct_hub_passes_with_every_variation(
+    #[values("airavata", "concierge", "emprops", "gator", "qi", "websocket")] protocol: &str,
+) {
+    let mut protocol = SimulatedProtocol::load(protocol);
+    if protocol.pack.name == "emprops" {
+        // Ten megabytes, many times, would take too long.
+        protocol.set(Some("max_message_bytes"), "message_limit", 100_000);
+        protocol.set(None, "chunks_above", 10_000);
+    }
+    let mut played = 0;
+    for program in &protocol.scenarios.programs.clone() {
+        protocol.variation = None;
+        let Some(plain) = protocol.play(program, None) else { continue };
+        for variation in VariationChoice::All.of_program(program, 0) {
+            protocol.variation = Some(variation.clone());
+            let report = protocol.play(program, None).unwrap();
+            let broken = report.checks.iter().find(|check| check.accuses_hub());
+            assert!(broken.is_none(), "{} with {variation}: {broken:?}", program.id);
+            let of_prelude = matches!(variation, Variation::Prelude(_));
+            assert!(!of_prelude || report.mistake.is_none(), "{} with {variation}: {:?}", program.id, report.mistake);
+            let hooked = report.cause.as_ref().is_some_and(|cause| cause.step.starts_with("hook:"));
+            let same = report.verdict == plain.verdict || matches!(report.verdict, Verdict::Pass | Verdict::Info);
+            assert!(same || report.mistake.is_some() || hooked, "{} with {variation}: {:?}", program.id, report.cause);
+            played += usize::from(report.mistake.is_none());
+        }
+    }
+    assert!(played > 4 * protocol.scenarios.programs.len(), "only {played} varied plays");
+}
+
+/// Faults that the scenario does not trigger as it is written.
+#[rstest]
+#[case::member_order("gator/requests", "gator-fuzz-action-last-unanswered", "member-order")]
+#[case::ping("qi/base", "qi-fuzz-ping-wedges", "ping")]
+fn a_variation_finds_what_a_scenario_does_not(#[case] scenario: &str, #[case] fault: &str, #[case] variation: &str) {
+    let (protocol, _) = scenario.split_once('/').unwrap();
+    let check = ["check", "--protocol", protocol, "--scenario", scenario, "--fault", fault, "--variation"];
+    let done = hubproof(check.iter().chain(&[variation])).assert_exit_code(1);
+    let shows = format!(" with {variation}");
+    assert!(done.out.contains(&shows), "{}", done.out);
+    assert!(done.out.contains(&format!("--variation {variation}")), "{}", done.out);
+    let other = hubproof(check.iter().chain(&["names-by-case"])).assert_exit_code(0);
+    assert!(!other.out.contains(" with "), "{}", other.out);
+}
+
+#[test]
+fn an_unknown_variation_is_a_mistake() {
+    let done = hubproof(["check", "--protocol", "qi", "--variation", "after-lunch"]).assert_exit_code(2);
+    assert!(done.err.contains("no protocol has a prelude `lunch`"), "{}", done.err);
+    let done = hubproof(["check", "--protocol", "qi", "--variation", "backwards"]).assert_exit_code(2);
+    assert!(done.err.contains("write one of member-order"), "{}", done.err);
+}
+
+/// Plays all variations and the walks of an example pack against its hub, and compares the walks with a hub without bugs.
+/// `None` if there is no Python.
+fn check_example(pack: &str, bug: &[&str], scenario: &str) -> Option<ProcessResult> {
+    let (hub, other) = (ExampleHub::start(pack, bug)?, ExampleHub::start(pack, &[])?);
+    let folder = format!("examples/packs/{pack}");
+    let (target, url) = (format!("{folder}/target.toml"), format!("url={}", hub.url));
+    let named = ["check", "--pack", &folder, "--target", &target, "--set", &url, "--depth", "thorough"];
+    Some(hubproof(named.iter().chain(&["--against", &other.url, "--scenario", scenario])))
+}
+
+#[rstest]
+#[ignore = "thorough: waits for real time"]
+fn a_pack_without_a_model_is_varied_and_compared_with_another_hub(
+    #[values("graphql-transport-ws", "json-rpc-2.0", "ocpp-1.6j")] pack: &str,
+) {
+    let Some(done) = check_example(pack, &[], &format!("{pack}/*")) else { return };
+    let done = done.assert_exit_code(0);
+    assert!(!done.out.contains("warn["), "{}", done.out);
+}
+
+#[test]
+fn walks_show_a_difference_from_another_hub() {
+    let Some(done) = check_example("json-rpc-2.0", &["--bug", "deaf-after-error"], "json-rpc-2.0/walk-*") else {
+        return;
+    };
+    assert!(done.out.contains("warn[as-the-model]"), "{}", done.out);
+}
+
+#[test]
+fn only_walks_are_compared_with_another_hub() {
+    let done = hubproof(["check", "--protocol", "qi", "--against", "ws://127.0.0.1:9"]).assert_exit_code(2);
+    assert!(done.err.contains("add `--depth thorough`"), "{}", done.err);
+}
