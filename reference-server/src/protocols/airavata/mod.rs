@@ -104,6 +104,7 @@ pub fn build(settings: &Settings, broken: MachineFault) -> Result<Box<dyn Machin
         twice: BTreeSet::new(),
         progressed: None,
         homes: BTreeMap::new(),
+        latest: Vec::new(),
         unknowns: BTreeMap::new(),
         shut_by: None,
         stamp: 0,
@@ -138,6 +139,8 @@ struct Airavata {
     progressed: Option<String>,
     /// For a fault: the first project of each experiment.
     homes: BTreeMap<String, Option<String>>,
+    /// For a fault: the topics of the latest event of an experiment.
+    latest: Vec<ResourceTopic>,
     /// For a fault: how many messages of an unknown type came on each connection, and whose were too many.
     unknowns: BTreeMap<ConnectionId, usize>,
     shut_by: Option<Arc<str>>,
@@ -798,6 +801,15 @@ impl Airavata {
         if let Some(experiment) = experiment.filter(|_| self.broken.is("airavata-project-stale")) {
             let home = self.homes.entry(experiment.to_owned()).or_insert_with(|| event.project.map(str::to_owned));
             topics.retain(|topic| topic.kind != ResourceKind::Project || Some(&*topic.id) == home.as_deref());
+        }
+        let is_around = |topic: &ResourceTopic| matches!(topic.kind, ResourceKind::Project | ResourceKind::User);
+        match event.kind {
+            ResourceKind::Experiment => self.latest = topics.iter().filter(|topic| is_around(topic)).cloned().collect(),
+            ResourceKind::Task if self.broken.is("airavata-tasks-of-latest-experiment") => {
+                topics.retain(|topic| !is_around(topic));
+                topics.extend(self.latest.iter().cloned());
+            }
+            _ => {}
         }
         topics.retain(|topic| !self.has_faulty_route(event.kind, topic.kind));
         match event.kind {
