@@ -63,6 +63,9 @@ impl Actors {
     /// Puts a frame into an inbox. If all inboxes are full, drops the oldest frames of any inbox, but never this one.
     pub fn keep(&mut self, id: ActorId, entry: InboxFrame) {
         let newest = entry.wire.sequence;
+        if matches!(entry.kind, InboxFrameKind::Message { .. }) && !entry.wire.is_assumed() {
+            self.all[id].received_at = Some(entry.wire.at);
+        }
         self.all[id].push(entry);
         while self.all.iter().map(|actor| actor.inbox_bytes).sum::<usize>() > MAX_BYTES {
             let front = |actor: &ActorState| actor.inbox.front().map_or(u64::MAX, |entry| entry.wire.sequence);
@@ -126,6 +129,8 @@ pub struct ActorState {
     /// Assembles the texts that raw frames and bytes carry to a hub with declared deviations.
     pub sent_frames: Option<FrameDecoder>,
     pub opened_at: Duration,
+    /// When the latest message came.
+    pub received_at: Option<Duration>,
     pub inbox: VecDeque<InboxFrame>,
     pub inbox_bytes: usize,
     pub overflowed: usize,

@@ -175,6 +175,13 @@ impl ConversationWaits {
         failure.shortened.is_none() || names.iter().all(|name| self.pace.is_missing(name))
     }
 
+    /// Returns how long a wait is ample for this hub, as far as its answers have shown.
+    pub fn ample_wait(&self) -> Duration {
+        let mut speed = self.pace.speed;
+        speed.add(self.report.speed);
+        speed.ample_wait()
+    }
+
     /// Returns the shortened length of a wait for all of these, if it is probably in vain.
     fn shortened(&self, names: &BTreeSet<String>, documented: Duration, least: Duration) -> Option<Duration> {
         let short = least.max(self.pace.speed.ample_wait());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::active_step::{ActiveStep, AwaitedAlternatives, StepFailure, StepFailureKind, WaitCondition};
+use super::active_step::{ActiveStep, AwaitedAlternatives, AwaitingActor, StepFailure, StepFailureKind, WaitCondition};
 use super::actor::ConnectionState;
 use super::blocks::{LoopValues, StepProgress};
 use super::checks::{compute, eval_failure, evaluate_for_step, value_failure};
@@ -17,6 +17,9 @@ use crate::event::CheckOutcome;
 use crate::scenario::model::{ActorId, Program, SilenceExpectation, Step, StepAction, StepActors, duration};
 use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::{BoundValue, EvalError, Provenance};
+
+/// How many times the target's patience a step waits at most while the hub sends other messages.
+const MOST_PATIENCES: u32 = 3;
 
 pub(super) type StepResult = Result<StepProgress, StepFailure>;
 
@@ -196,8 +199,12 @@ impl Conversation {
         Ok(StepProgress::Waiting(self.clock.wait(time, waiting)))
     }
 
-    pub(super) fn poll_step(&mut self, step: &Step, active: ActiveStep) -> StepResult {
-        let over = active.deadline.is_some_and(|deadline| self.clock.now >= deadline);
+    pub(super) fn poll_step(&mut self, step: &Step, mut active: ActiveStep) -> StepResult {
+        let mut over = active.deadline.is_some_and(|deadline| self.clock.now >= deadline);
+        if over && self.is_still_served(step, &active) {
+            active.deadline = Some(self.clock.now + self.clock.quiet);
+            over = false;
+        }
         let (since, full) = (active.since, active.full);
         self.waits.begin_poll();
         let mut result = self.poll_provenance(step, active, over);
@@ -209,6 +216,34 @@ impl Conversation {
             _ => {}
         }
         result
+    }
+
+    /// Whether an expected frame may be behind others that a slow hub is still sending: the document states no time, and
+    /// the hub sends messages to all actors that miss a frame.
+    fn is_still_served(&self, step: &Step, active: &ActiveStep) -> bool {
+        let missing: Vec<ActorId> = match (&step.act, &active.waiting) {
+            (StepAction::Expect(expect), WaitCondition::Frames(frames))
+                if expect.within.is_none() && expect.for_.is_none() && frames.quantity.is_none() =>
+            {
+                let least = frames.count.map_or(1, |count| count.min);
+                let lacks = |member: &&AwaitingActor| member.claims.len() < least;
+                frames.members.iter().filter(lacks).map(|member| member.id).collect()
+            }
+            (StepAction::ExpectOneOf { alternatives, within: None, .. }, WaitCondition::OneOf { members })
+                if alternatives.iter().all(|alternative| alternative.want.is_some()) =>
+            {
+                members.iter().filter(|member| member.chosen.is_none()).map(|member| member.id).collect()
+            }
+            _ => return false,
+        };
+        let patience = self.clock.stretched(self.clock.patience);
+        let waited = self.clock.since(active.since);
+        let is_served = |id: &ActorId| {
+            self.actors[*id].received_at.is_some_and(|at| at > active.since && self.clock.since(at) < self.clock.quiet)
+        };
+        // Shortened waits, and those of steps that cannot fail, end before the patience does.
+        let waits_in_full = active.full.is_none() && waited >= patience && self.waits.ample_wait() > patience;
+        waits_in_full && waited < patience * MOST_PATIENCES && !missing.is_empty() && missing.iter().all(is_served)
     }
 
     /// Polls a step whose expectation may rest on an assumed message.

@@ -88,6 +88,33 @@ fn every_frame_received_by_a_number_of_actors_is_checked(
     );
 }
 
+/// A slow hub that works off its messages in order is not late with what stands behind many others, since the document
+/// states no time.
+#[rstest]
+#[case::behind_others(2000, 6000, 6000, Verdict::Pass)]
+#[case::of_a_quick_hub(100, 6000, 6000, Verdict::Fail)]
+#[case::behind_nothing(2000, 6000, 0, Verdict::Fail)]
+#[case::for_ever(2000, 20_000, 20_000, Verdict::Fail)]
+fn what_comes_behind_other_messages_is_not_late(
+    #[case] first: u64,
+    #[case] second: u64,
+    #[case] notices_until: u64,
+    #[case] expected: Verdict,
+) {
+    let asks = "  - anna sends: ask\n  - anna expects: answer\n";
+    let scenario =
+        format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n{asks}{asks}    rules: [MUST]\n");
+    let mut times = [first, second].into_iter();
+    let hub = |input: &HubInput<'_>| {
+        let send = |at, text| (at, input.connection, text_received(text));
+        let Some(at) = input.text.and_then(|_| times.next()) else { return Vec::new() };
+        let notices = (0..notices_until).step_by(300).map(|at| send(at, r#"{"type":"notice"}"#));
+        notices.chain([send(at, r#"{"type":"answer"}"#)]).collect()
+    };
+    let report = play(PLAIN_ROLES, &scenario, hub);
+    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
+}
+
 #[rstest]
 #[case::a_step_that_cannot_be_played("      - check: \"${never.n}\"\n        rules: [MUST-2]\n", Verdict::NotTestable)]
 #[case::deep_inside(
