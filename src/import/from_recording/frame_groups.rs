@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::super::document::{to_word, unique_name};
-use super::{RecordedFrame, scalar_members};
+use super::{RecordedFrame, is_uuid, scalar_members};
 
 /// The most values of a discriminator.
 const MAX_VALUES: usize = 60;
@@ -166,7 +166,7 @@ fn is_discriminator_value(value: &Value) -> bool {
     match value {
         Value::String(text) => {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '/');
-            !text.is_empty() && text.len() <= MAX_VALUE_LENGTH && text.chars().all(plain)
+            !text.is_empty() && text.len() <= MAX_VALUE_LENGTH && text.chars().all(plain) && !is_uuid(text)
         }
         Value::Number(number) => number.as_u64().is_some_and(|number| number < 256),
         _ => false,

@@ -261,6 +261,15 @@ mod tests {
             (1, false, json!({ "id": "2b", "result": 0 })),
         ]);
         assert_eq!(group_names(&calls), ["add", "close", "id_result"]);
+        // Nor is a UUID that several frames have, even if it has few digits.
+        let session = "bdeeabcd-efab-4aab-8abc-abcdefabcdef";
+        let sessions = recorded_frames(&[
+            (1, true, json!({ "session": session, "opens": 1 })),
+            (1, true, json!({ "session": session, "opens": 2 })),
+            (2, true, json!({ "session": "other", "closes": 1 })),
+            (2, true, json!({ "session": "other", "closes": 1 })),
+        ]);
+        assert!(!group_names(&sessions).iter().any(|name| name.contains("bdee")), "{:?}", group_names(&sessions));
     }
 
     #[test]
