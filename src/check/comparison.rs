@@ -21,7 +21,7 @@ const SECOND_PLAY_PATIENCE: f64 = 3.0;
 /// Added to the number of a play for its repetition, since a hub may remember the names of the first.
 const SECOND_PLAY_OFFSET: usize = 1 << 20;
 
-/// With what a hub is compared.
+/// What a hub is compared with.
 #[derive(Clone)]
 pub enum Counterpart {
     Hub(Arc<PreparedHub>),
@@ -37,7 +37,7 @@ pub trait PlayComparer: Send + Sync + Debug {
     /// The number of characters of a payload that plays have to keep.
     fn kept(&self) -> usize;
 
-    /// Returns with what this play is compared; `None` if with nothing.
+    /// Returns what this play is compared with, if anything.
     fn counterpart(&self, report: &ScenarioReport) -> Option<&Counterpart>;
 
     /// Compares the reports of the plays of one program on the hub and on its counterpart.

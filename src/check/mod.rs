@@ -60,7 +60,7 @@ pub struct PlayOptions {
     pub stamp: String,
     /// The current Unix time in milliseconds.
     pub now_ms: i64,
-    /// With what plays of generated scenarios are compared.
+    /// Compares the plays of generated scenarios with plays elsewhere, if they are to be compared.
     pub comparer: Option<Arc<dyn PlayComparer>>,
 }
 
@@ -102,8 +102,7 @@ pub async fn run_scenarios(
     let mut varied: Vec<(usize, ScenarioJob)> = varied.collect();
     varied.sort_by_key(|(rank, _)| *rank);
     let begin = jobs.len();
-    // Each varied play needs several numbers, see [`VariedPlay`].
-    jobs.extend(varied.into_iter().enumerate().map(|(index, (_, job))| (begin + NUMBERS_OF_VARIED_PLAY * index, job)));
+    jobs.extend(varied.into_iter().enumerate().map(|(index, (_, job))| (begin + variations::NUMBERS * index, job)));
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
     let kept = options.kept;
     let options = Arc::new(match &options.comparer {
@@ -137,8 +136,7 @@ pub async fn run_scenarios(
                     let (job, options, interrupt) = (&job, &*options, &interrupt);
                     let plain = lock(&passed).get(&job.program().id).cloned();
                     let Some(plain) = plain else { return };
-                    let again = number + 1;
-                    VariedPlay { job, plain: &plain, number, again, options, interrupt }.find_difference().await
+                    VariedPlay { job, plain: &plain, number, options, interrupt }.find_difference().await
                 } else {
                     job.play(number, &options, &events, interrupt).await
                 };
@@ -165,9 +163,6 @@ pub async fn run_scenarios(
     }
     Ok(())
 }
-
-/// How many conversations a play with a variation may need, each with its own number.
-const NUMBERS_OF_VARIED_PLAY: usize = 8;
 
 /// The reports of the scenarios that have passed, by id.
 type PassedScenarios = BTreeMap<String, Arc<ScenarioReport>>;

@@ -1,5 +1,5 @@
-//! Plays scenarios with variations, see [`Variation`]. A difference counts only if it is seen twice and the scenario as
-//! it is written passes before, between and around: then the variation made the hub depart from what it does otherwise.
+//! Plays scenarios with variations, see [`Variation`]. A difference counts only if it is seen again and the scenario as it
+//! is written passes before and between: then the variation made the hub depart from what it does otherwise.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,8 +24,12 @@ const SENDS_BEFORE_DROPOUT: usize = 2;
 const MAX_SHOWN_CHARS: usize = 400;
 /// The time between a conversation and its repetition with the same names.
 const BETWEEN_CONVERSATIONS: Duration = Duration::from_millis(200);
-/// How often an answer must differ again.
-const SECOND_LOOKS: usize = 2;
+/// How often an answer must differ again. Where a scenario allows several answers, chance decides between them.
+const SECOND_LOOKS: usize = 5;
+/// How often a step must fail again if no rule is broken.
+const FAILED_LOOKS: usize = 3;
+/// How many numbers a play with a variation may need, one for each conversation.
+pub const NUMBERS: usize = 16;
 /// What the numbers of conversations that only surround another one begin with, which no other number has.
 const NEIGHBOURS: usize = 1 << 20;
 
@@ -81,7 +85,7 @@ pub fn varied_jobs(
     let long = options.variations == VariationChoice::Spare && job.planned_wait() > MAX_SPARE_WAIT;
     let variations = if plays && !long { options.variations.of_program(job.program(), turn) } else { Vec::new() };
     let varied = variations.into_iter().map(|variation| {
-        let id = format!("{} with {variation}", job.program().id);
+        let id = variation.id_of(&job.program().id);
         job.clone().with_variation(id, variation)
     });
     varied.collect::<Vec<_>>().into_iter().enumerate()
@@ -92,10 +96,8 @@ pub struct VariedPlay<'a> {
     pub job: &'a ScenarioJob,
     /// The report of the scenario as it is written.
     pub plain: &'a ScenarioReport,
-    /// Unique within the run; the number of the scenario as it is written is taken from the same range.
+    /// The first of [`NUMBERS`] numbers that nothing else in the run uses, one for each conversation.
     pub number: usize,
-    /// A further unique number.
-    pub again: usize,
     pub options: &'a PlayOptions,
     pub interrupt: &'a watch::Receiver<bool>,
 }
@@ -108,16 +110,27 @@ impl VariedPlay<'_> {
         if !differs(&first) {
             return self.find_other_answer(&first).await;
         }
-        let plain = self.play_one(&self.job.as_written(), self.again).await?;
-        if differs(&plain) {
-            return None;
-        }
-        let mut second = self.play(self.again + 1).await?;
         let seen = broken_checks(&first);
-        second.checks.retain(|check| !is_broken(check) || seen.contains(check.name.as_str()));
-        if !differs(&second) || first.cause.is_some() != second.cause.is_some() {
-            return None;
+        let mut last = None;
+        for time in 0..FAILED_LOOKS {
+            let number = self.number + 1 + 2 * time;
+            let plain = self.play_one(&self.job.as_written(), number).await?;
+            if differs(&plain) {
+                return None;
+            }
+            let mut second = self.play(number + 1).await?;
+            second.checks.retain(|check| !is_broken(check) || seen.contains(check.name.as_str()));
+            if !differs(&second) || first.cause.is_some() != second.cause.is_some() {
+                return None;
+            }
+            // A rule that is broken twice is broken; a step that fails may fail by chance.
+            let decided = !broken_checks(&second).is_empty();
+            last = Some(second);
+            if decided {
+                break;
+            }
         }
+        let mut second = last?;
         if broken_checks(&second).is_empty() {
             let cause = second.cause.as_ref()?;
             let message = format!(
@@ -140,8 +153,9 @@ impl VariedPlay<'_> {
     async fn find_other_answer(&self, first: &ScenarioReport) -> Option<ScenarioReport> {
         let (comparer, variation) = (self.options.comparer.as_ref()?, self.job.variation()?);
         let mut last = None;
-        // After a prelude, clients have sent more.
-        if matches!(variation, Variation::Prelude(_)) || !has_passed(first) {
+        // After a prelude, clients have sent more; other conversations may change what is answered.
+        let is_alone = matches!(variation, Variation::Form(_) | Variation::Names(_) | Variation::Ping);
+        if !is_alone || !has_passed(first) {
             return None;
         }
         let mut seen = comparer.differences(first, self.plain);
@@ -149,13 +163,14 @@ impl VariedPlay<'_> {
             if seen.is_empty() {
                 return None;
             }
-            let number = self.again + 2 * time;
-            let plain = self.play_one(&self.job.as_written(), number).await?;
+            let number = self.number + 1 + 2 * time;
+            // Alone on the hub: where names are fixed, other conversations may have the same.
+            let plain = self.play_one(&self.job.as_written().alone(), number).await?;
             // A hub that answers differently by itself proves nothing.
             if !has_passed(&plain) || !comparer.differences(&plain, self.plain).is_empty() {
                 return None;
             }
-            let second = self.play(number + 1).await.filter(has_passed)?;
+            let second = self.play_one(&self.job.clone().alone(), number + 1).await.filter(has_passed)?;
             let before = std::mem::replace(&mut seen, comparer.differences(&second, &plain));
             seen.retain(|one| before.iter().any(|before| before.words == one.words));
             last = Some(second);

@@ -52,13 +52,13 @@ pub struct CheckArgs {
     /// lists them
     #[arg(long, value_name = "NAME")]
     variation: Option<Variation>,
-    /// With --depth thorough: compare the answers to random walks with those of this hub; by default, those of built-in
-    /// protocols are compared with a model in memory
+    /// With --depth thorough: compare the answers to random walks with this hub's answers, instead of those of the
+    /// built-in model, which only built-in protocols have
     #[arg(long, value_name = "URL", conflicts_with = "variation")]
     against: Option<String>,
-    /// Number of scenarios to run in parallel
-    #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: u16,
+    /// Number of scenarios to run in parallel (default: 16; 32 with --depth thorough)
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
     /// Fail the run on warnings
     #[arg(long)]
     strict: bool,
@@ -144,7 +144,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         return Ok(0);
     }
     let mut options = PlayOptions {
-        jobs: usize::from(arguments.jobs),
+        jobs: arguments.jobs.map_or(if arguments.depth == Depth::Thorough { 32 } else { 16 }, usize::from),
         stretch: arguments.hub.patience,
         repeat: arguments.repeat as usize,
         limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),

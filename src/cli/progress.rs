@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::event::{FrameReport, HistoryDirection, ScenarioEvent, Verdict};
+use crate::scenario::variation;
 
 /// Minimum time between two lines of progress if there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
@@ -76,7 +77,7 @@ impl RunProgress {
             ScenarioEvent::Frame { id, frame } => self.print_line(&frame_line(id, frame)),
             ScenarioEvent::Varied { .. } => self.varied += 1,
             ScenarioEvent::Finished(report) => {
-                self.done += usize::from(!report.id.contains(" with "));
+                self.done += usize::from(variation::split_id(&report.id).1.is_none());
                 self.failed += usize::from(matches!(report.verdict, Verdict::Fail | Verdict::Inconclusive));
                 self.running.remove(&report.id);
                 self.bar.set_position(self.done as u64);

@@ -39,6 +39,7 @@ use crate::deviation::proposal::DeviationProposal;
 use crate::deviation::{DeviationSightings, Deviations, SightingsByEntry};
 use crate::event::{CheckReport, ProcessReport, ScenarioReport, ShortenedWaits, TimingMargin, UnmetNeed, Verdict};
 use crate::protocol::{Pack, RuleBasis, RuleLevel, RulePlace};
+use crate::scenario::variation;
 use crate::syntax::explanation::Explanation;
 use crate::syntax::source::Span;
 
@@ -609,10 +610,7 @@ pub fn exit_code(report: &RunReport) -> u8 {
 
 /// Returns the arguments of `hubproof check` that select a scenario.
 pub fn selection_arguments(scenario: &str) -> Vec<String> {
-    let (scenario, variation) = match scenario.split_once(" with ") {
-        Some((scenario, variation)) => (scenario, Some(variation)),
-        None => (scenario, None),
-    };
+    let (scenario, variation) = variation::split_id(scenario);
     let mut words = vec!["--scenario".to_owned(), scenario.to_owned()];
     words.extend(variation.into_iter().flat_map(|name| ["--variation".to_owned(), name.to_owned()]));
     words

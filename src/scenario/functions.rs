@@ -39,7 +39,7 @@ pub struct FunctionContext {
 pub enum NameForm {
     #[default]
     Short,
-    /// The first 32 characters of names with the same prefix are equal; so are those of UUIDs.
+    /// Names with the same prefix share their first 32 characters; so do UUIDs.
     Long,
     /// Names with the same prefix differ only in upper and lower case.
     Case,
@@ -134,7 +134,10 @@ impl FunctionContext {
     fn unique_name(&self, prefix: &str) -> String {
         let (stamp, call) = (&self.stamp, self.next_call());
         let bits = |zero: &str, one: &str| -> String {
-            (0..10).rev().map(|bit| if call >> bit & 1 == 0 { zero } else { one }).collect()
+            (0..(u64::BITS - call.leading_zeros()).max(10))
+                .rev()
+                .map(|bit| if call >> bit & 1 == 0 { zero } else { one })
+                .collect()
         };
         match self.names {
             NameForm::Short => format!("{prefix}{stamp}x{call}"),

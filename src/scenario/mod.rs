@@ -42,11 +42,13 @@ impl ScenarioSet {
                 diagnostics.push(Diagnostic::error(message.span, what).help(suggest(role, known, "")));
             }
         }
+        let named = folder.scenarios.iter().filter_map(|(path, file)| {
+            let name = path.strip_suffix(".yaml").filter(|name| *name != "shared" && !name.contains('/'))?;
+            Some((name, file))
+        });
+        diagnostics.extend(shared.check_exceptions(&named.clone().map(|(name, _)| name).collect::<Vec<_>>()));
         let mut programs = Vec::new();
-        for (path, file) in &folder.scenarios {
-            let Some(name) = path.strip_suffix(".yaml").filter(|name| *name != "shared" && !name.contains('/')) else {
-                continue;
-            };
+        for (name, file) in named {
             match yaml::parse(sources, *file) {
                 Err(diagnostic) => diagnostics.push(diagnostic),
                 Ok(root) => {

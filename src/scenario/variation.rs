@@ -1,5 +1,5 @@
-//! Variations: changes to how a scenario is played that must not change what the hub does (metamorphic testing). What
-//! held as the scenario is written must hold with a variation, too.
+//! A variation plays a scenario in another way that must not change what the hub does (metamorphic testing): whatever
+//! holds for the scenario as written must also hold with the variation.
 
 use std::fmt;
 use std::str::FromStr;
@@ -59,11 +59,23 @@ const GENERAL: [(&str, Variation, &str); 11] = [
 
 /// What names of variations that a pack declares begin with.
 const PRELUDE: &str = "after-";
+/// What stands between the scenario and the variation in the id of a play.
+const WITH: &str = " with ";
+
+/// Splits the id of a play into the id of the scenario and the name of the variation, if it had one.
+pub fn split_id(id: &str) -> (&str, Option<&str>) {
+    id.split_once(WITH).map_or((id, None), |(scenario, variation)| (scenario, Some(variation)))
+}
 
 impl Variation {
     /// Returns the variations that need nothing from the pack.
     pub fn general() -> impl Iterator<Item = Self> {
         GENERAL.iter().map(|(_, variation, _)| variation.clone())
+    }
+
+    /// Returns the id of a scenario's play with this variation.
+    pub fn id_of(&self, scenario: &str) -> String {
+        format!("{scenario}{WITH}{self}")
     }
 
     /// Returns what is different from the scenario as it is written.

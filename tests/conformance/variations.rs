@@ -5,6 +5,7 @@ use hubproof::event::Verdict;
 use hubproof::scenario::variation::Variation;
 use rstest::rstest;
 
+use crate::support::mini_protocol::{PLAIN_ROLES, mini_scenario_diagnostics};
 use crate::support::process::{ExampleHub, ProcessResult, hubproof};
 use crate::support::sim_connection::SimulatedProtocol;
 
@@ -54,6 +55,19 @@ fn a_variation_finds_what_a_scenario_does_not(#[case] scenario: &str, #[case] fa
 }
 
 #[test]
+fn a_hub_that_answers_another_form_differently_gets_a_warning() {
+    let Some(hub) = ExampleHub::start("json-rpc-2.0", &["--bug", "null-by-order"]) else { return };
+    let (target, url) = ("examples/packs/json-rpc-2.0/target.toml", format!("url={}", hub.url));
+    let pack = ["check", "--pack", "examples/packs/json-rpc-2.0", "--target", target, "--set", &url];
+    let varied = |variation| {
+        let one = ["--scenario", "json-rpc-2.0/misnamed-params", "--variation", variation];
+        hubproof(pack.iter().chain(&one)).assert_exit_code(0).out
+    };
+    assert!(varied("member-order").contains("warn[same-answers]"), "{}", varied("member-order"));
+    assert!(!varied("white-space").contains("warn["), "{}", varied("white-space"));
+}
+
+#[test]
 fn an_unknown_variation_is_a_mistake() {
     let done = hubproof(["check", "--protocol", "qi", "--variation", "after-lunch"]).assert_exit_code(2);
     assert!(done.err.contains("no protocol has a prelude `lunch`"), "{}", done.err);
@@ -61,8 +75,18 @@ fn an_unknown_variation_is_a_mistake() {
     assert!(done.err.contains("write one of member-order"), "{}", done.err);
 }
 
+#[test]
+fn an_exception_for_an_unknown_scenario_is_a_mistake() {
+    let except = "variations: { except: [ { scenarios: [talk1], because: it waits } ] }\n";
+    let found = mini_scenario_diagnostics(&format!("{PLAIN_ROLES}{except}"), "title: T\nsteps: []\n");
+    assert!(found.contains("there is no scenario `talk1`"), "{found}");
+    assert!(found.contains("`talk0`"), "{found}");
+    let right = format!("{PLAIN_ROLES}{}", except.replace("talk1", "talk0"));
+    assert_eq!(mini_scenario_diagnostics(&right, "title: T\nsteps: []\n"), "");
+}
+
 /// Plays all variations and the walks of an example pack against its hub, and compares the walks with a hub without bugs.
-/// `None` if there is no Python.
+/// Returns `None` on a machine without Python.
 fn check_example(pack: &str, bug: &[&str], scenario: &str) -> Option<ProcessResult> {
     let (hub, other) = (ExampleHub::start(pack, bug)?, ExampleHub::start(pack, &[])?);
     let folder = format!("examples/packs/{pack}");

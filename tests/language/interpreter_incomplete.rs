@@ -27,12 +27,11 @@ fn start_conversation(steps: &str) -> Conversation {
 fn conversation(protocol: &str, actors: &str, steps: &str) -> Conversation {
     let mut sources = Sources::default();
     let mut folder = disk::protocol_folder(protocol, &mut sources);
-    folder.scenarios.retain(|path, _| matches!(path.as_str(), "shared.yaml" | "reference.toml"));
     let text = format!("title: Received frames are seen\nactors: {actors}\nsteps:\n{steps}");
     let file = sources.add("scenarios/doubt.yaml", text);
     folder.scenarios.insert("doubt.yaml".to_owned(), file);
     let protocol = SimulatedProtocol::from_folder(&folder, sources);
-    let program = &protocol.scenarios.programs[0];
+    let program = protocol.scenarios.programs.iter().find(|program| program.id.ends_with("/doubt")).unwrap();
     let config =
         ConversationConfig { patience: Duration::from_secs(4), ..conversation_config(protocol.settings(program)) };
     Conversation::new(Arc::clone(program), config)

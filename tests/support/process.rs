@@ -261,7 +261,7 @@ pub struct ExampleHub {
 }
 
 impl ExampleHub {
-    /// `None` if there is no Python.
+    /// Returns `None` on a machine without Python.
     pub fn start(pack: &str, arguments: &[&str]) -> Option<Self> {
         let script = disk::root().join("examples/packs").join(pack).join("hub.py");
         let mut process = Command::new("python3").arg(script).args(arguments).stdout(Stdio::piped()).spawn().ok()?;

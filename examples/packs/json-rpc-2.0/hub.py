@@ -95,6 +95,7 @@ BUGS = {
     "crashes-on-digits": Bug("crash", "the process ends", "a number of a thousand digits ends the process", "fuzz"),
     "hangs-on-length": Bug("crash", "clients wait", "a message of more than 50 kB is read for a minute", "fuzz"),
     "binary-ends-all": Bug("crash", "clients are disconnected", "a binary message ends all connections", "fuzz"),
+    "null-by-order": Bug("habit", "nothing", "params with other names are an error, or give null if the version is not first", "none"),
 }
 PARSE, INVALID, METHOD, PARAMS, INTERNAL, OWN = -32700, -32600, -32601, -32602, -32603, 4001
 TEXTS = {PARSE: "Parse error", INVALID: "Invalid Request", METHOD: "Method not found", PARAMS: "Invalid params",
@@ -266,6 +267,8 @@ class Client:
                 response["error"] = None
         except Failure as failure:
             response = self.error(failure.args[0], None if bug == "error-without-id" else shown)
+            if bug == "null-by-order" and isinstance(request.get("params"), dict) and next(iter(request)) != "jsonrpc":
+                response = {"jsonrpc": "2.0", "result": None, "id": shown}
             if bug == "deaf-after-error" and failure.args[0] == METHOD:
                 self.deaf = True
             if bug == "error-kept" and failure.args in ((OWN,), (PARAMS,)):

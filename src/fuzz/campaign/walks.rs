@@ -8,7 +8,7 @@ use super::Campaign;
 use super::second_hub::{MAX_COMPARED_CHARS, compare_reports, was_served};
 use crate::check::comparison::{COMPARISON_CHECK, Counterpart, PlayComparer, PlayComparison, VariedAnswer};
 use crate::event::{CheckReport, ScenarioReport, Verdict};
-use crate::fuzz::differential::compare::{self, HubDifference};
+use crate::fuzz::differential::compare::{self, HubDifference, HubDifferenceKind};
 use crate::fuzz::stateful::long_walk::make_long_walk;
 use crate::fuzz::stateful::model::WalkModel;
 use crate::protocol::Pack;
@@ -53,7 +53,7 @@ impl WalkComparer {
         self.protocols.insert(campaign.pack().name.clone(), (campaign, None));
     }
 
-    /// Sets with what the hub of a protocol is compared.
+    /// Sets what the hub of a protocol is compared with.
     pub fn set_counterpart(&mut self, protocol: &str, counterpart: Counterpart) {
         if let Some(entry) = self.protocols.get_mut(protocol) {
             entry.1 = Some(counterpart);
@@ -89,7 +89,14 @@ impl PlayComparer for WalkComparer {
     fn differences(&self, varied: &ScenarioReport, plain: &ScenarioReport) -> Vec<VariedAnswer> {
         let Some((campaign, _)) = self.protocols.get(&plain.protocol) else { return Vec::new() };
         let found = compare_reports(campaign, varied, plain).differences.into_iter();
+        // When something comes unasked, or after the last step, depends on the time and on other conversations.
+        let is_timely = |found: &HubDifference| match &found.kind {
+            HubDifferenceKind::OnlyLeft(_) | HubDifferenceKind::OnlyRight(_) => false,
+            HubDifferenceKind::Answer(varied, plain) => !varied.is_empty() && !plain.is_empty(),
+            HubDifferenceKind::Member(_) | HubDifferenceKind::Connection => true,
+        };
         found
+            .filter(is_timely)
             .map(|found| VariedAnswer {
                 words: found.describe_varied(),
                 actor: found.actor,
@@ -110,8 +117,8 @@ impl PlayComparer for WalkComparer {
     }
 }
 
-/// Returns the check of a comparison as `check` reports it: under a name of its own, without the oracle, which no pack
-/// of `check` has.
+/// Turns the check of a comparison into the one that `check` reports: with a name of its own and no rules, since only
+/// `fuzz` knows the oracle [`compare::DIFFERS_RULE`].
 fn named_check(check: CheckReport, differences: &[HubDifference], pack: &Pack, id: &str) -> CheckReport {
     let rules = differences.first().map(|first| first.rules(pack)).unwrap_or_default();
     let about = if rules.is_empty() { String::new() } else { format!(", see {}", rules.join(", ")) };

@@ -1,6 +1,7 @@
 //! The mutated message of a case: a valid message as it fits a prefix, with a mutation applied.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
@@ -340,6 +341,11 @@ fn edit_plain_message(
     }
 }
 
+/// Whether a value is a text with an expression.
+fn is_expression(value: Option<&Value>) -> bool {
+    value.and_then(Value::as_str).is_some_and(|text| !expressions::is_literal(text))
+}
+
 /// Returns the message in which no edited member is inside the value of an expression: such an expression is replaced by
 /// its value.
 fn with_known_parents(base: &Value, plain: &Value, edits: &[PayloadEdit]) -> Value {
@@ -347,8 +353,8 @@ fn with_known_parents(base: &Value, plain: &Value, edits: &[PayloadEdit]) -> Val
     for edit in edits {
         for (end, _) in edit.pointer.match_indices('/') {
             let parent = &edit.pointer[..end];
-            let is_expression = |value: &&mut Value| value.as_str().is_some_and(|text| !expressions::is_literal(text));
-            if let (Some(value), Some(plain)) = (known.pointer_mut(parent).filter(is_expression), plain.pointer(parent))
+            if let (Some(value), Some(plain)) =
+                (known.pointer_mut(parent).filter(|value| is_expression(Some(value))), plain.pointer(parent))
             {
                 *value = escape_texts(plain);
             }
@@ -442,14 +448,12 @@ pub(crate) fn draw_valid_edits(
 ) -> Vec<PayloadEdit> {
     let shape = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::One(dice));
     let literals = payload::literal_values(&message.matcher);
-    let is_filled =
-        |text: Option<&Value>| text.and_then(Value::as_str).is_some_and(|text| !expressions::is_literal(text));
     let is_within = |inner: &str, place: &str| {
         inner.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     let stays = |place: &str| {
         let mut kept = literals.keys().chain(fixed);
-        kept.any(|kept| is_within(kept, place)) || is_filled(base.pointer(place))
+        kept.any(|kept| is_within(kept, place)) || is_expression(base.pointer(place))
     };
     let (mut free, mut open) = (Vec::new(), Vec::new());
     collect_free_places(&shape, base, "", &stays, dice, (&mut free, &mut open));
@@ -491,7 +495,7 @@ pub(crate) fn draw_valid_edits(
 }
 
 /// Values at the edge of what a type allows, and those that a hub may take for something else.
-fn edge_values() -> Vec<Value> {
+static EDGE_VALUES: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let nested = json!({ "": [], "b": null, "c": 0.1, "__proto__": { "x": 1 }, "big": 9_007_199_254_740_993_u64 });
     let texts = ["", "<&>", "\u{0}", "007", "1e3", "null", "__proto__", "constructor", "e\u{301}", "\u{e9}", " x "];
     let lengths = [255, 65_536];
@@ -509,23 +513,20 @@ fn edge_values() -> Vec<Value> {
         json!([null, [], {}, "", 0]),
     ];
     texts.chain(others).collect()
-}
+});
 
 /// Draws edge values for one or two parts of a message, or removes an optional one. The message need not stay valid.
 pub(crate) fn draw_edge_edits(message: &MessageType, base: &Value, dice: &mut RandomSource) -> Vec<PayloadEdit> {
     let shape = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::One(dice));
     let literals = payload::literal_values(&message.matcher);
-    let is_filled =
-        |text: Option<&Value>| text.and_then(Value::as_str).is_some_and(|text| !expressions::is_literal(text));
     // An id must not be used twice.
     let kept: Vec<&String> = literals.keys().chain(&message.correlation).collect();
-    let stays = |place: &str| kept.iter().any(|kept| kept.starts_with(place)) || is_filled(base.pointer(place));
+    let stays = |place: &str| kept.iter().any(|kept| kept.starts_with(place)) || is_expression(base.pointer(place));
     let (mut free, mut open) = (Vec::new(), Vec::new());
     collect_free_places(&shape, base, "", &stays, dice, (&mut free, &mut open));
-    let values = edge_values();
     let mut edits = Vec::new();
     for _ in 0..1 + dice.draw_below(2) {
-        let (Some(place), Some(value)) = (dice.pick(&free), dice.pick(&values)) else { continue };
+        let (Some(place), Some(value)) = (dice.pick(&free), dice.pick(&EDGE_VALUES)) else { continue };
         let pointer = place.pointer.clone();
         let change = match place.is_present && place.is_optional && dice.one_in(8) {
             true => PayloadChange::Remove,

@@ -466,8 +466,7 @@ impl Corpus {
 
     /// Returns the names of the messages that say that the hub does not carry something out, where another hub may.
     pub fn failure_names(&self) -> Vec<String> {
-        let names = self.fuzz_entry("failures").and_then(Value::as_array);
-        names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        listed_names(&[self.fuzz_entry("failures")])
     }
 
     /// Returns, for each entry of `fuzz.answers`, the values that its input must have, by JSON pointer.

@@ -735,42 +735,34 @@ impl HubDifference {
         })
     }
 
-    /// Describes the difference in one line. Differences with the same cause have the same line.
+    /// Describes the difference between two hubs in one line. Differences with the same cause have the same line.
     pub fn describe(&self) -> String {
-        let Self { after, kind, pointer, .. } = self;
-        let after = if after.is_empty() { "at first".to_owned() } else { format!("after {after}") };
-        let list = |kinds: &[String]| if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") };
-        match kind {
-            HubDifferenceKind::Answer(left, right) => {
-                format!("{after}: this hub answers {}, the other {}", list(left), list(right))
-            }
-            HubDifferenceKind::OnlyLeft(message) => format!("{after}: only this hub sends {message}"),
-            HubDifferenceKind::OnlyRight(message) => format!("{after}: only the other hub sends {message}"),
-            HubDifferenceKind::Member(message) => {
-                format!("{after}: {message} differs at {}", if pointer.is_empty() { "the whole" } else { pointer })
-            }
-            HubDifferenceKind::Connection => format!("{after}: only one of the hubs keeps the connection open"),
-        }
+        self.in_words(false)
     }
-}
 
-impl HubDifference {
     /// Describes the difference between a play with a variation and one as the scenario is written.
     pub fn describe_varied(&self) -> String {
+        self.in_words(true)
+    }
+
+    fn in_words(&self, varied: bool) -> String {
         let Self { after, kind, pointer, .. } = self;
         let after = if after.is_empty() { "at first".to_owned() } else { format!("after {after}") };
         let list = |kinds: &[String]| if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") };
-        match kind {
-            HubDifferenceKind::Answer(varied, plain) => {
-                format!("{after}: {} instead of {}", list(varied), list(plain))
+        let what = match kind {
+            HubDifferenceKind::Answer(left, right) if varied => format!("{} instead of {}", list(left), list(right)),
+            HubDifferenceKind::Answer(left, right) => {
+                format!("this hub answers {}, the other {}", list(left), list(right))
             }
-            HubDifferenceKind::OnlyLeft(message) => format!("{after}: one more {message}"),
-            HubDifferenceKind::OnlyRight(message) => format!("{after}: no {message}"),
+            HubDifferenceKind::OnlyLeft(message) => format!("only this hub sends {message}"),
+            HubDifferenceKind::OnlyRight(message) => format!("only the other hub sends {message}"),
             HubDifferenceKind::Member(message) => {
-                format!("{after}: {message} differs at {}", if pointer.is_empty() { "the whole" } else { pointer })
+                format!("{message} differs at {}", if pointer.is_empty() { "the whole" } else { pointer })
             }
-            HubDifferenceKind::Connection => format!("{after}: only one of the connections stays open"),
-        }
+            HubDifferenceKind::Connection if varied => "only one of the connections stays open".to_owned(),
+            HubDifferenceKind::Connection => "only one of the hubs keeps the connection open".to_owned(),
+        };
+        format!("{after}: {what}")
     }
 }
 

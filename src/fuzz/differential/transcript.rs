@@ -167,7 +167,12 @@ impl SentValueNames {
                     if value.is_string() {
                         names.senders.entry(text.clone()).or_default().insert(actor.clone());
                     }
-                    names.sent.entry(text).or_insert_with(|| (number, format!("sent {number}{place}")));
+                    // The least place, whatever the order of the members.
+                    let place = format!("sent {number}{place}");
+                    let known = names.sent.entry(text).or_insert_with(|| (number, place.clone()));
+                    if known.0 == number && place < known.1 {
+                        known.1 = place;
+                    }
                 }
             });
         }

@@ -26,11 +26,11 @@ const MOST_STEPS: usize = 60;
 /// The number of first messages that are followed by a ping, whose pong shows that the hub has read them. A WebSocket
 /// library may drop a peer that pings more often.
 const PINGED_MESSAGES: usize = 8;
-/// How long a walk waits for an answer that no pong ends.
+/// How long a walk waits for an answer if no ping follows the message.
 const ANSWER_WAIT: &str = "150ms";
-/// How long it waits after what is not answered, so that every hub handles it before what another client does next.
+/// How long a walk pauses after a message that gets no answer, so that the hub handles it before the next client acts.
 const PAUSE: &str = "25ms";
-/// How long it waits at its end for messages that are still to come.
+/// How long a walk waits at its end for messages that may still come.
 const LAST_WAIT: &str = "100ms";
 
 /// Makes the walk of this number; `None` for a protocol without a role that connects.

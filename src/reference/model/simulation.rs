@@ -1,6 +1,6 @@
 //! A simulated connection between a conversation and a state machine of the reference server: a queue and a simulated
-//! clock instead of sockets, timers and threads. Deterministic, and fast enough to play every scenario against every
-//! fault, and every case of `fuzz` a second time.
+//! clock instead of sockets, timers and threads. It is deterministic, and fast enough to play every scenario against every
+//! fault, and to repeat every case of `fuzz` on the model.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,9 +19,9 @@ use crate::websocket::frame::{AssembledMessage, ConnectionEvent, Frame, Opcode};
 /// How a hub sends frames where RFC 6455 leaves a choice.
 #[derive(Clone, Copy, Default)]
 pub struct SendingManner {
-    /// A ping is sent before every message.
+    /// Whether the hub pings before every message.
     pub pings: bool,
-    /// Every message is sent in three frames.
+    /// Whether the hub sends every message in three frames.
     pub fragments: bool,
 }
 

@@ -65,6 +65,20 @@ impl SharedFile {
         Self { shared: Arc::new(shared), root }
     }
 
+    /// Checks that the exceptions of `variations` name scenarios of the pack.
+    pub fn check_exceptions(&self, scenarios: &[&str]) -> Vec<Diagnostic> {
+        let mut shapes = Vec::new();
+        let except = self.root.get("variations").and_then(|node| node.get("except"));
+        let entries = list(except, "`except`", "", &mut shapes).iter();
+        let named = entries.flat_map(|entry| list(entry.get("scenarios"), "`scenarios`", "", &mut shapes));
+        let unknown = |node: &SyntaxNode| {
+            let name = node.text().filter(|name| !scenarios.contains(name))?;
+            let help = suggest(name, scenarios.iter().copied(), "a scenario has the name of its file");
+            Some(Diagnostic::error(node.span, format!("there is no scenario `{name}`")).help(help))
+        };
+        named.filter_map(unknown).collect()
+    }
+
     /// Returns where a role is declared.
     pub fn role_span(&self, name: &str) -> Option<Span> {
         entries(self.root.get("roles")).iter().find(|(key, _)| key.name == name).map(|(key, _)| key.span)
