@@ -292,11 +292,11 @@ fn plain_json(text: &str) -> String {
 /// The longest text, and the longest list, that no hub should find too long.
 const MODEST_LENGTH: usize = 300;
 
-/// Whether a message has values that a hub may refuse without a word of the document: long ones, control characters, and
-/// numbers that not every JSON library represents.
+/// Whether a message has values that a hub may refuse without a word of the document: empty and long texts, control
+/// characters, and numbers that not every JSON library represents.
 fn may_exceed_limits(message: &Value) -> bool {
     match message {
-        Value::String(text) => text.len() > MODEST_LENGTH || text.contains(char::is_control),
+        Value::String(text) => text.is_empty() || text.len() > MODEST_LENGTH || text.contains(char::is_control),
         Value::Array(items) => items.len() > MODEST_LENGTH || items.iter().any(may_exceed_limits),
         Value::Object(members) => members.iter().any(|(name, value)| {
             name.len() > MODEST_LENGTH || name.contains(char::is_control) || may_exceed_limits(value)
@@ -350,6 +350,8 @@ struct ActorMessages<'t> {
     late: Vec<&'t str>,
     /// The connections that the hub closed.
     closed: HashSet<u32>,
+    /// The connections that the actor left.
+    left: HashSet<u32>,
     /// Whether the actor sent a message that a hub is free to answer.
     left_open: bool,
 }
@@ -382,6 +384,7 @@ impl<'t> ActorMessages<'t> {
                 TranscriptEventKind::Left => {
                     let last = side.exchanges.iter_mut().rev().take_while(|one| one.received.is_empty());
                     last.filter(|one| one.connection == event.connection).for_each(|one| one.left = true);
+                    side.left.insert(event.connection);
                 }
                 TranscriptEventKind::Closed => drop(side.closed.insert(event.connection)),
                 TranscriptEventKind::Received(_, message) if at >= end => side.late.push(&message.name),
@@ -420,6 +423,8 @@ impl<'t> ActorMessages<'t> {
         };
         match waits.or_else(again) {
             Some(exchange) => self.exchanges[exchange].received.push(received),
+            // The hub sent it before it noticed.
+            None if self.left.contains(&connection) => {}
             None if self.is_unsolicited(context, &received) => {
                 let last = self.exchanges.last().map_or("", |exchange| exchange.sent);
                 self.unsolicited.push((last, received));
@@ -510,8 +515,13 @@ fn compare_answers(
             // Whether valid input is refused all the same is often the hub's choice, and how, unless the refusal is among
             // the documented replies.
             let any_of = |names: &HashSet<String>| lefts.iter().chain(&rights).any(|kind| names.contains(kind));
-            if any_of(&context.facts.failures) {
+            let fails = |kinds: &[String]| kinds.iter().any(|kind| context.facts.failures.contains(kind));
+            if fails(&lefts) {
                 continue;
+            }
+            // This hub carried out what the other did not.
+            if fails(&rights) {
+                return Some((one.number, None));
             }
             let chosen = any_of(&context.facts.refusals) || one.refused || other.refused || (refused.1 && !refused.0);
             if says_why || exceeds || chosen {
