@@ -56,7 +56,7 @@ pub struct CheckArgs {
     /// built-in model, which only built-in protocols have
     #[arg(long, value_name = "URL", conflicts_with = "variation")]
     against: Option<String>,
-    /// Number of scenarios to run in parallel (default: 16; 32 with --depth thorough)
+    /// Number of scenarios to run in parallel (default: 16; 32 with --depth thorough against the reference server)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Fail the run on warnings
@@ -143,8 +143,11 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         print_to_stdout(&render_list(&protocols, &selection));
         return Ok(0);
     }
+    // Other hubs may be slower than the reference server, and so many scenarios at a time may overload them.
+    let is_reference = arguments.hub.url.is_none() && named.target.is_none();
+    let jobs = if is_reference && arguments.depth == Depth::Thorough { 32 } else { 16 };
     let mut options = PlayOptions {
-        jobs: arguments.jobs.map_or(if arguments.depth == Depth::Thorough { 32 } else { 16 }, usize::from),
+        jobs: arguments.jobs.map_or(jobs, usize::from),
         stretch: arguments.hub.patience,
         repeat: arguments.repeat as usize,
         limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
