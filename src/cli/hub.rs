@@ -153,7 +153,7 @@ impl HubArgs {
         if names.is_empty() {
             if self.url.is_some() || target.is_some() {
                 return Err(CliError::new(format!(
-                    "the protocol of the hub is not given\n  help: --protocol {}",
+                    "the protocol of the hub is not given\n  help: --protocol {}; `hubproof init URL` recognises it; for your own: --pack PATH",
                     protocol_files::built_in_names().join(" | ")
                 )));
             }
