@@ -10,7 +10,7 @@ use super::PlayOptions;
 use super::job::ScenarioJob;
 use crate::event::{CheckReport, ScenarioEvent, ScenarioReport};
 use crate::hub::prepare::PreparedHub;
-use crate::interpreter::{WEBSOCKET_CHECK, shorten_frame};
+use crate::interpreter::WEBSOCKET_CHECK;
 use crate::reference::model::ReferenceModel;
 use crate::scenario::Program;
 
@@ -70,8 +70,8 @@ pub struct PlayComparison {
 }
 
 impl ScenarioJob {
-    /// Waits for the scenario's turn, plays it, and compares the play if the options say so; `number` is unique within
-    /// the run. Returns `None` if the run was interrupted before its turn.
+    /// Waits for the scenario's turn, plays it, and compares the play if the options say so; these keep payloads as whole
+    /// as the comparer needs. `number` is unique within the run. Returns `None` if the run was interrupted before its turn.
     pub async fn play(
         self,
         number: usize,
@@ -81,20 +81,19 @@ impl ScenarioJob {
     ) -> Option<ScenarioReport> {
         let comparer = options.comparer.as_ref().filter(|comparer| comparer.concerns(self.program()));
         let Some(comparer) = comparer else { return self.play_once(number, options, events, interrupt).await };
-        let whole = PlayOptions { kept: comparer.kept(), ..options.clone() };
         // Waits must not depend on what the hub did in other scenarios.
         let job = self.without_paces();
-        let mut report = job.clone().play_once(number, &whole, events, interrupt.clone()).await?;
+        let mut report = job.clone().play_once(number, options, events, interrupt.clone()).await?;
         let compare = async |report: &ScenarioReport, number, options: &PlayOptions| {
             let counterpart = comparer.counterpart(report)?;
             let other = job.play_elsewhere(counterpart, number, options, interrupt.clone()).await?;
             Some(comparer.compare(report, &other)).filter(|_| !*interrupt.borrow())
         };
-        let mut compared = compare(&report, number, &whole).await;
+        let mut compared = compare(&report, number, options).await;
         if let Some(first) = compared.as_ref().and_then(|compared| compared.differences.first().cloned()) {
             let before = compared.take().map(|compared| compared.differences).unwrap_or_default();
             if comparer.takes_up(&first) {
-                let patient = PlayOptions { stretch: whole.stretch * SECOND_PLAY_PATIENCE, ..whole };
+                let patient = PlayOptions { stretch: options.stretch * SECOND_PLAY_PATIENCE, ..options.clone() };
                 let (number, unread) = (number + SECOND_PLAY_OFFSET, mpsc::channel(1).0);
                 let again = job.clone().alone().play_once(number, &patient, &unread, interrupt.clone()).await;
                 let Some(again) = again else {
@@ -115,7 +114,6 @@ impl ScenarioJob {
         // What scenarios check of all frames may rest on what they do not do, such as to use an id twice.
         report.checks.retain(|check| check.name.starts_with("schema:") || check.name == WEBSOCKET_CHECK);
         report.checks.extend(compared.and_then(|compared| compared.check));
-        report.history.iter_mut().for_each(shorten_frame);
         Some(report)
     }
 }

@@ -147,6 +147,7 @@ pub async fn run_scenarios(
                     if !varied && variations::has_passed(&report) {
                         lock(&passed).insert(id.clone(), Arc::new(report.clone()));
                     }
+                    // What was kept for the comparer is too long for reports.
                     if options.kept > kept {
                         report.history.iter_mut().for_each(shorten_frame);
                     }

@@ -52,8 +52,8 @@ pub struct CheckArgs {
     /// lists them
     #[arg(long, value_name = "NAME")]
     variation: Option<Variation>,
-    /// With --depth thorough: compare the answers to random walks with this hub's answers, instead of those of the
-    /// built-in model, which only built-in protocols have
+    /// With --depth thorough: play the random walks on this hub too, and warn where the answers differ. By default, hubs
+    /// of built-in protocols are compared with a model in memory
     #[arg(long, value_name = "URL", conflicts_with = "variation")]
     against: Option<String>,
     /// Number of scenarios to run in parallel (default: 16; 32 with --depth thorough against the reference server)

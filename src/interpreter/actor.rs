@@ -63,9 +63,6 @@ impl Actors {
     /// Puts a frame into an inbox. If all inboxes are full, drops the oldest frames of any inbox, but never this one.
     pub fn keep(&mut self, id: ActorId, entry: InboxFrame) {
         let newest = entry.wire.sequence;
-        if matches!(entry.kind, InboxFrameKind::Message { .. }) && !entry.wire.is_assumed() {
-            self.all[id].received_at = Some(entry.wire.at);
-        }
         self.all[id].push(entry);
         while self.all.iter().map(|actor| actor.inbox_bytes).sum::<usize>() > MAX_BYTES {
             let front = |actor: &ActorState| actor.inbox.front().map_or(u64::MAX, |entry| entry.wire.sequence);
@@ -129,8 +126,6 @@ pub struct ActorState {
     /// Assembles the texts that raw frames and bytes carry to a hub with declared deviations.
     pub sent_frames: Option<FrameDecoder>,
     pub opened_at: Duration,
-    /// When the latest message came.
-    pub received_at: Option<Duration>,
     pub inbox: VecDeque<InboxFrame>,
     pub inbox_bytes: usize,
     pub overflowed: usize,
@@ -339,6 +334,13 @@ impl ActorState {
         while self.inbox.len() > MAX_FRAMES {
             self.drop_oldest();
         }
+    }
+
+    /// Returns when the latest message of this connection came.
+    pub fn last_message_at(&self) -> Option<Duration> {
+        let is_message = |entry: &&InboxFrame| matches!(entry.kind, InboxFrameKind::Message { .. });
+        let received = self.inbox.iter().filter(is_message).rfind(|entry| !entry.wire.is_assumed());
+        received.map(|entry| entry.wire.at)
     }
 
     fn drop_oldest(&mut self) {

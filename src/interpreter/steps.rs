@@ -218,8 +218,8 @@ impl Conversation {
         result
     }
 
-    /// Whether an expected frame may be behind others that a slow hub is still sending: the document states no time, and
-    /// the hub sends messages to all actors that miss a frame.
+    /// Whether an expected frame may come after others that a slow hub is still sending: the document states no time, and
+    /// every actor that misses a frame is receiving messages.
     fn is_still_served(&self, step: &Step, active: &ActiveStep) -> bool {
         let missing: Vec<ActorId> = match (&step.act, &active.waiting) {
             (StepAction::Expect(expect), WaitCondition::Frames(frames))
@@ -239,7 +239,8 @@ impl Conversation {
         let patience = self.clock.stretched(self.clock.patience);
         let waited = self.clock.since(active.since);
         let is_served = |id: &ActorId| {
-            self.actors[*id].received_at.is_some_and(|at| at > active.since && self.clock.since(at) < self.clock.quiet)
+            let latest = self.actors[*id].last_message_at();
+            latest.is_some_and(|at| at > active.since && self.clock.since(at) < self.clock.quiet)
         };
         // Shortened waits, and those of steps that cannot fail, end before the patience does.
         let waits_in_full = active.full.is_none() && waited >= patience && self.waits.ample_wait() > patience;

@@ -110,8 +110,8 @@ pub struct SharedDefinitions {
 pub struct VariationExclusion {
     /// Names of variations; all if there are none.
     pub variations: Vec<String>,
-    /// Names of scenarios without their folder; all if there are none.
-    pub scenarios: Vec<String>,
+    /// Names of scenarios without their folder, each with its place; all if there are none.
+    pub scenarios: Vec<(String, Span)>,
 }
 
 impl SharedDefinitions {
@@ -124,8 +124,12 @@ impl SharedDefinitions {
     /// Whether a variation keeps the meaning of a scenario.
     pub fn may_vary(&self, scenario: &str, variation: &str) -> bool {
         let name = scenario.split('/').nth(1).unwrap_or(scenario);
-        let has = |list: &[String], one: &str| list.is_empty() || list.iter().any(|listed| listed == one);
-        !self.unvaried.iter().any(|entry| has(&entry.variations, variation) && has(&entry.scenarios, name))
+        let excludes = |entry: &VariationExclusion| {
+            let VariationExclusion { variations, scenarios } = entry;
+            (variations.is_empty() || variations.iter().any(|one| one == variation))
+                && (scenarios.is_empty() || scenarios.iter().any(|(one, _)| one == name))
+        };
+        !self.unvaried.iter().any(excludes)
     }
 }
 

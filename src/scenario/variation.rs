@@ -98,14 +98,11 @@ impl Variation {
     /// Returns the form in which a message is sent, unless it is as written.
     pub fn text_of(&self, value: &Value, text: &str) -> Option<String> {
         let Self::Form(form) = self else { return None };
-        if text.len() > MAX_REWRITTEN_BYTES {
+        if *form == TextForm::Fragments || text.len() > MAX_REWRITTEN_BYTES {
             return None;
         }
         let mut out = String::with_capacity(text.len() * 2);
-        match form {
-            TextForm::Fragments => return None,
-            form => write_value(*form, value, 0, &mut out),
-        }
+        write_value(*form, value, 0, &mut out);
         Some(out)
     }
 

@@ -181,8 +181,8 @@ impl Campaign {
         })
     }
 
-    /// Plays a scenario like [`Campaign::play`], and on the model. The second report is missing where it cannot be played
-    /// there, or if the hub was not reached.
+    /// Plays a scenario on the hub, as [`Campaign::play`] does, and then on the model. There is no second report if the
+    /// model cannot play it, or if the hub was not reached.
     pub async fn play_with_model(
         &self,
         id: &str,

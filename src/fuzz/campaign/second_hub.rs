@@ -111,8 +111,8 @@ pub async fn play_and_compare(
     Some(shortened(report))
 }
 
-/// Plays a case on both sides. Returns `None` if the run was interrupted; the second report is missing where the case
-/// cannot be played on the model.
+/// Plays a case on both sides. Returns `None` if the run was interrupted. There is no second report if the model cannot
+/// play the case, or if the hub was not reached.
 async fn play_both(
     campaign: &Campaign,
     scenario: &CaseScenario,

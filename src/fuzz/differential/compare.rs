@@ -47,15 +47,14 @@ pub struct ComparisonFacts {
     errors: HashSet<String>,
     /// The messages with which a hub may refuse anything.
     refusals: HashSet<String>,
-    /// The messages that say that a hub does not carry something out, where another hub does. That changes no state.
+    /// The messages by which a hub says that it did not carry something out. Another hub may.
     failures: HashSet<String>,
 }
 
 impl ComparisonFacts {
     /// Reads a pack. `open` contains names of messages, and names of members with a leading slash; `open_requests` are
-    /// the messages that a hub is free to answer.
-    /// `refusals` are the messages with which a hub may refuse anything, and `failures` those that say that it does not
-    /// carry out what another hub may carry out.
+    /// the messages that a hub is free to answer. With `refusals` a hub may refuse anything; by `failures` it says that it
+    /// did not carry out what another hub may carry out.
     pub fn for_pack(
         pack: &Pack,
         open: impl IntoIterator<Item = String>,
@@ -292,8 +291,8 @@ fn plain_json(text: &str) -> String {
 /// The longest text, and the longest list, that no hub should find too long.
 const MODEST_LENGTH: usize = 300;
 
-/// Whether a message has values that a hub may refuse without a word of the document: empty and long texts, control
-/// characters, and numbers that not every JSON library represents.
+/// Whether a message has values that a hub may refuse although the document does not say so: empty or long texts, control
+/// characters, and numbers that some JSON libraries cannot represent.
 fn may_exceed_limits(message: &Value) -> bool {
     match message {
         Value::String(text) => text.is_empty() || text.len() > MODEST_LENGTH || text.contains(char::is_control),
@@ -423,7 +422,7 @@ impl<'t> ActorMessages<'t> {
         };
         match waits.or_else(again) {
             Some(exchange) => self.exchanges[exchange].received.push(received),
-            // The hub sent it before it noticed.
+            // The hub sent it before it noticed that the client left.
             None if self.left.contains(&connection) => {}
             None if self.is_unsolicited(context, &received) => {
                 let last = self.exchanges.last().map_or("", |exchange| exchange.sent);
@@ -519,7 +518,7 @@ fn compare_answers(
             if fails(&lefts) {
                 continue;
             }
-            // This hub carried out what the other did not.
+            // This hub carried out what the other did not, so their states differ from here on.
             if fails(&rights) {
                 return Some((one.number, None));
             }

@@ -49,25 +49,23 @@ impl<'p> Transcript<'p> {
         let last = report.history.iter().rposition(|frame| !ends(frame)).unwrap_or(0);
         let mut left: Vec<u32> = Vec::new();
         for frame in &report.history[..report.history.len().min(last + 1)] {
+            let (actor, connection) = (frame.actor.clone(), frame.connection);
             let json = || serde_json::from_str::<Value>(&frame.text).ok();
+            let sent = |text: &str| {
+                let json = serde_json::from_str::<Value>(text).ok();
+                let message = json.as_ref().and_then(|json| pack.recognise(json, FrameDirection::ToHub));
+                TranscriptEventKind::Sent(json, message)
+            };
             let what = match (frame.direction, frame.kind.as_str()) {
                 (_, "text" | "binary" | "frames") if frame.hash.is_some() => {
                     partial = true;
                     continue;
                 }
-                (HistoryDirection::Sent, "text") => {
-                    let json = json();
-                    let message = json.as_ref().and_then(|json| pack.recognise(json, FrameDirection::ToHub));
-                    TranscriptEventKind::Sent(json, message)
-                }
+                (HistoryDirection::Sent, "text") => sent(&frame.text),
                 (HistoryDirection::Sent, "frames") if is_plain_ping(&frame.text) => continue,
                 (HistoryDirection::Sent, "frames" | "binary" | "bytes") => {
                     if let Some(text) = text_in_fragments(&frame.text) {
-                        let json = serde_json::from_str::<Value>(&text).ok();
-                        let message = json.as_ref().and_then(|json| pack.recognise(json, FrameDirection::ToHub));
-                        let what = TranscriptEventKind::Sent(json, message);
-                        let (actor, connection) = (frame.actor.clone(), frame.connection);
-                        events.push(TranscriptEvent { actor, connection, what, text });
+                        events.push(TranscriptEvent { actor, connection, what: sent(&text), text });
                         continue;
                     }
                     TranscriptEventKind::Raw
@@ -91,7 +89,6 @@ impl<'p> Transcript<'p> {
                 }
                 _ => continue,
             };
-            let (actor, connection) = (frame.actor.clone(), frame.connection);
             events.push(TranscriptEvent { actor, connection, what, text: frame.text.clone() });
         }
         Self { events, partial }
@@ -186,8 +183,9 @@ impl SentValueNames {
         (*number < before).then_some(place)
     }
 
-    /// Whether the value contains a name that a client other than `actor` sent and that is not in a documented example,
-    /// from which the hub may know it; other texts may come from clients of other cases. Whether a client receives its own broadcasts is left to the hub.
+    /// Whether the value contains a name that a client other than `actor` sent. A hub may know names in documented
+    /// examples from there, other texts may come from clients of other cases, and it is up to the hub whether a client
+    /// receives its own broadcasts.
     pub fn contains_text_of_others(&self, value: &Value, actor: &str, examples: &HashSet<String>) -> bool {
         let mut concerns = false;
         visit_values(value, "", "", &mut |inner, _, _| {

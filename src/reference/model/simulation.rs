@@ -78,7 +78,7 @@ struct SimulatedConversation {
     to_conversation: VecDeque<ConversationInput>,
     to_machine: VecDeque<QueuedMachineInput>,
     connections: BTreeMap<u32, SimulatedConnection>,
-    /// The conversation's numbers of the machine's connections.
+    /// The number that the conversation gives to each connection of the machine.
     numbers: BTreeMap<machine::ConnectionId, u32>,
     complete: bool,
 }

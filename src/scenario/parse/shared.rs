@@ -67,16 +67,13 @@ impl SharedFile {
 
     /// Checks that the exceptions of `variations` name scenarios of the pack.
     pub fn check_exceptions(&self, scenarios: &[&str]) -> Vec<Diagnostic> {
-        let mut shapes = Vec::new();
-        let except = self.root.get("variations").and_then(|node| node.get("except"));
-        let entries = list(except, "`except`", "", &mut shapes).iter();
-        let named = entries.flat_map(|entry| list(entry.get("scenarios"), "`scenarios`", "", &mut shapes));
-        let unknown = |node: &SyntaxNode| {
-            let name = node.text().filter(|name| !scenarios.contains(name))?;
+        let named = self.shared.unvaried.iter().flat_map(|entry| &entry.scenarios);
+        let unknown = named.filter(|(name, _)| !scenarios.contains(&name.as_str()));
+        let mistake = |(name, at): &(String, Span)| {
             let help = suggest(name, scenarios.iter().copied(), "a scenario has the name of its file");
-            Some(Diagnostic::error(node.span, format!("there is no scenario `{name}`")).help(help))
+            Diagnostic::error(*at, format!("there is no scenario `{name}`")).help(help)
         };
-        named.filter_map(unknown).collect()
+        unknown.map(mistake).collect()
     }
 
     /// Returns where a role is declared.
@@ -123,23 +120,23 @@ fn parse_variations(root: &SyntaxNode, shared: &mut SharedDefinitions, diagnosti
     for entry in list(node.get("except"), "`except`", example, diagnostics) {
         let members = table(entry, &["variations", "scenarios", "because"], "an entry of `except`", diagnostics);
         members.required("because", "say what the document leaves open here", diagnostics);
-        let mut names = |key: &str| -> Vec<String> {
+        let mut names = |key: &str| -> Vec<(String, Span)> {
             let nodes = list(entry.get(key), &format!("`{key}`"), &format!("{key}: [NAME]"), diagnostics);
-            nodes.iter().filter_map(|node| node.text()).map(str::to_owned).collect()
+            nodes.iter().filter_map(|node| Some((node.text()?.to_owned(), node.span))).collect()
         };
         let (variations, scenarios) = (names("variations"), names("scenarios"));
-        for name in &variations {
+        for (name, at) in &variations {
             let known = match name.parse() {
                 Ok(Variation::Prelude(prelude)) => shared.preludes.contains(&*prelude),
                 Ok(_) => true,
                 Err(_) => false,
             };
             if !known {
-                let at = entry.get("variations").map_or(entry.span, |node| node.span);
                 let help = "`hubproof check --list` lists the variations";
-                diagnostics.push(Diagnostic::error(at, format!("there is no variation `{name}`")).help(help));
+                diagnostics.push(Diagnostic::error(*at, format!("there is no variation `{name}`")).help(help));
             }
         }
+        let variations = variations.into_iter().map(|(name, _)| name).collect();
         shared.unvaried.push(VariationExclusion { variations, scenarios });
     }
 }
