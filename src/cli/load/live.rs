@@ -34,7 +34,7 @@ const MAX_CONNECTIONS: usize = 32;
 /// The timeout for the head of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long readers have to receive the final page.
-const FINAL_TIMEOUT: Duration = Duration::from_secs(2);
+const FINAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Headers of all answers.
 const HEADERS: [(HeaderName, &str); 4] = [
     (CACHE_CONTROL, "no-store"),
@@ -215,7 +215,14 @@ impl Shared {
     fn send(&self, update: &serde_json::Value, number: u64, is_next: bool, is_last: bool) {
         // JSON has no line breaks outside strings, where they are escaped.
         let event = Bytes::from(format!("data: {update}\n\n"));
-        self.updates.send_replace(Some(Arc::new(Update { event, number, is_next, is_last })));
+        self.updates.send_if_modified(|current| {
+            // A snapshot may still be rendered when the run has ended.
+            let has_ended = current.as_ref().is_some_and(|update| update.is_last);
+            if !has_ended {
+                *current = Some(Arc::new(Update { event, number, is_next, is_last }));
+            }
+            !has_ended
+        });
     }
 
     /// Returns why a request is refused, if it is: pages of other origins must not reach the server, not even under a
