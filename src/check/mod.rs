@@ -114,8 +114,8 @@ pub async fn run_scenarios(
     // Walks use up what other scenarios need, such as jobs that anyone may do.
     for (phase, walks) in [
         (PlayPhase::Shared, false),
-        (PlayPhase::Shared, true),
         (PlayPhase::Alone, false),
+        (PlayPhase::Shared, true),
         (PlayPhase::Destructive, false),
     ] {
         let jobs = jobs
