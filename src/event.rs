@@ -444,6 +444,8 @@ pub struct WaitReport {
     pub speed: HubSpeed,
     /// The shortened waits that ran out, by the name of the awaited event.
     pub shortened: BTreeMap<String, ShortenedWaits>,
+    /// The checks whose step waited in full, in vain.
+    pub silent_checks: BTreeSet<String>,
 }
 
 /// How fast a hub is, measured by waits that ended with an arrival.

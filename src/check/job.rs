@@ -2,6 +2,7 @@
 //! crashed or hung during the first.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,12 +11,13 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use super::comparison::Counterpart;
 use super::hang::{self, HubPulse, ServiceLoss, UnservedScenario};
 use super::queue::Resource;
+use super::variations::has_passed;
 use super::{PlayOptions, driver, to_base36};
 use crate::deviation::Deviations;
-use crate::event::{Lack, PreconditionFailure, ScenarioEvent, ScenarioReport, UnmetNeed, Verdict};
+use crate::event::{CheckReport, Lack, PreconditionFailure, ScenarioEvent, ScenarioReport, UnmetNeed, Verdict};
 use crate::hub::prepare::{HubPaces, PreparedHub, PreparedInstance, SetupError};
 use crate::hub::supervisor::{self, HubUse};
-use crate::interpreter::{ConversationConfig, HubPace, name_pool, planned_wait, unmet_needs};
+use crate::interpreter::{ConversationConfig, HubPace, MOST_PATIENCES, name_pool, planned_wait, unmet_needs};
 use crate::redact::SecretMasker;
 use crate::reference::model::{ModelPlay, ReferenceModel};
 use crate::report::scenario_verdict;
@@ -26,6 +28,9 @@ use crate::scenario::{Isolation, Program};
 
 /// The longest planned wait of a scenario that is compared with the model. In a longer one, timers of the hub decide.
 const MAX_MODEL_WAIT: Duration = Duration::from_secs(20);
+
+/// After how many scenarios that failed again with more patience no further one is played again.
+const MAX_FAILED_LOOKS: usize = 3;
 
 /// A scenario with the instance on which it will run.
 #[derive(Clone)]
@@ -52,6 +57,8 @@ pub struct ScenarioJob {
     drops_after: Option<usize>,
     /// Whether it has the hub to itself, whatever the program says.
     alone: bool,
+    /// How many times the target's patience it waits.
+    patiences: u32,
 }
 
 /// The phase of a run in which a scenario is played; one phase starts when the previous one has ended.
@@ -100,6 +107,7 @@ impl ScenarioJob {
             variation: None,
             drops_after: None,
             alone: false,
+            patiences: 1,
         })
     }
 
@@ -121,6 +129,11 @@ impl ScenarioJob {
     /// Returns the same job, with the hub to itself.
     pub(super) fn alone(self) -> Self {
         Self { alone: true, ..self }
+    }
+
+    /// Returns the same job, with the hub to itself, and time for a hub that is slow.
+    fn patient(self) -> Self {
+        Self { patiences: MOST_PATIENCES, ..self.without_paces().alone() }
     }
 
     /// Returns how promptly an instance has answered so far.
@@ -269,14 +282,15 @@ impl ScenarioJob {
             && self.subject.embedded.is_none()
     }
 
-    /// Waits for the scenario's turn and plays it; `number` is unique within the run. Returns `None` if the run was
-    /// interrupted before its turn.
+    /// Waits for the scenario's turn and plays it; `number` is unique within the run. On a slow hub, a failure for want of
+    /// a frame counts only if the frame does not come with more patience either. Returns `None` if the run was interrupted
+    /// before its turn.
     pub(super) async fn play_once(
         mut self,
         number: usize,
         options: &PlayOptions,
         events: &mpsc::Sender<ScenarioEvent>,
-        mut interrupt: watch::Receiver<bool>,
+        interrupt: watch::Receiver<bool>,
     ) -> Option<ScenarioReport> {
         let index = match self.place {
             JobPlacement::Nowhere(unmet) => return Some(not_testable_report(&self.program, unmet, self.repetition)),
@@ -284,9 +298,53 @@ impl ScenarioJob {
         };
         self.turn = number;
         let _ = events.send(ScenarioEvent::Started { id: self.id.clone() }).await;
+        let number = to_base36(number as u64 + 1000 * self.repetition as u64);
+        let report = self.clone().play_at(index, &number, options, events, interrupt.clone()).await?;
+        if !self.may_be_late(index, &report, options) {
+            return Some(report);
+        }
+        // No number begins with a zero.
+        let second = self.clone().patient().play_at(index, &format!("00{number}"), options, events, interrupt).await;
+        let Some(second) = second.filter(|second| !second.interrupted) else { return Some(report) };
+        if has_passed(&second) {
+            self.subject.failed_looks.store(0, Relaxed);
+        } else {
+            self.subject.failed_looks.fetch_add(1, Relaxed);
+        }
+        Some(second)
+    }
+
+    /// Whether a scenario failed only because frames did not come in time, and the hub has been so slow that they might
+    /// come later. If several scenarios failed again with more patience, a hub does not send what they expect.
+    fn may_be_late(&self, index: usize, report: &ScenarioReport, options: &PlayOptions) -> bool {
+        let as_written = self.variation.is_none() && self.instead.is_none() && self.drops_after.is_none();
+        let plays_again = as_written && !self.is_probe && self.program.isolation != Isolation::Destructive;
+        let is_silent = |check: &CheckReport| report.waits.silent_checks.contains(&check.name);
+        let mut broken = report.checks.iter().filter(|check| check.accuses_hub());
+        let patience = self.subject.target.patience.mul_f64(options.stretch);
+        let slowness = self.pace(&self.subject.sites[index].name).ample_wait().max(report.waits.speed.ample_wait());
+        plays_again
+            && !report.interrupted
+            && report.mistake.is_none()
+            && report.unserved.is_none()
+            && !has_passed(report)
+            && !(report.waits.silent_checks.is_empty() && report.waits.missed.is_empty())
+            && broken.all(is_silent)
+            && slowness > patience
+            && self.subject.failed_looks.load(Relaxed) < MAX_FAILED_LOOKS
+    }
+
+    /// Waits for the scenario's turn and plays it on an instance. Names made by the scenario contain `number`.
+    async fn play_at(
+        self,
+        index: usize,
+        number: &str,
+        options: &PlayOptions,
+        events: &mpsc::Sender<ScenarioEvent>,
+        mut interrupt: watch::Receiver<bool>,
+    ) -> Option<ScenarioReport> {
         let site = &self.subject.sites[index];
         let isolation = self.isolation(site);
-        let number = to_base36(number as u64 + 1000 * self.repetition as u64);
         let stamp = format!("{}{number}", options.stamp);
         let destructive = self.program.isolation == Isolation::Destructive;
         let watched = site.process.clone().filter(|process| process.is_restartable() || !destructive);
@@ -553,7 +611,7 @@ async fn play_job(
         turn: job.turn,
         // A conversation's clock starts at its own beginning, which may come late in the run.
         epoch_ms: options.now_ms + i64::try_from(subject.begun.elapsed().as_millis()).unwrap_or(0),
-        patience: subject.target.patience,
+        patience: subject.target.patience * job.patiences,
         quiet: subject.target.quiet,
         stretch: options.stretch,
         stated_only: options.stated_only,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -87,6 +88,8 @@ pub struct PreparedHub {
     /// tokens that rest after a scenario, and cases of fuzz that are also played on a second hub.
     pub(crate) words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
     pub(crate) deviations: Arc<Deviations>,
+    /// How many scenarios in succession were played with more patience, and failed again.
+    pub(crate) failed_looks: AtomicUsize,
 }
 
 impl PreparedHub {
@@ -190,6 +193,7 @@ pub fn prepare_hub(subject: &TestSubject) -> Result<Arc<PreparedHub>, SetupError
         hub: Arc::default(),
         words: Arc::default(),
         deviations: Arc::clone(&subject.deviations),
+        failed_looks: AtomicUsize::new(0),
     }))
 }
 

@@ -68,6 +68,11 @@ impl HubPace {
         self.speed.add(report.speed);
     }
 
+    /// Returns how long a wait is ample for this hub.
+    pub fn ample_wait(&self) -> Duration {
+        self.speed.ample_wait()
+    }
+
     /// Returns the pace for a probe: a conversation that shows whether the hub still serves clients. Its waits are full
     /// until the hub sends something. Waits for events that the hub has ever sent stay full after that.
     pub fn for_probe(&self) -> Self {
@@ -260,7 +265,11 @@ impl Conversation {
         let (names, waited) = (self.awaited(step), self.clock.since(since));
         if let Some(full) = full {
             self.waits.add_shortened(names, waited, full.saturating_sub(since), failure);
-        } else if waited >= self.clock.stretched(self.clock.patience) {
+            return;
+        }
+        let checks = self.blocks.failing_checks(&self.program).map(|check| self.program.checks[check].name.clone());
+        self.waits.report.silent_checks.extend(checks);
+        if waited >= self.clock.stretched(self.clock.patience) {
             names.iter().for_each(|name| self.waits.add_missed(name));
         }
     }

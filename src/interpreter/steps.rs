@@ -12,14 +12,11 @@ use super::checks::{compute, eval_failure, evaluate_for_step, value_failure};
 use super::clock::only_may;
 use super::finding::ComparisonOutcome;
 use super::hooks::HOOK_PAUSE;
-use super::{Conversation, ConversationOutput};
+use super::{Conversation, ConversationOutput, MOST_PATIENCES};
 use crate::event::CheckOutcome;
 use crate::scenario::model::{ActorId, Program, SilenceExpectation, Step, StepAction, StepActors, duration};
 use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::{BoundValue, EvalError, Provenance};
-
-/// How many times the target's patience a step waits at most while the hub sends other messages.
-const MOST_PATIENCES: u32 = 3;
 
 pub(super) type StepResult = Result<StepProgress, StepFailure>;
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::deviating_hubs::deviation_tables;
 use super::third_party_hubs::{AIRAVATA, CONCIERGE, HubInstance, ThirdPartyHub, findings, run_against_hub};
 use crate::cli::exec::free_port;
+use crate::support::process::{ExampleHub, hubproof};
 
 /// A hub without odd habits and with one instance.
 const PLAIN: ThirdPartyHub =
@@ -30,7 +31,7 @@ fn run(command: &str, exec: bool, habits: &[&str], options: &[&str]) -> Option<(
     let base = [command, &url, "--protocol", PLAIN.protocol, "--exec", &words, "--report", "json=-"];
     // The interpreter exists if the hub can be started.
     run_against_hub("check", &PLAIN, &[], "", &["--scenario", "greeting"])?;
-    let done = crate::support::process::hubproof(base.iter().chain(&options));
+    let done = hubproof(base.iter().chain(&options));
     let report: Value = serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}: {done:?}"));
     Some((report["protocols"][0].clone(), done.code))
 }
@@ -156,4 +157,17 @@ fn a_hub_most_of_whose_replies_are_declared_absent_does_not_hang(
         assert!(report["fuzzed"]["ended"].is_null(), "{:#}", report["fuzzed"]);
         assert_eq!(report["fuzzed"]["cases"], 40);
     }
+}
+
+/// A frame that does not come in time breaks a rule, unless the hub is slow: then it may come with more patience.
+#[rstest]
+#[case::of_a_slow_hub("slow-and-late-once", 0)]
+#[case::of_a_quick_hub("late-once", 1)]
+fn what_a_slow_hub_did_not_send_in_time_is_asked_for_again(#[case] habit: &str, #[case] code: i32) {
+    let Some(hub) = ExampleHub::start("json-rpc-2.0", &["--bug", habit]) else { return };
+    let (target, url) = ("examples/packs/json-rpc-2.0/target.toml", format!("url={}", hub.url));
+    let pack = ["check", "--pack", "examples/packs/json-rpc-2.0", "--target", target, "--set", &url];
+    let slowly = ["--scenario", "json-rpc-2.0/methods*", "-j", "1", "--set", "patience=1s"];
+    let done = hubproof(pack.iter().chain(&slowly)).assert_exit_code(code);
+    assert_eq!(done.out.contains("fail[RPC-RESPONDS]"), code == 1, "{}", done.out);
 }

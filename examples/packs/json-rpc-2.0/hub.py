@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import html
+import itertools
 import json
 import os
 import random
@@ -96,12 +97,15 @@ BUGS = {
     "hangs-on-length": Bug("crash", "clients wait", "a message of more than 50 kB is read for a minute", "fuzz"),
     "binary-ends-all": Bug("crash", "clients are disconnected", "a binary message ends all connections", "fuzz"),
     "null-by-order": Bug("habit", "nothing", "params with other names are an error, or give null if the version is not first", "none"),
+    "late-once": Bug("habit", "nothing", "the second answer takes two seconds", "none"),
+    "slow-and-late-once": Bug("habit", "nothing", "answers take 0.4 seconds, and the second one two seconds", "none"),
 }
 PARSE, INVALID, METHOD, PARAMS, INTERNAL, OWN = -32700, -32600, -32601, -32602, -32603, 4001
 TEXTS = {PARSE: "Parse error", INVALID: "Invalid Request", METHOD: "Method not found", PARAMS: "Invalid params",
          INTERNAL: "Internal error", OWN: "The method failed"}
 ABSENT = object()
 connections, notes, last_user, open_batches = set(), collections.Counter(), {}, []
+answered = itertools.count(1)
 
 
 class Failure(Exception):
@@ -323,6 +327,9 @@ class Client:
 
     async def answer(self, text):
         bug = self.bug
+        if bug in ("late-once", "slow-and-late-once"):
+            usual = 0 if bug == "late-once" else 0.4
+            await asyncio.sleep(2 if next(answered) == 2 else usual)
         if bug == "surrogates-replaced":
             text = re.sub(r"\\ud[89ab]..\\ud[c-f]..", "?", text, flags=re.I)
         try:
