@@ -1,8 +1,10 @@
 //! Compares two hubs: a hub does not differ from itself, and a fault makes a difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use hubproof::event::{ScenarioReport, Verdict};
 use hubproof::fuzz::campaign::{Campaign, walks};
@@ -13,7 +15,9 @@ use hubproof::fuzz::scheduler::CaseScheduler;
 use hubproof::scenario::Program;
 use hubproof::syntax::source::Sources;
 use hubproof_reference::fault::{ChangeAction, FaultEffect};
+use hubproof_reference::machine::{ConnectionId, EventError, Machine, MachineInput, MachineOutput};
 use rstest::rstest;
+use serde_json::Value;
 
 use crate::fuzz::cases::FuzzProtocol;
 use crate::support::disk::{self, protocol_name};
@@ -55,9 +59,7 @@ impl PlayedCases {
     fn compare(&self, left: &ScenarioReport, right: &ScenarioReport) -> HubComparison {
         let decided = |_, _: Option<&_>, _: Option<&_>| false;
         let corpus = &self.protocol.corpus;
-        let (refusals, failures) = (corpus.refusal_names(), corpus.failure_names());
-        let facts =
-            ComparisonFacts::for_pack(&corpus.pack, corpus.open_names(), corpus.open_requests(), refusals, failures);
+        let facts = ComparisonFacts::for_corpus(corpus);
         let context = ComparisonContext { pack: &corpus.pack, facts: &facts, decided: &decided };
         compare::compare_plays(&context, left, right)
     }
@@ -98,8 +100,13 @@ fn assert_a_hub_compared_with_itself_shows_no_difference(name: &str) {
     assert!(compared * 2 > plays.played.len());
 }
 
-/// Walks that can be played without sockets.
-fn play_walks(name: &str, count: u64, fault: Option<&str>) -> Vec<(ScenarioReport, HubComparison)> {
+/// Plays walks that can be played without sockets on a hub with a fault, and on the model, which may have a habit.
+fn play_walks(
+    name: &str,
+    count: u64,
+    fault: Option<&str>,
+    habit: &dyn Fn(Box<dyn Machine>) -> Box<dyn Machine>,
+) -> Vec<(ScenarioReport, HubComparison)> {
     let mut sources = Sources::default();
     let folder = disk::protocol_folder(name, &mut sources);
     let campaign = Campaign::new(&folder, &mut sources, 1, serde_json::Map::new()).ok().unwrap();
@@ -112,7 +119,7 @@ fn play_walks(name: &str, count: u64, fault: Option<&str>) -> Vec<(ScenarioRepor
     let manner = SendingManner { pings: false, fragments: true };
     let play = |program: &Arc<Program>| {
         let report = hub.play(program, fault)?;
-        let model = hub.play_on(program, None, &|machine| machine, manner)?;
+        let model = hub.play_on(program, None, habit, manner)?;
         let comparison = compare::compare_plays(&context, &report, &model);
         Some((report, comparison))
     };
@@ -122,7 +129,7 @@ fn play_walks(name: &str, count: u64, fault: Option<&str>) -> Vec<(ScenarioRepor
 #[rstest]
 fn long_walks_accuse_no_correct_hub(#[values("airavata", "concierge", "emprops", "gator", "qi")] name: &str) {
     let (mut compared, mut wrong) = (0, String::new());
-    for (report, comparison) in play_walks(name, 12, None) {
+    for (report, comparison) in play_walks(name, 12, None, &|machine| machine) {
         compared += comparison.compared;
         let failed = report.checks.iter().filter(|check| check.verdict == Verdict::Fail);
         failed.for_each(|check| wrong += &format!("{}: {} {}\n", report.title, check.name, check.message));
@@ -134,10 +141,66 @@ fn long_walks_accuse_no_correct_hub(#[values("airavata", "concierge", "emprops",
     assert!(compared > 12, "{compared}");
 }
 
+/// A hub that sends messages of one kind to no connection that has sent a certain text before.
+struct Withholding {
+    inner: Box<dyn Machine>,
+    after: &'static str,
+    kind: &'static str,
+    connections: HashSet<ConnectionId>,
+    withheld: Arc<AtomicUsize>,
+}
+
+impl Machine for Withholding {
+    fn handle(&mut self, now: Duration, input: MachineInput, out: &mut Vec<MachineOutput>) {
+        if let MachineInput::Text { conn, text, .. } = &input
+            && text.contains(self.after)
+        {
+            self.connections.insert(*conn);
+        }
+        let mut outputs = Vec::new();
+        self.inner.handle(now, input, &mut outputs);
+        let all = outputs.len();
+        outputs.retain(|output| match output {
+            MachineOutput::Text { conn, text } => !(text.contains(self.kind) && self.connections.contains(conn)),
+            _ => true,
+        });
+        self.withheld.fetch_add(all - outputs.len(), Ordering::Relaxed);
+        out.extend(outputs);
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.inner.deadline()
+    }
+
+    fn state(&self) -> Value {
+        self.inner.state()
+    }
+
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<MachineOutput>) -> Result<Value, EventError> {
+        self.inner.event(now, event, out)
+    }
+}
+
+/// A monitor may be sent the updates of all jobs or not, but a client that subscribed to a job is.
+#[rstest]
+#[case::what_the_pack_leaves_open("\"monitor\"", false)]
+#[case::what_the_document_demands("subscribe_job\"", true)]
+fn messages_that_a_hub_may_send_after_another_are_not_compared(#[case] after: &'static str, #[case] differs: bool) {
+    let withheld = Arc::new(AtomicUsize::new(0));
+    let habit = |inner| -> Box<dyn Machine> {
+        let (connections, withheld) = (HashSet::new(), Arc::clone(&withheld));
+        Box::new(Withholding { inner, after, kind: "\"job_update\"", connections, withheld })
+    };
+    let played = play_walks("emprops", 60, None, &habit);
+    let differences: Vec<_> = played.iter().flat_map(|(_, comparison)| &comparison.differences).collect();
+    assert!(withheld.load(Ordering::Relaxed) > 0);
+    assert_eq!(!differences.is_empty(), differs, "{differences:#?}");
+}
+
 #[rstest]
 #[case("qi", "qi-base-reply-twice")]
 fn long_walks_notice_a_fault_that_no_scenario_needs(#[case] name: &str, #[case] fault: &str) {
-    let played = play_walks(name, 12, Some(fault));
+    let played = play_walks(name, 12, Some(fault), &|machine| machine);
     assert!(played.iter().any(|(_, comparison)| !comparison.differences.is_empty()));
 }
 

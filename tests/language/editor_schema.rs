@@ -422,6 +422,8 @@ fn schema_and_parser_reject_the_same_scenarios(#[case] text: &str) {
 #[case::fuzz_is_a_list("fuzz: [a]")]
 #[case::fuzz_with_unknown_key("fuzz: { rejects: {} }")]
 #[case::bystander_is_a_number("fuzz: { bystander: 3 }")]
+#[case::open_after_without_messages("fuzz: { open: [ { after: hello } ] }")]
+#[case::open_with_an_unknown_key("fuzz: { open: [ { after: hello, messages: [hello], because: x } ] }")]
 #[case::state_without_a_scene("roles: { client: }\nfuzz: { state: { is: \"${state.a}\" } }")]
 #[case::answer_without_a_class("fuzz: { answers: [ { answer: [ { close: 4002 } ], rules: [CON-009] } ] }")]
 #[case::answer_to_an_unknown_class(

@@ -6,6 +6,7 @@ use super::fingerprint;
 use crate::event::{CheckReport, ScenarioReport, Verdict};
 use crate::fuzz::case_scenario::CaseScenario;
 use crate::fuzz::shrink;
+use crate::protocol::Pack;
 use crate::report::scenario_verdict;
 
 /// Oracles that check whether a conversation continues.
@@ -110,16 +111,37 @@ impl ControlTrial {
 pub fn lower_finding(report: &mut ScenarioReport, doubt: CauseDoubt) {
     for check in report.checks.iter_mut().filter(|check| is_continuation_check(check)) {
         match check.verdict {
-            Verdict::Fail => {
-                check.verdict = Verdict::Warn;
-                check.rules.iter_mut().for_each(|(_, verdict)| *verdict = (*verdict).min(Verdict::Warn));
-            }
+            Verdict::Fail => lower_to_warning(check),
             Verdict::Warn => check.make_inconclusive(),
             _ => continue,
         }
         check.message.push_str(doubt.describe());
     }
     report.verdict = scenario_verdict(report);
+}
+
+/// Lowers findings about the content of messages that clients send, too: the hub may only have passed on what the fuzzer
+/// sent, perhaps in another case.
+pub fn lower_passed_on(report: &mut ScenarioReport, pack: &Pack) {
+    let is_both_ways = |check: &CheckReport| {
+        let name = check.name.strip_prefix("schema:").and_then(|rest| rest.split(':').next());
+        let directions = name.and_then(|name| pack.message(name)).map(|message| &message.directions);
+        directions.is_some_and(|directions| directions.to_hub && directions.from_hub)
+    };
+    let mut lowered = false;
+    for check in report.checks.iter_mut().filter(|check| check.verdict == Verdict::Fail && is_both_ways(check)) {
+        lower_to_warning(check);
+        check.message.push_str("; the hub may have passed on what a client sent");
+        lowered = true;
+    }
+    if lowered {
+        report.verdict = scenario_verdict(report);
+    }
+}
+
+fn lower_to_warning(check: &mut CheckReport) {
+    check.verdict = Verdict::Warn;
+    check.rules.iter_mut().for_each(|(_, verdict)| *verdict = (*verdict).min(Verdict::Warn));
 }
 
 /// Makes a finding inconclusive whose control run the end of the run prevented.
@@ -139,6 +161,21 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::report::fixture::RunFixture;
+
+    #[rstest]
+    #[case::sent_by_the_hub_alone(false, Verdict::Fail)]
+    #[case::sent_by_clients_too(true, Verdict::Warn)]
+    fn content_that_may_come_from_a_client_only_warns(#[case] to_hub: bool, #[case] expected: Verdict) {
+        let mut fixture = RunFixture::schema_broken();
+        let mut report = fixture.reports.remove(0);
+        fixture.programs.clear();
+        let pack = std::sync::Arc::get_mut(&mut fixture.pack).unwrap();
+        pack.messages.iter_mut().filter(|one| one.name == "welcome").for_each(|one| one.directions.to_hub = to_hub);
+        assert_eq!(scenario_verdict(&report), Verdict::Fail);
+        lower_passed_on(&mut report, pack);
+        assert_eq!(scenario_verdict(&report), expected, "{:#?}", report.checks);
+    }
 
     /// `plays` are results in order: `+` passes, `-` fails; the run ends after the last.
     #[rstest]

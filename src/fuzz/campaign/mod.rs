@@ -101,9 +101,7 @@ impl Campaign {
         let corpus = Corpus::from_folder(folder, sources, &pack, given);
         let scheduler = CaseScheduler::new(&corpus, seed, &|_| true);
         let file = sources.add("case.yaml", "");
-        let (open, open_requests) = (corpus.open_names(), corpus.open_requests());
-        let (refusals, failures) = (corpus.refusal_names(), corpus.failure_names());
-        let facts = ComparisonFacts::for_pack(&pack, open, open_requests, refusals, failures);
+        let facts = ComparisonFacts::for_corpus(&corpus);
         let (doubts, programs, left) = (DifferenceDoubts::default(), Mutex::default(), Mutex::default());
         Ok(Self { corpus, scheduler, facts, doubts, shared, file, programs, left })
     }
@@ -409,6 +407,7 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
         None => campaign.play(&campaign.id(number), &case.scenario, number, stage).await,
     };
     if let Some(mut report) = played {
+        control_run::lower_passed_on(&mut report, campaign.pack());
         if report.unserved.is_some() {
             // A hub that no longer serves clients is not accused of anything else that is missing.
             report.checks.iter_mut().filter(|check| check.accuses_hub()).for_each(CheckReport::make_inconclusive);

@@ -386,6 +386,16 @@ impl Corpus {
         listed_names(&[self.fuzz_entry("open")])
     }
 
+    /// Returns the messages under `open` that a hub is free to send to a client that has sent a certain message, each with
+    /// that message.
+    pub fn open_after(&self) -> impl Iterator<Item = (String, String)> {
+        let entries = self.fuzz_entry("open").and_then(Value::as_array).into_iter().flatten();
+        entries.flat_map(|entry| {
+            let after = entry.get("after").and_then(Value::as_str).unwrap_or_default();
+            listed_names(&[entry.get("messages")]).into_iter().map(|message| (after.to_owned(), message))
+        })
+    }
+
     /// Returns the name of the fence: the scene with a cheap request and its reply. `None` also if the hub under test
     /// does not answer it.
     pub fn fence(&self) -> Option<&str> {

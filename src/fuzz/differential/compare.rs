@@ -24,6 +24,7 @@ use serde_json::Value;
 use super::equivalence::{self, ComparedMessage, MessageDifference};
 use super::transcript::{self, SentValueNames, Transcript, TranscriptEvent, TranscriptEventKind};
 use crate::event::{CheckReport, FindingDetail, ScenarioReport, Verdict};
+use crate::fuzz::corpus::Corpus;
 use crate::fuzz::mutate::payload::{self, PayloadClass};
 use crate::generate::schema_shape::{BranchChoice, SchemaShape};
 use crate::protocol::{MessageType, Pack};
@@ -37,6 +38,8 @@ pub type AnswerDemand<'a> = &'a dyn Fn(PayloadClass, Option<&MessageType>, Optio
 pub struct ComparisonFacts {
     /// Messages that a hub may or may not send.
     pub open: HashSet<String>,
+    /// Messages of clients, each with one that a hub may or may not send to a client that has sent it.
+    open_after: Vec<(String, String)>,
     /// Messages of clients that a hub is free to answer or to pass on to other clients.
     pub open_requests: HashSet<String>,
     /// The names of members in which hubs may differ.
@@ -52,28 +55,28 @@ pub struct ComparisonFacts {
 }
 
 impl ComparisonFacts {
-    /// Reads a pack. `open` contains names of messages, and names of members with a leading slash; `open_requests` are
-    /// the messages that a hub is free to answer. With `refusals` a hub may refuse anything; by `failures` it says that it
-    /// did not carry out what another hub may carry out.
-    pub fn for_pack(
-        pack: &Pack,
-        open: impl IntoIterator<Item = String>,
-        open_requests: impl IntoIterator<Item = String>,
-        refusals: impl IntoIterator<Item = String>,
-        failures: impl IntoIterator<Item = String>,
-    ) -> Self {
+    /// Reads what the pack of a corpus leaves open, under `ignore` and `fuzz` in shared.yaml.
+    pub fn for_corpus(corpus: &Corpus) -> Self {
         let (members, messages): (HashSet<String>, HashSet<String>) =
-            open.into_iter().partition(|name| name.starts_with('/'));
-        let envelopes = pack.messages.iter().filter(|message| message.abstract_ && message.directions.to_hub);
+            corpus.open_names().into_iter().partition(|name| name.starts_with('/'));
+        let is_envelope = |message: &&MessageType| message.abstract_ && message.directions.to_hub;
+        let envelopes = corpus.pack.messages.iter().filter(is_envelope);
         Self {
             open: messages,
-            open_requests: open_requests.into_iter().collect(),
+            open_after: corpus.open_after().collect(),
+            open_requests: corpus.open_requests().into_iter().collect(),
             open_members: members.into_iter().map(|name| name.trim_start_matches('/').to_owned()).collect(),
-            examples: transcript::example_texts(pack),
+            examples: transcript::example_texts(&corpus.pack),
             errors: envelopes.flat_map(|envelope| envelope.replies.clone()).collect(),
-            refusals: refusals.into_iter().collect(),
-            failures: failures.into_iter().collect(),
+            refusals: corpus.refusal_names().into_iter().collect(),
+            failures: corpus.failure_names().into_iter().collect(),
         }
+    }
+
+    /// Whether a hub is free to send a message to a client that has sent these.
+    fn is_open(&self, message: &str, sent: &HashSet<&str>) -> bool {
+        let after = |(after, open): &(String, String)| open == message && sent.contains(after.as_str());
+        self.open.contains(message) || self.open_after.iter().any(after)
     }
 }
 
@@ -363,11 +366,15 @@ impl<'t> ActorMessages<'t> {
         actor: &str,
     ) -> Self {
         let mut side = Self::default();
+        let mut sent_before = HashSet::new();
         let mut number = 0;
         for (at, event) in transcript.events.iter().enumerate() {
             number += usize::from(matches!(event.what, TranscriptEventKind::Sent(..) | TranscriptEventKind::Raw));
             if event.actor != actor {
                 continue;
+            }
+            if let TranscriptEventKind::Sent(_, Some(message)) = &event.what {
+                sent_before.insert(message.name.as_str());
             }
             match &event.what {
                 TranscriptEventKind::Sent(json, message) if at < end => {
@@ -387,7 +394,7 @@ impl<'t> ActorMessages<'t> {
                 }
                 TranscriptEventKind::Closed => drop(side.closed.insert(event.connection)),
                 TranscriptEventKind::Received(_, message) if at >= end => side.late.push(&message.name),
-                TranscriptEventKind::Received(json, message) if !context.facts.open.contains(&message.name) => {
+                TranscriptEventKind::Received(json, message) if !context.facts.is_open(&message.name, &sent_before) => {
                     side.assign(
                         context,
                         event.connection,

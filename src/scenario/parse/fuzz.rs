@@ -45,18 +45,27 @@ impl ScenarioParser<'_> {
             self.check_scene_of_actor(state.get("scene"), "`scene`");
             self.with_only_name("state", |parser| drop(state.get("is").map(|is| parser.parse_checked_value(is))));
         }
-        for node in list(node.get("open"), "`open`", "open: [MESSAGE, /member]", &mut self.diagnostics) {
-            let known = |name: &str| name.starts_with('/') || self.pack.message(name).is_some();
-            if !node.text().is_some_and(known) {
-                let error = unknown_message_error(node, self.pack);
-                self.diagnostics.push(error);
+        let example = "open: [MESSAGE, /member, { after: MESSAGE, messages: [MESSAGE] }]";
+        for node in list(node.get("open"), "`open`", example, &mut self.diagnostics) {
+            if node.text().is_some_and(|name| name.starts_with('/')) {
+                continue;
+            }
+            if node.map().is_none() {
+                self.check_message_name(node);
+                continue;
+            }
+            let members = table(node, &["after", "messages"], "an entry of `open`", &mut self.diagnostics);
+            for name in ["after", "messages"] {
+                let help = "write `{ after: MESSAGE, messages: [MESSAGE] }`";
+                members.required(name, help, &mut self.diagnostics);
+            }
+            node.get("after").into_iter().for_each(|name| self.check_message_name(name));
+            for name in list(node.get("messages"), "`messages`", "messages: [MESSAGE]", &mut self.diagnostics) {
+                self.check_message_name(name);
             }
         }
         for node in list(node.get("failures"), "`failures`", "failures: [MESSAGE]", &mut self.diagnostics) {
-            if node.text().is_none_or(|name| self.pack.message(name).is_none()) {
-                let error = unknown_message_error(node, self.pack);
-                self.diagnostics.push(error);
-            }
+            self.check_message_name(node);
         }
         let place = std::mem::replace(&mut self.place, StepPlace::Always);
         self.parse_rules(node.get("goes_on"));
@@ -69,6 +78,13 @@ impl ScenarioParser<'_> {
             self.with_only_name("said", |parser| parser.check_answers(entry)); // style: quoted
         }
         self.place = place;
+    }
+
+    fn check_message_name(&mut self, node: &SyntaxNode) {
+        if node.text().is_none_or(|name| self.pack.message(name).is_none()) {
+            let error = unknown_message_error(node, self.pack);
+            self.diagnostics.push(error);
+        }
     }
 
     /// Calls `read` with only `name` in scope.
