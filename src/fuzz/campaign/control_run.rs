@@ -2,8 +2,10 @@
 //! state that it left on the hub (such as a job that matches every worker) or by messages that it sends at the same
 //! time. Then the conversation also fails without the mutated message, or does not fail again with it.
 
+use std::collections::HashSet;
+
 use super::fingerprint;
-use crate::event::{CheckReport, ScenarioReport, Verdict};
+use crate::event::{CheckReport, FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::fuzz::case_scenario::CaseScenario;
 use crate::fuzz::shrink;
 use crate::protocol::Pack;
@@ -120,18 +122,29 @@ pub fn lower_finding(report: &mut ScenarioReport, doubt: CauseDoubt) {
     report.verdict = scenario_verdict(report);
 }
 
-/// Lowers findings about the content of messages that clients send, too: the hub may only have passed on what the fuzzer
-/// sent, perhaps in another case.
-pub fn lower_passed_on(report: &mut ScenarioReport, pack: &Pack) {
+/// Lowers findings that the fuzzer itself may have caused. The hub may only have passed on the content of messages that
+/// clients send, too, perhaps in another case; and input that was sent twice may have made frames equal that otherwise
+/// differ.
+pub fn lower_own_doing(report: &mut ScenarioReport, pack: &Pack) {
+    let mut sent = HashSet::new();
+    let is_again = |frame: &FrameReport| {
+        frame.direction == HistoryDirection::Sent && !sent.insert((frame.actor.clone(), frame.text.clone()))
+    };
+    let repeated = report.history.iter().any(is_again);
     let is_both_ways = |check: &CheckReport| {
         let name = check.name.strip_prefix("schema:").and_then(|rest| rest.split(':').next());
         let directions = name.and_then(|name| pack.message(name)).map(|message| &message.directions);
         directions.is_some_and(|directions| directions.to_hub && directions.from_hub)
     };
     let mut lowered = false;
-    for check in report.checks.iter_mut().filter(|check| check.verdict == Verdict::Fail && is_both_ways(check)) {
+    for check in report.checks.iter_mut().filter(|check| check.verdict == Verdict::Fail) {
+        let why = match (is_both_ways(check), repeated && check.always) {
+            (true, _) => "; the hub may have passed on what a client sent",
+            (false, true) => "; a client sent the same message twice",
+            (false, false) => continue,
+        };
         lower_to_warning(check);
-        check.message.push_str("; the hub may have passed on what a client sent");
+        check.message.push_str(why);
         lowered = true;
     }
     if lowered {
@@ -164,16 +177,28 @@ mod tests {
     use crate::report::fixture::RunFixture;
 
     #[rstest]
-    #[case::sent_by_the_hub_alone(false, Verdict::Fail)]
-    #[case::sent_by_clients_too(true, Verdict::Warn)]
-    fn content_that_may_come_from_a_client_only_warns(#[case] to_hub: bool, #[case] expected: Verdict) {
+    #[case::sent_by_the_hub_alone(false, false, false, Verdict::Fail)]
+    #[case::sent_by_clients_too(true, false, false, Verdict::Warn)]
+    #[case::repeated_input(false, true, true, Verdict::Warn)]
+    #[case::input_sent_once(false, true, false, Verdict::Fail)]
+    #[case::a_step_after_repeated_input(false, false, true, Verdict::Fail)]
+    fn what_the_fuzzer_may_have_caused_only_warns(
+        #[case] to_hub: bool,
+        #[case] always: bool,
+        #[case] repeated: bool,
+        #[case] expected: Verdict,
+    ) {
         let mut fixture = RunFixture::schema_broken();
         let mut report = fixture.reports.remove(0);
         fixture.programs.clear();
         let pack = std::sync::Arc::get_mut(&mut fixture.pack).unwrap();
         pack.messages.iter_mut().filter(|one| one.name == "welcome").for_each(|one| one.directions.to_hub = to_hub);
+        report.checks.iter_mut().for_each(|check| check.always = always);
+        let sent = report.history.iter().filter(|frame| frame.direction == HistoryDirection::Sent);
+        let again: Vec<FrameReport> = sent.filter(|_| repeated).cloned().collect();
+        report.history.extend(again);
         assert_eq!(scenario_verdict(&report), Verdict::Fail);
-        lower_passed_on(&mut report, pack);
+        lower_own_doing(&mut report, pack);
         assert_eq!(scenario_verdict(&report), expected, "{:#?}", report.checks);
     }
 

@@ -407,7 +407,7 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
         None => campaign.play(&campaign.id(number), &case.scenario, number, stage).await,
     };
     if let Some(mut report) = played {
-        control_run::lower_passed_on(&mut report, campaign.pack());
+        control_run::lower_own_doing(&mut report, campaign.pack());
         if report.unserved.is_some() {
             // A hub that no longer serves clients is not accused of anything else that is missing.
             report.checks.iter_mut().filter(|check| check.accuses_hub()).for_each(CheckReport::make_inconclusive);
