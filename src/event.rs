@@ -444,7 +444,7 @@ pub struct WaitReport {
     pub speed: HubSpeed,
     /// The shortened waits that ran out, by the name of the awaited event.
     pub shortened: BTreeMap<String, ShortenedWaits>,
-    /// The checks whose step waited in full, in vain.
+    /// The names of checks that failed because their step received nothing within a full wait.
     pub silent_checks: BTreeSet<String>,
 }
 

@@ -29,7 +29,7 @@ use crate::scenario::{Isolation, Program};
 /// The longest planned wait of a scenario that is compared with the model. In a longer one, timers of the hub decide.
 const MAX_MODEL_WAIT: Duration = Duration::from_secs(20);
 
-/// After how many scenarios that failed again with more patience no further one is played again.
+/// Stop playing failed scenarios again once this many in a row have failed again with more patience.
 const MAX_FAILED_LOOKS: usize = 3;
 
 /// A scenario with the instance on which it will run.
@@ -57,7 +57,7 @@ pub struct ScenarioJob {
     drops_after: Option<usize>,
     /// Whether it has the hub to itself, whatever the program says.
     alone: bool,
-    /// How many times the target's patience it waits.
+    /// How long to wait for the hub, as a multiple of the target's patience.
     patiences: u32,
 }
 
@@ -131,7 +131,7 @@ impl ScenarioJob {
         Self { alone: true, ..self }
     }
 
-    /// Returns the same job, with the hub to itself, and time for a hub that is slow.
+    /// Returns the same job, which has the hub to itself and waits as long as a slow hub may need.
     fn patient(self) -> Self {
         Self { patiences: MOST_PATIENCES, ..self.without_paces().alone() }
     }
@@ -282,9 +282,9 @@ impl ScenarioJob {
             && self.subject.embedded.is_none()
     }
 
-    /// Waits for the scenario's turn and plays it; `number` is unique within the run. On a slow hub, a failure for want of
-    /// a frame counts only if the frame does not come with more patience either. Returns `None` if the run was interrupted
-    /// before its turn.
+    /// Waits for the scenario's turn and plays it; `number` is unique within the run. If the
+    /// hub is slow and the scenario failed only because it received nothing in time, plays it again with more patience and
+    /// returns that report. Returns `None` if the run was interrupted before its turn.
     pub(super) async fn play_once(
         mut self,
         number: usize,
@@ -314,8 +314,8 @@ impl ScenarioJob {
         Some(second)
     }
 
-    /// Whether a scenario failed only because frames did not come in time, and the hub has been so slow that they might
-    /// come later. If several scenarios failed again with more patience, a hub does not send what they expect.
+    /// Whether a scenario failed only because frames did not come in time, and the hub has been so slow that they may still
+    /// come. If several scenarios in a row have failed again with more patience, more patience does not help.
     fn may_be_late(&self, index: usize, report: &ScenarioReport, options: &PlayOptions) -> bool {
         let as_written = self.variation.is_none() && self.instead.is_none() && self.drops_after.is_none();
         let plays_again = as_written && !self.is_probe && self.program.isolation != Isolation::Destructive;

@@ -57,7 +57,7 @@ pub use pace::HubPace;
 use pace::{ConversationWaits, END, UPGRADE};
 use scope::{ConversationContext, Environment};
 
-/// How many times the target's patience a slow hub is waited for at most.
+/// The longest wait for a slow hub, as a multiple of the target's patience.
 pub const MOST_PATIENCES: u32 = 3;
 
 /// What a conversation needs to know about the target and the run.

@@ -108,9 +108,9 @@ pub struct SharedDefinitions {
 /// Variations that would change the meaning of scenarios.
 #[derive(Clone, Debug)]
 pub struct VariationExclusion {
-    /// Names of variations; all if there are none.
+    /// The names of the excluded variations. Empty excludes all.
     pub variations: Vec<String>,
-    /// Names of scenarios without their folder, each with its place; all if there are none.
+    /// The excluded scenarios: each with its name, without the folder, and its place in the file. Empty excludes all.
     pub scenarios: Vec<(String, Span)>,
 }
 

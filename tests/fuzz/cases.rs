@@ -364,9 +364,9 @@ fn with_placement_anew_each_new_client_must_be_served() {
 }
 
 /// A hub whose handling of input is changed.
-struct ModifiedMachine<F> {
-    inner: Box<dyn Machine>,
-    way: F,
+pub(super) struct ModifiedMachine<F> {
+    pub(super) inner: Box<dyn Machine>,
+    pub(super) way: F,
 }
 
 impl<F: FnMut(&mut dyn Machine, Duration, MachineInput, &mut Vec<MachineOutput>) + Send> Machine

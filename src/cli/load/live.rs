@@ -418,6 +418,16 @@ mod tests {
         assert_eq!(parse_address(text).ok().map(|address| address.to_string()).as_deref(), expected);
     }
 
+    #[tokio::test]
+    async fn no_earlier_update_replaces_the_last_one() {
+        let page = LivePage::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        for (number, is_last) in [(1, false), (u64::MAX, true), (2, false)] {
+            page.shared.send(&serde_json::json!({ "number": number }), number, false, is_last);
+        }
+        let shown = page.shared.updates.borrow().clone().unwrap();
+        assert_eq!((shown.number, shown.is_last), (u64::MAX, true));
+    }
+
     #[rstest]
     #[case("127.0.0.1:80", true)]
     #[case("localhost:80", true)]

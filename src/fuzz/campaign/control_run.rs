@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use super::fingerprint;
-use crate::event::{CheckReport, FrameReport, HistoryDirection, ScenarioReport, Verdict};
+use crate::event::{CheckReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::fuzz::case_scenario::CaseScenario;
 use crate::fuzz::shrink;
 use crate::protocol::Pack;
@@ -122,26 +122,32 @@ pub fn lower_finding(report: &mut ScenarioReport, doubt: CauseDoubt) {
     report.verdict = scenario_verdict(report);
 }
 
-/// Lowers findings that the fuzzer itself may have caused. The hub may only have passed on the content of messages that
-/// clients send, too, perhaps in another case; and input that was sent twice may have made frames equal that otherwise
-/// differ.
-pub fn lower_own_doing(report: &mut ScenarioReport, pack: &Pack) {
-    let mut sent = HashSet::new();
-    let is_again = |frame: &FrameReport| {
-        frame.direction == HistoryDirection::Sent && !sent.insert((frame.actor.clone(), frame.text.clone()))
-    };
-    let repeated = report.history.iter().any(is_again);
+/// Lowers findings that the fuzzer itself may have caused. The hub may have passed on a message that clients send, too,
+/// perhaps one of another case. And if a client sends the same message twice, what the hub derives from it, such as an
+/// id, may come twice.
+pub fn lower_self_inflicted(report: &mut ScenarioReport, pack: &Pack) {
+    let ScenarioReport { history, checks, .. } = &mut *report;
+    let (mut sent, mut repeating) = (HashSet::new(), HashSet::new());
+    for frame in history.iter().filter(|frame| frame.direction == HistoryDirection::Sent) {
+        if !sent.insert((&frame.actor, &frame.text, &frame.hash)) {
+            repeating.insert(&frame.actor);
+        }
+    }
     let is_both_ways = |check: &CheckReport| {
         let name = check.name.strip_prefix("schema:").and_then(|rest| rest.split(':').next());
         let directions = name.and_then(|name| pack.message(name)).map(|message| &message.directions);
         directions.is_some_and(|directions| directions.to_hub && directions.from_hub)
     };
+    let is_of_repeating =
+        |check: &CheckReport| check.always && check.detail.iter().any(|detail| repeating.contains(&detail.actor));
     let mut lowered = false;
-    for check in report.checks.iter_mut().filter(|check| check.verdict == Verdict::Fail) {
-        let why = match (is_both_ways(check), repeated && check.always) {
-            (true, _) => "; the hub may have passed on what a client sent",
-            (false, true) => "; a client sent the same message twice",
-            (false, false) => continue,
+    for check in checks.iter_mut().filter(|check| check.verdict == Verdict::Fail) {
+        let why = if is_both_ways(check) {
+            "; the hub may have passed on what a client sent"
+        } else if is_of_repeating(check) {
+            "; the client sent the same message twice"
+        } else {
+            continue;
         };
         lower_to_warning(check);
         check.message.push_str(why);
@@ -174,18 +180,20 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::event::FrameReport;
     use crate::report::fixture::RunFixture;
 
     #[rstest]
-    #[case::sent_by_the_hub_alone(false, false, false, Verdict::Fail)]
-    #[case::sent_by_clients_too(true, false, false, Verdict::Warn)]
-    #[case::repeated_input(false, true, true, Verdict::Warn)]
-    #[case::input_sent_once(false, true, false, Verdict::Fail)]
-    #[case::a_step_after_repeated_input(false, false, true, Verdict::Fail)]
-    fn what_the_fuzzer_may_have_caused_only_warns(
+    #[case::message_of_the_hub_alone(false, false, None, Verdict::Fail)]
+    #[case::message_of_clients_too(true, false, None, Verdict::Warn)]
+    #[case::repeated_by_this_client(false, true, Some("anna"), Verdict::Warn)]
+    #[case::repeated_by_another_client(false, true, Some("ben"), Verdict::Fail)]
+    #[case::nothing_repeated(false, true, None, Verdict::Fail)]
+    #[case::step_after_repeated_input(false, false, Some("anna"), Verdict::Fail)]
+    fn findings_that_the_fuzzer_may_have_caused_only_warn(
         #[case] to_hub: bool,
         #[case] always: bool,
-        #[case] repeated: bool,
+        #[case] repeated_by: Option<&str>,
         #[case] expected: Verdict,
     ) {
         let mut fixture = RunFixture::schema_broken();
@@ -193,12 +201,17 @@ mod tests {
         fixture.programs.clear();
         let pack = std::sync::Arc::get_mut(&mut fixture.pack).unwrap();
         pack.messages.iter_mut().filter(|one| one.name == "welcome").for_each(|one| one.directions.to_hub = to_hub);
-        report.checks.iter_mut().for_each(|check| check.always = always);
-        let sent = report.history.iter().filter(|frame| frame.direction == HistoryDirection::Sent);
-        let again: Vec<FrameReport> = sent.filter(|_| repeated).cloned().collect();
-        report.history.extend(again);
+        for check in &mut report.checks {
+            check.always = always;
+            check.detail.iter_mut().for_each(|detail| detail.actor = "anna".to_owned());
+        }
+        let sent = report.history.iter().find(|frame| frame.direction == HistoryDirection::Sent).cloned().unwrap();
+        if let Some(actor) = repeated_by {
+            let again = FrameReport { actor: actor.to_owned(), ..sent.clone() };
+            report.history.extend([again.clone(), again]);
+        }
         assert_eq!(scenario_verdict(&report), Verdict::Fail);
-        lower_own_doing(&mut report, pack);
+        lower_self_inflicted(&mut report, pack);
         assert_eq!(scenario_verdict(&report), expected, "{:#?}", report.checks);
     }
 

@@ -179,8 +179,8 @@ impl Campaign {
         })
     }
 
-    /// Plays a scenario on the hub, as [`Campaign::play`] does, and then on the model. There is no second report if the
-    /// model cannot play it, or if the hub was not reached.
+    /// Plays a scenario on the hub, then on the model, and returns both reports. Omits the second report if the model
+    /// cannot play the scenario, or if the hub was not reached.
     pub async fn play_with_model(
         &self,
         id: &str,
@@ -407,7 +407,7 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
         None => campaign.play(&campaign.id(number), &case.scenario, number, stage).await,
     };
     if let Some(mut report) = played {
-        control_run::lower_own_doing(&mut report, campaign.pack());
+        control_run::lower_self_inflicted(&mut report, campaign.pack());
         if report.unserved.is_some() {
             // A hub that no longer serves clients is not accused of anything else that is missing.
             report.checks.iter_mut().filter(|check| check.accuses_hub()).for_each(CheckReport::make_inconclusive);

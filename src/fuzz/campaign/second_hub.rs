@@ -111,8 +111,8 @@ pub async fn play_and_compare(
     Some(shortened(report))
 }
 
-/// Plays a case on both sides. Returns `None` if the run was interrupted. There is no second report if the model cannot
-/// play the case, or if the hub was not reached.
+/// Plays a case on both sides and returns both reports; `None` if the run was interrupted. Omits the second report if the
+/// model cannot play the case, or if the hub was not reached.
 async fn play_both(
     campaign: &Campaign,
     scenario: &CaseScenario,

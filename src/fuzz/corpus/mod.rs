@@ -386,8 +386,8 @@ impl Corpus {
         listed_names(&[self.fuzz_entry("open")])
     }
 
-    /// Returns the messages under `open` that a hub is free to send to a client that has sent a certain message, each with
-    /// that message.
+    /// Returns the entries `{ after, messages }` under `open` as pairs: a client that has sent the first message may or may
+    /// not be sent the second.
     pub fn open_after(&self) -> impl Iterator<Item = (String, String)> {
         let entries = self.fuzz_entry("open").and_then(Value::as_array).into_iter().flatten();
         entries.flat_map(|entry| {

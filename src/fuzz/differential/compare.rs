@@ -38,7 +38,7 @@ pub type AnswerDemand<'a> = &'a dyn Fn(PayloadClass, Option<&MessageType>, Optio
 pub struct ComparisonFacts {
     /// Messages that a hub may or may not send.
     pub open: HashSet<String>,
-    /// Messages of clients, each with one that a hub may or may not send to a client that has sent it.
+    /// Pairs of messages: a client that has sent the first may or may not be sent the second.
     open_after: Vec<(String, String)>,
     /// Messages of clients that a hub is free to answer or to pass on to other clients.
     pub open_requests: HashSet<String>,
@@ -50,7 +50,7 @@ pub struct ComparisonFacts {
     errors: HashSet<String>,
     /// The messages with which a hub may refuse anything.
     refusals: HashSet<String>,
-    /// The messages by which a hub says that it did not carry something out. Another hub may.
+    /// The messages with which a hub reports that it did not carry out a request. Another hub may carry it out.
     failures: HashSet<String>,
 }
 
@@ -73,7 +73,7 @@ impl ComparisonFacts {
         }
     }
 
-    /// Whether a hub is free to send a message to a client that has sent these.
+    /// Whether a hub may choose to send this message to a client that has sent the messages in `sent`.
     fn is_open(&self, message: &str, sent: &HashSet<&str>) -> bool {
         let after = |(after, open): &(String, String)| open == message && sent.contains(after.as_str());
         self.open.contains(message) || self.open_after.iter().any(after)
@@ -373,7 +373,7 @@ impl<'t> ActorMessages<'t> {
             if event.actor != actor {
                 continue;
             }
-            if let TranscriptEventKind::Sent(_, Some(message)) = &event.what {
+            if let TranscriptEventKind::Sent(_, Some(message)) = event.what {
                 sent_before.insert(message.name.as_str());
             }
             match &event.what {

@@ -183,9 +183,9 @@ impl SentValueNames {
         (*number < before).then_some(place)
     }
 
-    /// Whether the value contains a name that a client other than `actor` sent. A hub may know names in documented
-    /// examples from there, other texts may come from clients of other cases, and it is up to the hub whether a client
-    /// receives its own broadcasts.
+    /// Whether the value contains a name that a client other than `actor` sent. Names in documented examples do not count,
+    /// because a hub may have them built in. A client's own names do not count either, because a hub may or may not return
+    /// a broadcast to its sender.
     pub fn contains_text_of_others(&self, value: &Value, actor: &str, examples: &HashSet<String>) -> bool {
         let mut concerns = false;
         visit_values(value, "", "", &mut |inner, _, _| {
