@@ -246,11 +246,11 @@ impl ScenarioParser<'_> {
         let roles = entries(file.root.get("roles"));
         let Some((_, node)) = roles.iter().find(|(key, _)| key.name == name) else {
             let known: Vec<&str> = roles.iter().map(|(key, _)| key.name.as_str()).collect();
-            self.error(
-                span,
-                format!("{} has no role `{name}`", self.pack.name),
-                suggest(name, known, "roles are declared in shared.yaml"),
-            );
+            let declared = match known.as_slice() {
+                [] => "declare it under `roles` in shared.yaml".to_owned(),
+                names => format!("shared.yaml declares {}", names.join(", ")),
+            };
+            self.error(span, format!("{} has no role `{name}`", self.pack.name), suggest(name, known, &declared));
             return;
         };
         table(node, &["side", "given", "fills", "opening", "reacts"], "a role", &mut self.diagnostics);
