@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::PlayOptions;
 use super::job::{PlayPhase, ScenarioJob};
 use crate::event::{CheckReport, FindingDetail, ScenarioReport, Verdict};
-use crate::report::scenario_verdict;
+use crate::report::{scenario_verdict, worst_verdict};
 use crate::scenario::variation::Variation;
 use crate::scenario::{Isolation, Program};
 use crate::syntax::matcher::shorten;
@@ -146,6 +146,7 @@ impl VariedPlay<'_> {
         second.checks.retain(|check| check.verdict != Verdict::Inconclusive);
         second.cause = None;
         second.missed = None;
+        second.verdict = worst_verdict(second.checks.iter().map(|check| check.verdict)).unwrap_or(Verdict::Pass);
         Some(second)
     }
 

@@ -254,11 +254,24 @@ channels:
 #[case::answers_one_of_two(true, 0, "PASS")]
 fn a_run_without_any_check_is_inconclusive(#[case] answers: bool, #[case] code: i32, #[case] says: &str) {
     let hub = ScriptedHub::start(move |_, _, text| {
-        let news = answers && text.contains("subscribe");
+        let news = answers && serde_json::from_str::<Value>(text).is_ok_and(|frame| frame["op"] == "subscribe");
         news.then(|| json!({ "op": "news" }).to_string()).into_iter().collect()
     });
     let done = DocumentFolder::new(NEWS).check(&hub.url(), &[]).assert_exit_code(code);
     assert!(done.out.contains(says), "{}", done.out);
+}
+
+/// A step that only fails with a variation is a warning. It leaves nothing undecided, since the step holds without it.
+#[test]
+fn a_variation_that_stops_a_scenario_only_warns() {
+    let hub = ScriptedHub::start(|_, _, text| {
+        // Reads no escape sequences.
+        let news = text.contains("subscribe");
+        news.then(|| json!({ "op": "news" }).to_string()).into_iter().collect()
+    });
+    let done = DocumentFolder::new(NEWS).check(&hub.url(), &["--variation", "escapes"]).assert_exit_code(0);
+    assert!(done.out.contains("warn[same-result]"), "{}", done.out);
+    assert!(done.out.contains("PASS"), "{}", done.out);
 }
 
 // ---- examples and directions
