@@ -16,10 +16,12 @@ use crate::syntax::matcher::shorten;
 
 /// How many conversations are held at the same time in a crowd.
 const CROWD: usize = 4;
+/// The most conversations that a neighbour holds one after the other.
+const MOST_ROUNDS: usize = 50;
 /// How long a scenario may be known to wait that is played in an idle slot.
 const MAX_SPARE_WAIT: Duration = Duration::from_millis(500);
-/// After how many sent messages clients drop out.
-const SENDS_BEFORE_DROPOUT: usize = 2;
+/// After how many sent messages clients drop out that have done so before a conversation, and that do so during it.
+const SENDS_BEFORE_DROPOUT: [usize; 2] = [2, 4];
 /// The most characters of an answer that are shown.
 const MAX_SHOWN_CHARS: usize = 400;
 /// The time between a conversation and its repetition with the same names.
@@ -56,9 +58,7 @@ impl VariationChoice {
         all.retain(|variation| {
             let reaches = match variation {
                 Variation::Prelude(name) => program.roles.values().any(|role| role.preludes.contains_key(&**name)),
-                Variation::Crowd | Variation::Again | Variation::AfterDropouts => {
-                    program.isolation == Isolation::Shared
-                }
+                Variation::Crowd | Variation::Again | Variation::Dropouts => program.isolation == Isolation::Shared,
                 _ => program.isolation != Isolation::Destructive,
             };
             reaches && program.shared.may_vary(&program.id, &variation.to_string())
@@ -202,27 +202,47 @@ impl VariedPlay<'_> {
                 tokio::time::sleep(BETWEEN_CONVERSATIONS.mul_f64(self.options.stretch)).await;
                 self.play_one(self.job, number).await
             }
-            Variation::AfterDropouts => {
-                let neighbour = self.job.clone().dropping_after(SENDS_BEFORE_DROPOUT);
-                self.play_one(&neighbour, NEIGHBOURS + number).await?;
-                self.play_one(self.job, number).await
+            Variation::Dropouts => {
+                let [before, during] = SENDS_BEFORE_DROPOUT.map(|sends| self.job.clone().dropping_after(sends));
+                self.play_one(&before, NEIGHBOURS + number).await?;
+                self.play_beside(vec![during], number).await
             }
             Variation::Crowd => {
-                let mut neighbours = tokio::task::JoinSet::new();
-                for neighbour in 1..CROWD {
-                    let (job, options) = (self.job.clone(), self.options.clone());
-                    let interrupt = self.interrupt.clone();
-                    neighbours.spawn(async move {
-                        let (unread, _) = mpsc::channel(1);
-                        job.play_once(neighbour * NEIGHBOURS + number, &options, &unread, interrupt).await
-                    });
-                }
-                let report = self.play_one(self.job, number).await;
-                while neighbours.join_next().await.is_some() {}
-                report
+                let mut preludes = self.job.program().shared.preludes.iter().cycle();
+                let neighbours = std::iter::repeat_with(|| match preludes.next() {
+                    Some(name) => self
+                        .job
+                        .clone()
+                        .with_variation(self.job.id().to_owned(), Variation::Prelude(name.as_str().into())),
+                    None => self.job.clone(),
+                });
+                self.play_beside(neighbours.take(CROWD - 1).collect(), number).await
             }
             _ => self.play_one(self.job, number).await,
         }
+    }
+
+    /// Plays the scenario beside neighbours, which play again and again until it ends.
+    async fn play_beside(&self, neighbours: Vec<ScenarioJob>, number: usize) -> Option<ScenarioReport> {
+        let (count, ended) = (neighbours.len(), watch::Sender::new(false));
+        let mut plays = tokio::task::JoinSet::new();
+        for (first, job) in neighbours.into_iter().enumerate() {
+            let (options, interrupt, ended) = (self.options.clone(), self.interrupt.clone(), ended.subscribe());
+            plays.spawn(async move {
+                let (unread, _) = mpsc::channel(1);
+                for play in (first..).step_by(count).take(MOST_ROUNDS) {
+                    let number = (play + 2) * NEIGHBOURS + number;
+                    job.clone().play_once(number, &options, &unread, interrupt.clone()).await;
+                    if *ended.borrow() {
+                        break;
+                    }
+                }
+            });
+        }
+        let report = self.play_one(self.job, number).await;
+        ended.send_replace(true);
+        while plays.join_next().await.is_some() {}
+        report
     }
 
     async fn play_one(&self, job: &ScenarioJob, number: usize) -> Option<ScenarioReport> {

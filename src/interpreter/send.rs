@@ -18,6 +18,7 @@ use crate::scenario::compose;
 use crate::scenario::model::{ActorId, ConnectStep, MessageComposition, MessageName, Step, StepAction};
 use crate::scenario::template::Template;
 use crate::scenario::value::{BoundValue, Provenance, Traced, Wire, pick_wire};
+use crate::scenario::variation::{TextForm, Variation};
 use crate::websocket::endpoint::Endpoint;
 use crate::websocket::frame::{Frame, Opcode};
 use crate::websocket::handshake::Dial;
@@ -48,6 +49,9 @@ impl Conversation {
         let role = &self.program.actors[id].role;
         let client = UpgradingClient { role, tries: connect.tries, names: &names };
         let applied = self.deviations.declared.apply_to_upgrade(&mut dial, &client).map_err(StepFailure::mistake)?;
+        if self.variation == Some(Variation::Upgrade) && dial.is_standard() {
+            dial.headers.extend(SPELT_OTHERWISE.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
         let address = dial.address(&self.hub).map_err(|error| StepFailure::mistake(error.to_string()))?;
         Ok((dial, address, applied))
     }
@@ -101,12 +105,16 @@ impl Conversation {
         let sent = of_hub.as_ref().unwrap_or(&value);
         // Faster than `to_string`.
         let mut text = serde_json::to_string(sent).unwrap_or_default();
-        let mut fragments = compose.fragments;
+        let mut frames = Vec::new();
         if let Some(variation) = self.variation.as_ref().filter(|_| compose.breaks.is_none()) {
             text = variation.text_of(sent, &text).unwrap_or(text);
-            fragments = fragments.max(variation.fragments());
+            if *variation == Variation::Form(TextForm::Fragments) && compose.fragments <= 1 {
+                frames = odd_frames(&text, self.actors[id].has_sent);
+            }
         }
-        let mut frames = split_into_frames(text.as_bytes(), fragments);
+        if frames.is_empty() {
+            frames = split_into_frames(text.as_bytes(), compose.fragments);
+        }
         if self.program.is_server(id) {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
@@ -437,6 +445,22 @@ fn split_into_frames(bytes: &[u8], count: usize) -> Vec<Frame> {
         .collect()
 }
 
+/// Headers of an upgrade request as browsers and proxies may write them.
+const SPELT_OTHERWISE: [(&str, &str); 2] = [("Upgrade", "WebSocket"), ("Connection", "keep-alive, upgrade")];
+
+/// Splits a text in ways that a hub may have forgotten: in the middle of a character, with an empty first and last frame.
+/// On a new connection a ping comes between the frames; a hub may refuse too many pings.
+fn odd_frames(text: &str, pinged: bool) -> Vec<Frame> {
+    let bytes = text.as_bytes();
+    let middle = bytes.iter().position(|byte| !byte.is_ascii()).map_or(bytes.len() / 2, |first| first + 1);
+    let part = |bytes: &[u8], opcode, fin| Frame { fin, opcode, ..Frame::text(bytes) };
+    let mut frames = vec![part(&[], Opcode::Text, false), part(&bytes[..middle], Opcode::Continuation, false)];
+    frames.extend((!pinged).then(|| Frame::ping("between")));
+    frames.push(part(&bytes[middle..], Opcode::Continuation, false));
+    frames.push(part(&[], Opcode::Continuation, true));
+    frames
+}
+
 fn parse_hex(text: &str) -> Result<Vec<u8>, StepFailure> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let bad =
@@ -477,4 +501,23 @@ fn parse_raw_frame(value: &Value) -> Result<Frame, StepFailure> {
     let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(true);
     let rsv = value.get("rsv").and_then(Value::as_u64).unwrap_or(0) as u8;
     Ok(Frame { fin: flag("fin"), rsv, opcode, masked: flag("mask"), payload })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_frames_split_a_character_between_empty_frames() {
+        let shape = |pinged| -> Vec<(Opcode, bool, Vec<u8>)> {
+            let frames = odd_frames("aé", pinged);
+            frames.into_iter().map(|frame| (frame.opcode, frame.fin, frame.payload)).collect()
+        };
+        let part = |opcode, payload: &[u8]| (opcode, false, payload.to_vec());
+        let (text, more) = (Opcode::Text, Opcode::Continuation);
+        let [start, first, second] = [part(text, b""), part(more, b"a\xc3"), part(more, b"\xa9")];
+        let end = (more, true, Vec::new());
+        assert_eq!(shape(true), [start.clone(), first.clone(), second.clone(), end.clone()]);
+        assert_eq!(shape(false), [start, first, (Opcode::Ping, true, b"between".to_vec()), second, end]);
+    }
 }

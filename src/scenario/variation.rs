@@ -11,8 +11,8 @@ use super::functions::NameForm;
 
 /// Longer messages are sent as they are: another form could exceed the limits of the hub.
 const MAX_REWRITTEN_BYTES: usize = 2000;
-/// The number of frames of a text that is sent in several.
-const FRAGMENTS: usize = 3;
+/// The size to which texts are padded: a multiple of the usual sizes of buffers.
+const PADDED_BYTES: usize = 4096;
 
 /// A way to play a scenario other than as it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,16 +21,18 @@ pub enum Variation {
     Form(TextForm),
     /// Names that are easily mistaken for each other.
     Names(NameForm),
+    /// The headers of the upgrade are spelt in another way.
+    Upgrade,
     /// After its opening, a client pings the hub and sends an unsolicited pong.
     Ping,
     /// After its opening, an actor plays a scene that the pack names.
     Prelude(Arc<str>),
     /// The whole conversation for the second time, with the same names, after everyone has left.
     Again,
-    /// Four conversations at the same time.
+    /// Beside other conversations, which play preludes and begin again when they end.
     Crowd,
-    /// After another conversation whose clients dropped out halfway.
-    AfterDropouts,
+    /// After and beside another conversation whose clients drop out halfway.
+    Dropouts,
 }
 
 /// Another text for the same JSON value.
@@ -39,22 +41,33 @@ pub enum TextForm {
     MemberOrder,
     WhiteSpace,
     Escapes,
+    Padding,
     Fragments,
 }
 
 /// The variations that need nothing from the pack, by name, each with what it does.
-const GENERAL: [(&str, Variation, &str); 11] = [
+const GENERAL: [(&str, Variation, &str); 13] = [
     ("member-order", Variation::Form(TextForm::MemberOrder), "the members of every sent object in reverse order"),
-    ("white-space", Variation::Form(TextForm::WhiteSpace), "white space between the tokens of every sent message"),
+    ("white-space", Variation::Form(TextForm::WhiteSpace), "white space around every token of every sent message"),
     ("escapes", Variation::Form(TextForm::Escapes), "every character of sent strings written as \\uXXXX"),
-    ("fragments", Variation::Form(TextForm::Fragments), "every sent text in three frames"),
+    (
+        "padding",
+        Variation::Form(TextForm::Padding),
+        "white space after every sent message, which makes it 4,096 bytes long",
+    ),
+    (
+        "fragments",
+        Variation::Form(TextForm::Fragments),
+        "every sent text in four frames, the first and last empty, a character split, a ping between",
+    ),
     ("long-names", Variation::Names(NameForm::Long), "generated names and ids whose first 32 characters are equal"),
     ("names-by-case", Variation::Names(NameForm::Case), "generated names that differ only in upper and lower case"),
     ("names-by-form", Variation::Names(NameForm::Unicode), "generated names that differ only in their Unicode form"),
+    ("upgrade", Variation::Upgrade, "an upgrade with `Connection: keep-alive, upgrade` and `Upgrade: WebSocket`"),
     ("ping", Variation::Ping, "a ping and an unsolicited pong after every opening"),
     ("again", Variation::Again, "the whole conversation a second time, with the same names"),
-    ("crowd", Variation::Crowd, "four of these conversations at the same time"),
-    ("dropouts", Variation::AfterDropouts, "after such a conversation whose clients dropped out halfway"),
+    ("crowd", Variation::Crowd, "beside three of these conversations, with preludes, again and again until it ends"),
+    ("dropouts", Variation::Dropouts, "after and beside such conversations whose clients drop out halfway"),
 ];
 
 /// What names of variations that a pack declares begin with.
@@ -102,13 +115,14 @@ impl Variation {
             return None;
         }
         let mut out = String::with_capacity(text.len() * 2);
+        let around = if *form == TextForm::WhiteSpace { " \n" } else { "" };
+        out.push_str(around);
         write_value(*form, value, 0, &mut out);
+        out.push_str(around);
+        if *form == TextForm::Padding {
+            out.extend(std::iter::repeat_n(' ', PADDED_BYTES.saturating_sub(out.len())));
+        }
         Some(out)
-    }
-
-    /// Returns the number of frames in which a text is sent.
-    pub fn fragments(&self) -> usize {
-        if *self == Self::Form(TextForm::Fragments) { FRAGMENTS } else { 1 }
     }
 
     /// Returns the form of the names that functions make.
@@ -202,7 +216,7 @@ mod tests {
     #[case(TextForm::MemberOrder, r#"{"b":[true,{"y":0,"x":"é"}],"a":1.0}"#)]
     #[case(
         TextForm::WhiteSpace,
-        "{\r\n\t\"a\" : 1.0,\r\n\t\"b\" : [\r\n\t\ttrue,\r\n\t\t{\r\n\t\t\t\"x\" : \"é\",\r\n\t\t\t\"y\" : 0\r\n\t\t}\r\n\t]\r\n}"
+        " \n{\r\n\t\"a\" : 1.0,\r\n\t\"b\" : [\r\n\t\ttrue,\r\n\t\t{\r\n\t\t\t\"x\" : \"é\",\r\n\t\t\t\"y\" : 0\r\n\t\t}\r\n\t]\r\n} \n"
     )]
     #[case(TextForm::Escapes, r#"{"\u0061":1.0,"\u0062":[true,{"\u0078":"\u00e9","\u0079":0}]}"#)]
     fn another_form_is_the_same_value(#[case] form: TextForm, #[case] expected: &str) {
@@ -210,6 +224,15 @@ mod tests {
         let text = Variation::Form(form).text_of(&value, &value.to_string());
         assert_eq!(text.as_deref(), Some(expected));
         assert_eq!(serde_json::from_str::<Value>(expected).ok(), Some(value));
+    }
+
+    #[test]
+    fn padding_makes_short_messages_as_long_as_a_buffer() {
+        let padded = |value: &Value| Variation::Form(TextForm::Padding).text_of(value, &value.to_string());
+        let value = json!({ "a": "é" });
+        let text = padded(&value).unwrap();
+        assert_eq!((text.len(), text.trim_end()), (4096, r#"{"a":"é"}"#));
+        assert_eq!(padded(&json!("x".repeat(2000))), None);
     }
 
     #[test]

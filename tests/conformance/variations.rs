@@ -55,6 +55,18 @@ fn a_variation_finds_what_a_scenario_does_not(#[case] scenario: &str, #[case] fa
 }
 
 #[test]
+fn a_hub_that_reads_frames_one_by_one_is_noticed() {
+    let Some(hub) = ExampleHub::start("json-rpc-2.0", &["--bug", "fragments-apart"]) else { return };
+    let (target, url) = ("examples/packs/json-rpc-2.0/target.toml", format!("url={}", hub.url));
+    let pack = ["check", "--pack", "examples/packs/json-rpc-2.0", "--target", target, "--set", &url];
+    let varied =
+        |variation| hubproof(pack.iter().chain(&["--scenario", "json-rpc-2.0/results", "--variation", variation]));
+    let done = varied("fragments").assert_exit_code(1);
+    assert!(done.out.contains("RPC-") && done.out.contains(" with fragments"), "{}", done.out);
+    varied("padding").assert_exit_code(0);
+}
+
+#[test]
 fn a_hub_that_answers_another_form_differently_gets_a_warning() {
     let Some(hub) = ExampleHub::start("json-rpc-2.0", &["--bug", "null-by-order"]) else { return };
     let (target, url) = ("examples/packs/json-rpc-2.0/target.toml", format!("url={}", hub.url));

@@ -262,16 +262,23 @@ fn a_run_without_any_check_is_inconclusive(#[case] answers: bool, #[case] code: 
 }
 
 /// A step that only fails with a variation is a warning. It leaves nothing undecided, since the step holds without it.
-#[test]
-fn a_variation_that_stops_a_scenario_only_warns() {
-    let hub = ScriptedHub::start(|_, _, text| {
-        // Reads no escape sequences.
-        let news = text.contains("subscribe");
-        news.then(|| json!({ "op": "news" }).to_string()).into_iter().collect()
+#[rstest]
+#[case::reads_no_escapes("escapes", |_: &str| true, |text: &str| text.contains("subscribe"))]
+#[case::loses_whole_pages("padding", |_: &str| true, |text: &str| !text.contains("typing") && !text.len().is_multiple_of(1024))]
+#[case::knows_one_spelling("upgrade", |head: &str| head.contains("Connection: Upgrade\r\n"), |text: &str| !text.contains("typing"))]
+fn a_variation_that_stops_a_scenario_only_warns(
+    #[case] variation: &str,
+    #[case] admits: fn(&str) -> bool,
+    #[case] answers: fn(&str) -> bool,
+) {
+    let hub = ScriptedHub::guarded(admits, move |_, _, text| {
+        answers(text).then(|| json!({ "op": "news" }).to_string()).into_iter().collect()
     });
-    let done = DocumentFolder::new(NEWS).check(&hub.url(), &["--variation", "escapes"]).assert_exit_code(0);
+    let done = DocumentFolder::new(NEWS).check(&hub.url(), &["--variation", variation]).assert_exit_code(0);
     assert!(done.out.contains("warn[same-result]"), "{}", done.out);
     assert!(done.out.contains("PASS"), "{}", done.out);
+    let other = DocumentFolder::new(NEWS).check(&hub.url(), &["--variation", "member-order"]).assert_exit_code(0);
+    assert!(!other.out.contains("warn["), "{}", other.out);
 }
 
 // ---- examples and directions

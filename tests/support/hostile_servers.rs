@@ -404,13 +404,15 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Reads the client's next frame: opcode and payload.
+/// Reads the client's next message or control frame: opcode and payload. Leaves control frames within a message out.
 pub async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
     let (mut last, opcode, mut payload) = read_fragment(stream).await?;
     while !last {
-        let (ends, _, more) = read_fragment(stream).await?;
-        payload.extend(more);
-        last = ends;
+        let (ends, within, more) = read_fragment(stream).await?;
+        if within == 0 {
+            payload.extend(more);
+            last = ends;
+        }
     }
     Ok((opcode, payload))
 }
