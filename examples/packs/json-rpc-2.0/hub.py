@@ -271,7 +271,8 @@ class Client:
                 response["error"] = None
         except Failure as failure:
             response = self.error(failure.args[0], None if bug == "error-without-id" else shown)
-            if bug == "null-by-order" and isinstance(request.get("params"), dict) and next(iter(request)) != "jsonrpc":
+            by_order = isinstance(request.get("params"), dict) and next(iter(request)) != "jsonrpc"
+            if bug == "null-by-order" and failure.args[0] == PARAMS and by_order:
                 response = {"jsonrpc": "2.0", "result": None, "id": shown}
             if bug == "deaf-after-error" and failure.args[0] == METHOD:
                 self.deaf = True
