@@ -29,7 +29,7 @@ use crate::scenario::{Isolation, Program};
 /// The longest planned wait of a scenario that is compared with the model. In a longer one, timers of the hub decide.
 const MAX_MODEL_WAIT: Duration = Duration::from_secs(20);
 
-/// Stop playing failed scenarios again once this many in a row have failed again with more patience.
+/// Once this many scenarios in a row have failed even with more patience, no further one gets it.
 const MAX_FAILED_LOOKS: usize = 3;
 
 /// A scenario with the instance on which it will run.
@@ -57,7 +57,7 @@ pub struct ScenarioJob {
     drops_after: Option<usize>,
     /// Whether it has the hub to itself, whatever the program says.
     alone: bool,
-    /// How long to wait for the hub, as a multiple of the target's patience.
+    /// The factor by which the target's patience is multiplied.
     patiences: u32,
 }
 
@@ -282,9 +282,9 @@ impl ScenarioJob {
             && self.subject.embedded.is_none()
     }
 
-    /// Waits for the scenario's turn and plays it; `number` is unique within the run. If the
-    /// hub is slow and the scenario failed only because it received nothing in time, plays it again with more patience and
-    /// returns that report. Returns `None` if the run was interrupted before its turn.
+    /// Waits for the scenario's turn and plays it. If it failed only because a slow hub did not answer in time, plays it
+    /// once more, with more patience, and returns the second report. Returns `None` if the run was interrupted before the
+    /// scenario's turn came. `number` must be unique within the run.
     pub(super) async fn play_once(
         mut self,
         number: usize,
@@ -314,8 +314,8 @@ impl ScenarioJob {
         Some(second)
     }
 
-    /// Whether a scenario failed only because frames did not come in time, and the hub has been so slow that they may still
-    /// come. If several scenarios in a row have failed again with more patience, more patience does not help.
+    /// Whether a scenario failed only because frames did not come in time, on a hub so slow that they may still come. It is
+    /// not worth waiting longer once [`MAX_FAILED_LOOKS`] scenarios in a row have done so in vain.
     fn may_be_late(&self, index: usize, report: &ScenarioReport, options: &PlayOptions) -> bool {
         let as_written = self.variation.is_none() && self.instead.is_none() && self.drops_after.is_none();
         let plays_again = as_written && !self.is_probe && self.program.isolation != Isolation::Destructive;

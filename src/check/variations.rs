@@ -16,11 +16,11 @@ use crate::syntax::matcher::shorten;
 
 /// How many conversations are held at the same time in a crowd.
 const CROWD: usize = 4;
-/// The most conversations that a neighbour holds one after the other.
+/// How often a neighbour holds its conversation at most.
 const MOST_ROUNDS: usize = 50;
 /// How long a scenario may be known to wait that is played in an idle slot.
 const MAX_SPARE_WAIT: Duration = Duration::from_millis(500);
-/// After how many sent messages clients drop out that have done so before a conversation, and that do so during it.
+/// How many messages clients send before they drop out: those before the conversation, and those beside it.
 const SENDS_BEFORE_DROPOUT: [usize; 2] = [2, 4];
 /// The most characters of an answer that are shown.
 const MAX_SHOWN_CHARS: usize = 400;
@@ -208,21 +208,19 @@ impl VariedPlay<'_> {
                 self.play_beside(vec![during], number).await
             }
             Variation::Crowd => {
-                let mut preludes = self.job.program().shared.preludes.iter().cycle();
-                let neighbours = std::iter::repeat_with(|| match preludes.next() {
-                    Some(name) => self
-                        .job
-                        .clone()
-                        .with_variation(self.job.id().to_owned(), Variation::Prelude(name.as_str().into())),
-                    None => self.job.clone(),
+                let (job, preludes) = (self.job, &self.job.program().shared.preludes);
+                let mut preludes = preludes.iter().map(|name| Variation::Prelude(name.as_str().into())).cycle();
+                let neighbours = (1..CROWD).map(|_| match preludes.next() {
+                    Some(prelude) => job.clone().with_variation(job.id().to_owned(), prelude),
+                    None => job.clone(),
                 });
-                self.play_beside(neighbours.take(CROWD - 1).collect(), number).await
+                self.play_beside(neighbours.collect(), number).await
             }
             _ => self.play_one(self.job, number).await,
         }
     }
 
-    /// Plays the scenario beside neighbours, which play again and again until it ends.
+    /// Plays the scenario beside neighbours, which begin again until it ends.
     async fn play_beside(&self, neighbours: Vec<ScenarioJob>, number: usize) -> Option<ScenarioReport> {
         let (count, ended) = (neighbours.len(), watch::Sender::new(false));
         let mut plays = tokio::task::JoinSet::new();

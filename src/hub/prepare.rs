@@ -88,7 +88,7 @@ pub struct PreparedHub {
     /// tokens that rest after a scenario, and cases of fuzz that are also played on a second hub.
     pub(crate) words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
     pub(crate) deviations: Arc<Deviations>,
-    /// The number of scenarios in a row that failed again when played with more patience.
+    /// How many scenarios in a row have failed even with more patience.
     pub(crate) failed_looks: AtomicUsize,
 }
 

@@ -57,7 +57,7 @@ pub use pace::HubPace;
 use pace::{ConversationWaits, END, UPGRADE};
 use scope::{ConversationContext, Environment};
 
-/// The longest wait for a slow hub, as a multiple of the target's patience.
+/// How many times the target's patience a slow hub gets.
 pub const MOST_PATIENCES: u32 = 3;
 
 /// What a conversation needs to know about the target and the run.

@@ -23,6 +23,9 @@ use crate::websocket::endpoint::Endpoint;
 use crate::websocket::frame::{Frame, Opcode};
 use crate::websocket::handshake::Dial;
 
+/// Headers of an upgrade as browsers and proxies may write them.
+const SPELT_OTHERWISE: [(&str, &str); 2] = [("Upgrade", "WebSocket"), ("Connection", "keep-alive, upgrade")];
+
 impl Conversation {
     /// Returns the upgrade request of an actor, its address, and the indices of the deviations that applied to it.
     pub(super) fn connect_options(
@@ -105,16 +108,15 @@ impl Conversation {
         let sent = of_hub.as_ref().unwrap_or(&value);
         // Faster than `to_string`.
         let mut text = serde_json::to_string(sent).unwrap_or_default();
-        let mut frames = Vec::new();
-        if let Some(variation) = self.variation.as_ref().filter(|_| compose.breaks.is_none()) {
-            text = variation.text_of(sent, &text).unwrap_or(text);
-            if *variation == Variation::Form(TextForm::Fragments) && compose.fragments <= 1 {
-                frames = odd_frames(&text, self.actors[id].has_sent);
-            }
+        let variation = self.variation.as_ref().filter(|_| compose.breaks.is_none());
+        if let Some(other) = variation.and_then(|variation| variation.text_of(sent, &text)) {
+            text = other;
         }
-        if frames.is_empty() {
-            frames = split_into_frames(text.as_bytes(), compose.fragments);
-        }
+        let mut frames = if variation == Some(&Variation::Form(TextForm::Fragments)) && compose.fragments <= 1 {
+            odd_frames(&text, !self.actors[id].has_sent)
+        } else {
+            split_into_frames(text.as_bytes(), compose.fragments)
+        };
         if self.program.is_server(id) {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
@@ -445,17 +447,14 @@ fn split_into_frames(bytes: &[u8], count: usize) -> Vec<Frame> {
         .collect()
 }
 
-/// Headers of an upgrade request as browsers and proxies may write them.
-const SPELT_OTHERWISE: [(&str, &str); 2] = [("Upgrade", "WebSocket"), ("Connection", "keep-alive, upgrade")];
-
-/// Splits a text in ways that a hub may have forgotten: in the middle of a character, with an empty first and last frame.
-/// On a new connection a ping comes between the frames; a hub may refuse too many pings.
-fn odd_frames(text: &str, pinged: bool) -> Vec<Frame> {
+/// Splits a text as few clients do: within a character, with an empty first and last frame and, if asked to, a ping in
+/// the middle.
+fn odd_frames(text: &str, with_ping: bool) -> Vec<Frame> {
     let bytes = text.as_bytes();
     let middle = bytes.iter().position(|byte| !byte.is_ascii()).map_or(bytes.len() / 2, |first| first + 1);
     let part = |bytes: &[u8], opcode, fin| Frame { fin, opcode, ..Frame::text(bytes) };
     let mut frames = vec![part(&[], Opcode::Text, false), part(&bytes[..middle], Opcode::Continuation, false)];
-    frames.extend((!pinged).then(|| Frame::ping("between")));
+    frames.extend(with_ping.then(|| Frame::ping("between")));
     frames.push(part(&bytes[middle..], Opcode::Continuation, false));
     frames.push(part(&[], Opcode::Continuation, true));
     frames
@@ -509,15 +508,15 @@ mod tests {
 
     #[test]
     fn odd_frames_split_a_character_between_empty_frames() {
-        let shape = |pinged| -> Vec<(Opcode, bool, Vec<u8>)> {
-            let frames = odd_frames("aé", pinged);
+        let shape = |with_ping| -> Vec<(Opcode, bool, Vec<u8>)> {
+            let frames = odd_frames("aé", with_ping);
             frames.into_iter().map(|frame| (frame.opcode, frame.fin, frame.payload)).collect()
         };
         let part = |opcode, payload: &[u8]| (opcode, false, payload.to_vec());
         let (text, more) = (Opcode::Text, Opcode::Continuation);
         let [start, first, second] = [part(text, b""), part(more, b"a\xc3"), part(more, b"\xa9")];
         let end = (more, true, Vec::new());
-        assert_eq!(shape(true), [start.clone(), first.clone(), second.clone(), end.clone()]);
-        assert_eq!(shape(false), [start, first, (Opcode::Ping, true, b"between".to_vec()), second, end]);
+        assert_eq!(shape(false), [start.clone(), first.clone(), second.clone(), end.clone()]);
+        assert_eq!(shape(true), [start, first, (Opcode::Ping, true, b"between".to_vec()), second, end]);
     }
 }

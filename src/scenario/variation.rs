@@ -11,7 +11,7 @@ use super::functions::NameForm;
 
 /// Longer messages are sent as they are: another form could exceed the limits of the hub.
 const MAX_REWRITTEN_BYTES: usize = 2000;
-/// The size to which texts are padded: a multiple of the usual sizes of buffers.
+/// The length of a padded text. Most buffers have this size or one that divides it, so the text ends where a buffer does.
 const PADDED_BYTES: usize = 4096;
 
 /// A way to play a scenario other than as it is written.
@@ -50,15 +50,11 @@ const GENERAL: [(&str, Variation, &str); 13] = [
     ("member-order", Variation::Form(TextForm::MemberOrder), "the members of every sent object in reverse order"),
     ("white-space", Variation::Form(TextForm::WhiteSpace), "white space around every token of every sent message"),
     ("escapes", Variation::Form(TextForm::Escapes), "every character of sent strings written as \\uXXXX"),
-    (
-        "padding",
-        Variation::Form(TextForm::Padding),
-        "white space after every sent message, which makes it 4,096 bytes long",
-    ),
+    ("padding", Variation::Form(TextForm::Padding), "spaces after every sent message, until it is 4,096 bytes long"),
     (
         "fragments",
         Variation::Form(TextForm::Fragments),
-        "every sent text in four frames, the first and last empty, a character split, a ping between",
+        "every sent text in four frames, of which the first and the last are empty",
     ),
     ("long-names", Variation::Names(NameForm::Long), "generated names and ids whose first 32 characters are equal"),
     ("names-by-case", Variation::Names(NameForm::Case), "generated names that differ only in upper and lower case"),
@@ -66,7 +62,7 @@ const GENERAL: [(&str, Variation, &str); 13] = [
     ("upgrade", Variation::Upgrade, "an upgrade with `Connection: keep-alive, upgrade` and `Upgrade: WebSocket`"),
     ("ping", Variation::Ping, "a ping and an unsolicited pong after every opening"),
     ("again", Variation::Again, "the whole conversation a second time, with the same names"),
-    ("crowd", Variation::Crowd, "beside three of these conversations, with preludes, again and again until it ends"),
+    ("crowd", Variation::Crowd, "beside three of these conversations, which begin again until this one ends"),
     ("dropouts", Variation::Dropouts, "after and beside such conversations whose clients drop out halfway"),
 ];
 

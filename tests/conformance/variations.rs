@@ -62,7 +62,7 @@ fn a_hub_that_reads_frames_one_by_one_is_noticed() {
     let varied =
         |variation| hubproof(pack.iter().chain(&["--scenario", "json-rpc-2.0/results", "--variation", variation]));
     let done = varied("fragments").assert_exit_code(1);
-    assert!(done.out.contains("RPC-") && done.out.contains(" with fragments"), "{}", done.out);
+    assert!(done.out.contains("fail[RPC-") && done.out.contains(" with fragments"), "{}", done.out);
     varied("padding").assert_exit_code(0);
 }
 

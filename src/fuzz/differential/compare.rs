@@ -73,7 +73,7 @@ impl ComparisonFacts {
         }
     }
 
-    /// Whether a hub may choose to send this message to a client that has sent the messages in `sent`.
+    /// Whether a hub may send this message or leave it out, once the client has sent the messages in `sent`.
     fn is_open(&self, message: &str, sent: &HashSet<&str>) -> bool {
         let after = |(after, open): &(String, String)| open == message && sent.contains(after.as_str());
         self.open.contains(message) || self.open_after.iter().any(after)
