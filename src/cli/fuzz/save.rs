@@ -15,7 +15,7 @@ use crate::cli::CliError;
 use crate::event::Verdict;
 use crate::fuzz::campaign::fingerprint::Fingerprint;
 use crate::fuzz::campaign::results::CampaignResults;
-use crate::fuzz::campaign::shrink_findings::{self, ShrinkJob, ShrinkResult, ShrinkableFinding};
+use crate::fuzz::campaign::shrink_findings::{ShrinkJob, ShrinkResult, ShrinkableFinding};
 use crate::fuzz::campaign::{Campaign, PlayEnvironment};
 use crate::fuzz::case::{FuzzCase, FuzzCell};
 use crate::fuzz::case_scenario::CaseScenario;
@@ -135,10 +135,8 @@ fn shrink_all(
     let finding = |new: &NewFinding| {
         let singles = campaign.scheduler.single_message_cases(&campaign.corpus, new.case.number).into_iter();
         ShrinkableFinding {
-            scenario: shrink_findings::with_wait_in_check(&new.case.scenario, &new.cause.oracle),
-            simpler: singles
-                .map(|single| shrink_findings::with_wait_in_check(&single.scenario, &new.cause.oracle))
-                .collect(),
+            scenario: new.case.scenario.clone(),
+            simpler: singles.map(|single| single.scenario).collect(),
             cell: new.cell,
             cause: new.cause.clone(),
             id: format!("{}/{}", campaign.pack().name, file_stem(&new.path)),

@@ -12,9 +12,10 @@ use super::fingerprint::{Fingerprint, broken_checks, oracle_name};
 use super::{Campaign, PlayEnvironment};
 use crate::event::ScenarioReport;
 use crate::fuzz::case::FuzzCell;
-use crate::fuzz::case_scenario::CaseScenario;
+use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::shrink::constraints::ShrinkConstraints;
 use crate::fuzz::shrink::{CandidateResult, ShrinkLimits, Shrinker, control_run, makes_check};
+use crate::scenario::parse::verbs::StepVerb;
 
 /// Factor for the timeouts of a candidate.
 const CANDIDATE_PATIENCE: f64 = 0.2;
@@ -77,7 +78,7 @@ impl ShrinkJob {
                 break;
             }
         }
-        ShrinkResult { scenario: self.finding.scenario.clone(), attempts: 0, fails, play }
+        ShrinkResult { scenario: self.with_wait(&self.finding.scenario), attempts: 0, fails, play }
     }
 
     /// Returns the smallest scenario that fails like the finding, found before `until`. The finding must fail on its
@@ -123,7 +124,7 @@ impl ShrinkJob {
             }
         }
         let smallest = if fails { shrink.smallest() } else { scenario };
-        ShrinkResult { scenario: smallest.clone(), attempts, fails: Some(true), play }
+        ShrinkResult { scenario: self.with_wait(smallest), attempts, fails: Some(true), play }
     }
 
     async fn reproduces(&self, scenario: &CaseScenario, patience: f64) -> bool {
@@ -155,15 +156,20 @@ impl ShrinkJob {
             .is_some_and(|report| broken_checks(&report).any(|check| oracle_name(check) == self.finding.cause.oracle))
     }
 
+    fn with_wait(&self, scenario: &CaseScenario) -> CaseScenario {
+        with_wait_for_failure(scenario, &self.finding.cause.oracle)
+    }
+
     async fn play(&self, scenario: &CaseScenario, patience: f64) -> Option<ScenarioReport> {
         let mut options = (*self.stage.options).clone();
         options.stretch *= patience;
         let stage = PlayEnvironment { options: Arc::new(options), ..self.stage.clone() };
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let scenario = self.with_wait(scenario);
         // Other plays run at the same time, so each gets a hub of its own where hubproof starts hubs.
         match self.stage.hub.can_start_hubs() {
-            true => self.campaign.play(&self.finding.id, &with_exclusive_hub(scenario), number, &stage).await,
-            false => self.campaign.play(&self.finding.id, scenario, number, &stage).await,
+            true => self.campaign.play(&self.finding.id, &with_exclusive_hub(&scenario), number, &stage).await,
+            false => self.campaign.play(&self.finding.id, &scenario, number, &stage).await,
         }
     }
 }
@@ -173,25 +179,38 @@ pub fn with_exclusive_hub(scenario: &CaseScenario) -> CaseScenario {
     CaseScenario { exclusive: Some("hub".to_owned()), ..scenario.clone() }
 }
 
-/// How long a check waits that otherwise looks only at what has already been received.
-const CHECK_WAIT: &str = "100ms";
+/// How long a play waits for the failure where the check looks only at what has already been received.
+const FAILURE_WAIT: &str = "100ms";
 
-/// Returns the scenario with a wait in its check: among thousands of cases a leak is sometimes received in time, and a
-/// single play should see it, too.
-pub fn with_wait_in_check(scenario: &CaseScenario, check: &str) -> CaseScenario {
-    let mut listening = scenario.clone();
-    for step in listening.steps.iter_mut().filter(|step| makes_check(step, check)) {
+/// Returns the scenario with a wait in the steps that make the check, or at the end if the harness makes it by itself:
+/// among thousands of cases a leak is sometimes received in time, and a single play should see it, too.
+fn with_wait_for_failure(scenario: &CaseScenario, check: &str) -> CaseScenario {
+    let mut waiting = scenario.clone();
+    if !waiting.steps.iter().any(|step| makes_check(step, check)) {
+        let because = "what the hub sends late is judged, too";
+        waiting.steps.push(CaseStep::new("", StepVerb::Wait, FAILURE_WAIT).with("because", because));
+    }
+    for step in waiting.steps.iter_mut().filter(|step| makes_check(step, check)) {
         if let Some(time) = step.option_mut("for").filter(|time| **time == "0s") {
-            *time = CHECK_WAIT.into();
+            *time = FAILURE_WAIT.into();
         }
     }
-    listening
+    waiting
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_play_waits_at_its_end_for_the_failure_of_a_check_without_a_step() {
+        let send = json!({"sender sends raw": "x"});
+        let wait = json!({"wait": FAILURE_WAIT, "because": "what the hub sends late is judged, too"});
+        let short = CaseScenario::of(&json!({ "steps": [send] }));
+        let waiting = CaseScenario::of(&json!({ "steps": [send, wait] }));
+        assert_eq!(with_wait_for_failure(&short, "QI-034"), waiting);
+    }
 
     #[test]
     fn only_the_failed_check_waits_for_frames() {
@@ -204,7 +223,7 @@ mod tests {
             ]);
             CaseScenario::of(&json!({ "steps": steps }))
         };
-        let heard = with_wait_in_check(&scenario(["0s", "0s", "2s"]), "FUZZ-ISOLATES");
-        assert_eq!(heard, scenario([CHECK_WAIT, "0s", "2s"]));
+        let heard = with_wait_for_failure(&scenario(["0s", "0s", "2s"]), "FUZZ-ISOLATES");
+        assert_eq!(heard, scenario([FAILURE_WAIT, "0s", "2s"]));
     }
 }

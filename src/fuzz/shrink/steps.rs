@@ -97,7 +97,7 @@ pub fn actors_connect_first(scenario: &CaseScenario) -> bool {
 
 /// Returns the number of top-level steps that do more than connect an actor.
 pub fn count_beyond_opening(scenario: &CaseScenario) -> usize {
-    scenario.steps.iter().filter(|step| !only_connects(step)).count()
+    scenario.steps.iter().filter(|step| !only_connects(step) && step.verb != StepVerb::Wait).count()
 }
 
 /// Returns the control run: the scenario without its mutated input, in which the check must pass. `None` if there is no
