@@ -13,7 +13,9 @@
 //! - messages and members that shared.yaml lists under `ignore` or `open`; undocumented further replies; unsolicited
 //!   messages that name nothing a client of the case sent, and repetitions of one;
 //! - answers to input for which the document states no answer. After such input the hubs may be in different states, so
-//!   the comparison ends there.
+//!   the comparison ends there;
+//! - what follows after a client is sent something of another client under `open` by one hub only: which worker gets a
+//!   job decides who may report on it.
 //!
 //! The comparison misses messages that a slow hub sends only after the end of a case.
 
@@ -149,6 +151,9 @@ pub fn compare_plays(context: &ComparisonContext<'_>, left: &ScenarioReport, rig
     };
     let all: Vec<_> = actors.iter().map(both).collect();
     for (actor, sides) in actors.iter().zip(&all) {
+        let chosen = first_open_difference(context, actor, sides, &names).map(|number| (number, None));
+        // It comes before a difference between the other answers to the same message.
+        diverging.splice(0..0, chosen);
         diverging.extend(compare_answers(context, actor, sides, &names, (&mut comparison.compared, &mut members)));
         let connections = compare_connections(actor, lefts, rights);
         // A close after the end of the comparison may belong before it.
@@ -318,12 +323,15 @@ struct ReceivedMessage<'t> {
 }
 
 impl ReceivedMessage<'_> {
-    /// Whether another message says the same, apart from members that the schema does not name.
+    /// Whether another message says the same, apart from times and from members that the schema does not name.
     fn is_like(&self, other: &Self) -> bool {
         let (Value::Object(one), Value::Object(two)) = (self.json, other.json) else { return self.json == other.json };
         let shape = SchemaShape::from_schema(&self.message.schema.source, &mut BranchChoice::All);
-        let mut names = shape.member_names().into_iter();
-        self.message.name == other.message.name && names.all(|name| one.get(name) == two.get(name))
+        let is_like = |name| match (one.get(name), two.get(name)) {
+            (Some(one), Some(two)) => one == two || equivalence::is_time(one) && equivalence::is_time(two),
+            (one, two) => one == two,
+        };
+        self.message.name == other.message.name && shape.member_names().into_iter().all(is_like)
     }
 }
 
@@ -337,9 +345,22 @@ struct MessageExchange<'t> {
     /// Whether a message refused it that is not among its replies.
     refused: bool,
     json: Option<&'t Value>,
+    /// What identifies the message, if the protocol has such a member.
+    id: Option<&'t Value>,
     sent: &'t str,
     replies: &'t [String],
     received: Vec<ReceivedMessage<'t>>,
+}
+
+/// Whether both values are there and identify the same; a number may be written in several ways.
+fn is_same_id(one: Option<&Value>, other: Option<&Value>) -> bool {
+    let (Some(one), Some(other)) = (one, other) else { return false };
+    one == other || one.as_f64().is_some_and(|number| other.as_f64() == Some(number))
+}
+
+/// Returns the value that identifies a message, if its protocol has such a member.
+fn identifier<'t>(message: &MessageType, json: &'t Value) -> Option<&'t Value> {
+    json.pointer(message.correlation.as_deref()?).filter(|id| !id.is_null())
 }
 
 /// The messages between one actor and one hub.
@@ -348,6 +369,8 @@ struct ActorMessages<'t> {
     exchanges: Vec<MessageExchange<'t>>,
     /// Unsolicited messages, each with the last message that the actor had sent.
     unsolicited: Vec<(&'t str, ReceivedMessage<'t>)>,
+    /// The messages that a hub may leave out, each with the position of the message that it may answer.
+    open: Vec<(usize, ReceivedMessage<'t>)>,
     /// The kinds of messages that were received after the end of the comparison, but may belong before it.
     late: Vec<&'t str>,
     /// The connections that the hub closed.
@@ -384,7 +407,9 @@ impl<'t> ActorMessages<'t> {
                     let sent = message.map_or("", |message| &message.name);
                     let (connection, received) = (event.connection, Vec::new());
                     let (left, refused, json) = (false, false, json.as_ref());
-                    let exchange = MessageExchange { number, connection, left, refused, json, sent, replies, received };
+                    let id = message.and_then(|message| identifier(message, json?));
+                    let exchange =
+                        MessageExchange { number, connection, left, refused, json, id, sent, replies, received };
                     side.exchanges.push(exchange);
                 }
                 TranscriptEventKind::Left => {
@@ -394,6 +419,13 @@ impl<'t> ActorMessages<'t> {
                 }
                 TranscriptEventKind::Closed => drop(side.closed.insert(event.connection)),
                 TranscriptEventKind::Received(_, message) if at >= end => side.late.push(&message.name),
+                TranscriptEventKind::Received(json, message) if context.facts.open.contains(&message.name) => {
+                    let answers = |exchange: &&MessageExchange<'_>| {
+                        exchange.connection == event.connection && exchange.replies.contains(&message.name)
+                    };
+                    let since = side.exchanges.iter().rfind(answers).map_or(number, |exchange| exchange.number);
+                    side.open.push((since, ReceivedMessage { json, message, text: &event.text, before: number }));
+                }
                 TranscriptEventKind::Received(json, message) if !context.facts.is_open(&message.name, &sent_before) => {
                     side.assign(
                         context,
@@ -407,15 +439,23 @@ impl<'t> ActorMessages<'t> {
         side
     }
 
-    /// Assigns a message to the request that it answers: the oldest fitting request without an answer, or else the last
-    /// one.
+    /// Assigns a message to the request that it answers: the one with its identifier, if any, or else the oldest fitting
+    /// request without an answer, or else the last one.
     fn assign(&mut self, context: &ComparisonContext<'_>, connection: u32, received: ReceivedMessage<'t>) {
         let name = &received.message.name;
         let may = |exchange: &MessageExchange<'_>| exchange.connection == connection && exchange.replies.contains(name);
-        let waits = self
-            .exchanges
-            .iter()
-            .position(|exchange| may(exchange) && exchange.received.is_empty() && !exchange.refused);
+        let id = identifier(received.message, received.json);
+        let is_named = |exchange: &MessageExchange<'_>| is_same_id(exchange.id, id) && may(exchange);
+        let named = || {
+            let waiting = self.exchanges.iter().position(|exchange| is_named(exchange) && exchange.received.is_empty());
+            let last = || self.exchanges.iter().rposition(is_named).filter(|_| !context.facts.errors.contains(name));
+            waiting.or_else(last)
+        };
+        let waits = named().or_else(|| {
+            self.exchanges
+                .iter()
+                .position(|exchange| may(exchange) && exchange.received.is_empty() && !exchange.refused)
+        });
         // A second refusal may be meant for another message.
         let later = |at: &usize| {
             let waits = |one: &MessageExchange<'_>| {
@@ -464,6 +504,28 @@ impl ActorMessages<'_> {
             && !context.facts.errors.contains(&received.message.name)
             && !self.unsolicited.iter().any(|(_, before)| before.is_like(received))
     }
+}
+
+/// Returns the position of the first message after which only one hub sent the actor something of another client that a
+/// hub may leave out.
+fn first_open_difference(
+    context: &ComparisonContext<'_>,
+    actor: &str,
+    (left, right): &(ActorMessages<'_>, ActorMessages<'_>),
+    names: &(SentValueNames, SentValueNames),
+) -> Option<usize> {
+    let examples = &context.facts.examples;
+    let mut rights: Vec<_> = right.open.iter().collect();
+    let mut lefts: Vec<_> = left.open.iter().collect();
+    lefts.retain(|(_, one)| {
+        let is_same = |other: &ReceivedMessage<'_>| {
+            one.message.name == other.message.name && first_difference(context, names, one, other).is_none()
+        };
+        rights.iter().position(|(_, other)| is_same(other)).map(|found| rights.remove(found)).is_none()
+    });
+    lefts.retain(|(_, one)| names.0.contains_text_of_others(one.json, actor, examples));
+    rights.retain(|(_, other)| names.1.contains_text_of_others(other.json, actor, examples));
+    lefts.iter().chain(&rights).map(|(number, _)| *number).min()
 }
 
 /// Compares the answers to an actor. Returns the first message after which the hubs are in different states, by its

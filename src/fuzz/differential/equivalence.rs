@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::transcript::{SentValueNames, is_prose};
+use super::transcript::{self, SentValueNames, is_prose};
 use crate::generate::schema_shape::{BranchChoice, SchemaShape};
 use crate::protocol::MessageType;
 
@@ -49,6 +49,15 @@ pub fn compare_messages(
 
 /// Numbers above this are times.
 const LARGEST_COUNT: f64 = 1e8;
+
+/// Whether a value looks like a time, as a number or a text.
+pub fn is_time(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64().is_some_and(|number| number.abs() > LARGEST_COUNT),
+        Value::String(text) => transcript::is_time(text),
+        _ => false,
+    }
+}
 
 struct MessageComparer<'a> {
     left: ComparedMessage<'a>,
@@ -119,8 +128,7 @@ impl MessageComparer<'_> {
             (Value::Number(_), Value::Number(_)) => {
                 let repeats =
                     (self.left.names.contains_number(member, left), self.right.names.contains_number(member, right));
-                let large = |number: &Value| number.as_f64().is_some_and(|number| number.abs() > LARGEST_COUNT);
-                let same = left.as_f64() == right.as_f64() || large(left) && large(right);
+                let same = left.as_f64() == right.as_f64() || is_time(left) && is_time(right);
                 if same || repeats.0 == repeats.1 { None } else { here() }
             }
             (Value::Bool(_), Value::Bool(_)) => here(),

@@ -270,7 +270,7 @@ fn is_trivial(value: &Value) -> bool {
 }
 
 /// Whether a text begins like `2024-01-15T10:30:00Z`.
-fn is_time(text: &str) -> bool {
+pub fn is_time(text: &str) -> bool {
     let form = "0000-00-00";
     text.len() >= form.len()
         && text.chars().zip(form.chars()).all(|(letter, form)| match form {
