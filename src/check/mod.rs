@@ -33,6 +33,7 @@ use variations::VariedPlay;
 use crate::event::{ScenarioEvent, ScenarioReport};
 use crate::hub::prepare::{SetupError, prepare_hub};
 use crate::interpreter::shorten_frame;
+use crate::scenario::model::first_cases_first;
 
 #[derive(Clone, Debug)]
 pub struct PlayOptions {
@@ -82,7 +83,7 @@ pub async fn run_scenarios(
         hubs.push((Arc::clone(&prepared), Arc::clone(&subject.paces)));
         let pulses = Arc::new(prepared.sites.iter().map(|_| hang::HubPulse::default()).collect());
         for repetition in 1..=options.repeat {
-            for program in &subject.programs {
+            for program in first_cases_first(&subject.programs) {
                 let job = ScenarioJob::new(program, repetition, &prepared, &options)?;
                 let job = job.with_pulses(&pulses);
                 let job = if options.shorten { job.with_paces(&subject.paces) } else { job };

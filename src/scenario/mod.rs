@@ -20,7 +20,7 @@ use crate::syntax::diagnostic::{Diagnostic, suggest, without_duplicates};
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
-pub use model::{Isolation, Need, Program, SharedDefinitions};
+pub use model::{Isolation, Need, Program, SharedDefinitions, first_cases_first};
 pub use parse::SharedFile;
 
 /// All scenarios of a folder in the order of their names, with all diagnostics.

@@ -54,6 +54,14 @@ impl Program {
     }
 }
 
+/// Returns scenarios in an order in which the further cases of each come after the first cases of all, so that what is
+/// learned about a hub early, such as what it never sends, comes from many different conversations.
+pub fn first_cases_first(programs: &[Arc<Program>]) -> impl Iterator<Item = &Arc<Program>> {
+    let is_further = |index: usize| index > 0 && programs[index - 1].span.file == programs[index].span.file;
+    let (further, first): (Vec<usize>, Vec<usize>) = (0..programs.len()).partition(|index| is_further(*index));
+    first.into_iter().chain(further).map(|index| &programs[index])
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Isolation {
     /// May run at the same time as any other scenario.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hubproof::event::{ScenarioReport, Verdict};
 use hubproof::interpreter::{Conversation, ConversationConfig, HubPace, planned_wait, unmet_needs};
-use hubproof::scenario::{Isolation, Program};
+use hubproof::scenario::{Isolation, Program, first_cases_first};
 use rstest::rstest;
 
 use crate::support::disk::protocol_name;
@@ -244,7 +244,7 @@ impl SimulatedRun {
             unmet_needs(program, &settings, &|_| false, &|_| false).unwrap().is_empty()
                 && program.isolation != Isolation::Destructive
         };
-        let all = protocol.scenarios.programs.iter().filter(is_met);
+        let all = first_cases_first(&protocol.scenarios.programs).filter(is_met);
         let mut pending: Vec<_> = all.map(|program| (planned_wait(program, &settings), Arc::clone(program))).collect();
         pending.sort_by_key(|(wait, _)| Reverse(*wait));
         Self { protocol, pending, pace: HubPace::default() }
