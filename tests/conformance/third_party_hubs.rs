@@ -98,7 +98,7 @@ hooks.log_entries.http = { url = "ADMIN", body = '{"log_entries": ${json(args)}}
 hooks.start_job.http = { url = "ADMIN", body = '{"start_job": ${json(args)}}' }
 hooks.job.http = { url = "ADMIN", body = '{"job": ${json(args)}}' }"#,
     instances: &[HubInstance { name: "tier", arguments: &[], target: "" }],
-    options: &["--patience", "3"],
+    options: &["--patience", "2"],
     proven: 44,
 };
 

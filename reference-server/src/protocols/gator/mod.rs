@@ -50,7 +50,7 @@ const MAX_WAITING: usize = 1000;
 const MAX_NAME: usize = 128;
 
 /// The faults that depend on earlier messages.
-const HISTORY_FAULTS: [&str; 13] = [
+const HISTORY_FAULTS: [&str; 14] = [
     "gator-nameless-failure-takes-previous-id",
     "gator-id-lost-after-failure",
     "gator-posted-answered-after-failure",
@@ -58,6 +58,7 @@ const HISTORY_FAULTS: [&str; 13] = [
     "gator-log-after-failure-stays",
     "gator-log-after-failures-stays",
     "gator-used-id-ignored",
+    "gator-used-id-refused",
     "gator-posted-persists",
     "gator-success-names-previous-action",
     "gator-garbage-after-posted-ignored",
@@ -359,6 +360,8 @@ impl Gator {
             self.broken.is("gator-posted-by-default") || (before.posted && self.broken.is("gator-posted-persists"));
         let posted = request.posted.unwrap_or(by_default);
         let outcome = match request.action.as_str() {
+            _ if before.failures > 0 && before.ids.contains(request_id_text(request)) => Err("as before".to_owned()),
+            "log" if self.demands_posted(conn, request) => Err("posted is missing".to_owned()),
             "log" if !self.broken.is("gator-log-unknown") => {
                 self.handle_log(now, conn, request.payload.as_ref(), posted, out)
             }
@@ -384,7 +387,9 @@ impl Gator {
         {
             return;
         }
-        if request.req_id.is_none() && self.broken.is("gator-id-demanded") {
+        if request.req_id.is_none() && self.broken.is("gator-id-demanded")
+            || request.has_more && self.broken.is("gator-unknown-member-unanswered")
+        {
             return;
         }
         let anonymous = posted && self.broken.is("gator-posted-answered-anonymously");
@@ -441,7 +446,8 @@ impl Gator {
         now.action = Some(request.action.clone());
         now.posted = request.posted == Some(true);
         now.id = request.req_id.map(ToOwned::to_owned);
-        if self.broken.is("gator-used-id-ignored") && request.req_id.is_some() {
+        let keeps_ids = self.broken.is("gator-used-id-ignored") || self.broken.is("gator-used-id-refused");
+        if keeps_ids && request.req_id.is_some() {
             now.ids.insert(request_id_text(request).to_owned());
         }
         before
@@ -485,6 +491,13 @@ impl Gator {
 
     fn is_child(&self, conn: ConnectionId) -> bool {
         matches!(self.below.get(&conn), Some(IncomingPeer::Child(_)))
+    }
+
+    /// Whether a fault refuses a request because it has no `posted`.
+    fn demands_posted(&self, conn: ConnectionId, request: &GatorRequest<'_>) -> bool {
+        request.posted.is_none()
+            && self.parents.contains_key(&conn)
+            && self.broken.is("gator-log-of-parent-without-posted-refused")
     }
 
     /// Whether a fault answers a request that should not be answered (line 33).
@@ -577,8 +590,10 @@ impl Gator {
             message
         };
         let entry = LogEntry { timestamp, severity, message };
-        let forgotten =
-            self.broken.is("gator-log-not-stored") || (posted && self.broken.is("gator-posted-log-not-stored"));
+        let forgotten = self.broken.is("gator-log-not-stored")
+            || (posted && self.broken.is("gator-posted-log-not-stored"))
+            || (self.parents.contains_key(&conn) && self.broken.is("gator-log-of-parent-not-stored"))
+            || (self.logged >= 64 && self.broken.is("gator-store-full"));
         if !forgotten {
             let stored = if self.broken.is("gator-log-stored-as-warning") {
                 &LogEntry {

@@ -22,6 +22,8 @@ pub struct GatorRequest<'a> {
     /// The member `posted`; `None` if absent or `null`.
     pub posted: Option<bool>,
     pub payload: Option<Members<'a>>,
+    /// Whether it has a member that the document does not name.
+    pub has_more: bool,
 }
 
 /// A frame that is not a JSON object, or whose envelope has a member of the wrong type.
@@ -51,6 +53,7 @@ pub fn parse_frame(text: &str) -> Result<GatorFrame<'_>, FrameDecodeError<'_>> {
                     Some(json::split_members(payload).map_err(|reason| format!("member \"payload\": {reason}"))?)
                 }
             },
+            has_more: members.keys().any(|name| !["action", "req_id", "posted", "payload"].contains(&name.as_str())),
         })
     };
     request().map(GatorFrame::Request).map_err(|reason| FrameDecodeError { req_id, reason })
