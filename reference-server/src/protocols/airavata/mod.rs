@@ -1,7 +1,8 @@
 //! The Airavata scheduler's notifications (document 001): clients with tokens, subscriptions, events.
 //!
 //! Events come from the admin side ([`event`]) as if they had just happened: the hub gives them an id and a
-//! timestamp and sends them to the subscribers that the routing table names (lines 587 to 590).
+//! timestamp and sends them to the subscribers that the routing table names (lines 587 to 590). The event
+//! `{"message": {"type": "ping"}}` makes it ping all clients at once.
 //!
 //! Where the document is silent or contradicts itself, this hub does the following. A path implies a subscription;
 //! a repeated subscription changes nothing, and a client with several matching subscriptions gets one copy.
@@ -211,6 +212,11 @@ impl Machine for Airavata {
 
     fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<MachineOutput>) -> Result<Value, EventError> {
         self.send_due_pings(now, out);
+        if event.pointer("/message/type") == Some(&json!("ping")) {
+            let clients = self.clients.keys().copied().collect::<Vec<_>>();
+            clients.iter().for_each(|&conn| self.ping(now, conn, out));
+            return Ok(json!({ "recipients": clients.len() }));
+        }
         let event = event::parse_event(event)?;
         Ok(self.publish_event(now, &event, out))
     }
@@ -223,6 +229,12 @@ impl Airavata {
             let body = "there is /ws/experiments/ID, /ws/tasks/ID, /ws/projects/ID and /ws/user\n".to_owned();
             return out.push(MachineOutput::Refuse { conn, status: 404, body });
         };
+        if handshake.headers.iter().any(|(name, value)| name == "connection" && value.contains(','))
+            && self.broken.is("airavata-connection-list-refused")
+        {
+            let body = "the header Connection must be Upgrade\n".to_owned();
+            return out.push(MachineOutput::Refuse { conn, status: 400, body });
+        }
         if handshake.headers.iter().any(|(name, _)| name == "authorization")
             && self.broken.is("airavata-header-token-refused")
         {
@@ -355,6 +367,9 @@ impl Airavata {
             },
             verified => verified?,
         };
+        if claims.contains_key("nbf") && self.broken.is("airavata-further-claims-refused") {
+            return Err(TokenError::Forged);
+        }
         if !on_trust && !self.broken.is("airavata-expiry-unchecked") {
             token::check_time(&claims, self.clock.unix_ms(now))?;
         }
@@ -475,10 +490,14 @@ impl Airavata {
                 client.pinged = true;
                 client.next_ping = next;
                 self.pings.insert((next, conn));
-                let id = self.message_id("ping");
-                out.push(self.send_message(now, conn, "ping", &id, None, None));
+                self.ping(now, conn, out);
             }
         }
+    }
+
+    fn ping(&mut self, now: Duration, conn: ConnectionId, out: &mut Vec<MachineOutput>) {
+        let id = self.message_id("ping");
+        out.push(self.send_message(now, conn, "ping", &id, None, None));
     }
 }
 
