@@ -637,6 +637,7 @@ impl Concierge {
                     self.names.remove(&client.name);
                     client.name = identify.name.into();
                     self.names.insert(client.name.clone(), conn);
+                    client.tags = identify.tags;
                 }
                 send_status(conn, seq, ConciergeStatus::Unsuported, out);
             }
