@@ -183,7 +183,8 @@ async fn the_admin_side_distinguishes_hubs() {
 #[case("GET", "/state/gator", "", 404, "the hubs are qi")]
 #[case("POST", "/state", "", 405, "GET")]
 #[case("GET", "/events/qi", "", 405, "POST")]
-#[case("POST", "/events/qi", "{}", 404, "no events")]
+#[case("POST", "/events/concierge", "{}", 404, "no events")]
+#[case("POST", "/events/qi", "{}", 400, "expected")]
 #[case("POST", "/events/qi", "{", 400, "not JSON")]
 #[tokio::test]
 async fn wrong_admin_requests_are_explained(
@@ -193,7 +194,7 @@ async fn wrong_admin_requests_are_explained(
     #[case] status: u16,
     #[case] why: &str,
 ) {
-    let running = hub("qi", &[]).await;
+    let running = start(vec![HubConfig::new("qi"), HubConfig::new("concierge")]).await;
     let (got, answer) = admin_request(&running, method, path, body).await;
     assert_eq!(got, status);
     assert!(answer["error"].as_str().unwrap().contains(why), "{answer}");

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::machine::ConnectionId;
+use crate::fault::MachineFault;
+use crate::machine::{ConnectionId, MachineOutput};
 
 /// The state that a faulty hub keeps of earlier messages.
 #[derive(Default)]
@@ -22,6 +23,8 @@ pub struct QiFaultState {
     pub answered: BTreeSet<(ConnectionId, String)>,
     /// The session of the last failure on each connection.
     pub failed_sessions: BTreeMap<ConnectionId, String>,
+    /// Connections whose next command fails because a client has left.
+    pub doomed: BTreeSet<ConnectionId>,
 }
 
 /// Writes a UUID in lower case, with hyphens, without braces. Other texts stay as they are.
@@ -36,4 +39,83 @@ pub fn canonical_uuid(text: String) -> String {
 /// Whether a JSON value is a number with an exponent.
 pub fn has_exponent(value: &str) -> bool {
     value.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && value.contains(['e', 'E'])
+}
+
+/// Changes the replies to requests that end together.
+pub fn spoil_replies(broken: MachineFault, outputs: &mut Vec<MachineOutput>) {
+    let spoil = if broken.is("qi-held-sessions-rotated") {
+        rotate_sessions
+    } else if broken.is("qi-held-return-the-last") {
+        return_the_last
+    } else if broken.is("qi-held-failure-spreads") {
+        spread_failure
+    } else if broken.is("qi-held-sixth-base-twice") {
+        repeat_sixth_base
+    } else if broken.is("qi-held-session-of-one-client") {
+        join_equal_sessions
+    } else {
+        return;
+    };
+    let mut replies = Vec::new();
+    for output in outputs.drain(..) {
+        if let MachineOutput::Text { conn, text } = output
+            && let Ok(reply) = serde_json::from_str(&text)
+        {
+            replies.push(Reply { conn, reply });
+        }
+    }
+    outputs.extend(
+        spoil(replies)
+            .into_iter()
+            .map(|Reply { conn, reply }| MachineOutput::Text { conn, text: reply.to_string().into() }),
+    );
+}
+
+#[derive(Clone)]
+struct Reply {
+    conn: ConnectionId,
+    reply: Value,
+}
+
+fn rotate_sessions(mut replies: Vec<Reply>) -> Vec<Reply> {
+    let sessions: Vec<_> = replies.iter().filter_map(|Reply { reply, .. }| reply.get("session_id").cloned()).collect();
+    let places = replies.iter_mut().filter_map(|Reply { reply, .. }| reply.get_mut("session_id"));
+    for (place, session) in places.zip(sessions.into_iter().cycle().skip(1)) {
+        *place = session;
+    }
+    replies
+}
+
+fn return_the_last(mut replies: Vec<Reply>) -> Vec<Reply> {
+    let mut values = None;
+    for Reply { reply, .. } in replies.iter_mut().rev().filter(|Reply { reply, .. }| reply["status"] == "success") {
+        let last = values.get_or_insert_with(|| reply["payload"].clone());
+        reply["payload"] = last.clone();
+    }
+    replies
+}
+
+fn spread_failure(mut replies: Vec<Reply>) -> Vec<Reply> {
+    let Some(failure) = replies.iter().find(|Reply { reply, .. }| reply["status"] == "failure").cloned() else {
+        return replies;
+    };
+    for Reply { reply, .. } in &mut replies {
+        reply["status"] = failure.reply["status"].clone();
+        reply["payload"] = failure.reply["payload"].clone();
+    }
+    replies
+}
+
+fn repeat_sixth_base(mut replies: Vec<Reply>) -> Vec<Reply> {
+    let sixth = replies.iter().filter(|Reply { reply, .. }| reply.get("session_id").is_none()).nth(5).cloned();
+    replies.extend(sixth);
+    replies
+}
+
+fn join_equal_sessions(mut replies: Vec<Reply>) -> Vec<Reply> {
+    let mut receivers = BTreeMap::new();
+    for Reply { conn, reply } in &mut replies {
+        *conn = *receivers.entry(reply["session_id"].to_string()).or_insert(*conn);
+    }
+    replies
 }

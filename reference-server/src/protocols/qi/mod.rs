@@ -7,8 +7,10 @@
 //! Where the document is silent: a failure's payload is a string; a malformed request is answered with a failure, with
 //! the session if it could be read; `session_id: null` means none; another major version, or before 1.0 another minor
 //! one, is refused. `execute` outside a session succeeds, as in the documented example, unless `execute_needs_session`.
+//! The admin side can hold a command, so that requests for it stay outstanding until it is released.
 
 mod fault_state;
+mod held;
 #[cfg(test)]
 mod tests;
 
@@ -21,10 +23,11 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use self::fault_state::QiFaultState;
+use self::held::HeldRequests;
 use crate::fault::MachineFault;
 use crate::machine::json::{self, Members};
 use crate::machine::settings::{Settings, SettingsError};
-use crate::machine::{ConnectionId, Machine, MachineInput, MachineOutput, Utf8Bytes};
+use crate::machine::{ConnectionId, EventError, Machine, MachineInput, MachineOutput, Utf8Bytes};
 
 pub const PROTOCOL: &str = "qi";
 /// The longest session id that can be initialized, in bytes; longer ones are still copied into replies.
@@ -98,6 +101,7 @@ pub fn build(settings: &Settings, broken: MachineFault) -> Result<Box<dyn Machin
         sessions: BTreeMap::new(),
         first_sessions: BTreeMap::new(),
         failed: BTreeSet::new(),
+        held: HeldRequests::default(),
         faults: QiFaultState::default(),
         answered: 0,
     }))
@@ -117,7 +121,7 @@ struct Qi {
     first_sessions: BTreeMap<ConnectionId, String>,
     /// For faults: connections on which a request failed.
     failed: BTreeSet<ConnectionId>,
-
+    held: HeldRequests,
     faults: QiFaultState,
     answered: u64,
 }
@@ -146,8 +150,20 @@ impl Machine for Qi {
                 self.open.insert(conn);
                 out.push(MachineOutput::Accept { conn, subprotocol: None });
             }
-            MachineInput::Text { conn, text } if self.open.contains(&conn) => self.answer_request(conn, &text, out),
+            MachineInput::Text { conn, text } if self.open.contains(&conn) => {
+                let is_held = self.held.keep(conn, &text, self.broken);
+                if !is_held {
+                    self.answer_request(conn, &text, out);
+                }
+            }
             MachineInput::Closed { conn } => {
+                let left_some = self.held.forget(conn);
+                if left_some && self.broken.is("qi-held-fail-with-leaver") {
+                    self.faults.doomed.extend(self.held.connections());
+                }
+                if left_some && self.broken.is("qi-held-lost-with-leaver") {
+                    self.held = HeldRequests::default();
+                }
                 self.open.remove(&conn);
                 self.first_sessions.remove(&conn);
                 self.failed.remove(&conn);
@@ -161,15 +177,56 @@ impl Machine for Qi {
             "version": self.version,
             "connections": self.open.len(),
             "answered": self.answered,
+            "held": self.held.count(),
             "sessions": self.sessions,
             "commands": self.commands().collect::<Vec<_>>(),
         })
     }
+
+    fn event(&mut self, _: Duration, event: &Value, out: &mut Vec<MachineOutput>) -> Result<Value, EventError> {
+        let event = QiEvent::deserialize(event).map_err(|error| EventError::Invalid(error.to_string()))?;
+        let (QiEvent::Hold { command } | QiEvent::Release { command }) = &event;
+        if !self.commands().any(|known| known == command) {
+            return Err(EventError::Invalid(format!("there is no command {command:?}")));
+        }
+        match event {
+            QiEvent::Hold { command } => {
+                self.held.hold(command);
+                Ok(json!({}))
+            }
+            QiEvent::Release { command } => {
+                let requests = self.held.release(&command);
+                let answer = json!({ "released": requests.len() });
+                self.answer_together(requests, out);
+                Ok(answer)
+            }
+        }
+    }
+}
+
+/// An event from the admin side.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum QiEvent {
+    /// Requests for this command stay outstanding from now on.
+    Hold { command: String },
+    /// Ends this, and answers those that are outstanding.
+    Release { command: String },
 }
 
 impl Qi {
     fn commands(&self) -> impl Iterator<Item = &str> {
         BUILT_IN_COMMANDS.iter().copied().chain(self.config.commands.keys().map(String::as_str))
+    }
+
+    /// Answers requests that were held.
+    fn answer_together(&mut self, requests: Vec<(ConnectionId, Utf8Bytes)>, out: &mut Vec<MachineOutput>) {
+        let mut replies = Vec::new();
+        for (conn, text) in requests {
+            self.answer_request(conn, &text, &mut replies);
+        }
+        fault_state::spoil_replies(self.broken, &mut replies);
+        out.append(&mut replies);
     }
 
     /// Answers a request (line 13).
@@ -253,6 +310,9 @@ impl Qi {
             self.faults.arguments.extend(arguments.unwrap_or_default());
             return returned_values(&json!(self.faults.arguments));
         }
+        if self.faults.doomed.remove(&conn) {
+            return Err("a client has left".to_owned());
+        }
         if self.broken.is("qi-failure-lasts") && self.failed.contains(&conn) && outcome.is_ok() {
             return Err("a command before this one failed".to_owned());
         }
@@ -280,6 +340,9 @@ impl Qi {
     fn faulty_session(&mut self, conn: ConnectionId, session: Option<String>, succeeds: bool) -> Option<String> {
         if session.is_none() && self.broken.is("qi-session-clings") {
             return self.first_sessions.get(&conn).cloned();
+        }
+        if session.is_none() && self.broken.is("qi-held-base-joins-session") {
+            return self.held.first_session(conn);
         }
         let session = session?;
         if self.broken.is("qi-session-clings") {

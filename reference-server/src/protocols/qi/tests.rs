@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use crate::machine::MachineInput;
 use crate::machine::test_player::TestPlayer;
 
 fn reply_to(sets: &[&str], text: &str) -> Value {
@@ -94,6 +95,38 @@ fn settings_can_give_commands_fixed_answers() {
     assert_eq!(reply_to(&sets, r#"{"command":"answer","version":"1.9.0"}"#)["payload"], json!({"n":42}));
     assert_eq!(reply_to(&sets, r#"{"command":"ping","version":"1.2.0"}"#)["payload"], "not today");
     assert_eq!(reply_to(&sets, r#"{"command":"fail","version":"1.2.0"}"#)["version"], "1.2.0");
+}
+
+#[test]
+fn requests_for_a_held_command_are_answered_when_it_is_released() {
+    let mut hub = TestPlayer::new("qi", &[], None);
+    hub.open(1);
+    hub.open(2);
+    let request = |command: &str, session: &str| {
+        json!({"session_id":session,"command":command,"payload":{"of":session},"version":"0.1.0"}).to_string()
+    };
+    hub.event(&json!({"hold":{"command":"echo"}})).unwrap();
+    assert!(hub.send_and_receive(1, &request("echo", "a")).is_empty());
+    assert!(hub.send_and_receive(2, &request("echo", "b")).is_empty());
+    assert!(hub.send_and_receive(1, &request("echo", "c")).is_empty());
+    assert_eq!(hub.only_answer(1, &request("ping", "d"))["session_id"], "d");
+    hub.input(MachineInput::Closed { conn: 2 });
+    assert_eq!(hub.event(&json!({"release":{"command":"echo"}})), Ok(json!({"released":2})));
+    let replies = hub.received_json(1);
+    let sessions: Vec<_> = replies.iter().map(|reply| (&reply["session_id"], &reply["payload"]["of"])).collect();
+    assert_eq!(sessions, [(&json!("a"), &json!("a")), (&json!("c"), &json!("c"))]);
+    assert!(hub.received(2).is_empty());
+    assert_eq!(hub.only_answer(1, &request("echo", "e"))["session_id"], "e");
+}
+
+#[rstest]
+#[case(json!({}), "expected")]
+#[case(json!({ "hold": {} }), "missing field `command`")]
+#[case(json!({ "hold": { "command": "dance" } }), "no command \"dance\"")]
+#[case(json!({ "dance": { "command": "echo" } }), "unknown variant")]
+fn the_error_for_a_wrong_admin_event_says_what_is_wrong(#[case] event: Value, #[case] why: &str) {
+    let error = TestPlayer::new("qi", &[], None).event(&event).unwrap_err().to_string();
+    assert!(error.contains(why), "{error}");
 }
 
 proptest! {
