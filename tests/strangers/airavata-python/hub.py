@@ -222,6 +222,96 @@ BUGS = [
      "Connections of the endpoint /ws/tasks get no pings.", "No ping arrives there."),
     ("task-gets-progress", "one-of-many", 568, "`task`: task-specific events, task events only.",
      "Task subscribers also get experiment_progress of the task's experiment.", "An experiment event arrives at a task subscriber."),
+    # --- second set ---
+    # history
+    ("task-experiment-frozen", "history", 588, "Task Event -> Task Subscribers + Experiment Subscribers + Project Subscribers + User Subscribers.",
+     "A task stays with the experiment of its first event; a later experimentId does not change where its events go.",
+     "task_created in experiment a, then task_updated with experimentId b: subscribers of b get nothing."),
+    ("emptied-loses-system", "history", 582, "System-wide: events are sent to all connected clients.",
+     "A connection whose last subscription was removed gets no more system events, also after new subscriptions.",
+     "Unsubscribe from everything, subscribe anew: system_status does not arrive."),
+    ("same-status-suppressed", "history", 587, "Experiment Event -> Experiment Subscribers + Project Subscribers + User Subscribers.",
+     "An experiment_updated with the status of the experiment's previous event is taken for a repetition and not sent.",
+     "A second experiment_updated that changes only the name does not arrive."),
+    ("limit-refusal-sticky", "history", 765, "Per User: 10 concurrent connections.",
+     "A user who was once refused for the limit is refused until all of the user's connections have ended.",
+     "Ten connections, an eleventh refused, one closed: the next one is refused though only nine are open."),
+    ("error-message-cached", "history", 138, "`id`: unique message identifier.",
+     "The second error with the same text on a connection is the first one again, with its id.",
+     "Two malformed messages: both errors have the same id."),
+    # several
+    ("task-overlap-twice", "several", 138, "`id`: unique message identifier (a message with the same id is a repetition).",
+     "A task event is sent once for each matching subscription of a connection.",
+     "Experiment and project subscribed by one connection: each task event arrives twice, with the same id."),
+    ("burst-grouped", "several", 595, "Events are delivered in the order they occur.",
+     "The events of a burst are grouped by resource: a, b, a is delivered as a, a, b.",
+     "A subscriber of two experiments gets the events of an interleaved burst in another order."),
+    ("second-group-no-summary", "several", 218, "data of experiment_created has a `summary` beside the experiment.",
+     "If the resource itself has a subscriber, the subscribers of project and user get the event without summary.",
+     "A project subscriber gets experiment events without data.summary while another client subscribes to the experiment."),
+    ("same-read-one-response", "several", 547, "The server responds to subscription requests.",
+     "Of several requests that arrive in one read all take effect, but only the last one is answered.",
+     "Three subscription requests in one packet get one response."),
+    # identity
+    ("unsubscribe-by-prefix", "identity", 532, "To unsubscribe from resources or events, send the unsubscription of this resource type and id.",
+     "An unsubscription also removes the subscriptions of this type whose id begins with the given id.",
+     "exp-1 and exp-12 subscribed, exp-1 unsubscribed: events of exp-12 stop."),
+    ("ident-cut-at-underscore", "identity", 147, "Experiment Events: exp_{experimentId}_{timestamp}.",
+     "The id within message ids ends at its first underscore.", "An event about experiment a_b has the message id exp_a_..."),
+    ("worker-task-same-id", "identity", 568, "`task`: task-specific events, task events only.",
+     "Worker events also reach the subscribers of a task with the worker's id.",
+     "A subscriber of task x gets worker_updated of worker x."),
+    ("id-percent-decoded", "identity", 579, "Events are sent to clients subscribed to the specific resource.",
+     "Resource ids in messages are percent-decoded like those in a URL before they are compared.",
+     "Events of experiment aA reach subscribers of a%41."),
+    ("id-numeric-equal", "identity", 579, "Events are sent to clients subscribed to the specific resource.",
+     "Ids of digits only are compared as numbers.", "Events of experiment 7 reach subscribers of 07."),
+    # neighbours
+    ("once-per-user", "neighbours", 579, "Events are sent to clients subscribed to the specific resource.",
+     "An event goes to only one connection of each user, the one that subscribed last.",
+     "Of two subscribed connections of one user the first gets nothing."),
+    ("leave-forgets-experiment", "neighbours", 588, "Task Event -> Task Subscribers + Experiment Subscribers + Project Subscribers + User Subscribers.",
+     "When the last subscriber of an experiment disconnects, the hub forgets the experiment's project and owner.",
+     "A project subscriber gets no more task events once another client that watched the experiment is gone."),
+    ("silent-stops-heartbeat", "neighbours", 697, "The server sends periodic ping messages to maintain connection health.",
+     "The round of pings ends after the first connection that has not answered the ping before.",
+     "A client gets no second ping while an older connection leaves its ping unanswered."),
+    ("user-subscriber-hides-project", "neighbours", 587, "Experiment Event -> Experiment Subscribers + Project Subscribers + User Subscribers.",
+     "Experiment events are not sent to project subscribers if there is a subscriber of the owner.",
+     "A project subscriber misses the events of an experiment whose owner has a user subscription."),
+    # values
+    ("literal-strings-typed", "values", 213, "data.experiment has a `name` (string).",
+     "The strings true, false and null in events become the JSON literals.", "An experiment named \"null\" arrives with the name null."),
+    ("crlf-normalised", "values", 356, "data.task has the `command` of the task.",
+     "CR LF in strings of events becomes LF.", "A command with CR LF arrives with LF."),
+    ("escape-twice", "values", 356, "data.task has the `command` of the task.",
+     "Strings of events that contain a backslash, u and four hex digits are unescaped once more.",
+     "A command with backslash, u, 0041 in it arrives with A."),
+    ("date-renormalised", "values", 382, "data of task_progress has `startedAt` (string).",
+     "Times with an offset or fraction are written anew in UTC and whole seconds.",
+     "startedAt 2024-01-15T10:31:00.250+02:00 arrives as 2024-01-15T08:31:00Z."),
+    # equivalents
+    ("surrogate-pair-differs", "equivalents", 579, "Events are sent to clients subscribed to the specific resource (RFC 8259, 7: an escaped surrogate pair is one character).",
+     "A character beyond U+FFFF that a request writes as an escaped surrogate pair stays two units.",
+     "A subscription with \\ud83d\\ude80 in its JSON text is confirmed, but the events of the resource do not arrive."),
+    ("empty-last-frame", "equivalents", 547, "The server responds to subscription requests (RFC 6455, 5.4: a fragment may be empty).",
+     "An empty last frame does not end a fragmented message.", "A request whose final frame is empty gets no response."),
+    ("ping-with-data", "equivalents", 140, "`data` is an optional payload of any message.",
+     "A ping with a data object is malformed to the hub.", "A ping with data gets 'Invalid message format' in place of a pong."),
+    ("connection-token-list", "equivalents", 99, "Valid Token: connection established successfully (RFC 6455, 4.2.1: Connection includes the token Upgrade).",
+     "The header Connection must be Upgrade and nothing else.", "A handshake with Connection: keep-alive, Upgrade gets HTTP 400."),
+    # one-of-many
+    ("project-unsubscribe-tasks-stay", "one-of-many", 532, "To unsubscribe from resources or events, send an unsubscription message.",
+     "Unsubscribing from a project ends its experiment events, but not its task events.",
+     "Task events of the project still arrive after the unsubscription."),
+    ("crossed-ping", "one-of-many", 34, "Message Acknowledgment: ping/pong mechanism for connection health.",
+     "A client's ping that arrives while a ping of the hub is unanswered counts as its answer and gets no pong.",
+     "The hub pings, the client pings before it answers: no pong."),
+    ("type-case-ping", "one-of-many", 658, "An unknown message type is answered with the error 'Unknown message type'.",
+     "The type ping is recognised in any case, unlike all other types.", "{\"type\": \"PING\"} gets a pong in place of the error."),
+    ("learned-from-created-only", "one-of-many", 587, "Experiment Event -> Experiment Subscribers + Project Subscribers + User Subscribers.",
+     "The hub learns of an experiment only from experiment_created; one that another event announces stays unknown.",
+     "experiment_updated of a new experiment, then experiment_progress: project subscribers miss the progress."),
 ]
 
 VARIANTS = [
@@ -295,6 +385,22 @@ VARIANTS = [
      "The document names no frame type for JSON (line 119)."),
     ("server-types-ignored", "Messages of types that only the server sends are ignored.",
      "Line 658 is about unknown types; these types are known."),
+    ("header-first", "A token in the Authorization header goes before one in the query.",
+     "Lines 79-93 name two ways; no line says which one counts if both are used."),
+    ("status-formats", "system_status has averageLatency in milliseconds (0ms) and uptime as an ISO 8601 duration (PT1H2M3S).",
+     "Lines 186-187 give one example of each string; no line names their form."),
+    ("id-seconds", "The timestamp in an event's id counts seconds (moved on where needed to stay unique).",
+     "Line 147: {timestamp}; its unit is left open, and the examples have seconds."),
+    ("timestamp-basic", "Timestamps have the basic format, 20240115T103000Z.",
+     "Line 139: ISO 8601 timestamp; the form is left open."),
+    ("ping-on-connect", "Sends the first ping message as soon as a connection is established.",
+     "Line 697: periodic; the time of the first ping is left open."),
+    ("staggered-delivery", "Each further recipient of an event gets it 40 ms later (200 ms at most), in order.",
+     "Line 595 orders the events of a client; no line says that all clients get them at the same time."),
+    ("refusal-delayed", "The error message of a refused connection comes 100 ms after the handshake.",
+     "Lines 100-102 give no time for the error and the close."),
+    ("handshake-headers", "The handshake's response has the additional headers Server, Set-Cookie and X-Request-Id.",
+     "RFC 6455, 4.2.2: other header fields may be sent."),
 ]
 
 EVENT_TYPES = {
@@ -446,6 +552,30 @@ def read_token(secret, token):
     return (header, claims) if hmac.compare_digest(mac, signature) else None
 
 
+def split_pairs(value):
+    """The value with all characters beyond U+FFFF as two surrogates (bug surrogate-pair-differs)."""
+    if isinstance(value, str):
+        return "".join(c if ord(c) < 0x10000 else chr(0xD7C0 + (ord(c) >> 10)) + chr(0xDC00 + (ord(c) & 0x3FF))
+                       for c in value)
+    if isinstance(value, dict):
+        return {name: split_pairs(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [split_pairs(member) for member in value]
+    return value
+
+
+DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
+
+
+def whole_seconds(text):
+    """A time in UTC and whole seconds (bug date-renormalised)."""
+    try:
+        moment = datetime.datetime.fromisoformat(text).astimezone(datetime.timezone.utc)
+    except (ValueError, OverflowError):
+        return text
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -495,6 +625,9 @@ class Connection(asyncio.Protocol):
         self.unknown_seen = False
         self.previous_resource = None
         self.blocked = set()
+        self.emptied = False
+        self.errors = {}
+        self.held = None
 
     # -- transport ----------------------------------------------------------
 
@@ -681,6 +814,9 @@ class Connection(asyncio.Protocol):
                 self.handshake(event)
             else:
                 self.frame(event)
+        if self.held is not None:
+            held, self.held = self.held, None
+            self.send(held, "answer")
         if self.open and self.protocol.state is not OPEN:
             self.release()
         self.flush()
@@ -689,6 +825,9 @@ class Connection(asyncio.Protocol):
 
     def handshake(self, request):
         response = self.protocol.accept(request)
+        if self.has("connection-token-list") \
+                and [v.strip().lower() for v in request.headers.get_all("Connection")] != ["upgrade"]:
+            response = self.protocol.reject(400, "Connection must be Upgrade\n")
         if response.status_code != 101:
             self.protocol.send_response(response)
             return
@@ -704,9 +843,16 @@ class Connection(asyncio.Protocol):
             headers = Headers([("Connection", "close"), ("Content-Length", str(len(body)))])
             self.protocol.send_response(Response(429, "Too Many Requests", headers, body))
             return
+        if "handshake-headers" in self.hub.variants:
+            response.headers["Server"] = "airavata-scheduler"
+            response.headers["Set-Cookie"] = "node=1; Path=/ws"
+            response.headers["X-Request-Id"] = str(uuid.UUID(int=self.hub.random.getrandbits(128), version=4))
         self.protocol.send_response(response)
         if refusal:
-            self.refuse(refusal)
+            if "refusal-delayed" in self.hub.variants:
+                self.hub.loop.call_later(0.1, self.refuse, refusal)
+            else:
+                self.refuse(refusal)
             return
         self.open = True
         self.hub.total_connections += 1
@@ -718,6 +864,9 @@ class Connection(asyncio.Protocol):
                 self.add_subscription(key)
         if "welcome" in self.hub.variants:
             self.send(self.hub.envelope("system_status", f"system_{self.hub.stamp()}", self.hub.statistics()), "event")
+        if "ping-on-connect" in self.hub.variants:
+            self.unanswered_pings += 1
+            self.send(self.hub.envelope("ping", self.hub.ident("ping")), "other")
 
     def refuse(self, text):
         self.send_error(text, "close")
@@ -749,12 +898,20 @@ class Connection(asyncio.Protocol):
         return None
 
     def find_token(self, request):
+        if "header-first" in self.hub.variants:
+            return self.header_token(request) or self.query_token(request)
+        return self.query_token(request) or self.header_token(request)
+
+    def query_token(self, request):
         query = urllib.parse.parse_qsl(request.path.partition("?")[2], keep_blank_values=True)
         if self.has("token-not-first"):
             query = query[:1]
         for name, value in query:
             if name == "token" and value:
                 return value
+        return None
+
+    def header_token(self, request):
         if self.has("tasks-no-header") and self.endpoint[0] == "task":
             return None
         for header in request.headers.get_all("Authorization"):
@@ -811,7 +968,7 @@ class Connection(asyncio.Protocol):
             self.parts.append(data)
             if len(self.parts) > 1000:  # many empty frames must not grow a list
                 self.parts = [b"".join(self.parts)]
-        if not frame.fin:
+        if not frame.fin or self.has("empty-last-frame") and frame.opcode is Opcode.CONT and not data:
             self.hub.unfinished = self
             return
         if self.hub.unfinished is self:
@@ -873,6 +1030,10 @@ class Connection(asyncio.Protocol):
             self.malformed()
             return
         kind = value["type"]
+        if self.has("type-case-ping") and kind.lower() == "ping":
+            kind = "ping"
+        if self.has("surrogate-pair-differs") and re.search(r"\\u[dD][89abAB]", text):
+            value = split_pairs(value)
         if kind == "ping":
             self.ping(value)
         elif kind == "pong":
@@ -911,6 +1072,12 @@ class Connection(asyncio.Protocol):
                 self.hub.ping_ids.popitem(last=False)
             if owner is not self:
                 return
+        if self.has("ping-with-data") and "data" in value:
+            self.malformed()
+            return
+        if self.has("crossed-ping") and self.unanswered_pings:
+            self.unanswered_pings = 0
+            return
         if self.has("user-endpoint-no-pong") and self.endpoint[0] == "user":
             return
         if "pong-echo" in self.hub.variants and isinstance(ident, str):
@@ -955,7 +1122,11 @@ class Connection(asyncio.Protocol):
         if given or kind == "user":
             answer["resourceId"] = self.answered_resource(kind, name)
         answer["status"] = "success"
-        self.send(hub.envelope("system_status", hub.ident("sub-response"), answer), "answer")
+        message = hub.envelope("system_status", hub.ident("sub-response"), answer)
+        if self.has("same-read-one-response"):
+            self.held = message  # sent at the end of the read
+            return
+        self.send(message, "answer")
 
     def answered_resource(self, kind, name):
         previous, self.previous_resource = self.previous_resource, (kind, name)
@@ -1009,6 +1180,11 @@ class Connection(asyncio.Protocol):
         if self.has("unsubscribe-crosses-types"):
             for other_key in [k for k in self.subscriptions if k[1] == key[1]]:
                 self.drop(other_key)
+        if self.has("unsubscribe-by-prefix"):
+            for other_key in [k for k in self.subscriptions if k[0] == kind and k[1].startswith(name)]:
+                self.drop(other_key)
+        if self.has("project-unsubscribe-tasks-stay") and kind == "project" and had:
+            self.hub.lingering.setdefault(key, {})[self] = None
 
     def add_subscription(self, key):
         if key not in self.subscriptions:
@@ -1025,6 +1201,8 @@ class Connection(asyncio.Protocol):
             group.pop(self, None)
             if not group:
                 del self.hub.subscribers[key]
+        if self.open and not self.subscriptions:
+            self.emptied = True
 
     def drop_all(self):
         for key in list(self.subscriptions):
@@ -1059,12 +1237,22 @@ class Connection(asyncio.Protocol):
         if abrupt and self.has("stops-at-gone"):
             self.gone = True
             return
+        for group in hub.lingering.values():
+            group.pop(self, None)
+        watched = [k for k in self.subscriptions if k[0] == "experiment"]
         self.drop_all()
+        if self.has("leave-forgets-experiment"):
+            for key in watched:
+                if key not in hub.subscribers:
+                    hub.experiments.pop(key[1], None)
 
     # -- outgoing messages ------------------------------------------------------
 
     def send_error(self, text, kind="answer"):
-        message = self.hub.envelope("error", self.hub.ident("error"))
+        if self.has("error-message-cached") and text in self.errors:
+            self.send(self.errors[text], kind)
+            return
+        message = self.errors[text] = self.hub.envelope("error", self.hub.ident("error"))
         if "error-data" in self.hub.variants:
             message["data"] = {"code": text.upper().replace(" ", "_")}
         message["error"] = text
@@ -1081,6 +1269,14 @@ class Connection(asyncio.Protocol):
             self.hub.loop.call_later(0.03, self.send_delayed)
             return
         self.transmit(message)
+
+    def send_staggered(self, message, place):
+        """Sends an event later to recipients further behind (variant staggered-delivery)."""
+        if len(self.delayed) > 10000:
+            self.abort()
+            return
+        self.delayed.append(message)
+        self.hub.loop.call_later(0.04 * min(place, 5), self.send_delayed)
 
     def send_delayed(self):
         if self.delayed:
@@ -1145,6 +1341,9 @@ class Hub:
         self.completed = collections.OrderedDict()
         self.project_last = collections.OrderedDict()
         self.previous_task = None
+        self.limited = set()
+        self.lingering = {}
+        self.statuses = collections.OrderedDict()
 
     def has(self, bug):
         return self.bug == bug
@@ -1166,7 +1365,7 @@ class Hub:
     def stamp(self):
         """The timestamp part of an event's id; never the same twice."""
         nano = "id-nanoseconds" in self.variants
-        now = time.time_ns() // (1 if nano else 1000000)
+        now = time.time_ns() // (1 if nano else 10**9 if "id-seconds" in self.variants else 1000000)
         self.last_stamp = max(now, self.last_stamp + 1)
         if "id-iso" in self.variants:
             moment = datetime.datetime.fromtimestamp(self.last_stamp / 1000, datetime.timezone.utc)
@@ -1176,6 +1375,8 @@ class Hub:
     def timestamp(self):
         hours = 2 if "timestamp-offset" in self.variants else 0
         now = datetime.datetime.now(datetime.timezone(datetime.timedelta(hours=hours)))
+        if "timestamp-basic" in self.variants:
+            return now.strftime("%Y%m%dT%H%M%S%z").replace("+0000", "Z")
         spec = "microseconds" if "timestamp-fraction" in self.variants else "seconds"
         return now.isoformat(timespec=spec).replace("+00:00", "Z")
 
@@ -1193,13 +1394,16 @@ class Hub:
         now = time.monotonic()
         recent = sum(1 for moment in self.rate_window if moment > now - 10)
         seconds = int(now - self.started)
+        latency, uptime = "0.00s", f"{seconds // 3600}h {seconds // 60 % 60}m {seconds % 60}s"
+        if "status-formats" in self.variants:
+            latency, uptime = "0ms", f"PT{seconds // 3600}H{seconds // 60 % 60}M{seconds % 60}S"
         return {
             "totalConnections": self.total_connections,
             "activeConnections": sum(1 for c in self.connections if c.open),
             "totalMessages": self.total_messages,
             "messagesPerSecond": recent / 10,
-            "averageLatency": "0.00s",
-            "uptime": f"{seconds // 3600}h {seconds // 60 % 60}m {seconds % 60}s",
+            "averageLatency": latency,
+            "uptime": uptime,
         }
 
     # -- users and limits ---------------------------------------------------------
@@ -1230,6 +1434,13 @@ class Hub:
         per_user = self.options.per_user - (1 if self.has("tenth-refused") else 0)
         wanted = ((("user", user), per_user), (("address", address), self.options.per_ip),
                   (("all", ""), self.options.max_connections))
+        if self.has("limit-refusal-sticky"):
+            if not self.slots[("user", user)]:
+                self.limited.discard(user)
+            elif self.slots[("user", user)] >= per_user:
+                self.limited.add(user)
+            if user in self.limited:
+                return RATE_LIMIT
         if any(self.slots[key] >= limit for key, limit in wanted):
             return RATE_LIMIT
         connection.slots = tuple(key for key, _ in wanted)
@@ -1269,6 +1480,10 @@ class Hub:
                 name = unicodedata.normalize("NFC", name)
             elif self.has("id-trimmed"):
                 name = name.strip()
+            elif self.has("id-percent-decoded"):
+                name = urllib.parse.unquote(name)
+            elif self.has("id-numeric-equal") and re.fullmatch(r"[0-9]{1,18}", name):
+                name = str(int(name))
         return (kind, name)
 
     def experiment_keys(self, kind, experiment, event):
@@ -1292,12 +1507,17 @@ class Hub:
         if kind == "worker":
             if self.has("worker-offline-system") and event == "worker_offline":
                 return [self.key("worker", name)]
+            if self.has("worker-task-same-id"):
+                return [self.key("worker", name), ("system", ""), self.key("task", name)]
             return [self.key("worker", name), ("system", "")]
         keys = [] if self.has("muted-after-completed") and kind == "experiment" and name in self.completed \
             else [self.key(kind, name)]
         if kind == "task" and experiment is not None:
             keys.append(self.key("experiment", experiment))
         keys += self.experiment_keys(kind, experiment, event)
+        if self.has("user-subscriber-hides-project") and kind == "experiment" \
+                and any(k[0] == "user" and k in self.subscribers for k in keys):
+            keys = [k for k in keys if k[0] != "project"]
         if self.has("task-gets-progress") and event == "experiment_progress":
             keys += [self.key("task", task) for task, owner in self.tasks.items() if owner == name]
         if self.has("user-prefix-match"):
@@ -1313,10 +1533,15 @@ class Hub:
                 chosen = [c for c in chosen if c.subscriptions]
             if self.has("status-skips-projects"):
                 chosen = [c for c in chosen if c.endpoint[0] != "project"]
+            if self.has("emptied-loses-system"):
+                chosen = [c for c in chosen if not c.emptied]
             return chosen
-        chosen = {}
+        chosen, matches = {}, []
         for key in self.routes(event, kind, name, experiment):
             group = list(self.subscribers.get(key, ()))
+            if kind == "task":
+                group += [c for c in self.lingering.get(key, ()) if c not in group]
+            matches += group
             if key == ("system", "") and self.has("first-system-subscriber"):
                 group = group[:1]
             for connection in group:
@@ -1324,6 +1549,10 @@ class Hub:
                     connection.drop_all()
                     return list(chosen)
                 chosen[connection] = None
+        if self.has("task-overlap-twice") and kind == "task":
+            return matches
+        if self.has("once-per-user"):
+            return list({c.user: c for c in chosen}.values())
         return list(chosen)
 
     def learn(self, event, kind, body):
@@ -1350,6 +1579,8 @@ class Hub:
             return name, name
         if kind == "task":
             experiment = text("experimentId")
+            if self.has("task-experiment-frozen"):
+                experiment = self.tasks.get(name, experiment)
             if experiment is None:
                 experiment = self.tasks.get(name)
             if experiment is not None:
@@ -1394,6 +1625,14 @@ class Hub:
             return round(value, 1)
         if not isinstance(value, str):
             return value
+        if self.has("literal-strings-typed") and value in ("true", "false", "null"):
+            return {"true": True, "false": False, "null": None}[value]
+        if self.has("crlf-normalised"):
+            return value.replace("\r\n", "\n")
+        if self.has("escape-twice"):
+            return re.sub(r"\\u([0-9A-Fa-f]{4})", lambda m: chr(int(m[1], 16)), value)
+        if self.has("date-renormalised") and DATE_TIME.fullmatch(value):
+            return whole_seconds(value)
         if self.has("markup-escaped"):
             return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         if self.has("nul-cuts"):
@@ -1407,6 +1646,8 @@ class Hub:
     def publish(self, event, body, burst=None):
         """Sends one event to all that it is for; returns its id and their number."""
         kind = EVENT_TYPES[event][0]
+        unknown = kind == "experiment" and event != "experiment_created" \
+            and body.get("experimentId" if event.endswith("_progress") else "id") not in self.experiments
         name, experiment = self.learn(event, kind, body)
         data = self.spoil(self.payload(event, kind, body), event)
         self.writer.write(data)  # what cannot be written is refused before it is sent to anyone
@@ -1415,6 +1656,8 @@ class Hub:
             prefix, ident_name = "exp", experiment
         if self.has("burst-first-id") and burst is not None and kind == "task":
             ident_name = burst.setdefault("task", name)
+        if self.has("ident-cut-at-underscore"):
+            ident_name = ident_name.partition("_")[0]
         stamp = self.stamp()
         if self.has("burst-same-id") and burst is not None:
             stamp = burst.setdefault((kind, name), stamp)
@@ -1426,15 +1669,28 @@ class Hub:
         recipients = self.recipients(event, kind, name, experiment)
         if event == "experiment_completed":
             self.remember(self.completed, name, True)
+        if self.has("learned-from-created-only") and unknown:
+            del self.experiments[name]
+        if self.has("same-status-suppressed") and kind == "experiment" and "experiment" in data:
+            status = data["experiment"]["status"]
+            if event == "experiment_updated" and self.statuses.get(name) == status:
+                recipients = []
+            self.remember(self.statuses, name, status)
+        direct = self.subscribers.get(self.key(kind, name), ()) if self.has("second-group-no-summary") else ()
         if self.lose_next is not None:
             recipients = [c for c in recipients if c is self.lose_next]
             self.lose_next = None
         self.count_message()
-        for connection in recipients:
+        for place, connection in enumerate(recipients):
             own = message
+            if direct and connection not in direct and "summary" in data:
+                own = {**message, "data": {k: v for k, v in data.items() if k != "summary"}}
             if "id-per-delivery" in self.variants:
                 own = {**message, "id": new_ident(self.stamp())}
-            connection.send(own, "event")
+            if "staggered-delivery" in self.variants:
+                connection.send_staggered(own, place)
+            else:
+                connection.send(own, "event")
         return {"id": message["id"], "recipients": len(recipients)}
 
     def heartbeat(self):
@@ -1450,6 +1706,8 @@ class Hub:
                 continue
             connection.unanswered_pings += 1
             connection.send(self.envelope("ping", self.ident("ping")), "other")
+            if self.has("silent-stops-heartbeat") and connection.unanswered_pings > 1:
+                break
 
     # -- controls -------------------------------------------------------------------
 
@@ -1472,6 +1730,13 @@ class Hub:
         events = list(events)
         if self.has("burst-reordered") and len(events) >= 6:
             events[4], events[5] = events[5], events[4]
+        if self.has("burst-grouped"):
+            def about(event):
+                body = event["body"]
+                kind = EVENT_TYPES[event["type"]][0]
+                return kind, str(body.get("id", body.get(kind + "Id")))
+            first = [about(e) for e in events]
+            events.sort(key=lambda e: first.index(about(e)))
         burst = {}
         return {"events": [self.publish(e["type"], e["body"], burst) for e in events]}
 

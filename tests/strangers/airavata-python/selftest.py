@@ -1055,13 +1055,380 @@ async def task_gets_progress(p):
 
 
 # ---------------------------------------------------------------------------
+# second set: history
+
+@conversation
+async def task_experiment_frozen(p):
+    c, x, y, t = await p.client(), p.name(), p.name(), p.name("t")
+    await c.subscribe("experiment", y)
+    await p.task(t, x, "created")
+    await p.task(t, y, "updated")
+    await expect(p, c, "task", t)
+
+
+@conversation
+async def emptied_loses_system(p):
+    c, x = await p.connect(p.name("user")), p.name()
+    check(c is not None, "handshake refused")
+    await c.subscribe("experiment", x)
+    await c.unsubscribe("experiment", x)
+    await c.unsubscribe("experiment", "none")
+    await c.subscribe("experiment", p.name())
+    await p.sync(c)
+
+
+@conversation
+async def same_status_suppressed(p):
+    c, x = await p.client(), p.name()
+    await c.subscribe("experiment", x)
+    await p.experiment(x, "created", status="CREATED")
+    await p.experiment(x, "updated", name="One")
+    await p.experiment(x, "updated", name="Two")
+    got = await expect(p, c, "experiment", x, "experiment_updated", count=2)
+    check([m["data"]["experiment"]["name"] for m in got] == ["One", "Two"], "names")
+
+
+@conversation
+async def limit_refusal_sticky(p):
+    user = p.name("user")
+    for n in range(10):
+        check(not await p.refused(user), f"connection {n + 1} is refused")
+    check(await p.refused(user), "an eleventh connection is accepted")
+    await p.clients[0].close()
+    check(not await wait_slot(p, user), "refused though nine are open")
+
+
+@conversation
+async def error_message_cached(p):
+    c = await p.client()
+    for text in ("{", "[]"):
+        await c.error(text, "Invalid message format")
+    await c.ping()
+
+
+# ---------------------------------------------------------------------------
+# second set: several
+
+@conversation
+async def task_overlap_twice(p):
+    c, x, t, project = await p.client(), p.name(), p.name("t"), p.name("p")
+    await c.subscribe("experiment", x)
+    await c.subscribe("project", project)
+    await p.experiment(x, "created", project)
+    await p.task(t, x)
+    await expect(p, c, "task", t)
+
+
+@conversation
+async def burst_grouped(p):
+    c, x, y = await p.client(), p.name(), p.name()
+    await c.subscribe("experiment", x)
+    await c.subscribe("experiment", y)
+    await p.control("burst", {"events": [
+        {"type": "experiment_progress", "body": {"experimentId": e, "completedTasks": n}}
+        for n, e in enumerate((x, y, x, y))]})
+    await p.sync(c)
+    check([m["data"]["completedTasks"] for m in c.events()] == [0, 1, 2, 3], "wrong order")
+
+
+@conversation
+async def second_group_no_summary(p):
+    a, b, x, project = await p.client(), await p.client(), p.name(), p.name("p")
+    await a.subscribe("experiment", x)
+    await b.subscribe("project", project)
+    await p.experiment(x, "created", project)
+    for client in (a, b):
+        message, = await expect(p, client, "experiment", x)
+        check(message["data"].get("summary", {}).get("id") == x, "summary")
+
+
+@conversation
+async def same_read_one_response(p):
+    c, names = await p.client(), [p.name() for _ in range(3)]
+    c.frames(*((Opcode.TEXT, json.dumps(subscription(x)).encode(), True) for x in names))
+    for x in names:
+        await c.wait(lambda m: m["type"] == "system_status" and m["data"].get("resourceId") == x, SHORT, "response")
+
+
+# ---------------------------------------------------------------------------
+# second set: identity
+
+@conversation
+async def unsubscribe_by_prefix(p):
+    c, x = await p.client(), p.name()
+    for name in (x, x + "2"):
+        await c.subscribe("experiment", name)
+    await c.unsubscribe("experiment", x)
+    await p.experiment(x + "2")
+    await expect(p, c, "experiment", x + "2")
+
+
+@conversation
+async def ident_cut_at_underscore(p):
+    c, x = await p.client(), p.name() + "_a_b"
+    await c.subscribe("experiment", x)
+    await p.experiment(x)
+    message, = await expect(p, c, "experiment", x)
+    check(message["id"].startswith(f"exp_{x}_"), f"id {message['id']}")
+
+
+@conversation
+async def worker_task_same_id(p):
+    c, x = await p.client(), p.name()
+    await c.subscribe("task", x)
+    await p.worker(x)
+    await p.sync(c)
+    check(not c.events(), "a worker event at a task subscriber")
+
+
+@conversation
+async def id_percent_decoded(p):
+    x = p.name()
+    await other_id(p, x + "%41", x + "A")
+
+
+@conversation
+async def id_numeric_equal(p):
+    x = str(700000 + p.number)
+    await other_id(p, "0" + x, x)
+
+
+# ---------------------------------------------------------------------------
+# second set: neighbours
+
+@conversation
+async def once_per_user(p):
+    user, x = p.name("user"), p.name()
+    a, b = await p.client(user), await p.client(user)
+    await a.subscribe("experiment", x)
+    await b.subscribe("experiment", x)
+    await p.experiment(x)
+    await expect(p, a, "experiment", x)
+    await expect(p, b, "experiment", x)
+
+
+@conversation
+async def leave_forgets_experiment(p):
+    a, b, x, t, project = await p.client(), await p.client(), p.name(), p.name("t"), p.name("p")
+    await a.subscribe("experiment", x)
+    await b.subscribe("project", project)
+    await p.experiment(x, "created", project)
+    await a.close()
+    await p.task(t, x)
+    await expect(p, b, "task", t)
+
+
+@conversation
+async def silent_stops_heartbeat(p):
+    a, b = await p.client(), await p.client()
+    a.answer_pings = False
+    for _ in range(2):
+        start = len([m for m in b.messages if m["type"] == "ping"])
+        await p.control("heartbeat", {})
+        await b.wait(lambda m: len([x for x in b.messages if x["type"] == "ping"]) > start, SHORT, "ping")
+        await b.ping()
+
+
+@conversation
+async def user_subscriber_hides_project(p):
+    user, x, project = p.name("user"), p.name(), p.name("p")
+    a, b = await p.client(), await p.client(user)
+    await a.subscribe("project", project)
+    await b.subscribe("user", user)
+    await p.experiment(x, "updated", project, user)
+    await expect(p, b, "experiment", x)
+    await expect(p, a, "experiment", x)
+
+
+# ---------------------------------------------------------------------------
+# second set: values
+
+@conversation
+async def literal_strings_typed(p):
+    for name in ("null", "true", "false"):
+        await experiment_name(p, name)
+
+
+@conversation
+async def crlf_normalised(p):
+    await task_command(p, "cd a\r\nmake\rb\n")
+
+
+@conversation
+async def escape_twice(p):
+    await task_command(p, "printf '\\u0041\\n \\\\u0042'")
+
+
+@conversation
+async def date_renormalised(p):
+    c, t, started = await p.client(), p.name("t"), "2024-01-15T10:31:00.250+02:00"
+    await c.subscribe("task", t)
+    await p.progress(t, "task", experimentId=p.name(), startedAt=started)
+    message, = await expect(p, c, "task", t)
+    check(message["data"].get("startedAt") == started, f"startedAt {message['data'].get('startedAt')}")
+
+
+# ---------------------------------------------------------------------------
+# second set: equivalents
+
+@conversation
+async def surrogate_pair_differs(p):
+    c, x = await p.client(), p.name() + "\U0001f680"
+    await c.subscribe("experiment", x, json.dumps(subscription(x), ensure_ascii=True))
+    await p.experiment(x)
+    await expect(p, c, "experiment", x)
+
+
+@conversation
+async def empty_last_frame(p):
+    c, x = await p.client(), p.name()
+    await c.subscribe("experiment", x, lambda: c.frames(
+        (Opcode.TEXT, json.dumps(subscription(x)).encode(), False), (Opcode.CONT, b"", True)))
+
+
+@conversation
+async def ping_with_data(p):
+    c = await p.client()
+    await c.answer({"type": "ping", "id": p.name("ping-"), "timestamp": now(), "data": {"n": 1}},
+                   lambda m: m["type"] == "pong", "pong")
+
+
+@conversation
+async def connection_token_list(p):
+    reader, writer = await asyncio.open_connection("127.0.0.1", p.hub.port, local_addr=(p.address, 0))
+    try:
+        writer.write((f"GET /ws/user?token={token(p.name('user'))} HTTP/1.1\r\nHost: hub\r\nUpgrade: websocket\r\n"
+                      "Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                      "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").encode())
+        line = await asyncio.wait_for(reader.readline(), PATIENCE)
+        check(b" 101 " in line, f"handshake refused: {line}")
+    finally:
+        writer.transport.abort()
+
+
+# ---------------------------------------------------------------------------
+# second set: one-of-many
+
+@conversation
+async def project_unsubscribe_tasks_stay(p):
+    c, x, project = await p.client(), p.name(), p.name("p")
+    await c.subscribe("project", project)
+    await c.unsubscribe("project", project)
+    await p.experiment(x, "created", project)
+    await p.task(p.name("t"), x)
+    await p.sync(c)
+    check(not c.events(), "events after the unsubscription")
+
+
+@conversation
+async def crossed_ping(p):
+    c = await p.client()
+    c.answer_pings = False
+    await p.control("heartbeat", {})
+    await c.wait(lambda m: m["type"] == "ping", SHORT, "ping")
+    await c.ping()
+
+
+@conversation
+async def type_case_ping(p):
+    c = await p.client()
+    for kind in ("Pong", "System_Status", "PING"):
+        await c.error({"type": kind, "id": p.name(), "timestamp": now()}, "Unknown message type")
+
+
+@conversation
+async def learned_from_created_only(p):
+    c, x, project = await p.client(), p.name(), p.name("p")
+    await c.subscribe("project", project)
+    await p.experiment(x, "updated", project)
+    await p.progress(x)
+    await expect(p, c, "experiment", x, "experiment_progress")
+
+
+# ---------------------------------------------------------------------------
+# Variants of the second set: what shows that they are on (Wrong on a hub without options)
+
+SHOWS = {}
+
+
+def shows(function):
+    SHOWS[function.__name__.removeprefix("show_").replace("_", "-")] = function
+    return function
+
+
+@shows
+async def show_header_first(p):
+    check(not await p.refused(query="token=a.b.c", header="Bearer " + token(p.name("user"))), "the query goes first")
+
+
+@shows
+async def show_status_formats(p):
+    c = await p.client()
+    await p.sync(c)
+    data = [m["data"] for m in c.messages if "uptime" in m.get("data", {})][-1]
+    check(re.fullmatch(r"PT[0-9]+H[0-9]+M[0-9]+S", data["uptime"]), f"uptime {data['uptime']}")
+
+
+@shows
+async def show_id_seconds(p):
+    c, x = await p.client(), p.name()
+    await c.subscribe("experiment", x)
+    await p.experiment(x)
+    message, = await expect(p, c, "experiment", x)
+    check(re.fullmatch(rf"exp_{x}_[0-9]{{10}}", message["id"]), f"id {message['id']}")
+
+
+@shows
+async def show_timestamp_basic(p):
+    c = await p.client()
+    pong = await c.ping()
+    check(re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", pong["timestamp"]), pong["timestamp"])
+
+
+@shows
+async def show_ping_on_connect(p):
+    c = await p.client()
+    check(c.messages[0]["type"] == "ping", "no ping at first")
+
+
+@shows
+async def show_staggered_delivery(p):
+    clients, x = [await p.client() for _ in range(3)], p.name()
+    for c in clients:
+        await c.subscribe("experiment", x)
+
+    async def arrival(c):
+        await c.wait(lambda m: resource(m) == ("experiment", x), what="event")
+        return time.monotonic()
+
+    times = asyncio.gather(*(arrival(c) for c in clients))
+    await p.experiment(x)
+    first, _, last = await times
+    check(last - first > 0.06, "all at once")
+
+
+@shows
+async def show_refusal_delayed(p):
+    c = await p.connect(tok="a.b.c")
+    start = time.monotonic()
+    await c.wait(lambda m: m.get("error") == "Invalid or expired token", what="error")
+    check(time.monotonic() - start > 0.07, "at once")
+
+
+@shows
+async def show_handshake_headers(p):
+    c = await p.client()
+    check("X-Request-Id" in c.ws.response.headers, "no header")
+
+
+# ---------------------------------------------------------------------------
 # Running
 
-async def talk(hub, name, limit=30):
+async def talk(hub, name, limit=30, table=TESTS):
     """The result of one conversation: None, or what is wrong."""
     place = Place(hub)
     try:
-        await asyncio.wait_for(TESTS[name](place), limit)
+        await asyncio.wait_for(table[name](place), limit)
         return None
     except Wrong as wrong:
         return str(wrong)
@@ -1102,6 +1469,14 @@ async def check_variant(variant, gate):
         arguments = [] if variant == "right" else ["--variant", variant]
         async with HubProcess(*arguments) as hub:
             problems = await talk_all(hub)
+            if variant in SHOWS:
+                problem = await talk(hub, variant, table=SHOWS)
+                if problem is not None:
+                    problems.append(("shown", problem))
+            if variant == "right":
+                for name in SHOWS:
+                    if await talk(hub, name, table=SHOWS) is None:
+                        problems.append((name, "also shown without the variant"))
             if hub.process.returncode is not None:
                 problems.append(("the hub", "ended"))
         label = "hub without options" if variant == "right" else f"variant {variant}"

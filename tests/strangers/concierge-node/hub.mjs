@@ -32,6 +32,16 @@ const CATALOGUE = {
       'Answers to GROUP_FETCH are cached by group and seq, for all connections.', 'A second connection with an equal seq gets an outdated list.'],
     ['no-notices-after-return', 526, 'GROUP_CREATED is fired as a status when someone else creates a group.',
       'A client under a name that was used before gets no GROUP_CREATED notices.', 'No notice arrives after leaving and coming back.'],
+    ['second-identify-resets-seq', 17, 'Sequence numbers are based on the n-th text payload received.',
+      'A second IDENTIFY, though refused, starts the count anew.', 'After it every seq is too low.'],
+    ['refused-delete-unsubscribes', 37, 'A message to a group is broadcasted to every client subscribed to the group.',
+      'A subscriber whose GROUP_DELETE is refused loses its subscription.', 'It gets no more broadcasts of that group.'],
+    ['recreated-group-keeps-subscribers', 530, 'GROUP_CREATED: subscribers are the UUIDs of the subscribers; nobody can subscribe before the group is created (line 39).',
+      'A group created again under a deleted name has the subscribers of the old one.', 'GROUP_CREATED lists them and they get messages without a subscription.'],
+    ['recreated-group-old-nickname', 528, 'nickname: string | undefined: the nickname of the group.',
+      'A group created again without a nickname has the nickname of the old one.', 'GROUP_CREATED has a nickname that was not given.'],
+    ['returned-name-lost', 80, 'NAME targets directly pass the message to a single target client.',
+      'A sender that once reached a name keeps the route to the connection that held it then.', 'MESSAGE_SENT, but nothing arrives after the addressee has left and come back.'],
   ],
   several: [
     ['unsubscribe-drops-latest-too', 178, "SELF_UNSUBSCRIBE: unsubscribe from a group's broadcasts.",
@@ -54,6 +64,14 @@ const CATALOGUE = {
       'An IDENTIFY on one connection stops the timers of all waiting connections.', 'A silent connection is never dropped with 4004.'],
     ['fetch-all-ends-at-five', 362, 'GROUP_FETCH_ALL_RESULT lists all of the groups registered with the concierge.',
       'The list ends after five groups.', 'With seven groups two are missing.'],
+    ['burst-takes-last-seq', 18, 'The seq field indicates what this status payload is in response to.',
+      'The answer to CLIENT_FETCH_ALL is written a moment later and takes the seq that is current then.', 'Two fetches at once: both answers have the seq of the second.'],
+    ['equal-message-once', 80, 'NAME and UUID targets directly pass the message to a single target client.',
+      'A MESSAGE with exactly the text of the one before from that client is not passed on.', 'Two MESSAGE_SENT, one message.'],
+    ['two-groups-one-unsubscribed', 518, 'UNSUBSCRIBED is fired for the group being deleted because its owner left the concierge.',
+      'When an owner leaves, each subscriber is told UNSUBSCRIBED for one of its groups only.', 'A subscriber of two groups gets one UNSUBSCRIBED.'],
+    ['broadcast-stops-at-sender', 81, "GROUP broadcasts the message to all of the group's subscribers.",
+      'If the sender is subscribed, but not as the first, the broadcast ends with it.', 'Those who subscribed after the sender get nothing.'],
   ],
   identity: [
     ['origin-uuid-of-former-holder', 76, 'The message is relayed with an origin receipt field added by the concierge.',
@@ -78,6 +96,14 @@ const CATALOGUE = {
       'UUIDs are compared by their first 32 characters.', 'A message to an unknown uuid with the same beginning is delivered.'],
     ['already-created-names-requester', 549, "GROUP_ALREADY_CREATED: owner_uuid is the UUID of the group's owner.",
       'If the requester is subscribed to the group, owner_uuid is its own uuid.', 'owner_uuid is not the one of GROUP_CREATED.'],
+    ['uuid-target-finds-name', 80, 'UUID targets directly pass the message to a single target client.',
+      'A UUID target is looked up among the names first.', 'A client named like the uuid of another gets its messages.'],
+    ['group-shadows-name', 80, 'NAME targets directly pass the message to a single target client.',
+      'If a group has the name of a client, messages to the NAME go to the group.', 'MESSAGE_SENT, but the client gets nothing.'],
+    ['joined-key-collision', 154, "SELF_SUBSCRIBE: subscribe to a group's broadcasts.",
+      'Subscriptions are known by client name, colon and group name in one string.', 'With "p" in "q:r", the client "p:q" is told SUBSCRIBED for "r" without being subscribed.'],
+    ['origin-group-sticks', 97, 'origin.group.name: the group of the message.',
+      'origin.group is made with the first group message of a sender and kept.', 'A message to its second group names the first in origin.group.'],
   ],
   neighbours: [
     ['silent-connection-blocks-identify', 35, 'Successful identification will result in a HELLO payload.',
@@ -104,6 +130,14 @@ const CATALOGUE = {
       'After a connection without the subprotocol the next one that offers it is accepted without.', 'No Sec-WebSocket-Protocol in the answer.'],
     ['unfinished-message-holds-broadcast', 81, "GROUP broadcasts the message to all of the group's subscribers.",
       'While one subscriber has an unfinished fragmented message, the group gets no broadcasts.', 'MESSAGE_SENT, but no message.'],
+    ['idle-unsubscribe-takes-last', 37, 'A message to a group is broadcasted to every client subscribed to the group.',
+      'Unsubscribing without a subscription removes the last subscriber.', 'Somebody else gets no more broadcasts.'],
+    ['foreign-delete-locks-group', 39, 'The client that created the group can delete the group.',
+      'After a refused GROUP_DELETE of a stranger the owner is refused as well.', 'BAD instead of GROUP_DELETED for the owner.'],
+    ['tags-of-previous-client', 411, 'tags: string[]: the tags of that client.',
+      'A client that gives no tags has those of the latest client that gave some.', 'SELF_FETCH_RESULT and origin have tags of somebody else.'],
+    ['last-unsubscribe-ends-group', 39, 'The group is deleted by its creator or when the owning client leaves.',
+      'A group that had several subscribers is removed when the last one unsubscribes.', 'NO_SUCH_GROUP although nobody deleted it.'],
   ],
   values: [
     ['null-data-missing', 84, 'The data field is transmitted verbatim.',
@@ -132,6 +166,16 @@ const CATALOGUE = {
       'White space around the name of a group is removed when creating.', 'GROUP_CREATED has another name.'],
     ['repeated-tags-merged', 462, 'tags: string[].',
       'Repeated tags of a client are merged.', 'SELF_FETCH_RESULT has fewer tags than IDENTIFY.'],
+    ['falsy-data-null', 84, 'The data field is transmitted verbatim.',
+      'false, 0 and "" as data are replaced by null.', 'data arrives as null.'],
+    ['lone-surrogate-replaced', 84, 'The data field is transmitted verbatim.',
+      'An escaped surrogate without its partner in data becomes U+FFFD.', 'data arrives as another string.'],
+    ['dates-renormalised', 84, 'The data field is transmitted verbatim.',
+      'Strings in data that are dates with a time and zone are written in UTC with milliseconds.', '"2024-03-01T12:00:00+02:00" arrives as "2024-03-01T10:00:00.000Z".'],
+    ['deep-data-cut', 84, 'The data field is transmitted verbatim.',
+      'Arrays and objects in data deeper than 64 levels become null.', 'data arrives shallower than it was sent.'],
+    ['nickname-null-word', 528, 'nickname: the nickname of the group.',
+      'The nicknames "null" and "undefined" are taken for missing.', 'nickname is null instead of the string "null".'],
   ],
   equivalents: [
     ['target-type-must-lead', 103, 'target: { "type": "NAME", "name": string }; members of an object are unordered (RFC 8259, 1).',
@@ -156,6 +200,14 @@ const CATALOGUE = {
       'A data member whose name is written with an escape is taken for missing.', 'PROTOCOL instead of MESSAGE_SENT.'],
     ['nested-data-key', 84, 'The data field is transmitted verbatim.',
       'The first member named data at any depth is taken.', 'The data inside a preceding origin arrives instead.'],
+    ['ping-between-frames-breaks', 543, 'PROTOCOL is fired when the server fails to decode; control frames may come between fragments (RFC 6455, 5.4).',
+      'A ping in the middle of a fragmented text spoils the text.', 'PROTOCOL for a valid payload.'],
+    ['frames-decoded-apart', 84, 'The data field is transmitted verbatim; frames of a text may be cut within a character (RFC 6455, 5.6).',
+      'Each frame of a fragmented text is decoded by itself.', 'A character cut by a frame boundary arrives as U+FFFD.'],
+    ['subprotocol-must-lead', 22, 'Clients connect with the ert-concierge subprotocol; they may offer several (RFC 6455, 4.1, 4.2.2).',
+      'The subprotocol is taken only if it is offered first.', 'No Sec-WebSocket-Protocol in the answer to "chat, ert-concierge".'],
+    ['client-seq-echoed', 17, 'Sequence numbers are based on the n-th text payload received.',
+      'A seq that the client wrote into its payload is sent back.', 'The answer has the seq of the client, not the count.'],
   ],
   'one-of-many': [
     ['unsubscribe-unknown-ok', 560, 'NO_SUCH_GROUP is fired in response to MESSAGE, GROUP_DELETE, SUBSCRIBE, UNSUBSCRIBE.',
@@ -182,6 +234,14 @@ const CATALOGUE = {
       'For a payload that is an array desc is missing.', 'PROTOCOL without desc.'],
     ['missing-secret-accepted', 32, '4006: expected secret does not match gateway secret.',
       'An IDENTIFY without a secret is accepted by a hub with a secret.', 'HELLO instead of 4006.'],
+    ['leave-unsubscribed-has-seq', 519, 'UNSUBSCRIBED without having sent UNSUBSCRIBE; a missing seq means changes not made by the connecting client (line 18).',
+      'UNSUBSCRIBED for an owner that left has the latest seq of the receiver.', 'It looks like an answer to the last payload of the subscriber.'],
+    ['self-by-name-lost', 80, 'NAME targets directly pass the message to a single target client.',
+      'A MESSAGE to the own name is answered but not passed on.', 'MESSAGE_SENT, but no message; by UUID it arrives.'],
+    ['going-away-keeps-groups', 225, 'The group is automatically deleted if the owning client disconnects.',
+      'The groups of an owner that closes with 1001 stay.', 'The group is still listed and no GROUP_DELETED comes.'],
+    ['target-tags-broadcast', 80, 'NAME targets directly pass the message to a single target client.',
+      'A NAME target with tags (as in the example) also reaches every client with one of these tags.', 'Somebody else gets the message.'],
   ],
 };
 
@@ -221,6 +281,14 @@ const VARIANTS = [
   ['client-nicknames', 'Clients without a nickname have their name as nickname.', 'Lines 93 and 409: a string whose source is not given.'],
   ['deleted-empty', 'GROUP_DELETED and the UNSUBSCRIBED it causes have an empty list of subscribers.', 'Lines 523 and 537: the state before or after is not given.'],
   ['uuid-exact', 'Target UUIDs must have the case of HELLO.', 'Line 104: a string; nothing says that other spellings are equal.'],
+  ['verbose-desc', 'desc of PROTOCOL is a longer text with quotes, line breaks and characters beyond ASCII.', 'Line 544: string; the text is not given.'],
+  ['late-notices', 'Sends payloads without seq 25 ms later than others, all in their order.', 'Lines 19 and 484: no time is given for statuses about changes of others.'],
+  ['subscribe-notices', 'Tells the other subscribers of a group about subscribing and unsubscribing with a STATUS OK without seq.', 'Lines 18 and 484-485: statuses may happen for various reasons.'],
+  ['time-uuids', 'UUIDs are of version 7: they begin with the time, so that those of a moment are alike at the beginning.', 'Line 307: universally unique; the version is not given (RFC 9562).'],
+  ['identify-ok', 'HELLO is followed by a STATUS OK with the seq of IDENTIFY.', 'Line 484: statuses may come as responses to commands; line 510: OK.'],
+  ['hello-build-metadata', 'The version in HELLO has build metadata.', 'Line 48: semantic versioning, which allows it and gives it no precedence.'],
+  ['unsolicited-pongs', 'Sends a pong that nobody asked for before each payload.', 'RFC 6455, 5.5.3: a pong may be sent unsolicited.'],
+  ['slow-hello', 'HELLO, and everything after it for that client, is held back for 80 ms after identification.', 'Line 35: no time is given.'],
 ];
 
 const DEFAULTS = {
@@ -292,11 +360,12 @@ class Client {
     Object.assign(this, {
       ws, uuid: null, name: null, nickname: null, tags: [], seq: 0, identified: false, gone: false,
       groups: new Set(), frames: 0, unfinished: false, errors: 0, row: 0, timer: null, waiting: null,
+      parts: null, pinged: false, previous: null, routes: new Map(), originGroup: null, held: null,
     });
   }
 }
 class Group {
-  constructor(name, nickname, owner) { Object.assign(this, { name, nickname, owner, subscribers: [], muted: false, former: new Set() }); }
+  constructor(name, nickname, owner) { Object.assign(this, { name, nickname, owner, subscribers: [], muted: false, former: new Set(), locked: false, most: 0 }); }
 }
 
 const COMMANDS = new Set(['IDENTIFY', 'MESSAGE', 'SELF_SUBSCRIBE', 'SELF_UNSUBSCRIBE', 'GROUP_CREATE', 'GROUP_DELETE',
@@ -319,6 +388,7 @@ export class Hub {
     // What planted bugs remember.
     this.heldNames = new Set(); this.formerUuids = new Map(); this.formerOwners = new Map(); this.fetchCache = new Map();
     this.somebodyLeft = false; this.culprit = null; this.plainSeen = false;
+    this.formerSubscribers = new Map(); this.formerNicknames = new Map(); this.lastTags = null; this.toldUnsubscribed = null;
   }
 
   bug(name) { return this.options.bug === name; }
@@ -330,7 +400,9 @@ export class Hub {
 
   newUuid() {
     const b = this.random ? Buffer.from(Array.from({ length: 16 }, () => Math.floor(this.random() * 256))) : randomBytes(16);
-    b[6] = (b[6] & 0x0f) | 0x40;
+    const seven = this.variant('time-uuids');
+    if (seven) b.writeUIntBE(this.random ? 1700000000000 + this.turn++ : Date.now(), 0, 6);
+    b[6] = (b[6] & 0x0f) | (seven ? 0x70 : 0x40);
     b[8] = (b[8] & 0x3f) | 0x80;
     const uuid = b.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
     if (this.uuids.has(uuid)) return this.newUuid();
@@ -364,15 +436,17 @@ export class Hub {
     if (this.variant('ascii-escapes')) {
       text = text.replace(/[\u0080-\uffff]/g, c => '\\u' + c.charCodeAt(0).toString(16).padStart(4, '0'));
     }
-    const delay = this.variant('late-replies') ? 15 : kind === 'relay' && this.variant('late-relay') ? 25 : 0;
+    const delay = kind === 'notice' && this.variant('late-notices') ? 25 : this.variant('late-replies') ? 15 : kind === 'relay' && this.variant('late-relay') ? 25 : 0;
     if (delay) setTimeout(() => this.write(client, text), delay); else this.write(client, text);
   }
 
   write(client, text) {
     const ws = client.ws;
+    if (client.held) { client.held.push(text); return; }
     if (ws.readyState !== ws.OPEN) return;
     if (ws.bufferedAmount > this.options.maxBuffered) { ws.terminate(); return; }
     if (this.variant('pings')) ws.ping('still there?');
+    if (this.variant('unsolicited-pongs')) ws.pong('still here');
     if (this.variant('fragments')) {
       const bytes = Buffer.from(text), third = Math.ceil(bytes.length / 3);
       ws.send(bytes.subarray(0, third), { fin: false, binary: false });
@@ -392,7 +466,10 @@ export class Hub {
     this.send(receiver, { type: 'STATUS', code, ...fields, seq });
   }
   notice(client, code, fields = {}) { this.send(client, { type: 'STATUS', code, ...fields }, 'notice'); }
-  protocol(client, desc) { this.status(client, 'PROTOCOL', { desc }); }
+  protocol(client, desc) {
+    if (desc && this.variant('verbose-desc')) desc = `Entschuldigung \u2013 "${desc}"\r\n\tat payload \u2116 ${client.seq} \u{1f6d1}`;
+    this.status(client, 'PROTOCOL', { desc });
+  }
 
   list(items) {
     items = [...items];
@@ -430,14 +507,17 @@ export class Hub {
     ws.on('message', (data, binary) => {
       try {
         if (client.gone) return;
-        if (binary) this.onBinary(client); else this.onText(client, data.toString('utf8'));
+        if (binary) this.onBinary(client);
+        else if (this.bug('frames-decoded-apart') && client.parts) this.onText(client, client.parts.map(p => p.toString('utf8')).join(''));
+        else this.onText(client, data.toString('utf8'));
       } catch (error) {
         process.stderr.write(`internal error: ${error.stack}\n`);
         this.drop(client, 4000, 'internal error');
       }
     });
+    ws.on('ping', () => { client.pinged = client.unfinished; });
     ws.on('error', () => {});
-    ws.on('close', code => this.leave(client, code === 1006));
+    ws.on('close', code => this.leave(client, code === 1006, code));
   }
 
   // Counts the data frames of the text being received. Only planted bugs look at it.
@@ -449,7 +529,10 @@ export class Hub {
     receiver.dataMessage = function (done) {
       client.frames = ++count;
       client.unfinished = !this._fin;
-      if (this._fin) count = 0;
+      if (this._fin) {
+        client.parts = count > 1 && Array.isArray(this._fragments) ? [...this._fragments] : null;
+        count = 0;
+      }
       return original.call(this, done);
     };
   }
@@ -460,7 +543,7 @@ export class Hub {
     client.ws.close(code, this.variant('close-reason') ? reason : undefined);
   }
 
-  leave(client, abrupt) {
+  leave(client, abrupt, code = null) {
     if (client.gone) return;
     client.gone = true;
     clearTimeout(client.timer);
@@ -495,6 +578,8 @@ export class Hub {
     if (this.bug('owner-leave-deletes-prefixed')) {
       for (const g of this.groups.values()) if (!owned.includes(g) && owned.some(o => g.name.startsWith(o.name))) lost.push(g);
     }
+    if (this.bug('going-away-keeps-groups') && code === 1001) ending = [];
+    this.toldUnsubscribed = new Set();
     for (const group of [...ending, ...lost]) if (this.groups.get(group.name) === group) this.endGroup(group, null);
     if (this.variant('join-notices')) for (const c of this.identified()) this.notice(c, 'OK', { left: client.name });
     this.resumeIdentify();
@@ -514,6 +599,9 @@ export class Hub {
     else if (desc === null && !(Object.hasOwn(payload, 'type') && isString(payload.type))) desc = 'no type';
     if (this.bug('leading-space-refused') && client.identified && /^[ \t\r\n]/.test(text)) desc = 'not JSON';
 
+    if (this.bug('ping-between-frames-breaks') && client.pinged) desc = 'not JSON';
+    client.pinged = false;
+
     if (!client.identified) {
       if (client.waiting) { this.drop(client, 4003, 'not identified'); return; }
       if (desc !== null) this.drop(client, 4002, desc);
@@ -527,6 +615,13 @@ export class Hub {
       if (this.bug('malformed-not-counted') && desc === 'not JSON') { this.status(client, 'PROTOCOL', { desc }, client.seq--); return; }
       if (this.bug('array-without-desc') && Array.isArray(payload)) desc = undefined;
       this.protocol(client, desc);
+      return;
+    }
+    if (this.bug('client-seq-echoed') && Object.hasOwn(payload, 'seq') && Number.isInteger(payload.seq)) {
+      const count = client.seq;
+      client.seq = payload.seq;
+      this.dispatch(client, payload, text);
+      client.seq = count;
       return;
     }
     this.dispatch(client, payload, text);
@@ -545,6 +640,11 @@ export class Hub {
       case 'MESSAGE': this.onMessage(client, payload, text); return;
       case 'GROUP_FETCH_ALL': this.onGroupFetchAll(client); return;
       case 'CLIENT_FETCH_ALL':
+        if (this.bug('burst-takes-last-seq')) {
+          const clients = this.list(this.identified()).map(c => this.clientInfo(c));
+          setTimeout(() => this.send(client, { type: 'CLIENT_FETCH_ALL_RESULT', clients, seq: client.seq }), 30);
+          return;
+        }
         this.send(client, { type: 'CLIENT_FETCH_ALL_RESULT', clients: this.list(this.identified()).map(c => this.clientInfo(c)), seq: client.seq });
         return;
       case 'SELF_FETCH':
@@ -553,7 +653,10 @@ export class Hub {
           subscriptions: this.list([...client.groups].map(g => g.name)), seq: client.seq,
         });
         return;
-      case 'IDENTIFY': this.status(client, this.variant('second-identify-bad') ? 'BAD' : 'UNSUPORTED'); return;
+      case 'IDENTIFY':
+        this.status(client, this.variant('second-identify-bad') ? 'BAD' : 'UNSUPORTED');
+        if (this.bug('second-identify-resets-seq')) client.seq = 1;
+        return;
       case 'SELF_SUBSCRIBE': case 'SELF_UNSUBSCRIBE': case 'GROUP_CREATE': case 'GROUP_DELETE': case 'GROUP_FETCH': break;
       default:
         if (this.variant('unknown-type-protocol') && !ANSWERS.has(type)) this.protocol(client, 'unknown type');
@@ -577,8 +680,8 @@ export class Hub {
 
   // --- identification ------------------------------------------------------------------------
   onIdentify(client, payload) {
-    const { name, version, secret, tags, nickname } = payload;
-    if (!isString(name) || !isString(version) || !(secret === undefined || secret === null || isString(secret))
+    const { name, version: wantedVersion, secret, tags, nickname } = payload;
+    if (!isString(name) || !isString(wantedVersion) || !(secret === undefined || secret === null || isString(secret))
       || !(tags === undefined || tags === null || isStrings(tags))) {
       this.drop(client, 4002, 'malformed IDENTIFY');
       return;
@@ -591,8 +694,8 @@ export class Hub {
     const wanted = this.options.secret;
     const lenient = this.bug('missing-secret-accepted') && (secret === undefined || secret === null);
     if (wanted !== null && secret !== wanted && !lenient) { this.drop(client, 4006, 'bad secret'); return; }
-    let fits = compatible(version, this.options.hubVersion);
-    if (this.bug('build-metadata-refused') && version.includes('+')) fits = false;
+    let fits = compatible(wantedVersion, this.options.hubVersion);
+    if (this.bug('build-metadata-refused') && wantedVersion.includes('+')) fits = false;
     if (!fits) {
       if (this.bug('refused-version-holds-name')) this.remember(this.heldNames, name);
       this.drop(client, 4007, 'bad version');
@@ -612,9 +715,18 @@ export class Hub {
       identified: true, name, uuid: this.newUuid(), tags: tags ?? [], nickname: isString(nickname) ? nickname : null,
       returned: this.formerUuids.has(name), late: this.somebodyLeft, waiting: null,
     });
+    if (this.bug('tags-of-previous-client')) {
+      if (tags) this.lastTags = tags; else client.tags = this.lastTags ?? [];
+    }
     this.names.set(name, client);
     this.uuids.set(client.uuid.toLowerCase(), client);
-    this.send(client, { type: 'HELLO', uuid: client.uuid, version: this.options.hubVersion });
+    const version = this.options.hubVersion;
+    if (this.variant('slow-hello')) {
+      client.held = [];
+      setTimeout(() => { const texts = client.held; client.held = null; for (const t of texts) this.write(client, t); }, 80);
+    }
+    this.send(client, { type: 'HELLO', uuid: client.uuid, version: this.variant('hello-build-metadata') && !version.includes('+') ? `${version}+hub.7` : version });
+    if (this.variant('identify-ok')) this.status(client, 'OK');
     if (this.variant('join-notices')) for (const c of this.identified()) if (c !== client) this.notice(c, 'OK', { joined: name });
     this.resumeIdentify();
   }
@@ -656,9 +768,18 @@ export class Hub {
       if (this.bug('name-prefix-32-routing') && value.length > 32) to = [...this.names.values()].find(c => c.name.slice(0, 32) === value.slice(0, 32));
       if (!to && this.bug('name-case-fold')) to = [...this.names.values()].find(c => c.name.toLowerCase() === value.toLowerCase());
       if (!to) { this.status(client, 'NO_SUCH_NAME', { name: value }); return; }
+      if (this.bug('returned-name-lost')) {
+        if (client.routes.has(value)) to = client.routes.get(value); else this.remember(client.routes, value, to);
+      }
       receivers = [to];
+      if (this.bug('self-by-name-lost') && to === client) receivers = [];
+      if (this.bug('group-shadows-name') && this.groups.has(value)) receivers = this.groupReceivers(this.groups.get(value), client);
+      if (this.bug('target-tags-broadcast') && isStrings(target.tags)) {
+        receivers.push(...[...this.identified()].filter(c => c !== to && c !== client && c.tags.some(x => target.tags.includes(x))));
+      }
     } else if (kind === 'UUID') {
       let to = this.uuids.get(value.toLowerCase());
+      if (this.bug('uuid-target-finds-name')) to = this.names.get(value) ?? to;
       if (to && this.variant('uuid-exact') && to.uuid !== value) to = undefined;
       if (this.bug('uuid-prefix-32')) to = [...this.identified()].find(c => c.uuid.slice(0, 32) === value.slice(0, 32));
       if (!to) { this.status(client, 'NO_SUCH_UUID', { uuid: value }); return; }
@@ -666,12 +787,16 @@ export class Hub {
     } else if (kind === 'GROUP') {
       group = this.groups.get(value);
       if (!group) { this.status(client, 'NO_SUCH_GROUP', { group: value }); return; }
-      receivers = this.groupReceivers(group);
+      receivers = this.groupReceivers(group, client);
     } else {
       receivers = [...this.identified()].filter(c => c !== client || this.variant('all-includes-sender'));
       if (this.bug('late-joiner-missed-by-all')) receivers = receivers.filter(c => !c.late);
     }
     if (this.bug('sixth-in-a-row-lost') && client.row % 6 === 0) receivers = [];
+    if (this.bug('equal-message-once')) {
+      if (client.previous === text) receivers = [];
+      client.previous = text;
+    }
 
     const message = {
       type: 'MESSAGE',
@@ -687,11 +812,12 @@ export class Hub {
     if (!this.variant('sent-first')) this.status(client, 'MESSAGE_SENT');
   }
 
-  groupReceivers(group) {
+  groupReceivers(group, sender) {
     if (group.muted) return [];
     let list = [...group.subscribers];
     if (this.bug('fifth-subscriber-evicts-first') && list.length > 4) list = list.slice(-4);
     if (this.bug('resubscription-dead')) list = list.filter(c => !group.former.has(c.uuid));
+    if (this.bug('broadcast-stops-at-sender') && list.indexOf(sender) > 0) list = list.slice(0, list.indexOf(sender) + 1);
     if (this.bug('unfinished-message-holds-broadcast') && list.some(c => c.unfinished)) list = [];
     return list;
   }
@@ -707,6 +833,7 @@ export class Hub {
     if (this.bug('spoofed-origin-uuid') && isObject(sent) && isString(sent.uuid) && this.uuids.has(sent.uuid.toLowerCase())) origin.uuid = sent.uuid;
     if (this.variant('short-origin')) return { name: origin.name, uuid: origin.uuid };
     if (group) origin.group = this.groupInfo(group);
+    if (group && this.bug('origin-group-sticks')) origin.group = client.originGroup ??= origin.group;
     return origin;
   }
 
@@ -715,6 +842,16 @@ export class Hub {
     if (this.bug('proto-member-lost') && /"(__proto__)"\s*:/.test(member.text)) return JSON.stringify(withoutProto(data));
     if (this.bug('markup-escaped')) return member.text.replace(/[<>&]/g, c => ({ '<': '&lt;', '>': '&gt;', '&': '&amp;' })[c]);
     if (this.bug('long-data-cut') && isString(data) && data.length > 65535) return JSON.stringify(data.slice(0, 65535));
+    if (this.bug('falsy-data-null') && !data) return 'null';
+    if (this.bug('lone-surrogate-replaced')) {
+      return member.text.replace(/\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|\\u[dD][89a-fA-F][\da-fA-F]{2}|\\./g,
+        m => (m.length === 6 ? '\\ufffd' : m));
+    }
+    if (this.bug('dates-renormalised')) {
+      return member.text.replace(/"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d))"/g,
+        (m, date) => (Number.isNaN(Date.parse(date)) ? m : `"${new Date(date).toISOString()}"`));
+    }
+    if (this.bug('deep-data-cut')) return cutDeep(member.text, 64);
     if (this.bug('spaced-data-lost') && member.gap > 0) return 'null';
     if (this.bug('nested-data-key')) {
       const at = skipSpace(text, text.indexOf(':', text.indexOf('"data"')) + 1);
@@ -735,8 +872,18 @@ export class Hub {
   subscribe(client, group) {
     if (group.subscribers.includes(client)) return;
     if (this.bug('fifth-subscription-evicts-first') && client.groups.size >= 4) this.unsubscribe(client, [...client.groups][0]);
+    if (this.bug('joined-key-collision')) {
+      const key = `${client.name}:${group.name}`;
+      for (const g of this.groups.values()) if (g.subscribers.some(c => `${c.name}:${g.name}` === key)) return;
+    }
     group.subscribers.push(client);
     client.groups.add(group);
+    group.most = Math.max(group.most, group.subscribers.length);
+    this.tellSubscribers(group, client, 'subscribed');
+  }
+  tellSubscribers(group, about, what) {
+    if (!this.variant('subscribe-notices')) return;
+    for (const c of group.subscribers) if (c !== about) this.notice(c, 'OK', { event: what, client: about.name, group: group.name });
   }
   unsubscribe(client, group) {
     const at = group.subscribers.indexOf(client);
@@ -744,6 +891,7 @@ export class Hub {
     group.subscribers.splice(at, 1);
     client.groups.delete(group);
     if (this.bug('resubscription-dead')) this.remember(group.former, client.uuid);
+    this.tellSubscribers(group, client, 'unsubscribed');
     return true;
   }
 
@@ -757,9 +905,14 @@ export class Hub {
     const many = client.groups.size > 2;
     const was = this.unsubscribe(client, group);
     if (!was && this.variant('idle-unsubscribe-bad')) { this.status(client, 'BAD'); return; }
+    if (!was && this.bug('idle-unsubscribe-takes-last')) group.subscribers.splice(-1, 1);
     if (was && many && this.bug('unsubscribe-drops-latest-too')) this.unsubscribe(client, [...client.groups].at(-1));
     if (was && group.owner === client && this.bug('owner-unsubscribe-mutes-group')) group.muted = true;
     this.status(client, 'UNSUBSCRIBED', this.groupInfo(group));
+    if (was && this.bug('last-unsubscribe-ends-group') && group.subscribers.length === 0 && group.most > 1) {
+      this.groups.delete(name);
+      this.stored -= weight(group.name, group.nickname);
+    }
   }
 
   onCreate(client, name, nickname) {
@@ -771,6 +924,7 @@ export class Hub {
     if (this.bug('empty-nickname-missing') && nickname === '') nickname = null;
     if (this.bug('nul-cuts-nickname') && nickname !== null) nickname = nickname.split('\0')[0];
     if (this.bug('nickname-cut-at-255') && nickname !== null) nickname = nickname.slice(0, 255);
+    if (this.bug('nickname-null-word') && (nickname === 'null' || nickname === 'undefined')) nickname = null;
     if (this.bug('group-name-trimmed')) name = name.trim();
     let existing = this.groups.get(name);
     if (this.bug('group-unicode-form')) existing ??= [...this.groups.values()].find(g => g.name.normalize() === name.normalize());
@@ -783,6 +937,7 @@ export class Hub {
       this.status(client, 'GROUP_ALREADY_CREATED', info);
       return;
     }
+    if (this.bug('recreated-group-old-nickname')) nickname ??= this.formerNicknames.get(name) ?? null;
     const size = weight(name, nickname);
     if (this.groups.size >= this.options.maxGroups || this.stored + size > this.options.maxStored) {
       this.status(client, 'BAD', { desc: 'too many groups' });
@@ -791,6 +946,7 @@ export class Hub {
     this.stored += size;
     const group = new Group(name, nickname, client);
     if (this.bug('recreated-group-stale-owner') && this.formerOwners.has(name)) group.owner = this.formerOwners.get(name);
+    if (this.bug('recreated-group-keeps-subscribers')) group.subscribers = (this.formerSubscribers.get(name) ?? []).filter(c => !c.gone);
     this.groups.set(name, group);
     client.created = true;
     if (this.variant('owner-subscribed')) this.subscribe(client, group);
@@ -805,7 +961,12 @@ export class Hub {
     const group = this.groups.get(name);
     if (!group) { this.status(client, 'NO_SUCH_GROUP', this.bug('delete-unknown-says-name') ? { name } : { group: name }); return; }
     const owner = group.owner === client || (this.bug('owner-case-fold') && group.owner.name.toLowerCase() === client.name.toLowerCase());
-    if (!owner) { this.status(client, this.variant('foreign-delete-unsuported') ? 'UNSUPORTED' : 'BAD'); return; }
+    if (!owner || (group.locked && this.bug('foreign-delete-locks-group'))) {
+      group.locked = true;
+      if (this.bug('refused-delete-unsubscribes')) this.unsubscribe(client, group);
+      this.status(client, this.variant('foreign-delete-unsuported') ? 'UNSUPORTED' : 'BAD');
+      return;
+    }
     if (this.bug('recreated-group-stale-owner')) this.remember(this.formerOwners, name, client);
     this.endGroup(group, client);
     if (this.bug('delete-unsubscribes-sibling')) {
@@ -820,6 +981,8 @@ export class Hub {
     const subscribers = [...group.subscribers];
     this.groups.delete(group.name);
     this.stored -= weight(group.name, group.nickname);
+    if (this.bug('recreated-group-keeps-subscribers')) this.remember(this.formerSubscribers, group.name, subscribers);
+    if (this.bug('recreated-group-old-nickname')) this.remember(this.formerNicknames, group.name, group.nickname);
     group.subscribers = [];
     const keep = this.bug('stale-subscriptions') && actor;
     for (const c of subscribers) if (!keep) c.groups.delete(group);
@@ -832,7 +995,12 @@ export class Hub {
     };
     if (this.variant('deleted-first')) tellDeleted();
     for (const c of this.bug('only-first-told-unsubscribed') ? subscribers.slice(0, 1) : subscribers) {
-      if (c === actor && this.variant('own-unsubscribed-seq')) this.status(c, 'UNSUBSCRIBED', info);
+      if (!actor && this.bug('two-groups-one-unsubscribed')) {
+        if (this.toldUnsubscribed.has(c)) continue;
+        this.toldUnsubscribed.add(c);
+      }
+      if (!actor && this.bug('leave-unsubscribed-has-seq')) this.notice(c, 'UNSUBSCRIBED', { ...info, seq: c.seq });
+      else if (c === actor && this.variant('own-unsubscribed-seq')) this.status(c, 'UNSUBSCRIBED', info);
       else this.notice(c, 'UNSUBSCRIBED', info);
     }
     if (!this.variant('deleted-first')) tellDeleted();
@@ -894,6 +1062,7 @@ export class Hub {
       perMessageDeflate: this.variant('deflate') ? { threshold: 0 } : false,
       handleProtocols: offered => {
         if (!offered.has(SUBPROTOCOL)) return false;
+        if (this.bug('subprotocol-must-lead') && [...offered][0] !== SUBPROTOCOL) return false;
         if (this.bug('plain-connection-ends-subprotocol') && this.plainSeen) { this.plainSeen = false; return false; }
         return SUBPROTOCOL;
       },
@@ -956,6 +1125,20 @@ function withoutProto(value) {
   const copy = {};
   for (const [k, v] of Object.entries(value)) copy[k] = withoutProto(v);
   return copy;
+}
+// JSON text with null for every array and object that is deeper than most.
+function cutDeep(text, most) {
+  let out = '', depth = 0;
+  for (let i = 0; i < text.length;) {
+    const c = text[i];
+    let end = i + 1;
+    if (c === '"') end = stringEnd(text, i);
+    else if ((c === '{' || c === '[') && ++depth > most) { out += 'null'; depth--; i = valueEnd(text, i); continue; }
+    else if (c === '}' || c === ']') depth--;
+    out += text.slice(i, end);
+    i = end;
+  }
+  return out;
 }
 function generator(seed) { // mulberry32
   let a = Number(seed) >>> 0;

@@ -595,11 +595,266 @@ const conversations = {
     await t.refused(t.u('a'), { secret: 'wrong' }, 4006);
     await t.refused(t.u('b'), { secret: undefined }, 4006);
   },
+  // --- history, second series
+  async 'second-identify-resets-seq'(t) {
+    const a = await t.join('a');
+    await a.self();
+    await a.askRaw(t.identify(t.u('b')));
+    await a.self();
+  },
+  async 'refused-delete-unsubscribes'(t) {
+    const [o, a] = [await t.join('o'), await t.join('a')], g = t.u('g');
+    await o.create(g);
+    await a.subscribe(g);
+    check((await a.ask({ type: 'GROUP_DELETE', name: g })).code !== 'GROUP_DELETED', 'deleted by somebody else');
+    await o.tell(toGroup(g), 'x');
+    await a.hears('x');
+  },
+  async 'recreated-group-keeps-subscribers'(t) {
+    const [o, a] = [await t.join('o'), await t.join('a')], g = t.u('g');
+    await o.create(g);
+    await a.subscribe(g);
+    await o.remove(g);
+    check(!lists((await o.create(g)).subscribers, a), 'a former subscriber is listed');
+    await o.tell(toGroup(g), 'x');
+    await o.tell(toName(a), 'end');
+    same((await a.message()).payload.data, 'end', 'data');
+  },
+  async 'recreated-group-old-nickname'(t) {
+    const o = await t.join('o'), g = t.u('g');
+    sameNickname(await o.create(g, 'first'), 'first');
+    await o.remove(g);
+    sameNickname(await o.create(g), undefined);
+    sameNickname({ ...(await o.fetch(g)), name: g }, undefined);
+  },
+  async 'returned-name-lost'(t) {
+    const [o, a] = [await t.join('o'), await t.join('a')];
+    await o.tell(toName(a), 1);
+    await a.hears(1);
+    await t.leave(o, a);
+    const again = await t.join('a');
+    await o.tell(toName(again), 2);
+    await again.hears(2);
+  },
+  // --- several, second series
+  async 'burst-takes-last-seq'(t) {
+    const a = await t.join('a');
+    const seqs = [1, 2, 3].map(() => a.text('{"type":"CLIENT_FETCH_ALL"}'));
+    for (const seq of seqs) same((await a.answer(seq, 'CLIENT_FETCH_ALL')).type, 'CLIENT_FETCH_ALL_RESULT', 'type');
+  },
+  async 'equal-message-once'(t) {
+    const [a, b] = [await t.join('a'), await t.join('b')];
+    for (let i = 0; i < 2; i++) { await a.tell(toName(b), 'same'); await b.hears('same'); }
+  },
+  async 'two-groups-one-unsubscribed'(t) {
+    const [o, a] = [await t.join('o'), await t.join('a')];
+    for (const g of ['g1', 'g2']) { await o.create(t.u(g)); await a.subscribe(t.u(g)); }
+    await o.leave();
+    for (const g of ['g1', 'g2']) await a.noticed('UNSUBSCRIBED', t.u(g));
+  },
+  async 'broadcast-stops-at-sender'(t) {
+    const [o, a, b, c] = [await t.join('o'), await t.join('a'), await t.join('b'), await t.join('c')], g = t.u('g');
+    await o.create(g);
+    for (const p of [a, b, c]) await p.subscribe(g);
+    await b.tell(toGroup(g), 'x');
+    for (const p of [a, b, c]) await p.hears('x');
+  },
+  // --- identity, second series
+  async 'uuid-target-finds-name'(t) {
+    const [a, b] = [await t.join('a'), await t.join('b')];
+    await t.joinAs(a.uuid);
+    await b.tell(toUuid(a.uuid), 'x');
+    await a.hears('x');
+  },
+  async 'group-shadows-name'(t) {
+    const [o, a, b] = [await t.join('o'), await t.join('a'), await t.join('b')];
+    await o.create(a.name);
+    await b.subscribe(a.name);
+    await o.tell(toName(a), 'x');
+    await a.hears('x');
+  },
+  async 'joined-key-collision'(t) {
+    const [o, a, b] = [await t.join('o'), await t.joinAs(t.u('p')), await t.joinAs(`${t.u('p')}:q`)], g = t.u('r');
+    await o.create(`q:${g}`);
+    await o.create(g);
+    await a.subscribe(`q:${g}`);
+    check((await b.subscribe(g)).subscribers.includes(b.uuid), 'the new subscriber is missing');
+    await o.tell(toGroup(g), 'x');
+    await b.hears('x');
+  },
+  async 'origin-group-sticks'(t) {
+    const [o, a] = [await t.join('o'), await t.join('a')];
+    for (const g of ['g1', 'g2']) { await o.create(t.u(g)); await a.subscribe(t.u(g)); }
+    for (const g of ['g1', 'g2']) {
+      await o.tell(toGroup(t.u(g)), g);
+      const { origin } = await a.hears(g);
+      if (origin.group !== undefined) same(origin.group.name, t.u(g), 'origin.group.name');
+    }
+  },
+  // --- neighbours, second series
+  async 'idle-unsubscribe-takes-last'(t) {
+    const [o, a, b] = [await t.join('o'), await t.join('a'), await t.join('b')], g = t.u('g');
+    await o.create(g);
+    await a.subscribe(g);
+    await b.ask({ type: 'SELF_UNSUBSCRIBE', name: g });
+    await o.tell(toGroup(g), 'x');
+    await a.hears('x');
+  },
+  async 'foreign-delete-locks-group'(t) {
+    const [o, a] = [await t.join('o'), await t.join('a')], g = t.u('g');
+    await o.create(g);
+    check((await a.ask({ type: 'GROUP_DELETE', name: g })).code !== 'GROUP_DELETED', 'deleted by somebody else');
+    await o.remove(g);
+  },
+  async 'tags-of-previous-client'(t) {
+    const a = await t.join('a', { tags: [t.u('tag')] }), b = await t.join('b');
+    same((await b.self()).tags, [], 'tags');
+    same((await t.clients(a)).find(c => c.uuid === b.uuid)?.tags, [], 'tags');
+  },
+  async 'last-unsubscribe-ends-group'(t) {
+    const [o, a, b] = [await t.join('o'), await t.join('a'), await t.join('b')], g = t.u('g');
+    await o.create(g);
+    for (const p of [a, b]) await p.subscribe(g);
+    for (const p of [a, b, o]) await p.ask({ type: 'SELF_UNSUBSCRIBE', name: g });
+    await o.fetch(g);
+    await a.subscribe(g);
+  },
+  // --- values, second series
+  async 'falsy-data-null'(t) { for (const json of ['0', 'false', '""']) await verbatim(t, json, undefined, `-${json}`); },
+  async 'lone-surrogate-replaced'(t) { await verbatim(t, '["\\ud83d\\ude00","\\ud800 \\\\ud800","\\udc00"]'); },
+  async 'dates-renormalised'(t) { await verbatim(t, '{"at":"2024-03-01T12:00:00+02:00","on":"2024-03-01"}'); },
+  async 'deep-data-cut'(t) { await verbatim(t, '{"a":['.repeat(50) + '"]}"' + ']}'.repeat(50)); },
+  async 'nickname-null-word'(t) { await nickname(t, 'null'); },
+  // --- equivalents, second series
+  async 'ping-between-frames-breaks'(t) {
+    const a = await t.join('a');
+    a.ws.send('{"type":"SELF_', { binary: false, fin: false });
+    await a.pong();
+    a.ws.send('FETCH"}', { binary: false, fin: true });
+    a.count++;
+    same((await a.answer(a.count + a.offset, 'a text around a ping')).type, 'SELF_FETCH_RESULT', 'type');
+  },
+  async 'frames-decoded-apart'(t) {
+    const [a, b] = [await t.join('a'), await t.join('b')];
+    const bytes = Buffer.from(JSON.stringify({ type: 'MESSAGE', target: toName(b), data: '\u20ac\u{1f600}' })), at = bytes.indexOf(0xe2) + 1;
+    const seq = a.frames([bytes.subarray(0, at), bytes.subarray(at, at + 4), bytes.subarray(at + 4)]);
+    same((await a.answer(seq, 'a text in three frames')).code, 'MESSAGE_SENT', 'code');
+    same((await b.message()).payload.data, '\u20ac\u{1f600}', 'data');
+  },
+  async 'subprotocol-must-lead'(t) {
+    const a = t.open(['chat', SUBPROTOCOL]);
+    await within(a.opened, PATIENCE, 'connection');
+    same(a.ws.protocol, SUBPROTOCOL, 'subprotocol');
+  },
+  async 'client-seq-echoed'(t) {
+    const a = await t.join('a');
+    same((await a.askRaw('{"type":"SELF_FETCH","seq":123}')).type, 'SELF_FETCH_RESULT', 'type');
+    await a.code({ type: 'SELF_SUBSCRIBE', name: t.u('none'), seq: 0 }, 'NO_SUCH_GROUP');
+  },
+  // --- one of many, second series
+  async 'leave-unsubscribed-has-seq'(t) {
+    const [o, a] = [await t.join('o'), await t.join('a')], g = t.u('g');
+    await o.create(g);
+    await a.subscribe(g);
+    await o.leave();
+    await a.noticed('UNSUBSCRIBED', g);
+  },
+  async 'self-by-name-lost'(t) {
+    const a = await t.join('a');
+    await a.tell(toUuid(a.uuid), 1);
+    await a.hears(1);
+    await a.tell(toName(a), 2);
+    await a.hears(2);
+  },
+  async 'going-away-keeps-groups'(t) {
+    const [o, a] = [await t.join('o'), await t.join('a')], g = t.u('g');
+    await a.create(g);
+    a.ws.close(1001);
+    await t.gone(o, a);
+    await o.noticed('GROUP_DELETED', g);
+    await o.code({ type: 'SELF_SUBSCRIBE', name: g }, 'NO_SUCH_GROUP');
+  },
+  async 'target-tags-broadcast'(t) {
+    const tags = [t.u('babylon')], [a, b, c] = [await t.join('a'), await t.join('b', { tags }), await t.join('c', { tags })];
+    await a.tell({ ...toName(b), tags }, 'x');
+    await b.hears('x');
+    await a.tell(toName(c), 'end');
+    same((await c.message()).payload.data, 'end', 'data');
+  },
+};
+
+// What shows a variant: true with it, false without.
+const shows = {
+  async 'verbose-desc'(t) {
+    const { desc } = await (await t.join('a')).askRaw('[');
+    return /[^\x20-\x7e]/.test(desc) && desc.includes('"');
+  },
+  async 'late-notices'(t) {
+    const o = await t.join('o'), g = t.u('g'), seen = [];
+    await o.create(g);
+    await o.subscribe(g);
+    o.ws.on('message', data => seen.push(JSON.parse(data).code));
+    await o.remove(g);
+    await o.noticed('UNSUBSCRIBED', g);
+    same([...seen].sort(), ['GROUP_DELETED', 'UNSUBSCRIBED'], 'codes');
+    return seen[0] === 'GROUP_DELETED';
+  },
+  async 'subscribe-notices'(t) {
+    const [o, a, b] = [await t.join('o'), await t.join('a'), await t.join('b')], g = t.u('g');
+    await o.create(g);
+    await a.subscribe(g);
+    await b.subscribe(g);
+    await b.unsubscribe(g);
+    await a.self();
+    const told = a.inbox.filter(e => e.payload.code === 'OK' && e.payload.group === g);
+    check(told.every(e => e.payload.type === 'STATUS' && e.payload.seq === undefined), 'seq in a notice');
+    return told.length === 2;
+  },
+  async 'time-uuids'(t) {
+    const [a, b] = [await t.join('a'), await t.join('b')];
+    check(a.uuid !== b.uuid, 'equal UUIDs');
+    check(/^[\da-f]{8}-[\da-f]{4}-[47][\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/.test(a.uuid), `not a UUID: ${a.uuid}`);
+    return a.uuid.slice(0, 6) === b.uuid.slice(0, 6) && a.uuid[14] === '7';
+  },
+  async 'identify-ok'(t) {
+    const a = await t.join('a');
+    await a.self();
+    return a.inbox.some(e => e.payload.code === 'OK' && e.payload.seq === 1 + a.offset);
+  },
+  async 'hello-build-metadata'(t) {
+    const a = await t.connect();
+    a.text(t.identify(t.u('a')));
+    const { version } = await a.payload(p => p.type === 'HELLO', 'HELLO');
+    check(/^0\.1\.0(\+[\dA-Za-z.-]+)?$/.test(version), `version ${version}`);
+    await t.join('b', { version }); // a client may answer with it
+    return version.includes('+');
+  },
+  async 'unsolicited-pongs'(t) {
+    const a = await t.connect();
+    let pongs = 0;
+    a.ws.on('pong', () => { pongs++; });
+    a.text(t.identify(t.u('a')));
+    await a.payload(p => p.type === 'HELLO', 'HELLO');
+    await a.self();
+    return pongs === 2;
+  },
+  async 'slow-hello'(t) {
+    const [o, a] = [await t.join('o'), await t.connect()];
+    const seen = [];
+    a.ws.on('message', data => seen.push(JSON.parse(data).type));
+    const start = performance.now();
+    a.text(t.identify(t.u('a')));
+    const seq = a.text('{"type":"SELF_FETCH"}');
+    await a.answer(seq, 'SELF_FETCH');
+    same(seen, ['HELLO', 'SELF_FETCH_RESULT'], 'payloads');
+    await t.clients(o);
+    return performance.now() - start > 70;
+  },
 };
 
 // data, given as JSON, arrives as it was sent.
-async function verbatim(t, json, spelled) {
-  const [a, b] = [await t.join('a'), await t.join('b')];
+async function verbatim(t, json, spelled, mark = '') {
+  const [a, b] = [await t.join(`a${mark}`), await t.join(`b${mark}`)];
   const sent = await a.askRaw(`{"type":"MESSAGE","target":${JSON.stringify(toName(b))},"data":${json}}`);
   same(sent.code, 'MESSAGE_SENT', 'code');
   const { raw, payload } = await b.message();
@@ -647,6 +902,11 @@ async function converse(hub, name) {
   try { await conversations[name](talk); return null; } catch (error) {
     return error instanceof Mismatch ? { text: error.message } : { text: error.stack, broken: true };
   } finally { talk.end(); }
+}
+// Whether the variant shows, or what is wrong.
+async function showing(hub, name) {
+  const talk = new Talk(hub);
+  try { return await shows[name](talk); } catch (error) { return error instanceof Mismatch ? error.message : error.stack; } finally { talk.end(); }
 }
 async function pool(items, size, work) {
   const queue = [...items];
@@ -727,8 +987,16 @@ async function main() {
   }));
   for (const v of variants.filter(x => all || wanted.has(x.name))) jobs.push(guard(`variant ${v.name}`, async () => {
     const hub = await startHub(['--variant', v.name], v.name === 'deflate');
+    const seen = shows[v.name] && await showing(hub, v.name);
     const wrong = await converseAll(hub, names);
     await hub.stop();
+    if (shows[v.name]) {
+      const plain = await startHub([]);
+      const without = await showing(plain, v.name);
+      await plain.stop();
+      if (seen !== true) wrong.push(`does not show: ${seen}`);
+      if (without !== false) wrong.push(`shows without the variant: ${without}`);
+    }
     report(wrong.length === 0, `variant ${v.name}: ${names.length} conversations${wrong.map(w => `\n       ${w}`).join('')}`);
   }));
   for (const b of chosenBugs) jobs.push(guard(`bug ${b.name}`, async () => {

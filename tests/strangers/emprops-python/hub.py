@@ -117,6 +117,43 @@ BUG_ROWS = [
     ("workers_not_told", "one-of-many", 718, "The hub announces that it disconnects by server_disconnect.", "Connections of workers are closed without it.", "A worker sees the close only, a client the message too."),
     ("no_pong_while_working", "one-of-many", 700, "A ping is answered with a pong.", "The pings of a worker that holds a job are not answered.", "No pong on the worker's connection."),
     ("second_service_ignored", "one-of-many", 108, "capabilities.services lists the services of the worker.", "Only the first service of the list is compared.", "A job for the second service is not given to the worker."),
+    # second lot: history
+    ("cancelled_in_retry_returns", "history", 209, "A cancelled job has the status cancelled.", "A job that is cancelled while the delay of its retry runs is queued again when the delay is over.", "The status goes from cancelled to queued, and a worker is given the job."),
+    ("chunk_id_burnt", "history", 677, "When all chunks are there the hub completes the message.", "Once a message was refused for its hash, later chunks under the same chunk_id are taken for stragglers and ignored.", "The repetition with the right hash is not completed."),
+    ("notifications_off_last_only", "history", 434, "enabled false ends the job notifications.", "It ends only the subscription made last; the one that it had replaced becomes active again.", "After two subscriptions and enabled false the connection is told of jobs of the first filter."),
+    ("old_services_remembered", "history", 108, "capabilities.services lists the services of the worker.", "A worker that registers again keeps the services of its earlier registrations.", "After a return without a service the worker is still given jobs for it."),
+    ("not_told_after_empty_claim", "history", 115, "A worker with subscribe_to_jobs true is told of jobs by job_available.", "A worker whose claim found no job is only counted, not told, until it has been assigned a job.", "No job_available after a claim on the empty queue."),
+    # second lot: several
+    ("chunks_sorted_as_text", "several", 669, "chunk_index says where a chunk belongs.", "Chunks are sorted by the text of their index: 1, 10, 11, 2.", "A message of eleven or more chunks is refused for its hash."),
+    ("result_first_watcher_only", "several", 523, "job_completed carries the result.", "Only the first of those who are told gets the result.", "job_completed of a subscriber besides the submitter has no result."),
+    ("progress_throttled_by_worker", "several", 750, "Each update_job_progress is followed by a job_update to the client.", "Progress of a job that comes within 200 ms after progress of another job of the worker is not passed on.", "Of two jobs reported in a row one client is told, the other is not."),
+    ("heartbeat_first_job_only", "several", 372, "current_jobs lists the jobs that the worker has.", "Of a list of two or more only the first is believed; the other jobs in progress go back to the queue.", "The second job's status falls from in_progress to queued after a heartbeat that lists it."),
+    # second lot: identity
+    ("chunk_table_shared", "identity", 668, "chunk_id tells which message a chunk belongs to, and is chosen by the client.", "Open messages of all connections are kept in one table by chunk_id.", "Two clients that happen to use the same chunk_id get errors and no completion."),
+    ("job_type_substring", "identity", 437, "The filter job_types selects jobs of these types.", "A type that contains a type of the filter fits too.", "A subscriber to upscaling is told of upscaling_hd."),
+    ("foreign_fail_accepted", "identity", 333, "fail_job comes from the worker that has the job.", "fail_job of any registered worker is carried out.", "The job is taken from its worker by another one's fail_job."),
+    ("stats_by_client_id", "identity", 459, "subscribe_stats subscribes the connection that sent it.", "Stats subscriptions are kept by client_id; a namesake's subscription replaces the first.", "The first of two connections with one client_id gets no further system_status."),
+    ("cancel_confirmed_to_owner", "identity", 205, "job_cancelled goes to the client that sent cancel_job.", "It goes to the client that submitted the job.", "A client that cancels another one's job gets no job_cancelled."),
+    # second lot: neighbours
+    ("old_claim_timer_fires", "neighbours", 249, "claim_timeout limits the assignment that it was sent for.", "The timer of an assignment that was given up unaccepted goes on and takes the job from the next worker.", "The second worker's accepted job goes back to the queue after the first one's claim_timeout."),
+    ("old_connection_takes_worker", "neighbours", 124, "worker_registered confirms that the worker is registered.", "When the earlier connection of a worker_id ends, the registration on the new connection goes with it.", "The returned worker is no longer told of jobs nor counted, once its old connection has ended."),
+    ("leaver_skips_next", "neighbours", 503, "Subscribers are told of a job's status changes.", "When a subscriber of a job goes away, the next in the list is skipped once.", "The subscriber that came after the one that left misses one job_update."),
+    ("claim_lock_leak", "neighbours", 235, "claim_job is answered with job_assigned.", "A claim that is refused for a bad member leaves the queue locked, until this worker claims again or leaves.", "Another worker's claim gets nothing although a job waits."),
+    # second lot: values
+    ("empty_object_becomes_list", "values", 242, "job_assigned carries the payload of the job.", "Empty objects within the payload become empty lists.", "{} comes back as []."),
+    ("iso_strings_normalised", "values", 242, "job_assigned carries the payload of the job.", "Strings of the payload that are ISO 8601 date-times are rewritten in UTC with milliseconds.", "2024-01-15T12:05:30+02:00 comes back as 2024-01-15T10:05:30.000Z."),
+    ("deep_payload_as_text", "values", 242, "job_assigned carries the payload of the job.", "Objects and lists of the payload below 16 levels become their JSON text.", "A string comes back instead of an object."),
+    ("empty_message_keeps_last", "values", 511, "job_update carries the message that was reported.", "An empty message is taken for missing, so the one before is repeated.", "The update has the message of the previous step."),
+    # second lot: equivalents
+    ("empty_first_frame_lost", "equivalents", 16, "Messages may be sent in several frames, empty ones too (RFC 6455, 5.4).", "A message whose first frame is empty is thrown away.", "No answer at all."),
+    ("line_feeds_inside_refused", "equivalents", 16, "Messages are JSON (white space is allowed between tokens, RFC 8259, 2).", "A text with a line feed between its first and last token is refused.", "error instead of the answer to a message that is written over several lines."),
+    ("integral_fraction_refused", "equivalents", 224, "max_jobs is a number (2.0 is 2, RFC 8259, 6).", "max_jobs written with a fraction of zero or an exponent is refused.", "error instead of job_assigned."),
+    ("solidus_escape_kept", "equivalents", 242, "job_assigned carries the payload (the solidus may be escaped, RFC 8259, 7).", "The backslash of an escaped solidus stays in the string.", "a\\/b comes back with a backslash."),
+    # second lot: one-of-many
+    ("lost_worker_not_reported", "one-of-many", 503, "Subscribers are told of a job's status changes.", "Nobody is told when a job goes back to the queue because its worker's connection ended.", "The status is queued, but no job_update said so."),
+    ("failed_counted_completed", "one-of-many", 540, "completed_jobs_last_hour is the number of completed jobs.", "Jobs that failed for good are counted too.", "The number grows after a final fail_job."),
+    ("reannounced_without_summary", "one-of-many", 496, "job_available carries requirements_summary.", "It is empty when a job is announced again after a retry.", "The second job_available of a job has no service_type."),
+    ("worker_error_without_request_id", "one-of-many", 616, "An error names the message it answers in request_id.", "Errors about a worker that is not registered have no request_id.", "request_id is missing in the answer to a worker's message with an id."),
 ]
 
 VARIANT_ROWS = [
@@ -152,6 +189,14 @@ VARIANT_ROWS = [
     ("free_texts", "Other texts for people, and other error codes than the document's two examples.", "Lines 609 and 610: texts and the set of codes are open."),
     ("initial_snapshot", "subscribe_job is followed by a job_update with the present state.", "Lines 423 to 429: open."),
     ("additive_filters", "A second subscribe_job_notifications adds to the first.", "Line 447: subscriptions have ids."),
+    ("newest_first", "Among jobs of equal priority the newest is assigned first.", "The document states no order of assignment."),
+    ("worker_told_of_cancel", "The worker that holds a job is told by job_update when it is cancelled.", "Lines 503 to 513: to whom job_update goes is open."),
+    ("completed_update_too", "job_completed is preceded by a job_update with status completed.", "Lines 503 to 513: completion is a status change."),
+    ("long_ids", "Ids given by the hub are 130 characters long, with blanks, solidi and characters beyond ASCII.", "Line 24: an id is a string."),
+    ("retry_backoff", "Each retry of a job waits twice as long as the one before.", "Line 356: the acknowledgment says how long; how it is chosen is open."),
+    ("started_at_acceptance", "started_at is the time of the acceptance, not of the first progress.", "Line 187: what counts as the start is open."),
+    ("iso_offset", "estimated_start is written with milliseconds and +00:00.", "Line 164: an ISO 8601 time, its exact form is open."),
+    ("alerts_to_all", "system_alert goes to all connections.", "Lines 546 to 562: who gets alerts is open."),
 ]
 
 KINDS = ("history", "several", "identity", "neighbours", "values", "equivalents", "one-of-many")
@@ -198,6 +243,32 @@ def drop_members(value, unwanted):
     if isinstance(value, list):
         return [drop_members(item, unwanted) for item in value]
     return value
+
+
+def lists_for_empty(value):
+    if isinstance(value, dict):
+        return {key: lists_for_empty(item) for key, item in value.items()} if value else []
+    return [lists_for_empty(item) for item in value] if isinstance(value, list) else value
+
+
+def text_below(value, levels):
+    if not isinstance(value, (dict, list)):
+        return value
+    if levels == 0:
+        return json.dumps(value)
+    if isinstance(value, dict):
+        return {key: text_below(item, levels - 1) for key, item in value.items()}
+    return [text_below(item, levels - 1) for item in value]
+
+
+def in_utc(text):
+    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", text, re.A):
+        return text
+    try:
+        moment = datetime.datetime.fromisoformat(text).astimezone(datetime.timezone.utc)
+    except (ValueError, OverflowError):
+        return text
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + "%03dZ" % (moment.microsecond // 1000)
 
 
 def int_to_float(value):
@@ -261,6 +332,7 @@ class Worker:
         self.capabilities, self.status, self.notify = {}, "idle", False
         self.jobs = {}              # held jobs in order of assignment
         self.updates = 0
+        self.waiting, self.last_report = False, None    # only bugs use these
 
 
 # --------------------------------------------------------------------------
@@ -393,6 +465,9 @@ class Conn:
             return
         if self.buffer is None:
             return
+        if self.hub.bug == "empty_first_frame_lost" and self.frames == 1 and not self.buffer:
+            self.buffer = None
+            return
         self.frames += 1
         if self.hub.bug == "utf8_across_frames":
             self.buffer += bytes(frame.data).decode("utf-8", "replace").encode()
@@ -443,6 +518,8 @@ class Hub:
         self.counter += 1
         if self.has("uuid_ids"):
             return str(uuid.UUID(int=self.random.getrandbits(128), version=4)).upper()
+        if self.has("long_ids"):
+            return ("%s \u00e9/\u4e16:%d " % (prefix, self.counter)).ljust(130, "~")
         return "%s-%06x%04x" % (prefix, self.random.getrandbits(24), self.counter)
 
     # encoding -----------------------------------------------------------
@@ -473,6 +550,10 @@ class Hub:
             text = re.sub(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", "\ufffd\ufffd", text, flags=re.I)
         if self.bug == "leading_white_space" and text[:1] in "\n\t":
             raise ValueError("white space")
+        if self.bug == "line_feeds_inside_refused" and "\n" in text.strip():
+            raise ValueError("more than one line")
+        if self.bug == "solidus_escape_kept":
+            text = re.sub(r"\\(.)", lambda found: "\\\\/" if found[1] == "/" else found[0], text, flags=re.S)
         parse_float = finite
         if self.bug == "exponent_ignored":
             parse_float = lambda number: finite(re.sub("[eE].*", "", number))
@@ -510,12 +591,24 @@ class Hub:
             conn.stats[2].cancel()
         for job_id in list(conn.job_subs):
             subscribers = self.job_subs.get(job_id, {})
+            if self.bug == "leaver_skips_next" and conn in subscribers:
+                order = list(subscribers)
+                self.mem.setdefault("skip", {})[job_id] = (order[order.index(conn) + 1:] + [None])[0]
             subscribers.pop(conn, None)
             if self.bug == "subscriber_leaves_all_dropped":
                 subscribers.clear()
         conn.job_subs.clear()
         conn.notifs.clear()
-        self.drop_chunks(conn)
+        if self.bug == "chunk_table_shared":
+            for key in [key for key, entry in conn.chunks.items() if entry["by"] is conn]:
+                self.drop_chunks(conn, key)
+        else:
+            self.drop_chunks(conn)
+        if self.bug == "old_connection_takes_worker":
+            for worker_id in conn.mem.get("worker_ids", ()):
+                self.workers.pop(worker_id, None)
+        if self.mem.get("lock") in conn.workers:
+            del self.mem["lock"]
         if self.bug == "monitor_leaves_no_alerts" and conn.client_type == "monitor":
             for other in self.conns.values():
                 if other.client_type == "monitor":
@@ -535,7 +628,7 @@ class Hub:
                     self.left[worker.id] = worker
             else:
                 for job in list(worker.jobs.values()):
-                    self.requeue(job, "Worker disconnected")
+                    self.requeue(job, "Worker disconnected", silent=self.bug == "lost_worker_not_reported")
 
     def receive(self, conn, text):
         """Serve one text message. Nothing a client sends may end the hub."""
@@ -615,6 +708,8 @@ class Hub:
             conn.mem["request_id"] = request_id
         if self.bug == "request_id_32" and request_id is not None:
             request_id = request_id[:32]
+        if self.bug == "worker_error_without_request_id" and refused.code == "WORKER_NOT_FOUND":
+            request_id = None
         if request_id is not None:
             answer["request_id"] = request_id
         if self.bug == "cancel_error_without_code" and message.get("type") == "cancel_job":
@@ -675,6 +770,10 @@ class Hub:
             raise Refused("Too many workers on this connection", "LIMIT_EXCEEDED")
         worker = Worker(worker_id, conn)
         self.take_capabilities(worker, message)
+        if self.bug == "old_services_remembered" and is_texts(worker.capabilities.get("services")):
+            known = self.mem.setdefault("services", {}).setdefault(worker_id, [])
+            known.extend(name for name in worker.capabilities["services"] if name not in known)
+            worker.capabilities["services"] = list(known)
         before = self.workers.get(key) or self.left.pop(worker_id, None)
         if before is not None:          # the last registration of an id counts
             before.conn.workers.pop(key, None)
@@ -685,6 +784,7 @@ class Hub:
         if isinstance(message.get("status"), str):
             worker.status = message["status"]
         self.workers[key] = conn.workers[key] = worker
+        conn.mem.setdefault("worker_ids", set()).add(key)
         conn.registered = True
         conn.send({"type": "worker_registered", "worker_id": worker_id, "status": "registered",
                    "assigned_connection_id": "worker-" + conn.id})
@@ -763,15 +863,22 @@ class Hub:
             told += 1
             if self.bug == "fourth_worker_not_notified" and told > 3:
                 continue
+            if self.bug == "not_told_after_empty_claim" and worker.waiting:
+                continue
             summary = {}
             if job.requirements.get("service_type") is not None:
                 summary["service_type"] = job.requirements["service_type"]
             memory = (job.requirements.get("hardware") or {}).get("gpu_memory_gb")
             if memory is not None:
                 summary["gpu_memory_min"] = memory
+            if self.bug == "reannounced_without_summary" and job.attempts:
+                summary = {}
             worker.conn.send({"type": "job_available", "job_id": job.id, "job_type": job.job_type,
                               "priority": job.priority, "requirements_summary": summary})
         return told
+
+    def time_text(self, ms):
+        return iso(ms)[:-1] + ".%03d+00:00" % (ms % 1000) if self.has("iso_offset") else iso(ms)
 
     def on_submit_job(self, conn, message):
         fields = self.check_job(message)
@@ -797,7 +904,7 @@ class Hub:
         told = self.announce(job)
         conn.send({"type": "job_accepted", "job_id": job.id, "status": "queued",
                    "position": ahead + (0 if self.has("position_from_zero") else 1),
-                   "estimated_start": iso(now_ms() + 30000 * (ahead + 1)), "notified_workers": told})
+                   "estimated_start": self.time_text(now_ms() + 30000 * (ahead + 1)), "notified_workers": told})
         self.report(job, None, owner=False)
 
     def on_request_job_status(self, conn, message):
@@ -836,7 +943,8 @@ class Hub:
             raise Refused("Job has ended", "JOB_NOT_CANCELLABLE", {"job_id": job.id, "status": job.status})
         conn.mem["cancels"] = conn.mem.get("cancels", 0) + 1
         moment = now_ms()
-        conn.send({"type": "job_cancelled", "job_id": job.id, "status": "cancelled", "cancelled_at": moment,
+        target = job.owner if self.bug == "cancel_confirmed_to_owner" and job.owner is not None else conn
+        target.send({"type": "job_cancelled", "job_id": job.id, "status": "cancelled", "cancelled_at": moment,
                    "timestamp": moment})
         if self.bug == "second_cancel_not_done" and conn.mem["cancels"] > 1:
             return
@@ -846,9 +954,14 @@ class Hub:
                 known[json.dumps(job.fields, sort_keys=True)] = job.id
         previous = job.status
         job.message = message.get("reason") if isinstance(message.get("reason"), str) else None
+        holder = job.worker if previous != "queued" else None
         self.end(job, "cancelled")
-        if self.bug != "no_update_on_cancel":
-            self.report(job, previous, skip=conn)
+        told = self.watchers(job)
+        for watcher in told:
+            if watcher is not conn and self.bug != "no_update_on_cancel":
+                watcher.send(self.update_of(job, previous))
+        if self.has("worker_told_of_cancel") and holder is not None and holder.conn not in told + [conn]:
+            holder.conn.send(self.update_of(job, previous))
 
     def end(self, job, status):
         job.status = status
@@ -864,12 +977,13 @@ class Hub:
 
     def release(self, job):
         if job.deadline is not None:
-            job.deadline.cancel()
+            if self.bug != "old_claim_timer_fires":
+                job.deadline.cancel()
             job.deadline = None
         if job.worker is not None:
             job.worker.jobs.pop(job.id, None)
 
-    def requeue(self, job, text, delay=0):
+    def requeue(self, job, text, delay=0, silent=False):
         previous = job.status
         self.release(job)
         job.status, job.worker, job.message = "queued", None, text
@@ -878,13 +992,17 @@ class Hub:
         self.queued[job.id] = job
         if self.bug == "previous_status_retry":
             previous = "assigned"
-        self.report(job, previous)
+        if not silent:
+            self.report(job, previous)
         if delay > 0:
             asyncio.get_running_loop().call_later(delay, self.make_ready, job)
         else:
             self.announce(job)
 
     def make_ready(self, job):
+        if self.bug == "cancelled_in_retry_returns" and job.status == "cancelled" and not job.ready:
+            job.status = "queued"
+            self.queued[job.id] = job
         if job.status == "queued" and not job.ready:
             job.ready = True
             self.announce(job)
@@ -900,7 +1018,8 @@ class Hub:
                     and customer.casefold() == job.customer_id.casefold()):
                 return False
         if filters.get("job_types") is not None and job.job_type not in filters["job_types"]:
-            return False
+            if not (self.bug == "job_type_substring" and any(name in job.job_type for name in filters["job_types"])):
+                return False
         if filters.get("priority_min") is not None and job.priority < filters["priority_min"]:
             if not (ended and self.bug == "completed_ignores_priority_min"):
                 return False
@@ -918,8 +1037,10 @@ class Hub:
                 found[target] = True
         if self.bug == "submitter_gone_no_updates" and job.owner_gone:
             return []
+        skipped = self.mem.get("skip", {}).pop(job.id, None)
         for conn in self.job_subs.get(job.id, {}):
-            found[conn] = True
+            if conn is not skipped:
+                found[conn] = True
         for conn in self.conns.values():
             if any(self.selects(filters, job, ended) for _, filters in conn.notifs):
                 found[conn] = True
@@ -972,6 +1093,12 @@ class Hub:
     def on_claim_job(self, conn, message):
         worker = self.worker_of(conn, message)
         max_jobs = message.get("max_jobs", 1)
+        if self.bug == "claim_lock_leak":
+            lock = self.mem.setdefault("lock", worker.id)
+            if lock != worker.id:
+                raise Refused("No job for this worker", "NO_JOBS_AVAILABLE", {"worker_id": worker.id})
+        if self.bug == "integral_fraction_refused" and isinstance(max_jobs, float):
+            raise invalid("max_jobs", "Must be a positive integer", max_jobs)
         if not is_number(max_jobs) or max_jobs < 1 or max_jobs != int(max_jobs):
             raise invalid("max_jobs", "Must be a positive integer", max_jobs)
         timeout = message.get("claim_timeout", self.options.claim_timeout)
@@ -980,12 +1107,14 @@ class Hub:
         preferred = message.get("preferred_types")
         if preferred is not None and not is_texts(preferred):
             raise invalid("preferred_types", "Must be a list of strings", preferred)
+        self.mem.pop("lock", None)
         if self.bug == "max_jobs_exceeded" and max_jobs >= 2:
             max_jobs += 1
 
         def rank(job):
             return (bool(preferred) and job.job_type not in preferred,
-                    0 if self.has("fifo") else -job.priority, job.seq)
+                    0 if self.has("fifo") else -job.priority,
+                    -job.seq if self.has("newest_first") else job.seq)
 
         blocked = set()
         if self.bug == "unaccepted_blocks_customer":
@@ -1002,6 +1131,7 @@ class Hub:
                 job.hidden = True
         found.sort(key=rank)
         found = found[:int(max_jobs)]
+        worker.waiting = not found
         if not found and not self.has("silent_no_jobs"):
             raise Refused("No job for this worker", "NO_JOBS_AVAILABLE", {"worker_id": worker.id})
         for job in found:
@@ -1038,6 +1168,12 @@ class Hub:
         if bug == "int32_wrap":
             return walk(payload, lambda x: (x + 2 ** 31) % 2 ** 32 - 2 ** 31
                         if isinstance(x, int) and not isinstance(x, bool) else x)
+        if bug == "empty_object_becomes_list":
+            return lists_for_empty(payload) if payload else payload
+        if bug == "iso_strings_normalised":
+            return walk(payload, lambda x: in_utc(x) if isinstance(x, str) else x)
+        if bug == "deep_payload_as_text":
+            return text_below(payload, 16)
         return payload
 
     def expire(self, job):
@@ -1047,6 +1183,9 @@ class Hub:
 
     def held_job(self, worker, message):
         job = self.job_of(message)
+        if self.bug == "foreign_fail_accepted" and message["type"] == "fail_job" \
+                and job.status in ("assigned", "in_progress"):
+            return job
         if job.worker is not worker or job.status not in ("assigned", "in_progress"):
             raise Refused("Job is not assigned to this worker", "JOB_NOT_ASSIGNED",
                           {"job_id": job.id, "worker_id": worker.id})
@@ -1061,6 +1200,8 @@ class Hub:
         job.deadline = None
         if isinstance(message.get("estimated_completion"), str):
             job.estimate = message["estimated_completion"]
+        if self.has("started_at_acceptance"):
+            job.started_at = job.started_at or now_ms()
         if job.status == "assigned":
             self.report(job, "queued")
 
@@ -1081,12 +1222,17 @@ class Hub:
         job.started_at = job.started_at or now_ms()
         if progress is not None:
             job.progress = progress
-        if isinstance(message.get("message"), str):
+        if isinstance(message.get("message"), str) and (message["message"] or self.bug != "empty_message_keeps_last"):
             job.message = message["message"]
         if isinstance(message.get("estimated_completion"), str):
             job.estimate = message["estimated_completion"]
         if self.bug == "no_progress_after_retry" and job.attempts > 1:
             return
+        if self.bug == "progress_throttled_by_worker":
+            last = worker.last_report
+            if last is not None and last[0] != job.id and time.monotonic() - last[1] < 0.2:
+                return
+            worker.last_report = (job.id, time.monotonic())
         self.report(job, previous)
 
     def on_complete_job(self, conn, message):
@@ -1104,14 +1250,19 @@ class Hub:
             result = {**result, "success": result.get("success") or True}
         if self.bug == "processing_time_zero":
             seconds = seconds or None
+        previous = job.status
         self.end(job, "completed")
         self.completed_times.append(time.monotonic())
         conn.send({"type": "job_completed_ack", "job_id": named, "worker_id": worker.id})
-        for watcher in self.watchers(job, ended=True):
+        if self.has("completed_update_too"):
+            self.report(job, previous)
+        for number, watcher in enumerate(self.watchers(job, ended=True)):
             notice = {"type": "job_completed", "job_id": job.id, "status": "completed", "worker_id": worker.id,
                       "priority": job.priority, "result": result}
             if "processing_time" in message:
                 notice["processing_time"] = seconds
+            if self.bug == "result_first_watcher_only" and number:
+                del notice["result"]
             watcher.send(notice)
         if self.bug == "completion_requeues_other":
             for other in list(worker.jobs.values()):
@@ -1127,15 +1278,18 @@ class Hub:
         if self.bug == "failed_ack_first_worker":
             job.first_failed = job.first_failed or worker.id
             named = job.first_failed
+        delay = self.options.retry_delay * (2 ** min(job.attempts - 1, 20) if self.has("retry_backoff") else 1)
         conn.send({"type": "job_failed_ack", "job_id": job.id, "worker_id": named, "retry_scheduled": retry,
-                   "retry_delay": self.options.retry_delay if retry else 0})
+                   "retry_delay": delay if retry else 0})
         text = message.get("error") if isinstance(message.get("error"), str) else "Job failed"
         if retry:
-            self.requeue(job, text, self.options.retry_delay)
+            self.requeue(job, text, delay)
             return
         previous = job.status
         job.message = text
         self.end(job, "failed")
+        if self.bug == "failed_counted_completed":
+            self.completed_times.append(time.monotonic())
         if self.bug != "no_update_on_failure":
             self.report(job, previous)
 
@@ -1143,6 +1297,10 @@ class Hub:
         worker = self.worker_of(conn, message)
         if isinstance(message.get("status"), str):
             worker.status = message["status"]
+        listed = message.get("current_jobs")
+        if self.bug == "heartbeat_first_job_only" and is_texts(listed) and len(listed) > 1:
+            for job in [job for job in worker.jobs.values() if job.status == "in_progress" and job.id != listed[0]]:
+                self.requeue(job, "Worker no longer has the job")
         moment = now_ms()
         conn.send({"type": "worker_heartbeat_ack", "worker_id": worker.id, "status": "acknowledged",
                    "next_heartbeat_expected": moment + round(self.options.heartbeat * 1000), "timestamp": moment})
@@ -1186,6 +1344,8 @@ class Hub:
     def on_subscribe_job_notifications(self, conn, message):
         if message.get("enabled") is False:
             conn.notifs.clear()
+            if self.bug == "notifications_off_last_only" and conn.mem.get("replaced"):
+                conn.notifs.extend(conn.mem["replaced"].pop())
             conn.send({"type": "subscription_confirmed", "subscription_type": "job_notifications", "enabled": False})
             return
         filters = message.get("filters")
@@ -1198,6 +1358,9 @@ class Hub:
                 raise invalid("filters." + name, "Has the wrong type", filters[name])
         subscription = self.new_id("sub")
         if not self.has("additive_filters"):
+            if self.bug == "notifications_off_last_only" and conn.notifs:
+                conn.mem.setdefault("replaced", []).append(list(conn.notifs))
+                del conn.mem["replaced"][:-50]
             conn.notifs.clear()
         conn.notifs.append((subscription, filters))
         del conn.notifs[:-50]
@@ -1249,6 +1412,11 @@ class Hub:
             return
         if conn.stats:
             conn.stats[2].cancel()
+        if self.bug == "stats_by_client_id" and conn.client_id is not None:
+            for other in self.conns.values():
+                if other is not conn and other.client_id == conn.client_id and other.stats:
+                    other.stats[2].cancel()
+                    other.stats = None
         moment = now_ms()
         conn.send({"type": "subscription_confirmed", "subscription_type": "stats", "update_interval": interval,
                    "next_broadcast": moment + round(min(interval, 10 ** 9) * 1000), "timestamp": moment})
@@ -1293,13 +1461,17 @@ class Hub:
         except (binascii.Error, ValueError):
             raise Refused("Invalid chunk", "INVALID_CHUNK", {"field": "data"}) from None
         key = unicodedata.normalize("NFC", chunk_id) if self.bug == "chunk_ids_nfc" else chunk_id
+        if self.bug == "chunk_id_burnt" and key in conn.mem.get("burnt", ()):
+            return
+        if self.bug == "chunk_table_shared":
+            conn.chunks = self.mem.setdefault("chunks", {})
         if self.bug == "interleaved_chunks" and key not in conn.chunks:
             self.drop_chunks(conn)
         entry = conn.chunks.get(key)
         if entry is None:
             if len(conn.chunks) >= 16:
                 raise Refused("Too many unfinished messages", "LIMIT_EXCEEDED")
-            entry = conn.chunks[key] = {"total": int(total), "parts": {}, "size": 0}
+            entry = conn.chunks[key] = {"total": int(total), "parts": {}, "size": 0, "by": conn}
         more = len(part) - len(entry["parts"].get(int(index), b""))
         entry["parts"][int(index)] = part
         entry["size"] += more
@@ -1315,11 +1487,13 @@ class Hub:
             return
         self.drop_chunks(conn, key)
         parts = entry["parts"]
-        order = parts if self.bug == "chunk_order" else sorted(parts)
+        order = parts if self.bug == "chunk_order" else sorted(
+            parts, key=str if self.bug == "chunks_sorted_as_text" else None)
         whole = b"".join(parts[position] for position in order)
         wanted = message.get("data_hash")
         if wanted is not None and (not isinstance(wanted, str)
                                    or wanted.lower() != hashlib.sha256(whole).hexdigest()):
+            conn.mem.setdefault("burnt", collections.deque(maxlen=100)).append(key)
             raise Refused("Hash of the data does not fit", "INVALID_CHUNK", {"chunk_id": chunk_id})
         try:
             text = whole.decode()
@@ -1392,7 +1566,7 @@ class Hub:
         self.alerts.append(message["message"])
         told = 0
         for conn in list(self.conns.values()):
-            if (conn.client_type == "monitor" or conn.stats) and not conn.mem.get("no_alerts"):
+            if (conn.client_type == "monitor" or conn.stats or self.has("alerts_to_all")) and not conn.mem.get("no_alerts"):
                 stamp = now_ms() // 1000 if self.bug == "alert_seconds" and message["severity"] == "critical" else now_ms()
                 conn.send({**message, "timestamp": stamp})
                 told += 1

@@ -2,10 +2,12 @@
 """Self-test of hub.py: selftest.py [NAME...] runs the named bugs and variants, or all.
 
 Every bug has a conversation. It must fail with the bug and pass without it;
-with every variant all conversations must pass.
+with every variant all conversations must pass. The conversations of SHOWS
+pass with their variant and fail without it.
 """
 import asyncio
 import base64
+import datetime
 import hashlib
 import json
 import os
@@ -18,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 HERE = os.path.dirname(os.path.abspath(__file__))
 SETTINGS = ["--retry-delay", "0.03", "--seed", "7"]
 CONVERSATIONS = {}      # bug name -> (function, alone)
+SHOWS = {}              # variant name -> function that holds with the variant only
 counter = 0
 
 
@@ -29,6 +32,13 @@ def conversation(*names, alone=False):
     def keep(function):
         for name in names:
             CONVERSATIONS[name] = (function, alone)
+        return function
+    return keep
+
+
+def shows(name):
+    def keep(function):
+        SHOWS[name] = function
         return function
     return keep
 
@@ -1017,6 +1027,406 @@ async def _(room):
     check((await worker.take())["job_id"] == job, "another job")
 
 
+# ------------------------------------------------------------------ second lot
+
+
+@conversation("cancelled_in_retry_returns")
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    job = await client.submit(requirements=room.needs())
+    await worker.begin()
+    await worker.send("fail_job", job_id=job, worker_id=worker.worker_id, error="Timeout", retry=True)
+    await worker.send("cancel_job", job_id=job, reason="User requested cancellation")
+    await worker.want("job_cancelled", job_id=job)
+    await asyncio.sleep(0.2)
+    check((await client.status(job))["status"] == "cancelled", "the cancelled job has come back")
+
+
+@conversation("chunk_id_burnt")
+async def _(room):
+    client = await room.client()
+    chunks = chunks_of({"type": "ping", "timestamp": stamp(), "n": 1}, 2, fresh("chunk"))
+    for chunk in chunks:
+        await client.send("chunked_message", **{**chunk, "data_hash": "0" * 64})
+    await client.want("error")
+    for chunk in chunks:
+        await client.send("chunked_message", **chunk)
+    await client.want("chunked_message_complete", chunk_id=chunks[0]["chunk_id"])
+
+
+@conversation("notifications_off_last_only")
+async def _(room):
+    owner, guest = await room.client(), await room.client()
+    customers = [fresh("customer"), fresh("customer")]
+    for customer in customers:
+        await guest.ask("subscribe_job_notifications", "job_notifications_subscribed", enabled=True,
+                        filters={"customer_id": customer})
+    await guest.send("subscribe_job_notifications", enabled=False)
+    await guest.fence()
+    for customer in customers:
+        await owner.submit(customer_id=customer, requirements=room.needs())
+    await (await room.worker()).begin()
+    await guest.none("job_update")
+
+
+@conversation("old_services_remembered")
+async def _(room):
+    client = await room.client()
+    other = fresh("service")
+    worker = await room.worker(services=[other, room.service])
+    await worker.leave()
+    worker = await room.worker(worker.worker_id, services=[other])
+    await client.submit(requirements=room.needs())
+    await worker.claim()
+    await worker.none("job_assigned")
+    job = await client.submit(requirements={"service_type": other})
+    check((await worker.take())["job_id"] == job, "another job")
+
+
+@conversation("not_told_after_empty_claim")
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    await worker.claim()
+    await worker.none("job_assigned")
+    job = await client.submit(requirements=room.needs())
+    await worker.want("job_available", job_id=job)
+    check((await worker.take())["job_id"] == job, "another job")
+
+
+@conversation("chunks_sorted_as_text")
+async def _(room):
+    client = await room.client()
+    for number in (2, 9, 12):
+        message = {"type": "ping", "timestamp": stamp(), "text": "abcdefghij" * 10}
+        chunks = chunks_of(message, number, fresh("chunk"))
+        for chunk in chunks:
+            await client.send("chunked_message", **chunk)
+        done = await client.want("chunked_message_complete", chunk_id=chunks[0]["chunk_id"])
+        check(done["assembled_message"] == message, "assembled_message changed")
+
+
+@conversation("result_first_watcher_only")
+async def _(room):
+    owner, guest, worker = await room.client(), await room.client(), await room.worker()
+    job = await owner.submit(requirements=room.needs())
+    await guest.watch(job)
+    await worker.complete(await worker.begin())
+    for client in (owner, guest):
+        done = await client.want("job_completed", job_id=job)
+        check(done.get("result", {}).get("success") is True, "no result")
+
+
+@conversation("progress_throttled_by_worker")
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    for _ in range(2):
+        await client.submit(requirements=room.needs())
+    jobs = [await worker.begin(), await worker.begin()]
+    for number, job in enumerate(jobs):
+        await worker.send("update_job_progress", job_id=job, worker_id=worker.worker_id, progress=60 + number,
+                          status="in_progress", message="step")
+    for number, job in enumerate(jobs):
+        await client.want("job_update", job_id=job, progress=60 + number)
+
+
+@conversation("heartbeat_first_job_only")
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    for _ in range(2):
+        await client.submit(requirements=room.needs())
+    jobs = [await worker.begin(), await worker.begin()]
+    answer = await worker.ask("worker_heartbeat", "worker_heartbeat_ack", worker_id=worker.worker_id, status="busy",
+                              load=0.8, current_jobs=jobs)
+    check(answer.get("worker_id") == worker.worker_id, "worker_id of the acknowledgment")
+    for job in jobs:
+        check((await client.status(job))["status"] == "in_progress", "a job was taken away")
+
+
+@conversation("chunk_table_shared")
+async def _(room):
+    one, two = await room.client(), await room.client()
+    name = fresh("chunk")
+    first, second = (chunks_of({"type": "ping", "n": n, "timestamp": stamp()}, 2, name) for n in (1, 2))
+    await one.send("chunked_message", **first[0])
+    await one.fence()
+    await two.send("chunked_message", **second[1])
+    await two.fence()
+    await two.send("chunked_message", **second[0])
+    done = await two.want("chunked_message_complete", chunk_id=name)
+    check(done["assembled_message"]["n"] == 2, "another message")
+    await one.send("chunked_message", **first[1])
+    done = await one.want("chunked_message_complete", chunk_id=name)
+    check(done["assembled_message"]["n"] == 1, "another message")
+
+
+@conversation("job_type_substring")
+async def _(room):
+    owner, guest = await room.client(), await room.client()
+    kind = fresh("type")
+    await guest.ask("subscribe_job_notifications", "job_notifications_subscribed", enabled=True,
+                    filters={"job_types": ["upscaling_" + kind, kind]})
+    others = [await owner.submit(job_type=name, requirements=room.needs()) for name in (kind + "_hd", "x_" + kind)]
+    job = await owner.submit(job_type=kind, requirements=room.needs())
+    worker = await room.worker()
+    for _ in range(3):
+        await worker.begin()
+    await guest.want("job_update", job_id=job, progress=10)
+    for other in others:
+        await guest.none("job_update", job_id=other)
+
+
+@conversation("foreign_fail_accepted")
+async def _(room):
+    client, one, two = await room.client(), await room.worker(), await room.worker()
+    job = await client.submit(requirements=room.needs())
+    await one.begin()
+    await two.send("fail_job", job_id=job, worker_id=two.worker_id, error="Timeout", retry=False)
+    await two.fence()
+    check((await client.status(job))["status"] == "in_progress", "another worker's fail_job was carried out")
+    await one.complete(job)
+    await client.want("job_completed", job_id=job)
+
+
+@conversation("stats_by_client_id")
+async def _(room):
+    one = await room.client()
+    two = await room.client(one.client_id)
+    for client in (one, two):
+        await stats(client)
+    await one.fence()
+    one.inbox.clear()
+    for client in (one, two):
+        await client.want("system_status")
+
+
+@conversation("cancel_confirmed_to_owner")
+async def _(room):
+    owner, other = await room.client(), await room.client()
+    job = await owner.submit(requirements=room.needs())
+    await other.send("cancel_job", job_id=job, reason="Operator")
+    answer = await other.want("job_cancelled", job_id=job)
+    check(answer.get("status") == "cancelled", "status")
+
+
+@conversation("old_claim_timer_fires")
+async def _(room):
+    client, one, two = await room.client(), await room.worker(), await room.worker()
+    job = await client.submit(requirements=room.needs())
+    await one.send("claim_job", worker_id=one.worker_id, max_jobs=1, claim_timeout=600)
+    await one.want("job_assigned", job_id=job)
+    await one.fail(job, True)
+    for _ in range(2):
+        await two.want("job_available", job_id=job)
+    await two.take()
+    await two.accept(job)
+    await asyncio.sleep(0.8)
+    check((await client.status(job))["status"] == "assigned", "the job was taken away")
+    await two.progress(job, 35)
+    await client.want("job_update", job_id=job, progress=35)
+
+
+@conversation("old_connection_takes_worker")
+async def _(room):
+    client, old = await room.client(), await room.worker()
+    new = await room.worker(old.worker_id)
+    await old.leave()
+    await new.fence()
+    job = await client.submit(requirements=room.needs())
+    await new.want("job_available", job_id=job)
+    check((await new.take())["job_id"] == job, "another job")
+
+
+@conversation("leaver_skips_next")
+async def _(room):
+    owner = await room.client()
+    job = await owner.submit(requirements=room.needs())
+    guests = [await room.client() for _ in range(3)]
+    for guest in guests:
+        await guest.watch(job)
+    await guests.pop(0).leave()
+    await (await room.worker()).begin()
+    for guest in guests:
+        await guest.want("job_update", job_id=job, status="assigned")
+        await guest.want("job_update", job_id=job, progress=10)
+
+
+@conversation("claim_lock_leak")
+async def _(room):
+    client, one, two = await room.client(), await room.worker(), await room.worker()
+    job = await client.submit(requirements=room.needs())
+    await one.claim(max_jobs=0)
+    await one.want("error")
+    check((await two.take())["job_id"] == job, "another job")
+
+
+def nested(levels):
+    value = {"deep": True}
+    for _ in range(levels):
+        value = {"a": [value]}
+    return value
+
+
+payload_conversation("empty_object_becomes_list", {"extra": {}, "list": [], "inner": [{"a": {}}]})
+payload_conversation("iso_strings_normalised", {"from": "2024-01-15T12:05:30+02:00", "to": "2024-01-15T10:05:30Z"})
+payload_conversation("deep_payload_as_text", nested(20))
+
+
+@conversation("empty_message_keeps_last")
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    job = await client.submit(requirements=room.needs())
+    await worker.begin()
+    for progress, text in ((20, "sampling"), (30, "")):
+        await worker.send("update_job_progress", job_id=job, worker_id=worker.worker_id, progress=progress,
+                          status="in_progress", message=text)
+        update = await client.want("job_update", job_id=job, progress=progress)
+        check(text or update.get("message") != "sampling", "message of the step before")
+
+
+@conversation("empty_first_frame_lost")
+async def _(room):
+    await framed(room, lambda client: [b"", submit_text(room).encode()], "p")
+
+
+text_conversation("line_feeds_inside_refused", lambda room: json.dumps(json.loads(submit_text(room)), indent=2))
+text_conversation("solidus_escape_kept", lambda room: submit_text(room, prompt='"a\\/b\\\\/c/d"'), "a/b\\/c/d")
+
+
+@conversation("integral_fraction_refused")
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    for spelling in ("1", "1.0", "1e0"):
+        job = await client.submit(requirements=room.needs())
+        await worker.text('{"type":"claim_job","worker_id":"%s","max_jobs":%s,"claim_timeout":30000,"timestamp":%d}'
+                          % (worker.worker_id, spelling, stamp()))
+        await worker.want("job_assigned", job_id=job)
+
+
+@conversation("lost_worker_not_reported")
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    job = await client.submit(requirements=room.needs())
+    await worker.begin()
+    await worker.leave()
+    for _ in range(10):
+        if (await client.status(job))["status"] != "in_progress":
+            await client.want("job_update", job_id=job, status="queued")
+            return
+        await asyncio.sleep(0.02)
+
+
+@conversation("failed_counted_completed", alone=True)
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    counts = []
+    for end in (None, worker.fail, worker.complete):
+        if end is not None:
+            await client.submit(requirements=room.needs())
+            job = await worker.begin()
+            await (worker.fail(job, False) if end == worker.fail else worker.complete(job))
+        counts.append((await client.ask("request_stats", "system_status",
+                                        include_sections=["jobs"]))["completed_jobs_last_hour"])
+    check(counts == [counts[0], counts[0], counts[0] + 1], "completed jobs %s" % counts)
+
+
+@conversation("reannounced_without_summary")
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    job = await client.submit(requirements=room.needs())
+    for _ in range(2):
+        notice = await worker.want("job_available", job_id=job)
+        check(notice["requirements_summary"].get("service_type") == room.service, "requirements_summary")
+        await worker.begin()
+        await worker.fail(job, True)
+
+
+@conversation("worker_error_without_request_id")
+async def _(room):
+    client = await room.client()
+    for kind, members in (("request_job_status", {"job_id": fresh("job")}),
+                          ("worker_heartbeat", {"worker_id": fresh("worker"), "status": "idle"})):
+        name = fresh("req")
+        check((await client.ask(kind, "error", id=name, **members)).get("request_id") == name, "request_id")
+
+
+# ------------------------------------------------------------------ variants that must show
+
+
+@shows("newest_first")
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    jobs = [await client.submit(requirements=room.needs()) for _ in range(2)]
+    check((await worker.take())["job_id"] == jobs[1], "the oldest")
+
+
+@shows("worker_told_of_cancel")
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    job = await client.submit(requirements=room.needs())
+    await worker.begin()
+    await client.ask("cancel_job", "job_cancelled", job_id=job)
+    await worker.want("job_update", job_id=job, status="cancelled")
+    await worker.none("job_update")
+
+
+@shows("completed_update_too")
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    job = await client.submit(requirements=room.needs())
+    await worker.complete(await worker.begin())
+    await client.want("job_completed", job_id=job)
+    await client.want("job_update", job_id=job, status="completed", previous_status="in_progress")
+
+
+@shows("long_ids")
+async def _(room):
+    client = await room.client()
+    job = await client.submit(requirements=room.needs())
+    check(len(job) > 100 and not job.isascii(), "a short id")
+    check(len(client.registered["assigned_connection_id"]) > 100, "a short id")
+
+
+@shows("retry_backoff")
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    job = await client.submit(requirements=room.needs())
+    delays = []
+    for _ in range(2):
+        await worker.want("job_available", job_id=job)
+        await worker.begin()
+        delays.append((await worker.fail(job, True))["retry_delay"])
+    check(delays[1] > delays[0], "the same delay")
+
+
+@shows("started_at_acceptance")
+async def _(room):
+    client, worker = await room.client(), await room.worker()
+    job = await client.submit(requirements=room.needs())
+    await worker.take()
+    await worker.accept(job)
+    answer = await client.status(job)
+    check(answer["status"] == "assigned" and abs(answer["started_at"] - stamp()) < 60000, "not started")
+
+
+@shows("iso_offset")
+async def _(room):
+    client = await room.client()
+    answer = await client.ask("submit_job", "job_accepted", job_type="upscaling", priority=1, payload={},
+                              requirements=room.needs())
+    check(answer["estimated_start"].endswith("+00:00"), "another form")
+    moment = datetime.datetime.fromisoformat(answer["estimated_start"]).timestamp()
+    check(0 < moment - time.time() < 86400 * 30, "another time")
+
+
+@shows("alerts_to_all")
+async def _(room):
+    clients = [await room.client(), await room.worker(), await room.client(client_type="monitor")]
+    text = fresh("alert")
+    await room.control("alert", message=text)
+    for client in clients:
+        await client.want("system_alert", message=text)
+
+
 # ------------------------------------------------------------------ running
 
 
@@ -1121,7 +1531,16 @@ async def main():
 
     async def two(name):
         async with gate:
-            return name, await all_right(["--variant", name], bugs)
+            wrong = await all_right(["--variant", name], bugs)
+            if name in SHOWS:
+                async with HubProcess("--variant", name) as url:
+                    problem = await hold(SHOWS[name], url, 6)
+                if problem:
+                    wrong["shows"] = problem
+                async with HubProcess() as url:
+                    if await hold(SHOWS[name], url, 1) is None:
+                        wrong["shows"] = "without the variant too"
+            return name, wrong
 
     for name, wrong in await asyncio.gather(*(two(name) for name in variants if name in wanted)):
         if wrong:

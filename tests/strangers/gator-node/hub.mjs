@@ -13,6 +13,7 @@ const { WebSocket, WebSocketServer } = createRequire(import.meta.url)('ws');
 // ---------------------------------------------------------------------------------------------------------------
 
 const S = {
+  websocket: [1, 'Gator uses websockets to communicate (RFC 6455, section 5.5.2: a Ping is answered by a Pong).'],
   heartbeat: [3, 'Data is aggregated during regular heartbeat intervals.'],
   down: [6, 'Communication is bi-directional, so messages can also travel down through the hierarchy to perform '
     + 'operations like stopping all jobs currently running.'],
@@ -72,6 +73,23 @@ const BUGS = [
   ['scheduling-resumes', 'history', S.schedule,
     'A second stop switches scheduling on again.',
     'Stop twice, then let a job arrive (/control/job): it is scheduled.'],
+  ['retry-gets-old-error', 'history', S.record,
+    'A request that repeats action and id of a request that failed on the same connection gets the old error and is not '
+    + 'carried out.',
+    'Send a log with a wrong severity, then the corrected log under the same req_id: an error, and nothing is recorded.'],
+  ['refusing-child-untold', 'history', S.stop,
+    'A child that has answered a forwarded stop with an error is not told of later stops.',
+    'A child answers a stop with result error, then another stop is sent: the child receives nothing.'],
+  ['draft-kept-after-refusal', 'history', S.message,
+    'The message of a refused log fills the gap in the next log of the connection that has no message.',
+    'Log with a message and a wrong severity (refused), then log without a message: success instead of an error.'],
+  ['up-dead-after-gap', 'history', S.up,
+    'A log that comes in after the last upward link has left ends the sending for good. Upward links that join later '
+    + 'receive no logs.',
+    'A parent leaves, a child logs, a parent joins, the child logs again: the parent receives nothing.'],
+  ['malformed-carries-last-id', 'history', S.id,
+    'The error for a text that fails to be decoded carries the id of the request before it on the connection.',
+    'Send a request with a req_id, read the response, send malformed text: a second response with that id.'],
 
   ['stop-five-children', 'several', S.stop,
     'A stop is forwarded to at most five children.',
@@ -103,6 +121,18 @@ const BUGS = [
   ['burst-error-spreads', 'several', S.several,
     'After a failed request, the requests outstanding behind it on the connection fail with the same reason.',
     'Send an unknown action and a valid log at once: both get an error.'],
+  ['anonymous-burst-one-answer', 'several', S.several,
+    'Of the responses without an id that are due together on a connection only the last is sent.',
+    'Send three logs without req_id at once: one response.'],
+  ['batch-boundary-log-lost', 'several', S.up,
+    'Of logs that are outstanding together the 17th, which finds the batch of 16 full, is acknowledged but lost.',
+    'Send 20 logs at once: 19 travel up.'],
+  ['stop-behind-request-not-forwarded', 'several', S.stop,
+    'A stop that is outstanding behind another request of the same connection is answered but not distributed.',
+    'Send log and stop at once: the other children receive nothing.'],
+  ['three-unanswered-stops', 'several', S.stop,
+    'A child that has left three forwarded stops unanswered is not told of further ones.',
+    'A child does not answer. Send four stops: it receives three.'],
 
   ['long-ids-collide', 'identity', S.id,
     'Ids with the same first 32 characters are taken for the same id. Responses carry the one seen first.',
@@ -134,6 +164,20 @@ const BUGS = [
   ['critical-log-sent-down', 'identity', S.up,
     'A log of severity CRITICAL is also sent down to the other children.',
     'One child logs CRITICAL: another child receives the log.'],
+  ['posted-id-silences-namesake', 'identity', S.id,
+    'The ids of posted requests are remembered. A non-posted request of the connection with such an id is not answered.',
+    'Send a posted log with req_id "p", then a non-posted one with req_id "p": no response.'],
+  ['hub-id-clash-swallowed', 'identity', S.id,
+    'A request whose id equals that of a forwarded stop which its sender has not answered is taken for the answer and '
+    + 'dropped.',
+    'A child receives a stop with req_id N and sends a log with req_id N: no response.'],
+  ['outstanding-prefix-id', 'identity', S.id,
+    'Outstanding requests are found by the beginning of their id. If an earlier one is outstanding whose id is a prefix, '
+    + 'the response carries that id.',
+    'Send requests with the ids "job-1" and "job-10" at once: both responses carry "job-1".'],
+  ['payload-id-wins', 'identity', S.id,
+    'The payload is merged over the request: a member `req_id` in the payload replaces the id of the request.',
+    'Send a log whose payload has an unknown member req_id: rsp_id is that of the payload.'],
 
   ['silent-child-blocks-stop', 'neighbours', S.answer,
     'The response to stop waits until every child has answered the forwarded stop.',
@@ -168,6 +212,22 @@ const BUGS = [
   ['same-id-outstanding', 'neighbours', S.id,
     'A request is not answered if another connection sent one with the same id within the last moments.',
     'Two connections send requests with the same id at the same time: one gets no response.'],
+  ['stopper-leaves-resumes', 'neighbours', S.schedule,
+    'When the connection that sent the last stop closes, jobs are scheduled again.',
+    'A sends stop and closes, then a job arrives (/control/job): it is scheduled.'],
+  ['parent-leave-drops-other-parent', 'neighbours', S.up,
+    'When an upward link leaves, the youngest upward link is taken off the list instead.',
+    'Connect two parents, let the first leave: logs do not reach the second.'],
+  ['malformed-neighbour-drops-id', 'neighbours', S.id,
+    'After a text that fails to be decoded, the next request of any other connection is answered without its id.',
+    'A sends malformed text, B sends a request with a req_id: the response to B has no rsp_id.'],
+  ['posted-of-neighbour', 'neighbours', S.posted,
+    'A request without `posted` is treated as posted if the last request of the hub came from another connection and was '
+    + 'posted.',
+    'A sends a posted log, B sends a log without `posted`: B gets no response.'],
+  ['leaver-logs-lost', 'neighbours', S.up,
+    'Messages that a client sends directly before it closes are dropped.',
+    'Send a posted log and close at once: the log does not travel up.'],
 
   ['falsy-id-missing', 'values', S.id,
     'The ids 0 and "" are taken for missing.',
@@ -202,6 +262,18 @@ const BUGS = [
   ['timestamp-2038', 'values', S.timestamp,
     'Timestamps of 2^31 and more wrap to negative numbers.',
     'Log with timestamp 2147483648.'],
+  ['structured-id-as-text', 'values', S.id,
+    'An id that is an array or an object comes back as a string with its JSON text.',
+    'Send req_id [1,"a"]: rsp_id is a string.'],
+  ['kilobyte-multiple-unread', 'values', S.id,
+    'A message whose length is a multiple of 1024 bytes is taken for unfinished and lost.',
+    'Send a request of exactly 2048 bytes: no response.'],
+  ['numeric-message-affinity', 'values', S.message,
+    'A message of digits is stored as a number: it travels up as another type, without leading zeros.',
+    'Log "007": the message that travels up is 7.'],
+  ['large-timestamp-as-ms', 'values', S.timestamp,
+    'Timestamps of 10^11 and more are taken for milliseconds and divided by 1000.',
+    'Log with timestamp 253402300800 (the year 10000).'],
 
   ['id-after-payload-lost', 'equivalents', S.id,
     'An id that follows the payload in the request is not seen.',
@@ -236,6 +308,19 @@ const BUGS = [
   ['exponent-timestamp-refused', 'equivalents', S.timestamp,
     'A timestamp written with an exponent is refused (RFC 8259, section 6).',
     'Log with timestamp 1.684696137e9: an error.'],
+  ['split-character-lost', 'equivalents', S.message,
+    'The frames of a message are decoded one by one: a character whose bytes lie in two frames becomes U+FFFD (RFC 6455, '
+    + 'section 5.6).',
+    'Send a log in two frames, cut within a character beyond ASCII.'],
+  ['first-line-only', 'equivalents', S.json,
+    'Only the first line of a text is decoded (RFC 8259, section 2: line feeds between tokens).',
+    'Send a valid request that is indented over several lines: an error.'],
+  ['spaced-colon-posted', 'equivalents', S.posted,
+    '`posted` is not seen if there is white space before its colon, as in the examples of the document (line 23).',
+    'Send a log with "posted" : true: it is answered.'],
+  ['stop-without-posted-silent', 'equivalents', S.answer,
+    'A stop without the member `posted` is treated as posted. One with `posted`: false is answered.',
+    'Send {"action":"stop","req_id":1,"payload":{}}: forwarded, but no response.'],
 
   ['critical-becomes-error', 'one-of-many', S.severity,
     'CRITICAL travels up as ERROR. The others stay as they are.',
@@ -270,6 +355,18 @@ const BUGS = [
   ['array-unanswered', 'one-of-many', S.posted,
     'JSON text that is an array gets no response. Other messages that are no requests get an error.',
     'Send []: no response.'],
+  ['posted-refused-log-answered', 'one-of-many', S.posted,
+    'A posted log that is refused is answered with an error. Other posted requests are not answered.',
+    'Send a posted log with a wrong severity: an error arrives.'],
+  ['parent-log-unrecorded', 'one-of-many', S.record,
+    'A log from an upward link is acknowledged but not recorded. Those of children are.',
+    'A parent sends a log: it is not among the records (/control/records).'],
+  ['empty-ping-unanswered', 'one-of-many', S.websocket,
+    'A ping without application data is not answered. Others are.',
+    'Send an empty ping: no pong.'],
+  ['parent-errors-silent', 'one-of-many', S.id,
+    'Errors are not sent to upward links. Successful responses are.',
+    'A parent sends an unknown action with a req_id: no response.'],
 ].map(([name, kind, [line, sentence], does, seen]) => ({ name, kind, line, sentence, does, seen }));
 
 const VARIANTS = [
@@ -330,6 +427,21 @@ const VARIANTS = [
   ['close-without-code', 'At its end the hub closes connections without a code.', 'RFC 6455, section 5.5.1: the body is optional.'],
   ['close-private-code', 'At its end the hub closes connections with code 4000 and a reason.',
     'RFC 6455, section 7.4.2: codes 4000-4999 are for private use.'],
+  ['errors-late', 'Failure responses are sent 10 ms late, so that successful ones overtake them.',
+    'Lines 63-65: identifiers, not order, tie responses to outstanding requests. No time limit is named.'],
+  ['forward-staggered', 'A stop is forwarded to one child after another, in random order, 5 ms apart. The response follows the last.',
+    'Line 105 names no order or time; line 119: a response once the stop has been forwarded on to all children.'],
+  ['stop-bare-down', 'Forwarded stops have no member `payload`.', 'Line 118: stop requires no payload to be provided.'],
+  ['exponent-numbers', 'Outgoing integers are written with an exponent, 23 as 2.3e1.',
+    'RFC 8259, section 6: 23 and 2.3e1 are spellings of one number. Line 63 asks for the identifier, not its spelling.'],
+  ['heartbeat-up', 'Each upward link is sent a non-posted request of another action, `heartbeat`, every 50 ms.',
+    'Lines 3-4: data is aggregated during regular heartbeat intervals. Line 69 does not exclude further actions.'],
+  ['all-members', 'Responses have all members of both formats. Those that do not apply are null (`reason`, or `action` and `payload`).',
+    'Lines 39-58 show the formats and exclude no further members.'],
+  ['pings-inside', 'Outgoing messages are sent in two frames with a ping between them.',
+    'RFC 6455, section 5.4: control frames may be injected in the middle of a fragmented message.'],
+  ['salvaged-id', 'The error for text that cannot be decoded carries the req_id that can be recognised in the text.',
+    'Line 63: an identifier that is provided is copied. The document does not say how far text that fails to be decoded is read.'],
   ['headers', 'The handshake response carries further header fields.', 'RFC 6455, section 4.2.2, and RFC 9110: unknown fields are ignored.'],
 ].map(([name, does, why]) => ({ name, does, why }));
 
@@ -514,6 +626,10 @@ function printString(s) {
 }
 
 function printNumber(text) {
+  if (variant('exponent-numbers') && /^-?\d+$/.test(text)) {
+    const [, sign, first, rest] = /^(-?)(\d)(\d*)$/.exec(text);
+    return `${sign}${first}${rest ? `.${rest}` : ''}e${rest.length}`;
+  }
   return variant('number-spelling') && /^-?\d+$/.test(text) ? `${text}.0` : text;
 }
 
@@ -585,8 +701,9 @@ class FrameReader {
       if (this.current) this.current.controls += 1;
       return;
     }
-    this.current ??= { frames: 0, empty: false, controls: 0 };
+    this.current ??= { frames: 0, empty: false, controls: 0, lengths: [] };
     this.current.frames += 1;
+    if (this.current.frames <= 1000) this.current.lengths.push(length);
     if (length === 0) this.current.empty = true;
     if (fin) {
       if (this.finished.length < 10000) this.finished.push(this.current);
@@ -623,8 +740,12 @@ let stopper = null;
 let stopsInHand = 0;
 let latestStopper = null;
 let parentLeft = false;
+let upDead = false;
+let malformedBy = null;
+let lastRequest = null; // { link, posted }
 
 const DELAY = 150; // ms a stop is in hand, for bugs that concern simultaneous stops
+const STAGGER = 5; // ms between children, for the variant forward-staggered
 const GATHER = 3; // ms in which messages of one connection are taken together
 
 const children = () => [...links].filter((l) => l.role === 'child');
@@ -657,6 +778,12 @@ class Link {
     this.loseNext = false;
     this.severity = null;
     this.timestamp = null;
+    this.failed = new Bounded(64);
+    this.refused = false;
+    this.draft = null;
+    this.previousId = undefined;
+    this.postedIds = new Bounded(64);
+    this.unlisted = false;
 
     if (socket) {
       this.frames = new FrameReader();
@@ -678,6 +805,13 @@ class Link {
       }, settings['ping-ms'] || 100);
       this.pinger.unref();
     }
+    if (bug('empty-ping-unanswered')) ws.on('ping', (data) => { if (data.length && ws.readyState === WebSocket.OPEN) ws.pong(data); });
+    if (role === 'parent' && variant('heartbeat-up')) {
+      this.beat = setInterval(() => {
+        this.request('heartbeat', object({ children: children().length, logs: records.length }), { posted: false });
+      }, 50);
+      this.beat.unref();
+    }
     if (role === 'child') {
       if (variant('own-logs')) ownLog('INFO', 'child joined');
       if (variant('discovers-tree')) this.request('tree', new Map(), { posted: false });
@@ -687,6 +821,12 @@ class Link {
 
   closed(code) {
     clearInterval(this.pinger);
+    clearInterval(this.beat);
+    if (bug('stopper-leaves-resumes') && stopper === this) scheduling = true;
+    if (bug('parent-leave-drops-other-parent') && this.role === 'parent') {
+      const youngest = parents().filter((l) => !l.unlisted).at(-1);
+      if (youngest) youngest.unlisted = true;
+    }
     const vanished = bug('vanished-child-blocks-later') && this.role === 'child' && code === 1006;
     if (vanished) this.vanished = true;
     else links.delete(this);
@@ -702,8 +842,9 @@ class Link {
   }
 
   // Messages of one connection that arrive together are served together, in their order.
-  receive(data, isBinary) {
-    const cut = this.frames?.finished.shift() ?? { frames: 1, empty: false, controls: 0 };
+  receive(given, isBinary) {
+    let data = given;
+    const cut = this.frames?.finished.shift() ?? { frames: 1, empty: false, controls: 0, lengths: [] };
     if (this.ws.readyState !== WebSocket.OPEN) return;
     if (isBinary && variant('binary-closes')) {
       this.serve();
@@ -719,6 +860,11 @@ class Link {
     }
     if (bug('empty-frame-loses-message') && cut.frames > 1 && cut.empty) return;
     if (bug('ping-inside-loses-message') && cut.controls > 0) return;
+    if (bug('kilobyte-multiple-unread') && data.length > 0 && data.length % 1024 === 0) return;
+    if (bug('split-character-lost') && cut.frames > 1 && cut.frames <= 1000) {
+      let begin = 0;
+      data = Buffer.from(cut.lengths.map((n) => data.subarray(begin, begin += n).toString()).join(''));
+    }
     this.queue.push({ data, isBinary });
     this.queued += data.length;
     if (bug('fragments-answered-twice') && cut.frames > 2) this.queue.push({ data, isBinary });
@@ -737,8 +883,9 @@ class Link {
     const batch = this.queue;
     this.queue = [];
     this.queued = 0;
+    if (bug('leaver-logs-lost') && this.ws.readyState !== WebSocket.OPEN) return;
     const answers = [];
-    const state = { seen: new Set(), dead: false, reason: null };
+    const state = { seen: new Set(), dead: false, reason: null, served: 0, logs: 0, text: '' };
     for (const item of batch) {
       const answer = serveMessage(this, item, state);
       if (answer) answers.push(answer);
@@ -751,14 +898,16 @@ class Link {
     if (id === undefined && variant('null-rsp-id')) id = null;
     if (variant('ids-as-doubles') && id instanceof Num && Number.isFinite(Number(id.text))) id = new Num(String(Number(id.text)));
     if (answer.result === 'error') this.hadError = true;
+    if (bug('parent-errors-silent') && answer.result === 'error' && this.role === 'parent') return;
     const extra = variant('extra-members') ? { host: 'hub', elapsed: new Num('0.25') } : {};
     if (answer.result === 'success') {
-      this.transmit(object({ action: answer.action, rsp_id: id, result: 'success', payload: answer.payload, ...extra }));
+      this.transmit(object({ action: answer.action, rsp_id: id, result: 'success', payload: answer.payload, ...(variant('all-members') ? { reason: null } : {}), ...extra }));
       return;
     }
+    const blank = variant('all-members') ? { action: null, payload: null } : {};
     const more = variant('action-in-error') && answer.action !== undefined ? { action: answer.action, payload: new Map() } : {};
     const reason = variant('other-reasons') ? `Error — 誤り:\n\t${answer.reason}. ${'It was not carried out. '.repeat(20)}` : answer.reason;
-    const message = object({ result: 'error', rsp_id: id, reason, ...more, ...extra });
+    const message = object({ result: 'error', rsp_id: id, reason, ...blank, ...more, ...extra });
     if (bug('error-to-namesake') && id !== undefined) {
       const other = [...links].find((l) => l !== this && l.lastId === idKey(id) && l.ws.readyState === WebSocket.OPEN);
       if (other) {
@@ -766,7 +915,8 @@ class Link {
         return;
       }
     }
-    this.transmit(message);
+    if (variant('errors-late')) setTimeout(() => this.transmit(message), 10);
+    else this.transmit(message);
   }
 
   // Sends a request of the hub to this peer. The answer, if any, is taken note of and nothing else.
@@ -794,6 +944,14 @@ class Link {
       ws.terminate();
       return;
     }
+    if (variant('pings-inside')) {
+      const bytes = Buffer.from(text);
+      const n = 1 + random(bytes.length - 1);
+      ws.send(bytes.subarray(0, n), { binary: false, fin: false });
+      ws.ping('inside');
+      ws.send(bytes.subarray(n), { binary: false, fin: true });
+      return;
+    }
     if (!variant('fragmented')) {
       ws.send(text);
       return;
@@ -819,6 +977,14 @@ function afterBurst(list) {
   }
   if (bug('fifth-evicts-first') && answers.length >= 5) answers[0].id = undefined;
   if (bug('burst-sixth-unanswered')) answers = answers.filter((_, i) => i !== 5);
+  if (bug('anonymous-burst-one-answer')) {
+    const last = answers.findLast((a) => a.id === undefined);
+    answers = answers.filter((a) => a.id !== undefined || a === last);
+  }
+  if (bug('outstanding-prefix-id')) {
+    const texts = answers.map((a) => a.id).filter((id) => typeof id === 'string' && id !== '');
+    for (const a of answers) if (typeof a.id === 'string') a.id = texts.find((id) => a.id.startsWith(id)) ?? a.id;
+  }
   if (bug('two-errors-one-answer')) {
     answers = answers.filter((a, i) => a.result !== 'error'
       || answers.findIndex((b) => b.result === 'error' && b.reason === a.reason) === i);
@@ -846,25 +1012,40 @@ function serveMessage(link, { data, isBinary }, state) {
   try {
     if (isBinary && variant('binary-refused')) throw new DecodeError('a binary message');
     text = isBinary ? new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(data) : data.toString();
-    message = parse(text);
+    message = parse(bug('first-line-only') ? text.trim().split('\n')[0] : text);
   } catch (error) {
     link.malformed += 1;
     link.lastMalformed = true;
     link.loseId = true;
+    malformedBy = link;
     if (bug('second-malformed-silent') && link.malformed > 1) return null;
     if (bug('malformed-posted-silent') && /"posted"\s*:\s*true/.test(text)) return null;
-    return failure(`Failed to decode the message: ${error.message}`);
+    const id = bug('malformed-carries-last-id') ? link.previousId : variant('salvaged-id') ? salvage(text) : undefined;
+    return failure(`Failed to decode the message: ${error.message}`, id);
   }
   link.lastMalformed = false;
   if (!(message instanceof Map)) {
     if (bug('array-unanswered') && Array.isArray(message)) return null;
     return failure('A message must be an object');
   }
+  if (bug('hub-id-clash-swallowed') && message.has('req_id') && link.waiting.delete(idKey(message.get('req_id')))) return null;
+  state.text = text;
+  state.served += 1;
   if (message.has('result') && !message.has('req_id')) {
     takeAnswer(link, message);
     return null;
   }
   return serveRequest(link, message, state);
+}
+
+// The req_id of a request that cannot be decoded, if it can be recognised.
+function salvage(text) {
+  const found = /^([^{]*\{[^{]*)"req_id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)\s*[,}]/.exec(text);
+  try {
+    return found ? parse(found[2]) : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function serveRequest(link, message, state) {
@@ -876,6 +1057,17 @@ function serveRequest(link, message, state) {
   if (bug('posted-after-payload-ignored') && behindPayload('posted')) posted = undefined;
   if (bug('posted-sticks') && posted === undefined) posted = link.lastPosted;
   link.lastPosted = posted === true;
+  if (bug('posted-of-neighbour') && posted === undefined && lastRequest && lastRequest.link !== link) posted = lastRequest.posted;
+  lastRequest = { link, posted: posted === true };
+  if (bug('spaced-colon-posted') && !state.text.includes('"posted":')) posted = undefined;
+  if (bug('stop-without-posted-silent') && action === 'stop' && posted === undefined) posted = true;
+  const inner = message.get('payload');
+  if (bug('payload-id-wins') && inner instanceof Map && inner.has('req_id')) id = inner.get('req_id');
+  if (malformedBy && malformedBy !== link) {
+    malformedBy = null;
+    if (bug('malformed-neighbour-drops-id')) id = undefined;
+  }
+  link.previousId = id;
   if (bug('id-after-payload-lost') && behindPayload('req_id')) id = undefined;
   if (bug('error-to-namesake')) link.lastId = id === undefined ? undefined : idKey(id);
 
@@ -885,6 +1077,8 @@ function serveRequest(link, message, state) {
   const cached = cacheKey === null ? undefined : resultCache.get(cacheKey);
   if (bug('answer-by-foreign-id') && cached && cached.link !== link) {
     answer = { ...cached.answer, id };
+  } else if (bug('retry-gets-old-error') && cacheKey !== null && link.failed.has(cacheKey)) {
+    answer = { ...link.failed.get(cacheKey), id };
   } else if (bug('burst-error-spreads') && state.reason !== null) {
     answer = failure(state.reason, id);
   } else if (variant('strict-posted') && posted !== undefined && typeof posted !== 'boolean') {
@@ -896,6 +1090,7 @@ function serveRequest(link, message, state) {
   if (bug('burst-error-spreads') && answer?.result === 'error') state.reason ??= answer.reason;
   if (bug('burst-after-stop-dropped') && action === 'stop') state.dead = true;
   if (!answer) return null;
+  if (bug('retry-gets-old-error') && answer.result === 'error' && cacheKey?.length < 1000) link.failed.set(cacheKey, answer);
 
   if (bug('same-id-outstanding') && id !== undefined) {
     const key = idKey(id);
@@ -904,7 +1099,12 @@ function serveRequest(link, message, state) {
     recentIds.set(key, { link, now });
     if (other && other.link !== link && now - other.now < 250) return null;
   }
-  const answersPosted = (bug('posted-answered-after-error') && link.hadError)
+  if (bug('posted-id-silences-namesake') && id !== undefined) {
+    if (posted === true) link.postedIds.set(idKey(id), true);
+    else if (link.postedIds.has(idKey(id))) return null;
+  }
+  const answersPosted = (bug('posted-refused-log-answered') && action === 'log' && answer.result === 'error')
+    || (bug('posted-answered-after-error') && link.hadError)
     || (bug('posted-stop-answered') && action === 'stop')
     || (bug('posted-unknown-answered') && answer.unknown);
   return posted === true && !answersPosted ? null : answer;
@@ -922,6 +1122,7 @@ function readId(link, message) {
     if (bug('fraction-id-cut') && /[.eE]/.test(id.text)) return new Num(String(Math.trunc(Number(id.text))));
     if (bug('number-and-text-ids')) return intern(link, id.text, id);
   }
+  if (bug('structured-id-as-text') && (id instanceof Map || Array.isArray(id))) return print(id);
   if (typeof id === 'string') {
     if (bug('falsy-id-missing') && id === '') return undefined;
     if (bug('numeric-text-id') && /^(0|[1-9]\d*)$/.test(id)) return new Num(id);
@@ -943,7 +1144,7 @@ function intern(link, key, id) {
 function carryOut(link, message, action, id, posted, state) {
   if (typeof action !== 'string') return failure('A request needs an action', id);
   if (action === 'log') return log(link, message.get('payload'), id, state);
-  if (action === 'stop') return stop(link, message, id, posted);
+  if (action === 'stop') return stop(link, message, id, posted, state);
   const answer = failure(`Unknown action ${JSON.stringify(action.slice(0, 100))}`, bug('unknown-action-id-lost') ? undefined : id, action);
   answer.unknown = true;
   return answer;
@@ -954,6 +1155,7 @@ function takeAnswer(link, message) {
   const key = message.has('rsp_id') ? idKey(message.get('rsp_id')) : '';
   const waiting = link.waiting.get(key);
   link.waiting.delete(key);
+  if (waiting?.action === 'stop' && message.get('result') === 'error') link.refused = true;
   if (waiting && bug('child-answer-relayed') && waiting.origin?.id !== undefined) {
     waiting.origin.link.transmit(new Map([...message, ['rsp_id', waiting.origin.id]]));
   }
@@ -995,6 +1197,7 @@ function readLog(link, payload) {
     if (bug('exponent-timestamp-refused') && /[eE]/.test(timestamp.text)) return 'The timestamp must be a number';
     link.timestamp = timestamp;
     if (bug('zero-timestamp-missing') && Number(timestamp.text) === 0) timestamp = now();
+    if (bug('large-timestamp-as-ms') && Number(timestamp.text) >= 1e11) timestamp = new Num(String(Number(timestamp.text) / 1000));
     if (bug('timestamp-2038') && Number(timestamp.text) >= 2 ** 31) timestamp = new Num(String(Number(timestamp.text) | 0));
   }
   const extra = variant('log-up-extra')
@@ -1002,15 +1205,24 @@ function readLog(link, payload) {
   return { timestamp, severity, message, extra };
 }
 
-function log(link, payload, id, state) {
+function log(link, given, id, state) {
+  let payload = given;
+  if (bug('draft-kept-after-refusal') && payload instanceof Map && !payload.has('message') && link.draft !== null) {
+    payload = new Map([...payload, ['message', link.draft]]);
+    link.draft = null;
+  }
   const entry = readLog(link, payload);
   if (typeof entry === 'string') {
     link.muteNext = true;
+    const draft = payload instanceof Map ? payload.get('message') : undefined;
+    if (typeof draft === 'string') link.draft = draft;
     const answer = failure(entry, id, 'log');
     if (bug('missing-message-no-reason') && payload instanceof Map && !payload.has('message')) answer.reason = undefined;
     return answer;
   }
-  const muted = (bug('log-muted-after-refusal') && link.muteNext)
+  state.logs += 1;
+  const muted = (bug('batch-boundary-log-lost') && state.logs % 17 === 0)
+    || (bug('log-muted-after-refusal') && link.muteNext)
     || (bug('malformed-neighbour-mutes-logs') && [...links].some((l) => l !== link && l.lastMalformed))
     || (bug('stop-mutes-other-logs') && stopper !== null && stopper !== link)
     || (bug('debug-not-propagated') && entry.severity === 'DEBUG');
@@ -1046,6 +1258,8 @@ function propagate(given, from) {
     if (bug('markup-escaped')) entry.message = entry.message.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');
     if (bug('nul-ends-message')) [entry.message] = entry.message.split('\0');
   }
+  if (bug('numeric-message-affinity') && /^-?\d+(\.\d+)?$/.test(entry.message)) entry.message = new Num(String(Number(entry.message)));
+  if (bug('parent-log-unrecorded') && from?.role === 'parent') return;
   const size = 100 + (typeof entry.message === 'string' ? entry.message : print(entry.message)).length;
   records.push({ timestamp: entry.timestamp, severity: entry.severity, message: entry.message, size });
   recordBytes += size;
@@ -1070,7 +1284,9 @@ function flushUp() {
 }
 
 function sendUp(entry) {
-  for (const parent of parents()) parent.request('log', logPayload(entry), { posted: !variant('log-up-unposted') });
+  if (bug('up-dead-after-gap') && parentLeft && parents().length === 0) upDead = true;
+  if (upDead) return;
+  for (const parent of parents().filter((l) => !l.unlisted)) parent.request('log', logPayload(entry), { posted: !variant('log-up-unposted') });
 }
 
 function ownLog(severity, message) {
@@ -1081,10 +1297,11 @@ function ownLog(severity, message) {
 // stop
 // ---------------------------------------------------------------------------------------------------------------
 
-function stop(link, message, id, posted) {
+function stop(link, message, id, posted, state) {
   if (bug('stop-needs-payload') && !message.has('payload')) return failure('A stop needs a payload', id, 'stop');
   const blocked = bug('departed-child-blocks-stop') && owedByDeparted;
   const forwarded = (bug('parent-stop-not-forwarded') && link.role === 'parent') || (bug('posted-stop-not-forwarded') && posted)
+    || (bug('stop-behind-request-not-forwarded') && state.served > 1)
     ? 0 : distribute(link, id, posted);
   const answer = success('stop', id, { forwarded });
   if (posted) return answer;
@@ -1095,6 +1312,10 @@ function stop(link, message, id, posted) {
   if (bug('silent-child-blocks-stop')) {
     blockedStops.push({ link, answer });
     settleStops();
+    return null;
+  }
+  if (variant('forward-staggered')) {
+    setTimeout(() => link.respond(answer), forwarded * STAGGER);
     return null;
   }
   if (bug('simultaneous-stops-one-answer') || bug('stop-answer-to-latest')) {
@@ -1131,13 +1352,25 @@ function distribute(sender, id, posted) {
   }
   list = list.filter((c) => c !== sender || variant('stop-to-sender'));
   if (bug('stop-five-children')) list = list.slice(0, 5);
+  if (bug('refusing-child-untold')) list = list.filter((c) => !c.refused);
+  if (bug('three-unanswered-stops')) {
+    list = list.filter((c) => [...c.waiting.values()].filter((w) => w.action === 'stop').length < 3);
+  }
+  if (variant('forward-staggered')) {
+    for (let i = list.length - 1; i > 0; i -= 1) {
+      const k = random(i + 1);
+      [list[i], list[k]] = [list[k], list[i]];
+    }
+  }
   let told = 0;
   for (const child of list) {
     if (child.vanished) break;
     const origin = sender && !posted ? { link: sender, id } : undefined;
-    child.request('stop', new Map(), {
+    const tell = () => child.request('stop', variant('stop-bare-down') ? undefined : new Map(), {
       posted: variant('stop-posted-down'), id: variant('stop-keeps-id') ? id : undefined, origin,
     });
+    if (variant('forward-staggered') && told > 0) setTimeout(tell, told * STAGGER);
+    else tell();
     told += 1;
   }
   if (variant('own-logs')) ownLog('WARNING', 'stopping');
@@ -1278,6 +1511,7 @@ server.on('clientError', (_, socket) => socket.destroy());
 
 const acceptor = new WebSocketServer({
   noServer: true, maxPayload: settings['max-message'], perMessageDeflate: variant('deflate') ? { threshold: 0 } : false,
+  autoPong: !bug('empty-ping-unanswered'),
 });
 if (variant('headers')) acceptor.on('headers', (list) => list.push('Server: tier', 'X-Tier-Depth: 1'));
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Self-test of hub.mjs. For every bug there is a conversation of the same name, with the result that the document
 // asks for. The hub without bugs must give that result, the hub with the bug must not. For every variant all
-// conversations must give the right result.
+// conversations must give the right result, and what SHOWN has for it must be true with it and false without.
 //   selftest.mjs            everything
 //   selftest.mjs NAME...    these bugs and variants only; "none" is the hub as it is
 
@@ -87,6 +87,7 @@ class Peer {
       this.send({ action: 'log', req_id: id, posted: false, payload: { timestamp: OLD, severity: 'INFO', message: id } });
       if (await this.answer(id) === undefined) return;
     }
+    if (this.talk.linger) await new Promise((resolve) => { setTimeout(resolve, this.talk.linger); });
   }
 
   // Sends a message, settles, and returns the responses that came meanwhile, without those to settle().
@@ -120,10 +121,11 @@ class Peer {
 }
 
 class Talk {
-  constructor(url, patience, rounds) {
+  constructor(url, patience, rounds, linger) {
     this.url = url;
     this.patience = patience; // ms to wait for what should come
     this.rounds = rounds;
+    this.linger = linger; // ms after which late responses and requests have come, too
     this.peers = [];
   }
 
@@ -290,6 +292,50 @@ const CONVERSATIONS = {
     }
     return got;
   }],
+  'retry-gets-old-error': [['error', 'success', 1], async (t) => {
+    const [parent, a] = [await t.join('/parent'), await t.join()];
+    const text = fresh('text');
+    const got = results([...await a.tell(log(text, { severity: 'LOUD' }, { req_id: 'r' })), ...await a.tell(log(text, {}, { req_id: 'r' }))]);
+    return [...got, (await parent.logs(text, a)).length];
+  }],
+  'refusing-child-untold': [true, async (t) => {
+    await t.clean();
+    const [a, b] = [await t.join(), await t.join()];
+    await a.tell(stop('s1'));
+    const request = await b.until(() => b.requests.find((r) => r.action === 'stop'));
+    b.send({ result: 'error', rsp_id: request.req_id, reason: 'busy' });
+    await b.settle();
+    await a.tell(stop('s2'));
+    await b.settle();
+    return b.stops() > 1;
+  }],
+  'draft-kept-after-refusal': [['error', 'error', 'success'], async (t) => {
+    const a = await t.join();
+    const got = await a.tell(log('x', { severity: 'LOUD' }));
+    got.push(...await a.tell({ action: 'log', req_id: 'r', posted: false, payload: { severity: 'INFO' } }));
+    got.push(...await a.tell(log('y')));
+    return results(got);
+  }],
+  'up-dead-after-gap': [[1, 1], async (t) => {
+    await t.clean();
+    const [first, a] = [await t.join('/parent'), await t.join()];
+    const text = fresh('text');
+    await a.tell(log(text));
+    const before = (await first.logs(text, a)).length;
+    await t.leave(first, 'parents');
+    await a.tell(log('nobody listens'));
+    const second = await t.join('/parent');
+    await a.tell(log(text));
+    return [before, (await second.logs(text, a)).length];
+  }],
+  'malformed-carries-last-id': [['l', 'no id'], async (t) => {
+    const a = await t.join();
+    a.send(log('x', {}, { req_id: 'l' }));
+    await a.answer('l');
+    a.send('{"action": ');
+    await a.until(() => a.answers.length > 1);
+    return a.answers.map(idOf);
+  }],
 
   // ---- several
   'stop-five-children': [Array(7).fill(true), async (t) => {
@@ -354,6 +400,32 @@ const CONVERSATIONS = {
     await a.settle();
     return [a.byId('u')[0]?.result, a.byId('l')[0]?.result];
   }],
+  'anonymous-burst-one-answer': [3, async (t) => {
+    const a = await t.join();
+    a.burst([1, 2, 3].map(() => ({ action: 'log', posted: false, payload: { message: 'x' } })));
+    await a.settle();
+    return a.since(0).length;
+  }],
+  'batch-boundary-log-lost': [20, async (t) => {
+    const [parent, a] = [await t.join('/parent'), await t.join()];
+    const text = fresh('text');
+    a.burst(Array.from({ length: 20 }, () => log(text, {}, posted)));
+    await a.settle();
+    return (await parent.logs(text, a)).length;
+  }],
+  'stop-behind-request-not-forwarded': [['success', true], async (t) => {
+    const [a, b] = [await t.join(), await t.join()];
+    a.burst([log('x', {}, { req_id: 'l' }), stop('s')]);
+    await a.settle();
+    return [a.byId('s')[0]?.result, await b.stopped()];
+  }],
+  'three-unanswered-stops': [5, async (t) => {
+    await t.clean();
+    const [a, b] = [await t.join(), await t.join()];
+    for (let i = 0; i < 5; i += 1) await a.tell(stop(`s${i}`));
+    await b.settle();
+    return b.stops();
+  }],
 
   // ---- identity
   'long-ids-collide': [[`${LONG}a`, `${LONG}b`, `${LONG}a`], echoes(`${LONG}a`, `${LONG}b`, `${LONG}a`)],
@@ -403,6 +475,27 @@ const CONVERSATIONS = {
     await a.tell(log('x', { severity: 'CRITICAL' }));
     await b.settle();
     return b.requests.filter((r) => r.action === 'log').length;
+  }],
+  'posted-id-silences-namesake': [['success'], async (t) => {
+    const a = await t.join();
+    await a.tell(log('x', {}, { posted: true, req_id: 'p' }));
+    return results(await a.tell(log('y', {}, { posted: false, req_id: 'p' })));
+  }],
+  'hub-id-clash-swallowed': [['success'], async (t) => {
+    const [a, b] = [await t.join(), await t.join()];
+    await a.tell(stop('s'));
+    const request = await b.until(() => b.requests.find((r) => r.action === 'stop'));
+    return results(await b.tell(log('x', {}, { req_id: request.req_id ?? 1 })));
+  }],
+  'outstanding-prefix-id': [['job-1', 'job-10'], async (t) => {
+    const a = await t.join();
+    a.burst([log('x', {}, { req_id: 'job-1' }), log('x', {}, { req_id: 'job-10' })]);
+    await a.settle();
+    return a.since(0).map(idOf).sort();
+  }],
+  'payload-id-wins': ['outer', async (t) => {
+    const a = await t.join();
+    return idOf((await a.tell(log('x', { req_id: 'inner' }, { req_id: 'outer' })))[0]);
   }],
 
   // ---- neighbours
@@ -486,6 +579,47 @@ const CONVERSATIONS = {
     await Promise.all([a.settle(), b.settle()]);
     return [a.byId(9)[0]?.result, b.byId(9)[0]?.result];
   }],
+  'stopper-leaves-resumes': [false, async (t) => {
+    await t.clean();
+    const a = await t.join();
+    await a.tell(stop('s'));
+    await t.leave(a);
+    return (await t.control('job', { id: 'j' })).scheduled;
+  }],
+  'parent-leave-drops-other-parent': [1, async (t) => {
+    await t.clean();
+    const [first, second, a] = [await t.join('/parent'), await t.join('/parent'), await t.join()];
+    await t.leave(first, 'parents');
+    const text = fresh('text');
+    await a.tell(log(text));
+    return (await second.logs(text, a)).length;
+  }],
+  'malformed-neighbour-drops-id': ['l', async (t) => {
+    const [a, b] = [await t.join(), await t.join()];
+    a.send('{"action": ');
+    await a.until(() => a.answers.length > 0);
+    b.send(log('x', {}, { req_id: 'l' }));
+    await b.until(() => b.answers.length > 0);
+    return idOf(b.answers[0]);
+  }],
+  'posted-of-neighbour': [['success'], async (t) => {
+    const [parent, a, b] = [await t.join('/parent'), await t.join(), await t.join()];
+    const text = fresh('text');
+    a.send(log(text, {}, posted));
+    await parent.until(() => parent.requests.some((r) => r.payload?.message === text));
+    return results(await b.tell(log('y')));
+  }],
+  'leaver-logs-lost': [1, async (t) => {
+    const [parent, a, b] = [await t.join('/parent'), await t.join(), await t.join()];
+    const text = fresh('text');
+    b.ws._socket.cork();
+    b.send(log(text, {}, posted));
+    b.ws.close(1000);
+    b.ws._socket.uncork();
+    await b.until(() => b.code !== null);
+    await a.settle();
+    return (await parent.logs(text, a)).length;
+  }],
 
   // ---- values
   'falsy-id-missing': [[0, ''], echoes(0, '')],
@@ -505,6 +639,18 @@ const CONVERSATIONS = {
   'empty-message-missing': [intact(full('')), travels(full(''))],
   'zero-timestamp-missing': [intact(full('zero', { timestamp: 0 })), travels(full('zero', { timestamp: 0 }))],
   'timestamp-2038': [intact(full('late', { timestamp: 2147483648 })), travels(full('late', { timestamp: 2147483648 }))],
+  'structured-id-as-text': [[[1, 'a'], { k: [null] }], echoes([1, 'a'], { k: [null] })],
+  'kilobyte-multiple-unread': [['success', 'success', 'success'], async (t) => {
+    const a = await t.join();
+    const sized = (n) => {
+      const message = { action: 'log', req_id: n, posted: false, payload: { message: '' } };
+      message.payload.message = 'x'.repeat(n - JSON.stringify(message).length);
+      return message;
+    };
+    return results(await a.tell(sized(2047), sized(2048), sized(2049)));
+  }],
+  'numeric-message-affinity': [intact(full('007'), full('12.50')), travels(full('007'), full('12.50'))],
+  'large-timestamp-as-ms': [intact(full('far', { timestamp: 253402300800 })), travels(full('far', { timestamp: 253402300800 }))],
 
   // ---- equivalents
   'id-after-payload-lost': ['l', async (t) => {
@@ -566,6 +712,27 @@ const CONVERSATIONS = {
     const answers = await a.tell(`{"action":"log","req_id":1,"payload":{"timestamp":1.684696137E+9,"message":"${text}"}}`);
     return [(await parent.logs(text, a))[0]?.timestamp, answers.filter((x) => x.result !== 'success').length];
   }],
+  'split-character-lost': [1, async (t) => {
+    const [parent, a] = [await t.join('/parent'), await t.join()];
+    const text = fresh('\u20ac');
+    const bytes = Buffer.from(JSON.stringify(log(text)));
+    const cut = bytes.indexOf('\u20ac') + 1;
+    a.ws.send(bytes.subarray(0, cut), { fin: false, binary: false });
+    a.ws.send(bytes.subarray(cut), { fin: true, binary: false });
+    return (await parent.logs(text, a)).length;
+  }],
+  'first-line-only': [['success', 'success'], async (t) => {
+    const a = await t.join();
+    return results(await a.tell(JSON.stringify(log('x'), null, 4), JSON.stringify(stop('s'), null, 4)));
+  }],
+  'spaced-colon-posted': [0, async (t) => {
+    const a = await t.join();
+    return (await a.tell('{ "action" : "log", "req_id" : 1, "posted" : true, "payload": { "message"  : "x" } }')).length;
+  }],
+  'stop-without-posted-silent': [['success'], async (t) => {
+    const a = await t.join();
+    return results(await a.tell({ action: 'stop', req_id: 1, payload: {} }));
+  }],
 
   // ---- one of many
   'critical-becomes-error': [['DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'], async (t) => {
@@ -619,7 +786,99 @@ const CONVERSATIONS = {
     const a = await t.join();
     return results(await a.tell('[]', '"text"', '17'));
   }],
+  'posted-refused-log-answered': [0, async (t) => {
+    const a = await t.join();
+    return (await a.tell(log('x', { severity: 'LOUD' }, posted), { action: 'log', req_id: 'r', posted: true, payload: {} })).length;
+  }],
+  'parent-log-unrecorded': [['success', 1, 1], async (t) => {
+    const [parent, a] = [await t.join('/parent'), await t.join()];
+    const [below, above] = [fresh('text'), fresh('text')];
+    await a.tell(log(below));
+    const [answer] = await parent.tell(log(above));
+    const { records } = await t.control('records');
+    return [answer?.result, ...[below, above].map((text) => records.filter((r) => r.message === text).length)];
+  }],
+  'empty-ping-unanswered': [[true, true], async (t) => {
+    const a = await t.join();
+    a.ws.ping('');
+    a.ws.ping('data');
+    await a.until(() => a.pongs.includes('data'));
+    return [a.pongs.includes(''), a.pongs.includes('data')];
+  }],
+  'parent-errors-silent': [['error', 'success'], async (t) => {
+    const parent = await t.join('/parent');
+    return results([...await parent.tell(unknown('u')), ...await parent.tell(log('x'))]);
+  }],
 };
+
+// Whether a variant can be seen: false for the hub as it is, true with the variant. Raw texts are in `texts`.
+const listen = async (t, path) => {
+  const peer = await t.join(path);
+  peer.texts = [];
+  peer.pings = [];
+  peer.ws.on('message', (data) => peer.texts.push(data.toString()));
+  peer.ws.on('ping', (data) => peer.pings.push(data.toString()));
+  return peer;
+};
+const SHOWN = {
+  'errors-late': [async (t) => {
+    const a = await t.join();
+    a.burst([unknown('u'), log('x', {}, { req_id: 'l' })]);
+    await Promise.all([a.answer('u'), a.answer('l')]);
+    return a.answers.map(idOf).join() === 'l,u';
+  }],
+  'forward-staggered': [async (t) => {
+    const a = await t.join();
+    const others = [];
+    let times = [];
+    for (let i = 0; i < 6; i += 1) {
+      others.push(await t.join());
+      others[i].ws.on('message', () => times.push(performance.now()));
+    }
+    a.ws.on('message', () => times.push(performance.now()));
+    for (let round = 1; round <= 3; round += 1) { // a busy machine may be late once
+      times = [];
+      a.send(stop(`s${round}`));
+      await a.answer(`s${round}`);
+      await Promise.all(others.map((o) => o.until(() => o.stops() >= round)));
+      if (Math.max(...times) - Math.min(...times) < 20) return false;
+    }
+    return true;
+  }],
+  'stop-bare-down': [async (t) => {
+    const [a, b] = [await t.join(), await t.join()];
+    a.send(stop('s'));
+    return !Object.hasOwn(await b.until(() => b.requests.find((r) => r.action === 'stop')), 'payload');
+  }],
+  'exponent-numbers': [async (t) => {
+    const a = await listen(t, '/');
+    a.send(log('x', {}, { req_id: 2300 }));
+    await a.answer(2300);
+    return a.texts[0].includes('2.300e3');
+  }],
+  'heartbeat-up': [async (t) => {
+    const parent = await t.join('/parent');
+    return await parent.until(() => parent.requests.some((r) => r.action === 'heartbeat'), 300) ?? false;
+  }],
+  'all-members': [async (t) => {
+    const a = await t.join();
+    const answers = await a.tell(log('x'), unknown('u'));
+    return answers.every((m) => Object.keys(m).sort().join() === 'action,payload,reason,result,rsp_id');
+  }],
+  'pings-inside': [async (t) => {
+    const a = await listen(t, '/');
+    a.send(log('x', {}, { req_id: 'l' }));
+    await a.answer('l');
+    return a.pings.length > 0;
+  }],
+  'salvaged-id': [async (t) => {
+    const a = await t.join();
+    a.send('{"action":"log","req_id":"cut","posted":false,"payload":{"message":');
+    await a.until(() => a.answers.length > 0);
+    return idOf(a.answers[0]) === 'cut';
+  }],
+};
+const LINGER = { 'errors-late': 30, 'forward-staggered': 70 };
 
 // ---------------------------------------------------------------------------------------------------------------
 // Hubs
@@ -656,10 +915,10 @@ const running = new Set();
 process.on('exit', () => { for (const child of running) child.kill('SIGKILL'); });
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1));
 
-async function converse(hub, name, patience, rounds = 1) {
-  const talk = new Talk(hub.url, patience, rounds);
+async function converse(hub, name, patience, rounds = 1, linger = 0, talks = CONVERSATIONS) {
+  const talk = new Talk(hub.url, patience, rounds, linger);
   try {
-    return await CONVERSATIONS[name][1](talk);
+    return await talks[name].at(-1)(talk);
   } catch (error) {
     return `failed: ${error.message}`;
   } finally {
@@ -690,10 +949,14 @@ async function checkVariant(name) {
   const hub = await start(name === 'none' ? [] : ['--variant', name]);
   const wrong = [];
   for (const conversation of Object.keys(CONVERSATIONS)) {
-    const got = await converse(hub, conversation, 10000, name === 'reordered' ? 2 : 1);
+    const got = await converse(hub, conversation, 10000, name === 'reordered' ? 2 : 1, LINGER[name]);
     const [right] = CONVERSATIONS[conversation];
     if (!isDeepStrictEqual(got, right)) wrong.push(`${conversation}: ${show(got)}, not ${show(right)}`);
     if (!hub.alive()) break;
+  }
+  for (const shown of name === 'none' ? Object.keys(SHOWN) : Object.keys(SHOWN).filter((n) => n === name)) {
+    const got = await converse(hub, shown, 10000, 1, 0, SHOWN);
+    if (got !== (shown === name)) wrong.push(`showing ${shown}: ${show(got)}, not ${shown === name}`);
   }
   const end = await hub.end();
   return [...wrong, ...(end ? [end] : [])].join('\n    ');

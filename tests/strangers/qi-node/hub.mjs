@@ -47,6 +47,16 @@ const BUG_ROWS = {
       'calibrate with arguments, then calibrate without payload: the earlier arguments are returned.'],
     ['third-equal-text-lost', 37, 'The third of three equal texts in a row on one connection is not answered.',
       'The same base request three times, each after the reply to the one before: two replies.'],
+    ['session-bound-to-command', 19, 'A session_id stays bound to the command of its first success on the connection; a later request with it runs that command.',
+      'initialize, then execute with the same session_id: the second reply has no return values.'],
+    ['session-ended-by-terminate', 37, 'After a terminate that succeeded, its session_id is taken for ended: every later request with it fails.',
+      'terminate, then get_static with the same session_id, on the same or another connection: "failure".'],
+    ['unknown-remembered', 37, 'A connection that has asked for an unknown command gets the failure again after the operator has defined the command.',
+      'A request for a command, its definition by the operator, the same request again: "failure"; on another connection "success".'],
+    ['publish-payload-cached', 20, 'A command that is published again carries the payload of its first publish.',
+      'The operator publishes one command twice with different payloads: both messages have the first payload.'],
+    ['initialize-resets-dynamic', 38, 'A successful initialize sets the values of get_dynamic back to those at the start of the hub.',
+      'The operator sets dynamic values, a client sends initialize, then get_dynamic: the values of the start.'],
   ],
   several: [
     ['sixth-outstanding-lost', 37, 'A request that arrives while five are outstanding on the connection is not answered.',
@@ -69,6 +79,14 @@ const BUG_ROWS = {
       'An outstanding execute and a base get_static: its reply has a session_id.'],
     ['arguments-of-other-command', 20, 'A request that arrives while another command is outstanding on the connection is run with the arguments of the latter.',
       'An outstanding execute, then calibrate with other arguments: calibrate returns those of execute.'],
+    ['pipeline-aborted', 37, 'When a base request fails, the base requests that wait behind it on the connection are not answered.',
+      'Three base requests at once, the first is an execute that fails after a while: one reply.'],
+    ['publish-with-session', 13, 'A message published while a connection has two or more extended requests outstanding carries the session_id of the oldest of them.',
+      'Two held executes, a publish by the operator: the published message has a session_id; with none or one outstanding it has none.'],
+    ['equal-arguments-single-flight', 37, 'An extended request that has the command and arguments of an outstanding one of the connection is not answered.',
+      'Two outstanding executes with different session_ids and equal arguments: only the first gets a reply.'],
+    ['slots-of-four', 78, 'Connections are kept in four slots: replies for the first go to the fifth, as long as both are connected.',
+      'Five connections, the first sends a request: it gets no reply, the fifth gets one.'],
   ],
   identity: [
     ['id-by-32-characters', 78, 'Outstanding session_ids of a connection that share their first 32 characters are all answered with the first one.',
@@ -93,6 +111,14 @@ const BUG_ROWS = {
       'The operator defines "Measure" and "measure" with different return values: both give those of the first.'],
     ['command-by-32-characters', 19, 'Commands are looked up by their first 32 characters; the one defined first is run.',
       'Two defined commands that differ in the 33rd character: both give the return values of the first.'],
+    ['id-prefix-of-outstanding', 78, 'A session_id that begins with an outstanding one of the connection is answered with that one.',
+      'Outstanding ids "job-1" and "job-10": "job-1" comes twice.'],
+    ['payload-id-overrides', 61, 'An argument session_id that is a string takes the place of the session_id of the request.',
+      'calibrate with session_id "a" and the argument "session_id": "b": the reply has "b".'],
+    ['uuid-hyphens-ignored', 78, 'A session_id that is the same UUID as an outstanding one of the connection, with or without hyphens, is answered with that one.',
+      'Outstanding ids: a UUID, and the same without hyphens: one form comes twice.'],
+    ['base-replies-crossed', 37, 'When base requests of two connections for the same command are outstanding, both replies go to the one that asked last.',
+      'Two clients with an outstanding base execute: one gets two replies, the other none.'],
   ],
   neighbours: [
     ['disconnect-cancels-others', 37, 'When a client leaves with an outstanding request, outstanding requests of others for the same command are not answered.',
@@ -115,6 +141,14 @@ const BUG_ROWS = {
       'A has an outstanding execute, B sends terminate: A gets a status that is neither "success" nor "failure".'],
     ['empty-id-of-neighbour', 53, 'A request with session_id "" makes the next base request of another connection be answered with session_id "".',
       'A uses the session_id "", then B sends a base request: the reply for B has a session_id.'],
+    ['departed-id-blocked', 37, 'The session_id of a request that was outstanding when its client left stays in use: requests with it fail.',
+      'A client leaves with an outstanding request, another uses the same session_id: "failure".'],
+    ['abrupt-leave-fails-others', 37, 'When a client goes without a close frame, the outstanding requests of the other clients fail.',
+      'A has an outstanding execute, the TCP connection of B ends without a close frame: A gets "failure".'],
+    ['limit-counted-hubwide', 37, 'The limit of outstanding requests of a connection is compared with the number of those of all connections.',
+      'A has 64 outstanding requests, B sends its only one: "failure".'],
+    ['late-failure-to-newcomer', 37, 'The failure of a request that is outstanding when another client connects goes to the newcomer.',
+      'A has an outstanding execute that will fail, B connects: B gets the reply, A none.'],
   ],
   values: [
     ['empty-id-missing', 61, 'A session_id "" is taken for missing.', 'An extended request with session_id "": the reply has none.'],
@@ -128,6 +162,16 @@ const BUG_ROWS = {
     ['falsy-arguments-dropped', 20, 'Arguments with the values "", 0, false and null are dropped.', 'execute with such arguments: they are not among the returned ones.'],
     ['big-integer-rounded', 6, 'Integers above 2^53 are rounded.', 'execute with 9007199254740993: 9007199254740992 comes back.'],
     ['id-of-65536-lost', 61, 'A session_id of 65,536 characters or more is not copied.', 'A session_id of 65,536 characters: the reply has none.'],
+    ['returned-status-spills', 37, 'A return value with the name status takes the place of the status of the reply if it is a string.',
+      'execute with the argument "status": "ready": the reply has the status "ready".'],
+    ['id-bom-removed', 61, 'U+FEFF at the beginning of a session_id is removed.',
+      'A session_id of U+FEFF and "a" comes back as "a".'],
+    ['id-unescaped-twice', 61, 'Escapes in a session_id are resolved twice.',
+      'A session_id with a reverse solidus and an n, as in C:\\new, comes back with a line feed.'],
+    ['numeric-names-as-list', 20, 'Objects inside the arguments whose names are 0, 1 and so on come back as lists.',
+      'execute with {"m": {"0": "a", "1": "b"}}: m is a list.'],
+    ['dates-renormalised', 20, 'Arguments that are strings in the form of a date and time come back in UTC with milliseconds.',
+      'execute with "2026-03-01T12:00:00+01:00": "2026-03-01T11:00:00.000Z" comes back.'],
   ],
   equivalents: [
     ['id-after-payload', 61, 'A session_id is not noticed when it stands after the payload.', 'An extended request with session_id as last member.'],
@@ -142,6 +186,14 @@ const BUG_ROWS = {
     ['upper-hex-escape', 6, 'Escapes with upper-case hexadecimal digits are read as question marks.', 'The session_id "\\u00E9" comes back as "?".'],
     ['exponent-refused', 6, 'Arguments with a number with exponent make a request fail.', 'execute with 1E2: "failure"; with 100: "success".'],
     ['build-metadata-refused', 21, 'A version with build metadata is refused.', 'A request with version "0.1.0+b.7": "failure"; semver.org, rule 10: build metadata does not count.'],
+    ['ping-between-frames', 6, 'A message with a ping between its frames is read from the ping on only.',
+      'A request in two frames with a ping between them (RFC 6455, section 5.4): "failure" without session_id.'],
+    ['empty-last-frame-lost', 6, 'A message whose last frame is empty is not answered.',
+      'A request in one frame that is not final and an empty final one (RFC 6455, section 5.4): no reply.'],
+    ['additional-status-is-reply', 37, 'A request with an additional member status is taken for a reply and not answered.',
+      'get_static with "status": "new": no reply.'],
+    ['patch-of-two-digits', 21, 'Versions whose patch number has more than one digit are refused.',
+      'A request with version "0.1.10": "failure"; with "0.1.9": "success".'],
   ],
   'one-of-many': [
     ['terminate-status', 37, 'The extended reply to terminate has the status "ok".', 'An extended terminate.'],
@@ -155,6 +207,14 @@ const BUG_ROWS = {
     ['empty-reason-success', 37, 'An execute that fails for an empty reason is answered with "success".', 'execute with the argument "fail": "".'],
     ['publish-no-version', 21, 'A published message without payload has no version.', 'The operator publishes a command without payload.'],
     ['static-answered-twice', 13, 'A base request get_static with arguments is answered twice.', 'Base get_static with a non-empty payload: two replies.'],
+    ['timed-calibrate-no-id', 78, 'The reply to a calibrate that takes time has no session_id.',
+      'An extended calibrate with duration_ms: no session_id; execute with duration_ms: right.'],
+    ['overflow-reply-no-version', 39, 'The failure for too many outstanding requests has no version.',
+      'A request while 64 are outstanding on the connection: a reply without version.'],
+    ['binary-failure-undescribed', 38, 'The failure for a binary message has no payload.',
+      'A binary message: "failure" that describes nothing; malformed text: right.'],
+    ['defined-base-empty-id', 53, 'A base request for a command that the operator defined is answered with session_id "".',
+      'A defined command in a base request: the reply has a session_id.'],
   ],
 };
 
@@ -192,6 +252,14 @@ const VARIANTS = [
   ['no-publish', 'Nothing is published.', 'Line 11 mentions publishing but asks for none.'],
   ['publish-with-payload', 'Published messages always have a payload.', 'Line 20: presence depends on the command.'],
   ['close-without-code', 'When it shuts down, the hub closes connections without a code.', 'RFC 6455, section 5.5.1: a close frame may have no body.'],
+  ['empty-frames', 'Messages are sent with an empty first and an empty last frame.', 'RFC 6455, sections 5.2 and 5.4: a frame may be empty, a message has any number of frames.'],
+  ['pings-inside-messages', 'Messages are sent in two frames with a ping between them.', 'RFC 6455, section 5.4: control frames may stand between the frames of a message.'],
+  ['outer-white-space', 'Messages begin and end with line feeds, tabs and spaces.', 'RFC 8259, section 2: white space is insignificant, also around the object.'],
+  ['newest-first', 'Extended replies are collected for 20 ms and sent in reverse order.', 'Line 78: session_id ties a reply to its request; no order and no time is set.'],
+  ['failure-json-text', 'Failures are described by a string that is the JSON text of an object.', 'Line 38: a string; its text is free.'],
+  ['payload-order', 'Return values come with the members of each object in reverse order.', 'RFC 8259, section 4: an object is an unordered collection.'],
+  ['all-escaped', 'All characters of all strings and names are sent as escapes, with upper-case digits.', 'RFC 8259, section 7: any character may be escaped; the digits may be of either case.'],
+  ['version-large-patch', 'The hub replies with version 0.1.18446744073709551616.', 'Line 39 and semver.org, rule 2: a number has no upper limit.'],
 ].map(([name, does, why]) => ({ name, does, why }));
 
 const OPTIONS = {
@@ -302,6 +370,7 @@ function parseJson(text, { maxDepth, nan }) {
 }
 
 function writeString(s, style) {
+  if (style.all) return '"' + [...Array(s.length).keys()].map((i) => '\\u' + s.charCodeAt(i).toString(16).toUpperCase().padStart(4, '0')).join('') + '"';
   let out = '"';
   for (let i = 0; i < s.length; i++) {
     const c = s[i];
@@ -345,6 +414,20 @@ const map = (object) => new Map(Object.entries(object));
 const hasExponent = (v) => v instanceof Num ? /[eE]/.test(v.text)
   : Array.isArray(v) ? v.some(hasExponent) : v instanceof Map ? [...v.values()].some(hasExponent) : false;
 
+const reversed = (v) => Array.isArray(v) ? v.map(reversed) : v instanceof Map ? new Map([...v].reverse().map(([k, x]) => [k, reversed(x)])) : v;
+const dateUtc = (v) => {
+  if (Array.isArray(v)) return v.map(dateUtc);
+  if (v instanceof Map) return new Map([...v].map(([k, x]) => [k, dateUtc(x)]));
+  const date = typeof v === 'string' && /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)$/.test(v) ? new Date(v) : null;
+  return date && !Number.isNaN(date.getTime()) ? date.toISOString() : v;
+};
+const listsOfNumbered = (v, inner) => {
+  if (Array.isArray(v)) return v.map((x) => listsOfNumbered(x, true));
+  if (!(v instanceof Map)) return v;
+  const items = [...v].map(([k, x]) => [k, listsOfNumbered(x, true)]);
+  return inner && items.length && items.every(([k], i) => k === String(i)) ? items.map(([, x]) => x) : new Map(items);
+};
+
 // ---------------------------------------------------------------- versions
 
 const SEMVER = /^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?(\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?$/;
@@ -380,16 +463,18 @@ class Hub {
     this.bugName = options.bug ?? null;
     this.variants = new Set(options.variants ?? []);
     this.random = randomNumbers(this.options.seed);
-    this.version = this.has('version-patch') ? '0.1.7' : this.has('version-long') ? '0.1.0-beta.2+build.7' : this.options.version;
+    this.version = this.has('version-patch') ? '0.1.7' : this.has('version-long') ? '0.1.0-beta.2+build.7'
+      : this.has('version-large-patch') ? '0.1.18446744073709551616' : this.options.version;
     const tight = this.has('compact') || this.has('indented');
     this.style = {
       comma: tight ? ',' : ', ', colon: this.has('compact') ? ':' : ': ', indent: this.has('indented'),
       unescaped: this.has('unescaped'), escapes: this.has('many-escapes'), numbers: this.has('number-spelling'), random: this.random,
+      all: this.has('all-escaped'),
     };
     this.connections = new Set();
     this.jobs = new Set(); // outstanding requests, in order of arrival
     this.waiting = new Set(); // controls that wait for a number of outstanding requests
-    this.memory = { cache: new Map() }; // used by bugs only
+    this.memory = { cache: new Map(), ended: new Set(), departed: new Set(), published: new Map(), slots: [] }; // used by bugs only
     this.reset();
   }
 
@@ -400,9 +485,11 @@ class Hub {
     this.defined = new Map();
     this.outcomes = new Map();
     this.holds = new Set();
-    this.dynamic = map({ online: true, temperature: new Num('0.015') });
+    this.dynamic = this.firstDynamic();
     for (const job of [...this.jobs]) if (job.held) { job.held = false; this.complete(job); }
   }
+
+  firstDynamic() { return map({ online: true, temperature: new Num('0.015') }); }
 
   // -------------------------------------------------- commands
 
@@ -415,7 +502,7 @@ class Hub {
       name = [...this.defined.keys()].find((k) => k.length > 32 && k.slice(0, 32) === name.slice(0, 32)) ?? name;
     }
     const own = this.defined.get(name);
-    if (own) return { run: () => (own.failure !== undefined ? failure(this.words(own.failure)) : success(own.returns)) };
+    if (own) return { own: true, run: () => (own.failure !== undefined ? failure(this.words(own.failure)) : success(own.returns)) };
     switch (name) {
       case 'get_static':
         return { run: () => success(map({ name: 'simulator-one', qubits: 5, topology: [[0, 2], [1, 2], [3, 2], [4, 2]], gates: ['x', 'h', 'cz'], fidelity: new Num('0.9975') })) };
@@ -441,6 +528,7 @@ class Hub {
   }
 
   words(text) {
+    if (this.has('failure-json-text')) return JSON.stringify({ status: 'error', reason: text, hints: [] });
     return this.has('failure-texts') ? `Fehler im Gerät \u2014 „${text}“\nNo further help is available.\n\u{1f6d1} <end>` : text;
   }
 
@@ -450,12 +538,17 @@ class Hub {
     const m = this.memory;
     const conn = {
       ws, jobs: new Set(), queue: [], running: 0, received: 0, closed: false, frames: [],
-      ids: [], failures: 0, seenOutcomes: new Map(),
+      ids: [], failures: 0, seenOutcomes: new Map(), bound: new Map(), unknown: new Set(), batch: [],
     };
+    const numbers = [...this.connections].map((c) => c.number);
+    conn.number = 0; // the lowest free one
+    while (numbers.includes(conn.number)) conn.number++;
+    m.slots[conn.number % 4] = conn;
+    for (const job of this.jobs) job.newcomer = conn;
     if (m.muteNext) { conn.muteFirst = true; m.muteNext = false; }
     this.connections.add(conn);
     this.notify();
-    if (this.bug('three-frames-lost') || this.bug('frames-decoded-singly')) this.watchFrames(conn);
+    if (['three-frames-lost', 'frames-decoded-singly', 'ping-between-frames', 'empty-last-frame-lost'].includes(this.bugName)) this.watchFrames(conn);
     ws.on('error', () => {});
     ws.on('message', (data, binary) => {
       try {
@@ -472,9 +565,15 @@ class Hub {
     const receiver = conn.ws._receiver;
     const inner = receiver.dataMessage;
     receiver.dataMessage = function dataMessage(cb) {
-      if (this._fin) conn.frames = [...this._fragments];
+      if (this._fin) {
+        conn.frames = [...this._fragments];
+        conn.emptyLast = this._payloadLength === 0 && conn.frames.length > 0;
+        conn.sincePing = conn.pingAfter > 0 ? conn.frames.slice(conn.pingAfter) : undefined;
+        conn.pingAfter = 0;
+      }
       return inner.call(this, cb);
     };
+    conn.ws.on('ping', () => { if (receiver._fragmented) conn.pingAfter = receiver._fragments.length; });
   }
 
   disconnect(conn, code) {
@@ -483,6 +582,8 @@ class Hub {
     this.connections.delete(conn);
     const left = [...conn.jobs];
     const others = [...this.jobs].filter((j) => j.conn !== conn);
+    if (this.bug('abrupt-leave-fails-others') && code === 1006) for (const j of others) j.lost = true;
+    for (const j of left) if (typeof j.id === 'string' && j.id.length < 2000 && this.memory.departed.size < 500) this.memory.departed.add(j.id);
     if (left.length) {
       if (this.bug('disconnect-cancels-others')) {
         for (const j of others) if (left.some((l) => l.command === j.command)) j.mute = true;
@@ -504,7 +605,7 @@ class Hub {
 
   onMessage(conn, data, binary) {
     let text;
-    if (binary && !this.has('binary-served')) return this.malformed(conn, 'a text message is expected');
+    if (binary && !this.has('binary-served')) return this.malformed(conn, 'a text message is expected', 'binary');
     try {
       text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(data);
     } catch {
@@ -512,17 +613,19 @@ class Hub {
     }
     if (this.bug('three-frames-lost') && conn.frames.length >= 3) return undefined;
     if (this.bug('frames-decoded-singly')) text = conn.frames.map((f) => f.toString('utf8')).join('');
+    if (this.bug('empty-last-frame-lost') && conn.emptyLast) return undefined;
+    if (this.bug('ping-between-frames') && conn.sincePing) text = Buffer.concat(conn.sincePing).toString('utf8');
     return this.receive(conn, text);
   }
 
-  malformed(conn, why) {
+  malformed(conn, why, refused) {
     conn.received++;
     conn.lastText = undefined;
     conn.afterMalformed = true;
     for (const other of this.connections) if (other !== conn) other.neighbourMalformed = true;
     if (this.has('silent-on-malformed')) return;
     if (this.has('close-on-malformed')) { conn.ws.close(1008); return; }
-    this.accept({ conn, id: undefined, command: '', run: () => failure(this.words(why)) });
+    this.accept({ conn, id: undefined, command: '', refused, run: () => failure(this.words(why)) });
   }
 
   receive(conn, text) {
@@ -538,6 +641,7 @@ class Hub {
     if (!(message instanceof Map)) return this.malformed(conn, 'the message is not an object');
     conn.received++;
 
+    if (this.bug('additional-status-is-reply') && message.has('status')) return undefined;
     const names = [...message.keys()];
     let id = message.get('session_id');
     if (this.bug('escaped-member-name') && !text.includes('"session_id"')) id = undefined;
@@ -559,11 +663,17 @@ class Hub {
     else if (typeof command !== 'string') refuse('command is missing or not a string');
     else if (!this.has('any-version') && !serves(this.version, version)) refuse('the version is missing or not served', 'version');
     else if (this.bug('build-metadata-refused') && typeof version === 'string' && version.includes('+')) refuse('the version is not served');
+    else if (this.bug('patch-of-two-digits') && /^\d+\.\d+\.\d\d/.test(version)) refuse('the version is not served');
+    else if (this.bug('session-ended-by-terminate') && this.memory.ended.has(id)) refuse('the session has ended');
+    else if (this.bug('departed-id-blocked') && this.memory.departed.has(id)) refuse('the session is in use');
     else if (args !== undefined && !(args instanceof Map)) refuse('payload is not an object');
-    else if (conn.jobs.size >= this.options['max-outstanding']) refuse('too many outstanding requests');
+    else if ((this.bug('limit-counted-hubwide') ? this : conn).jobs.size >= this.options['max-outstanding']) refuse('too many outstanding requests', 'overflow');
     else {
       if (this.bug('empty-payload-missing') && args?.size === 0) args = job.args = undefined;
-      const known = this.lookUp(command);
+      let known = this.lookUp(command);
+      if (this.bug('unknown-remembered') && conn.unknown.has(command)) known = undefined;
+      if (this.bug('session-bound-to-command') && known && typeof id === 'string') known = conn.bound.get(id) ?? known;
+      if (!known && command.length < 200 && conn.unknown.size < 500) conn.unknown.add(command);
       if (!known) refuse('the command is not known', 'command');
       else if (known.needsPayload && args === undefined) refuse('the command needs a payload');
       else {
@@ -586,6 +696,8 @@ class Hub {
     if (this.bug('id-prototype-name') && id in {}) return undefined;
     if (this.bug('id-null-text') && ['null', 'None', 'undefined'].includes(id)) return undefined;
     if (this.bug('id-of-65536-lost') && id.length >= 65536) return undefined;
+    if (this.bug('id-bom-removed')) return id.replace(/^\ufeff/, '');
+    if (this.bug('id-unescaped-twice')) return id.replace(/\\([nrt/"\\])/g, (_, c) => ({ n: '\n', r: '\r', t: '\t' }[c] ?? c));
     if (this.bug('escaped-solidus') && text.includes('\\/')) return id.replaceAll('/', '\\/');
     if (this.bug('escaped-surrogates') && /\\ud[89ab][0-9a-f]{2}/i.test(text)) return id.replace(/[\u{10000}-\u{10ffff}]/gu, '\ufffd\ufffd');
     if (this.bug('uuid-lower-case') && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(id)) return id.toLowerCase();
@@ -605,6 +717,15 @@ class Hub {
     };
     if (extended) {
       if (this.bug('id-by-32-characters')) alias(mine, (x) => x.length > 32 && id.length > 32 && x.slice(0, 32) === id.slice(0, 32));
+      if (this.bug('id-prefix-of-outstanding')) alias(mine, (x) => x !== '' && id.startsWith(x));
+      if (this.bug('uuid-hyphens-ignored')) {
+        const digits = (x) => (/^[0-9a-f]{8}(-?)([0-9a-f]{4}\1){3}[0-9a-f]{12}$/i.test(x) ? x.replaceAll('-', '') : null);
+        alias(mine, (x) => digits(x) !== null && digits(x) === digits(id));
+      }
+      if (this.bug('equal-arguments-single-flight') && job.known) {
+        const key = (o) => (o.args ? writeJson(o.args, { comma: ',', colon: ':' }) : '');
+        if (mine.some((o) => o.known && typeof o.id === 'string' && o.command === command && key(o) === key(job))) job.mute = true;
+      }
       if (this.bug('id-case-folded')) alias(conn.ids, (x) => x.toLowerCase() === id.toLowerCase());
       if (this.bug('id-unicode-form')) alias(all, (x) => x.normalize('NFC') === id.normalize('NFC'));
       if (this.bug('id-trimmed-key')) alias(mine, (x) => x.trim() === id.trim());
@@ -622,10 +743,12 @@ class Hub {
       if (id.length < 2000) remember(conn.ids, { id });
       m.lastId = id;
     } else {
+      if (this.bug('base-replies-crossed')) for (const o of all) if (o.conn !== conn && o.id === undefined && o.command === command) o.target = conn;
       if (this.bug('base-reply-with-failed-id') && conn.failedIds?.length) job.replyId = conn.failedIds.pop();
       if (this.bug('empty-id-of-neighbour') && conn.strayId !== undefined) { job.replyId = conn.strayId; conn.strayId = undefined; }
       if (this.bug('calibrate-null-id') && command === 'calibrate' && job.args === undefined) job.replyId = null;
     }
+    if (this.bug('payload-id-overrides') && typeof job.args?.get('session_id') === 'string') job.replyId = job.args.get('session_id');
     if (this.bug('sixth-outstanding-lost') && mine.length >= 5) job.mute = true;
     if (this.bug('third-equal-text-lost')) {
       conn.equal = conn.lastText === text ? conn.equal + 1 : 1;
@@ -680,7 +803,13 @@ class Hub {
         conn.seenOutcomes.set(command, outcome);
       } else if (this.bug('outcome-remembered') && conn.seenOutcomes.has(command)) outcome = conn.seenOutcomes.get(command);
     }
+    if (this.bug('abrupt-leave-fails-others') && job.lost) outcome = failure('connection reset by peer');
     const members = this.reply(job, outcome);
+    job.failed = !outcome.ok;
+    if (this.has('newest-first') && typeof job.id === 'string') {
+      if (conn.batch.push([job, members]) === 1) setTimeout(() => this.flush(conn), 20);
+      return;
+    }
     let wait = 0;
     if (this.has('delayed')) wait = 5 + this.random() * 20;
     if (this.has('shuffled') && typeof job.id === 'string') wait = this.random() * 25;
@@ -688,8 +817,18 @@ class Hub {
     else this.finish(job, members);
   }
 
+  // Sends the replies that were collected, the newest first.
+  flush(conn) {
+    const batch = conn.batch.splice(0).reverse();
+    for (const [job, members] of batch) this.finish(job, members);
+  }
+
   finish(job, members) {
     let { conn } = job;
+    const open = (c) => c && !c.closed;
+    if (this.bug('slots-of-four') && open(this.memory.slots[conn.number % 4])) conn = this.memory.slots[conn.number % 4];
+    if (this.bug('late-failure-to-newcomer') && job.failed && open(job.newcomer)) conn = job.newcomer;
+    if (this.bug('pipeline-aborted') && job.failed && job.queued) for (const o of job.conn.queue) if (o !== job) o.mute = true;
     if (job.orphan) conn = [...this.connections].find((c) => c.ids.some((o) => o.id === job.id)) ?? conn;
     if (job.target && !job.target.closed) conn = job.target;
     const twice = this.bug('static-answered-twice') && job.command === 'get_static' && job.id === undefined && job.args?.size;
@@ -754,7 +893,18 @@ class Hub {
       m.lastFailed = conn;
       if (this.bug('dynamic-failure-object') && command === 'get_dynamic') payload = map({ reason: payload });
     }
+    if (ok && extended && id.length < 2000) {
+      if (!conn.bound.has(id) && conn.bound.size < 500 && job.known) conn.bound.set(id, job.known);
+      if (command === 'terminate' && m.ended.size < 500) m.ended.add(id);
+    }
+    if (this.bug('initialize-resets-dynamic') && command === 'initialize' && ok) this.dynamic = this.firstDynamic();
+    const returned = ok && payload instanceof Map && job.known?.timed;
+    if (this.bug('numeric-names-as-list') && returned) payload = listsOfNumbered(payload, false);
+    if (this.bug('dates-renormalised') && returned) payload = dateUtc(payload);
+    if (this.bug('binary-failure-undescribed') && job.refused === 'binary') payload = undefined;
+    if (this.has('payload-order') && ok) payload = reversed(payload);
     let status = ok ? 'success' : 'failure';
+    if (this.bug('returned-status-spills') && returned && typeof payload.get('status') === 'string') status = payload.get('status');
     if (this.bug('terminate-status') && command === 'terminate' && extended && ok) status = 'ok';
     if (this.bug('empty-reason-success') && command === 'execute' && outcome.reason === '') status = 'success';
     if (this.bug('seventh-failure-undescribed') && !ok && conn.failures >= 7) payload = undefined;
@@ -768,6 +918,10 @@ class Hub {
     if (this.bug('initialize-failure-version') && command === 'initialize' && !ok) version = '0.1';
     if (this.bug('eldest-leaves-no-version') && m.noVersion) version = undefined;
 
+    if (this.bug('overflow-reply-no-version') && job.refused === 'overflow') version = undefined;
+
+    if (this.bug('timed-calibrate-no-id') && command === 'calibrate' && job.args?.get('duration_ms')?.value > 0) job.replyId = undefined;
+    if (this.bug('defined-base-empty-id') && job.known?.own && id === undefined) job.replyId = '';
     if (this.bug('ids-in-arrival-order') && extended) {
       const first = [...conn.jobs].find((o) => typeof o.id === 'string');
       if (first && first !== job) [first.replyId, job.replyId] = [job.replyId, first.replyId];
@@ -786,7 +940,8 @@ class Hub {
     if (ws.readyState !== 1) return;
     if (this.has('additional-members')) members = [...members, ['served_by', 'hub-1'], ['elapsed', new Num('0.25')]];
     if (this.has('member-order')) members = [...members].reverse();
-    const text = writeJson(new Map(members.filter(([, v]) => v !== undefined)), this.style);
+    let text = writeJson(new Map(members.filter(([, v]) => v !== undefined)), this.style);
+    if (this.has('outer-white-space')) text = `\r\n\t ${text} \n\n`;
     if (this.has('unsolicited-pongs')) ws.pong('hello', false, () => {});
     if (this.has('fragmented') && text.length > 1) {
       const bytes = Buffer.from(text);
@@ -794,6 +949,14 @@ class Hub {
       [...cuts, bytes.length].forEach((end, i) => {
         ws.send(bytes.subarray(i ? cuts[i - 1] : 0, end), { binary: false, fin: i === cuts.length }, () => {});
       });
+    } else if (this.has('empty-frames')) {
+      ['', text, ''].forEach((part, i) => ws.send(part, { fin: i === 2 }, () => {}));
+    } else if (this.has('pings-inside-messages')) {
+      const bytes = Buffer.from(text);
+      const half = bytes.length >> 1;
+      ws.send(bytes.subarray(0, half), { binary: false, fin: false }, () => {});
+      ws.ping('inside', false, () => {});
+      ws.send(bytes.subarray(half), { binary: false, fin: true }, () => {});
     } else ws.send(text, () => {});
     if (ws.bufferedAmount > this.options['max-buffer']) ws.terminate();
   }
@@ -801,10 +964,17 @@ class Hub {
   publish(command, payload) {
     if (this.has('no-publish')) return 0;
     if (this.has('publish-with-payload')) payload ??= new Map();
+    if (this.bug('publish-payload-cached')) {
+      const { published } = this.memory;
+      if (published.has(command)) payload = published.get(command);
+      else if (published.size < 500) published.set(command, payload);
+    }
     const everybody = [...this.connections];
     for (const conn of everybody) {
       const bare = this.bug('publish-no-version') && payload === undefined;
       const members = [['command', command], ['payload', payload], ['version', bare ? undefined : this.version]];
+      const sessions = [...conn.jobs].filter((j) => typeof j.id === 'string');
+      if (this.bug('publish-with-session') && sessions.length >= 2) members.unshift(['session_id', sessions[0].id]);
       this.send(conn, members);
       if (this.bug('publish-twice') && everybody.length >= 3 && conn === everybody.at(-1)) this.send(conn, members);
       if (this.bug('publish-drops-request') && conn.jobs.size >= 2) [...conn.jobs].at(-1).mute = true;

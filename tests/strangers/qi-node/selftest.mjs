@@ -4,6 +4,7 @@
 import { spawn } from 'node:child_process';
 import http from 'node:http';
 import { fileURLToPath } from 'node:url';
+import { isDeepStrictEqual as same } from 'node:util';
 import WebSocket from 'ws';
 import { bugs, startHub, variants } from './hub.mjs';
 
@@ -152,6 +153,12 @@ const failed = (m) => m?.status === 'failure';
 const returns = (m, key, value) => ok(m) && m.payload?.[key] === value;
 const execute = (id, payload) => request('execute', { id, payload });
 
+// execute gives these arguments back.
+const gives = (payload) => async (t) => {
+  const c = await t.connect();
+  await t.steps(c, execute('a', payload));
+  return ok(c.one('a')) && same(c.one('a').payload, payload);
+};
 // The reply to an extended request with this session_id copies it.
 const copies = (id) => async (t) => {
   const c = await t.connect();
@@ -459,7 +466,7 @@ const TESTS = {
     const c = await t.connect();
     const payload = { a: 0, b: '', c: false, d: null, e: [], f: {} };
     await t.steps(c, execute('a', payload));
-    return JSON.stringify(c.one('a')?.payload) === JSON.stringify(payload);
+    return same(c.one('a')?.payload, payload);
   },
   'big-integer-rounded': async (t) => {
     const c = await t.connect();
@@ -561,6 +568,184 @@ const TESTS = {
     await t.steps(c, request('get_static', { payload: { detail: true } }));
     return c.base.length === 1 && ok(c.base[0]);
   },
+
+  // more history
+  'session-bound-to-command': async (t) => {
+    const c = await t.connect();
+    await t.steps(c, request('initialize', { id: 's' }), execute('s', { n: 1 }));
+    return c.all('s').length === 2 && returns(c.all('s')[1], 'n', 1);
+  },
+  'session-ended-by-terminate': async (t) => {
+    const [a, b] = [await t.connect(), await t.connect()];
+    await t.steps(a, request('terminate', { id: 's' }), request('get_static', { id: 's' }));
+    await t.steps(b, request('get_static', { id: 's' }));
+    return a.all('s').length === 2 && a.all('s').every(ok) && ok(b.one('s'));
+  },
+  'unknown-remembered': async (t) => {
+    const c = await t.connect();
+    await t.steps(c, request('later', { id: 'a' }));
+    await t.control('define', { command: 'later', returns: { n: 1 } });
+    await t.steps(c, request('later', { id: 'b' }));
+    return failed(c.one('a')) && returns(c.one('b'), 'n', 1);
+  },
+  'publish-payload-cached': async (t) => {
+    const c = await t.connect();
+    const { sent } = await t.control('publish', { command: 'notice', payload: { n: 1 } });
+    await t.control('publish', { command: 'notice', payload: { n: 2 } });
+    await t.settle();
+    return !sent || c.published.map((m) => m.payload?.n).sort().join() === '1,2';
+  },
+  'initialize-resets-dynamic': async (t) => {
+    const c = await t.connect();
+    await t.control('dynamic', { n: 1 });
+    await t.steps(c, request('initialize', { id: 'a' }), request('get_dynamic', { id: 'b' }));
+    return ok(c.one('a')) && returns(c.one('b'), 'n', 1);
+  },
+
+  // more several
+  'pipeline-aborted': async (t) => {
+    const c = await t.connect();
+    c.send(execute(undefined, { duration_ms: 100, fail: 'no' }), request('get_static'), request('calibrate'));
+    await t.settle();
+    return c.base.length === 3 && c.base.filter(ok).length === 2 && c.base.filter(failed).length === 1;
+  },
+  'publish-with-session': async (t) => {
+    const c = await t.connect();
+    await t.hold('execute');
+    c.send(execute('a', { n: 1 }), execute('b', { n: 2 }));
+    await t.outstanding(2);
+    const { sent } = await t.control('publish', { command: 'notice', payload: { n: 3 } });
+    await t.release('execute');
+    return returns(c.one('a'), 'n', 1) && returns(c.one('b'), 'n', 2)
+      && (!sent || (c.published.length === 1 && !('session_id' in c.published[0])));
+  },
+  'equal-arguments-single-flight': async (t) => {
+    const c = await t.connect();
+    await t.hold('execute');
+    c.send(execute('a', { n: 1 }), execute('b', { n: 1 }));
+    await t.outstanding(2);
+    await t.release('execute');
+    return returns(c.one('a'), 'n', 1) && returns(c.one('b'), 'n', 1);
+  },
+  'slots-of-four': async (t) => {
+    const cs = [];
+    for (let n = 0; n < 5; n++) cs.push(await t.connect());
+    for (const [n, c] of cs.entries()) await t.steps(c, execute(`i${n}`, { n }));
+    return cs.every((c, n) => c.inbox.length === 1 && returns(c.one(`i${n}`), 'n', n));
+  },
+
+  // more identity
+  'id-prefix-of-outstanding': together(['job-1', 'job-10']),
+  'payload-id-overrides': async (t) => {
+    const c = await t.connect();
+    await t.steps(c, request('calibrate', { id: 'a', payload: { session_id: 'b' } }));
+    return returns(c.one('a'), 'session_id', 'b');
+  },
+  'uuid-hyphens-ignored': together([UUID, UUID.replaceAll('-', '')]),
+  'base-replies-crossed': async (t) => {
+    const [a, b] = [await t.connect(), await t.connect()];
+    await t.hold('execute');
+    a.send(execute(undefined, { n: 1 }));
+    await t.outstanding(1);
+    b.send(execute(undefined, { n: 2 }));
+    await t.outstanding(2);
+    await t.release('execute');
+    return a.base.length === 1 && returns(a.base[0], 'n', 1) && b.base.length === 1 && returns(b.base[0], 'n', 2);
+  },
+
+  // more neighbours
+  'departed-id-blocked': async (t) => {
+    const [a, b] = [await t.connect(), await t.connect()];
+    await t.hold('execute');
+    a.send(execute('same', { n: 1 }));
+    await t.outstanding(1);
+    await t.leave(a);
+    await t.release('execute');
+    await t.steps(b, execute('same', { n: 2 }));
+    return returns(b.one('same'), 'n', 2);
+  },
+  'abrupt-leave-fails-others': async (t) => {
+    const [a, b] = [await t.connect(), await t.connect()];
+    await t.hold('execute');
+    a.send(execute('a', { n: 1 }));
+    await t.outstanding(1);
+    b.ws.terminate();
+    await t.leave(b);
+    await t.release('execute');
+    return returns(a.one('a'), 'n', 1);
+  },
+  'limit-counted-hubwide': async (t) => {
+    const [a, b] = [await t.connect(), await t.connect()];
+    await t.hold('execute');
+    a.send(...Array.from({ length: 64 }, (_, n) => execute(`i${n}`, { n })));
+    await t.outstanding(64);
+    b.send(request('get_static', { id: 'b' }));
+    await b.read();
+    await t.release('execute');
+    return ok(b.one('b')) && a.inbox.length === 64 && a.inbox.every(ok);
+  },
+  'late-failure-to-newcomer': async (t) => {
+    const a = await t.connect();
+    await t.hold('execute');
+    a.send(execute('a', { fail: 'no' }));
+    await t.outstanding(1);
+    const b = await t.connect();
+    await t.release('execute');
+    return failed(a.one('a')) && b.inbox.length === 0;
+  },
+
+  // more values
+  'returned-status-spills': gives({ status: 'ready', n: 1 }),
+  'id-bom-removed': copies('\ufeffa'),
+  'id-unescaped-twice': copies('C:\\new\\table'),
+  'numeric-names-as-list': gives({ m: { 0: 'a', 1: 'b' } }),
+  'dates-renormalised': gives({ from: '2026-03-01T12:00:00+01:00', to: ['2026-03-01T12:00:00Z'] }),
+
+  // more equivalents
+  'ping-between-frames': async (t) => {
+    const c = await t.connect();
+    c.ws.send('{"session_id": "a", "command": "get_', { fin: false });
+    c.ws.ping('between');
+    c.ws.send('static", "version": "0.1.0"}', { fin: true });
+    await t.settle();
+    return c.inbox.length === 1 && ok(c.one('a'));
+  },
+  'empty-last-frame-lost': async (t) => {
+    const c = await t.connect();
+    c.sendFrames(request('get_static', { id: 'a' }), '');
+    await t.settle();
+    return ok(c.one('a'));
+  },
+  'additional-status-is-reply': serves('{"session_id": "a", "command": "get_static", "status": "new", "version": "0.1.0"}', 'a'),
+  'patch-of-two-digits': serves('{"session_id": "a", "command": "get_static", "version": "0.1.10"}', 'a'),
+
+  // more one-of-many
+  'timed-calibrate-no-id': async (t) => {
+    const c = await t.connect();
+    await t.steps(c, request('calibrate', { id: 'a', payload: { duration_ms: 20, n: 1 } }));
+    return c.inbox.length === 1 && returns(c.one('a'), 'n', 1);
+  },
+  'overflow-reply-no-version': async (t) => {
+    const c = await t.connect();
+    await t.hold('execute');
+    c.send(...Array.from({ length: 64 }, (_, n) => execute(`i${n}`, { n })));
+    await t.outstanding(64);
+    c.send(request('get_static', { id: 'more' }));
+    await c.read();
+    await t.release('execute');
+    return c.inbox.length === 65 && c.one('more') !== null && c.inbox.every((m) => SEMVER.test(m.version));
+  },
+  'binary-failure-undescribed': async (t) => {
+    const c = await t.connect();
+    await t.steps(c, Buffer.from(request('get_static', { id: 'a' })));
+    return c.inbox.length <= 1 && c.inbox.every((m) => ok(m) || (failed(m) && typeof m.payload === 'string'));
+  },
+  'defined-base-empty-id': async (t) => {
+    await t.control('define', { command: 'measure', returns: { n: 1 } });
+    const c = await t.connect();
+    await t.steps(c, request('measure'));
+    return c.base.length === 1 && returns(c.base[0], 'n', 1);
+  },
 };
 
 // ---------------------------------------------------------------- variants show themselves
@@ -634,6 +819,38 @@ const SHOWS = {
     await t.settle();
     return 'payload' in c.published[0];
   },
+
+  'empty-frames': async (t) => {
+    const c = await t.connect();
+    const lengths = [];
+    const inner = c.ws._receiver.dataMessage;
+    c.ws._receiver.dataMessage = function dataMessage(cb) { lengths.push(this._payloadLength); return inner.call(this, cb); };
+    await t.steps(c, request('get_static', { id: 'a' }));
+    return ok(c.one('a')) && lengths.length === 3 && lengths[0] === 0 && lengths[1] > 0 && lengths[2] === 0;
+  },
+  'pings-inside-messages': async (t) => {
+    const c = await t.connect();
+    let inside = false;
+    c.ws.on('ping', () => { inside ||= c.ws._receiver._fragmented !== 0 && c.inbox.length === 0; });
+    await t.steps(c, request('get_static', { id: 'a' }));
+    return ok(c.one('a')) && inside;
+  },
+  'outer-white-space': async (t) => /^\s+\{[^]*\}\s+$/.test(await rawOf(t)),
+  'newest-first': async (t) => {
+    const c = await t.connect();
+    await t.hold('execute');
+    c.send(execute('a', { n: 1 }), execute('b', { n: 2 }), execute('c', { n: 3 }));
+    await t.outstanding(3);
+    await t.release('execute');
+    return c.inbox.map((m) => m.session_id).join() === 'c,b,a';
+  },
+  'failure-json-text': async (t) => {
+    const c = await ask(t, execute('a', { fail: 'x' }));
+    return typeof c.one('a').payload === 'string' && typeof JSON.parse(c.one('a').payload).reason === 'string';
+  },
+  'payload-order': async (t) => Object.keys((await ask(t, execute('a', { x: 1, y: 2 }))).one('a').payload).join() === 'y,x',
+  'all-escaped': async (t) => /^\{"\\u0073\\u0065.*\\u00E9/.test(await rawOf(t, '\u00e9')),
+  'version-large-patch': async (t) => /"0\.1\.18446744073709551616"/.test(await rawOf(t)),
 };
 
 // ---------------------------------------------------------------- running
