@@ -49,7 +49,7 @@ fn a_written_baseline_expects_a_failure_until_it_is_fixed() {
     let broken = ["check", "--scenario", "concierge/message-to-one", "--fault", FAULT];
     hubproof(broken.iter().chain(&["--write-baseline", path])).assert_exit_code(1);
     let written = text();
-    assert!(written.contains("failure = \"concierge/message-to-one:CON-042#3\""), "{written}");
+    assert!(written.contains("failure = \"concierge/message-to-one:CON-042#5\""), "{written}");
     assert!(written.contains("reason = \"TODO: why does this fail"), "{written}");
     // Reasons, comments and flags are kept when the baseline is rewritten.
     let ours = written.replace("TODO: why does this fail, and what will fix it?", "names are broadcast until 2.0");
@@ -60,7 +60,7 @@ fn a_written_baseline_expects_a_failure_until_it_is_fixed() {
     let junit = folder.path().join("report.xml");
     let reports = ["--baseline", path, "--report", "json=-", "--report", &format!("junit={}", junit.display())];
     let done = hubproof(broken.iter().chain(&reports)).assert_exit_code(0);
-    assert!(done.err.contains("expected[CON-042#3]: concierge/message-to-one: "), "{}", done.err);
+    assert!(done.err.contains("expected[CON-042#5]: concierge/message-to-one: "), "{}", done.err);
     assert!(done.err.contains("reason      names are broadcast until 2.0"), "{}", done.err);
     let report = json(&done);
     let protocol = &report["protocols"][0];
@@ -78,7 +78,7 @@ fn a_written_baseline_expects_a_failure_until_it_is_fixed() {
     // The hub is fixed: the entry is stale, and a rewrite removes it.
     let mended = ["check", "--scenario", "concierge/message-to-one"];
     let done = hubproof(mended.iter().chain(&["--baseline", path])).assert_exit_code(1);
-    assert!(done.out.contains("stale: concierge/message-to-one:CON-042#3 no longer fails"), "{}", done.out);
+    assert!(done.out.contains("stale: concierge/message-to-one:CON-042#5 no longer fails"), "{}", done.out);
     let (at, _) = text().lines().enumerate().find(|(_, line)| *line == "[[known]]").unwrap();
     assert!(done.out.contains(&format!("delete      lines {} to {} of ", at + 1, at + 3)), "{}", done.out);
     hubproof(mended.iter().chain(&["--write-baseline", path])).assert_exit_code(0);
@@ -92,10 +92,10 @@ fn entry(failure: &str, more: &str) -> String {
 
 #[test]
 fn a_flaky_entry_may_fail_or_pass() {
-    let known = BaselineFile::new(&entry("concierge/message-to-one:CON-042#3", "flaky = true\n"));
+    let known = BaselineFile::new(&entry("concierge/message-to-one:CON-042#5", "flaky = true\n"));
     known.check(&[]).assert_exit_code(0);
     let done = known.check(&["--fault", FAULT]).assert_exit_code(0);
-    assert!(done.out.contains("flaky[CON-042#3]"), "{}", done.out);
+    assert!(done.out.contains("flaky[CON-042#5]"), "{}", done.out);
 }
 
 #[test]
@@ -142,6 +142,6 @@ fn an_entry_with_an_unknown_name_is_an_error() {
 fn failures_without_an_entry_still_fail() {
     let known = BaselineFile::new(&entry("concierge/message-to-one:CON-051", "flaky = true\n"));
     let done = known.check(&["--fault", FAULT]).assert_exit_code(1);
-    assert!(done.out.contains("fail[CON-042#3]"), "{}", done.out);
+    assert!(done.out.contains("fail[CON-042#5]"), "{}", done.out);
     assert!(done.out.contains("--baseline"), "{}", done.out);
 }

@@ -255,12 +255,12 @@ fn the_hub_is_restarted_after_destructive_scenarios() {
     let report = report(&done);
     let verdicts = verdicts(&report);
     let destroyed = verdicts.iter().filter(|(id, verdict)| id.contains("stop") && *verdict == "pass").count();
-    assert_eq!((destroyed, verdicts.len()), (12, 13), "{verdicts:?}");
+    assert_eq!((destroyed, verdicts.len()), (13, 14), "{verdicts:?}");
     // It is not restarted after the last one.
     let process = &report["protocols"][0]["processes"][0];
-    assert_eq!(process["starts"], 12, "{process}");
+    assert_eq!(process["starts"], 13, "{process}");
     assert_eq!(process["crashes"], Value::Array(Vec::new()));
-    assert_eq!(hub.started_count(), 12);
+    assert_eq!(hub.started_count(), 13);
     hub.assert_gone();
 }
 

@@ -124,8 +124,8 @@ fn the_explain_line_of_a_failure_names_the_users_pack() {
 #[test]
 fn a_page_shows_what_judges_a_rule_and_what_breaks_it() {
     let text = explain(["CON-042#3"], &[]);
-    let line = text.lines().find(|line| line.contains("message-to-one.yaml:99")).unwrap();
-    assert!(line.contains("carl expects nothing: message_relayed"), "{line}");
+    let line = text.lines().find(|line| line.contains("accented-name.yaml:19")).unwrap();
+    assert!(line.contains("singer expects: message_relayed"), "{line}");
     assert!(text.contains("(concierge-name-broadcast)"), "{text}");
     assert!(text.contains("hubproof check --protocol concierge --rule CON-042 --fault concierge-"), "{text}");
     // Three names of several kinds at once, one of them twice.

@@ -634,7 +634,9 @@ fn null_session(_: &HubTrigger, outputs: Vec<MachineOutput>) -> Vec<MachineOutpu
 
 /// Text that is not a request gets no reply.
 fn invalid_requests_ignored(trigger: &HubTrigger, outputs: Vec<MachineOutput>) -> Vec<MachineOutput> {
-    let proper = trigger.json.get("command").is_some() && trigger.json.get("version").is_some();
+    // What the admin side causes has no connection.
+    let proper =
+        trigger.conn.is_none() || trigger.json.get("command").is_some() && trigger.json.get("version").is_some();
     outputs.into_iter().filter(|output| proper || !matches!(output, MachineOutput::Text { .. })).collect()
 }
 
