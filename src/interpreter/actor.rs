@@ -1,6 +1,6 @@
 //! The actors: their connections, and their inboxes of received frames. A frame that a step expected is claimed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::invariants::exchange::Exchange;
 use super::invariants::uses_sent;
 use crate::deviation::proposal;
-use crate::protocol::{MessageType, Pack};
+use crate::protocol::{FrameDirection, MessageType, Pack};
 use crate::scenario::model::{ActorId, AlwaysEntry, Program};
 use crate::scenario::value::{BoundValue, Wire};
 use crate::websocket::codec::FrameDecoder;
@@ -61,13 +61,13 @@ impl Actors {
     }
 
     /// Puts a frame into an inbox. If all inboxes are full, drops the oldest frames of any inbox, but never this one.
-    pub fn keep(&mut self, id: ActorId, entry: InboxFrame) {
+    pub fn keep(&mut self, id: ActorId, entry: InboxFrame, pack: &Pack) {
         let newest = entry.wire.sequence;
-        self.all[id].push(entry);
+        self.all[id].push(entry, pack);
         while self.all.iter().map(|actor| actor.inbox_bytes).sum::<usize>() > MAX_BYTES {
             let front = |actor: &ActorState| actor.inbox.front().map_or(u64::MAX, |entry| entry.wire.sequence);
             match self.all.iter_mut().min_by_key(|actor| front(actor)) {
-                Some(actor) if front(actor) < newest => actor.drop_oldest(),
+                Some(actor) if front(actor) < newest => actor.drop_oldest(pack),
                 _ => break,
             }
         }
@@ -133,6 +133,8 @@ pub struct ActorState {
     pub dropped_up_to: u64,
     /// Whether frames of this connection were dropped, claimed or not.
     pub dropped_frames: bool,
+    /// The messages, by index, that the dropped frames may have been.
+    pub dropped_messages: BTreeSet<usize>,
     pub last_sent: Option<String>,
     /// Whether anything was sent on this connection.
     pub has_sent: bool,
@@ -286,6 +288,17 @@ impl InboxFrame {
         }
     }
 
+    /// Whether the frame is this message, or cannot be decoded and may be it.
+    fn may_be(&self, message: usize, pack: &Pack) -> bool {
+        match &self.kind {
+            InboxFrameKind::Message { json: Some(json), message: found } => {
+                pack.is_message(message, *found, json, FrameDirection::FromHub)
+            }
+            InboxFrameKind::Undecodable { .. } => !self.cannot_be(&pack.messages[message]),
+            InboxFrameKind::Message { json: None, .. } | InboxFrameKind::Control { .. } => false,
+        }
+    }
+
     /// Whether a frame that could not be decoded is certainly not this message.
     pub fn cannot_be(&self, message: &MessageType) -> bool {
         let InboxFrameKind::Undecodable { texts: Some(texts), .. } = &self.kind else { return false };
@@ -307,6 +320,7 @@ impl ActorState {
         self.dropped_up_to = 0;
         self.end_noticed = false;
         self.dropped_frames = false;
+        self.dropped_messages.clear();
         self.closing = ClosingHandshake::No;
         self.stream_end = None;
         self.upgrade_deviations = Vec::new();
@@ -328,11 +342,11 @@ impl ActorState {
         self.requests.push_back(SentRequest { message, text, sequence: wire.sequence, assumed });
     }
 
-    pub fn push(&mut self, entry: InboxFrame) {
+    fn push(&mut self, entry: InboxFrame, pack: &Pack) {
         self.inbox_bytes += entry.weight;
         self.inbox.push_back(entry);
         while self.inbox.len() > MAX_FRAMES {
-            self.drop_oldest();
+            self.drop_oldest(pack);
         }
     }
 
@@ -343,10 +357,15 @@ impl ActorState {
         received.map(|entry| entry.wire.at)
     }
 
-    fn drop_oldest(&mut self) {
+    fn drop_oldest(&mut self, pack: &Pack) {
         let Some(oldest) = self.inbox.pop_front() else { return };
         self.inbox_bytes -= oldest.weight;
         self.dropped_frames = true;
+        for message in 0..pack.messages.len() {
+            if !self.dropped_messages.contains(&message) && oldest.may_be(message, pack) {
+                self.dropped_messages.insert(message);
+            }
+        }
         if !oldest.claimed {
             self.overflowed += 1;
             self.dropped_up_to = oldest.wire.sequence;

@@ -339,7 +339,8 @@ impl Conversation {
             let recognised = pack.recognise(&json, FrameDirection::FromHub);
             let message = recognised.and_then(|message| pack.message_index(&message.name));
             let kind = InboxFrameKind::Message { json: Some(json), message };
-            self.actors.keep(id, InboxFrame { wire, kind, claimed: false, weight: memory_weight(&text) });
+            let entry = InboxFrame { wire, kind, claimed: false, weight: memory_weight(&text) };
+            self.actors.keep(id, entry, &self.program.pack);
         }
     }
 

@@ -608,7 +608,8 @@ impl Conversation {
         if self.actors[id].connection == Some(connection) {
             let wire = self.new_wire(id, connection, sequence, kind, &text, data.len());
             let kind = InboxFrameKind::Control { pong, data: data.to_vec() };
-            self.actors.keep(id, InboxFrame { weight: 2 * wire.size, wire: Arc::new(wire), kind, claimed: false });
+            let entry = InboxFrame { weight: 2 * wire.size, wire: Arc::new(wire), kind, claimed: false };
+            self.actors.keep(id, entry, &self.program.pack);
         }
     }
 

@@ -417,6 +417,26 @@ fn a_dropped_frame_may_have_been_any_message() {
     assert_eq!(worst_verdict(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
 }
 
+/// A check of `always` is undecided only if frames that it asks for were dropped.
+#[rstest]
+#[case::others_were_dropped("frames('notice')", Verdict::Pass)]
+#[case::these_were_dropped("frames('answer')", Verdict::Inconclusive)]
+#[case::any_was_asked_for("frames('any')", Verdict::Inconclusive)]
+fn a_dropped_frame_hides_only_the_message_that_it_was(#[case] asked: &str, #[case] expected: Verdict) {
+    let shared = format!(
+        "{PLAIN_ROLES}always:\n  - check: \"${{{asked} | map(attribute='type') | list}}\"\n    fits: {{ minItems: 1 }}\n    rules: [MUST]\n"
+    );
+    let scenario =
+        "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects: notice\n    count: 3\n";
+    let report = play(&shared, scenario, |input| {
+        let answers = std::iter::repeat_n(r#"{"type":"answer"}"#, 10_000);
+        let notices = std::iter::repeat_n(r#"{"type":"notice"}"#, 3);
+        let all = answers.chain(notices).map(|text| (1, input.connection, text_received(text)));
+        if input.text.is_some() { Vec::new() } else { all.collect() }
+    });
+    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
+}
+
 #[rstest]
 #[case::of_something("count: { min: 1 }\n    for: 500ms", Verdict::Pass)]
 #[case::of_nothing("where: { n: 7 }\n    count: { min: 0 }\n    for: 500ms", Verdict::NotTestable)]

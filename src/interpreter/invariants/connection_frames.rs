@@ -1,6 +1,6 @@
 //! The messages of a connection that the functions `frames`, `sent_frames` and `all_frames` return.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use minijinja::value::Value as Engine;
@@ -15,10 +15,25 @@ use crate::scenario::value::{FrameObject, Provenance, Wire};
 /// All messages of a connection, in order.
 pub struct ConnectionFrames {
     frames: Vec<ConnectionFrame>,
+    dropped: DroppedMessages,
     pack: Arc<Pack>,
     declared: Arc<Deviations>,
-    /// The deviation because of which the frames that an entry asked for are incomplete, if any.
-    incomplete: Arc<Mutex<Provenance>>,
+    gaps: Arc<Mutex<FrameGaps>>,
+}
+
+/// What is no longer kept of a connection.
+pub struct DroppedMessages {
+    pub received: bool,
+    pub sent: bool,
+    /// The messages, by index, that the received frames may have been.
+    pub messages: BTreeSet<usize>,
+}
+
+/// Why the frames that an entry of `always` asked for are incomplete.
+#[derive(Default)]
+pub struct FrameGaps {
+    pub deviation: Provenance,
+    pub dropped: bool,
 }
 
 struct ConnectionFrame {
@@ -34,28 +49,33 @@ impl ConnectionFrames {
     pub fn new(
         received: Vec<(Value, Option<usize>, Arc<Wire>)>,
         sent: VecDeque<SentMessage>,
+        dropped: DroppedMessages,
         pack: Arc<Pack>,
         declared: Arc<Deviations>,
-        incomplete: Arc<Mutex<Provenance>>,
+        gaps: Arc<Mutex<FrameGaps>>,
     ) -> Self {
         let new = |sent, json, message, wire| ConnectionFrame { sent, json, message, wire, shown: OnceLock::new() };
         let received = received.into_iter().map(|(json, message, wire)| new(false, json, message, wire));
         let sent = sent.into_iter().map(|one| new(true, one.value, Some(one.message), one.wire));
         let mut frames: Vec<ConnectionFrame> = received.chain(sent).collect();
         frames.sort_by_key(|frame| frame.wire.sequence);
-        Self { frames, pack, declared, incomplete }
+        Self { frames, dropped, pack, declared, gaps }
     }
 
     /// Returns the frames of a selection that carry the message with this name, or any message; `None` if there is no
     /// such message.
     pub fn find(&self, which: FrameSelection, name: &str) -> Option<Vec<Engine>> {
         let wanted = if name == ANY_MESSAGE { None } else { Some(self.pack.message_index(name)?) };
+        let mut asked = wanted.map_or(0..self.pack.messages.len(), |wanted| wanted..wanted + 1);
+        let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
         if which != FrameSelection::Sent {
-            let asked = wanted.map_or(0..self.pack.messages.len(), |wanted| wanted..wanted + 1);
-            if let Some(deviation) = asked.filter_map(|message| self.declared.absence_of(message)).next() {
-                *self.incomplete.lock().unwrap_or_else(PoisonError::into_inner) = Provenance::assumed(deviation);
+            gaps.dropped |= wanted.map_or(self.dropped.received, |message| self.dropped.messages.contains(&message));
+            if let Some(deviation) = asked.find_map(|message| self.declared.absence_of(message)) {
+                gaps.deviation = Provenance::assumed(deviation);
             }
         }
+        gaps.dropped |= which != FrameSelection::Received && self.dropped.sent;
+        drop(gaps);
         let fits = |frame: &&ConnectionFrame| match (which, wanted) {
             (FrameSelection::Received, _) if frame.sent => false,
             (FrameSelection::Sent, _) if !frame.sent => false,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use self::connection_frames::ConnectionFrames;
+use self::connection_frames::{ConnectionFrames, DroppedMessages, FrameGaps};
 use super::Conversation;
 use super::actor::{ConnectionEnd, InboxFrame, InboxFrameKind};
 use super::checks::{ALWAYS_STEP, compare, compute};
@@ -19,7 +19,7 @@ use crate::event::{CheckOutcome, FindingDetail};
 use crate::protocol::{FrameDirection, MessageType, Pack, RuleLevel, SchemaViolation};
 use crate::scenario::model::{ActorId, AlwaysEntry, RuleUse, ValueTest};
 use crate::scenario::template::Template;
-use crate::scenario::value::{Provenance, RawMessage, Traced, Wire};
+use crate::scenario::value::{RawMessage, Traced, Wire};
 
 /// The most characters of a frame that any report shows.
 const MAX_SHOWN_CHARS: usize = 1000;
@@ -170,7 +170,7 @@ impl Conversation {
         // A frame that was not decoded takes no more memory than its text.
         let decoded = matches!(kind, InboxFrameKind::Message { json: Some(_), .. });
         let weight = if decoded { memory_weight(&wire.text) } else { wire.text.len() };
-        self.actors.keep(id, InboxFrame { wire, kind, claimed: false, weight });
+        self.actors.keep(id, InboxFrame { wire, kind, claimed: false, weight }, &self.program.pack);
     }
 
     fn judge_schema(&mut self, id: ActorId, index: usize, json: &Value, wire: &Wire) {
@@ -303,17 +303,19 @@ impl Conversation {
         let actor = &mut self.actors[id];
         let received: Vec<_> = actor.inbox.iter_mut().filter_map(taken).collect();
         let unread = actor.inbox.iter().find_map(InboxFrame::undecodable_reason);
-        let dropped = actor.dropped_frames || actor.exchange.dropped;
-        let hidden = unread.or_else(|| dropped.then(|| super::matching::FRAMES_DROPPED.to_owned()));
-        if received.is_empty() && hidden.is_none() {
+        let dropped = DroppedMessages {
+            received: actor.dropped_frames,
+            sent: actor.exchange.dropped,
+            messages: actor.dropped_messages.clone(),
+        };
+        if received.is_empty() && unread.is_none() && !dropped.received && !dropped.sent {
             return;
         }
         let unknown = actor.exchange.unknown;
         let sent = std::mem::take(&mut actor.exchange.sent);
-        // The deviation because of which the frames that an entry asked for are incomplete, if any.
-        let incomplete = Arc::new(Mutex::new(Provenance::Observed));
+        let gaps = Arc::new(Mutex::new(FrameGaps::default()));
         let (pack, declared) = (Arc::clone(&program.pack), Arc::clone(&self.deviations.declared));
-        let frames = ConnectionFrames::new(received, sent, pack, declared, Arc::clone(&incomplete));
+        let frames = ConnectionFrames::new(received, sent, dropped, pack, declared, Arc::clone(&gaps));
         self.environment.functions.set_frames(Box::new(move |which, name| frames.find(which, name)));
         for entry in &program.always {
             let AlwaysEntry::Check { check, value, test, says, .. } = entry else { continue };
@@ -322,21 +324,17 @@ impl Conversation {
                 self.record_outcome(*check, ALWAYS_STEP, Some(id), "", ComparisonOutcome::NotReached(why));
                 continue;
             }
-            if let Some(why) = &hidden {
-                self.judgement.record_answer(
-                    *check,
-                    ALWAYS_STEP,
-                    CheckOutcome::Undecided(why.clone()),
-                    why.as_str(),
-                    None,
-                );
-                continue;
-            }
             let names = self.eval_context(Some(id));
             let finding = compute(value, test, &names).saying(says.as_ref(), &names);
-            let provenance = std::mem::take(&mut *incomplete.lock().unwrap_or_else(PoisonError::into_inner));
-            let finding = finding.of(provenance);
-            self.record_outcome(*check, ALWAYS_STEP, Some(id), "", finding);
+            let FrameGaps { deviation, dropped } =
+                std::mem::take(&mut *gaps.lock().unwrap_or_else(PoisonError::into_inner));
+            let hidden = unread.clone().or_else(|| dropped.then(|| super::matching::FRAMES_DROPPED.to_owned()));
+            if let Some(why) = hidden {
+                let undecided = CheckOutcome::Undecided(why.clone());
+                self.judgement.record_answer(*check, ALWAYS_STEP, undecided, why, None);
+            } else {
+                self.record_outcome(*check, ALWAYS_STEP, Some(id), "", finding.of(deviation));
+            }
         }
     }
 }
