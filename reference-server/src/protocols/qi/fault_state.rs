@@ -23,6 +23,12 @@ pub struct QiFaultState {
     pub answered: BTreeSet<(ConnectionId, String)>,
     /// The session of the last failure on each connection.
     pub failed_sessions: BTreeMap<ConnectionId, String>,
+    /// The payload with which each command was first published.
+    pub published: BTreeMap<String, Option<serde_json::Map<String, Value>>>,
+    /// Commands that were unknown, by connection.
+    pub unknown: BTreeSet<(ConnectionId, String)>,
+    /// The first return values of each defined command, by connection.
+    pub defined_values: BTreeMap<(ConnectionId, String), Option<Box<RawValue>>>,
     /// Connections whose next command fails because a client has left.
     pub doomed: BTreeSet<ConnectionId>,
 }

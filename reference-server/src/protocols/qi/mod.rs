@@ -7,7 +7,8 @@
 //! Where the document is silent: a failure's payload is a string; a malformed request is answered with a failure, with
 //! the session if it could be read; `session_id: null` means none; another major version, or before 1.0 another minor
 //! one, is refused. `execute` outside a session succeeds, as in the documented example, unless `execute_needs_session`.
-//! The admin side can hold a command, so that requests for it stay outstanding until it is released.
+//! The admin side can hold a command, so that requests for it stay outstanding until it is released, define further
+//! commands, and publish to all clients: a base message with a command, as a request has (line 11).
 
 mod fault_state;
 mod held;
@@ -32,6 +33,8 @@ use crate::machine::{ConnectionId, EventError, Machine, MachineInput, MachineOut
 pub const PROTOCOL: &str = "qi";
 /// The longest session id that can be initialized, in bytes; longer ones are still copied into replies.
 const MAX_SESSION_NAME: usize = 4096;
+/// The largest number of commands that the admin side can define.
+const MAX_DEFINED: usize = 1000;
 
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -58,6 +61,9 @@ impl Default for QiConfig {
     }
 }
 
+/// A JSON object.
+type Values = serde_json::Map<String, Value>;
+
 /// A command with a fixed answer.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -65,7 +71,7 @@ struct Command {
     /// Whether the command fails without arguments: without a payload or with an empty one.
     needs_arguments: bool,
     /// The return values of a success.
-    returns: Option<serde_json::Map<String, Value>>,
+    returns: Option<Values>,
     /// Whether the command returns its arguments.
     echo: bool,
     /// If set, the command always fails with this text.
@@ -101,6 +107,7 @@ pub fn build(settings: &Settings, broken: MachineFault) -> Result<Box<dyn Machin
         sessions: BTreeMap::new(),
         first_sessions: BTreeMap::new(),
         failed: BTreeSet::new(),
+        defined: BTreeMap::new(),
         held: HeldRequests::default(),
         faults: QiFaultState::default(),
         answered: 0,
@@ -121,6 +128,8 @@ struct Qi {
     first_sessions: BTreeMap<ConnectionId, String>,
     /// For faults: connections on which a request failed.
     failed: BTreeSet<ConnectionId>,
+    /// Commands with fixed answers that the admin side has defined.
+    defined: BTreeMap<String, Command>,
     held: HeldRequests,
     faults: QiFaultState,
     answered: u64,
@@ -137,6 +146,17 @@ struct QiReply<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a RawValue>,
+    version: &'a str,
+}
+
+/// A published message (lines 11 and 19 to 21).
+#[derive(Serialize)]
+struct QiPublication<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<&'a str>,
+    command: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a Values>,
     version: &'a str,
 }
 
@@ -185,11 +205,19 @@ impl Machine for Qi {
 
     fn event(&mut self, _: Duration, event: &Value, out: &mut Vec<MachineOutput>) -> Result<Value, EventError> {
         let event = QiEvent::deserialize(event).map_err(|error| EventError::Invalid(error.to_string()))?;
-        let (QiEvent::Hold { command } | QiEvent::Release { command }) = &event;
-        if !self.commands().any(|known| known == command) {
-            return Err(EventError::Invalid(format!("there is no command {command:?}")));
-        }
+        let is_known = |command: &String| self.commands().any(|known| known == command);
         match event {
+            QiEvent::Hold { command } | QiEvent::Release { command } if !is_known(&command) => {
+                Err(EventError::Invalid(format!("there is no command {command:?}")))
+            }
+            QiEvent::Publish { command, payload } => {
+                self.publish(&command, payload, out);
+                Ok(json!({ "published": self.open.len() }))
+            }
+            QiEvent::Define { command, values, failure } => {
+                self.define(command, Command { returns: values, fails: failure, ..Command::default() })?;
+                Ok(json!({ "defined": self.defined.len() }))
+            }
             QiEvent::Hold { command } => {
                 self.held.hold(command);
                 Ok(json!({}))
@@ -212,11 +240,67 @@ enum QiEvent {
     Hold { command: String },
     /// Ends this, and answers those that are outstanding.
     Release { command: String },
+    /// Sends a message to all clients.
+    Publish { command: String, payload: Option<Values> },
+    /// Gives a command, which may be new, a fixed answer.
+    Define { command: String, values: Option<Values>, failure: Option<String> },
 }
 
 impl Qi {
     fn commands(&self) -> impl Iterator<Item = &str> {
         BUILT_IN_COMMANDS.iter().copied().chain(self.config.commands.keys().map(String::as_str))
+    }
+
+    /// Sends a base message to all clients (line 11), once and outside any session (line 13).
+    fn publish(&mut self, command: &str, payload: Option<Values>, out: &mut Vec<MachineOutput>) {
+        let mut payload = payload;
+        if self.broken.is("qi-published-payload-kept") {
+            payload = self.faults.published.entry(command.to_owned()).or_insert(payload).clone();
+        }
+        let session = self.open.iter().find_map(|&conn| self.held.first_session(conn));
+        let session = session.filter(|_| self.broken.is("qi-published-in-session"));
+        let (session_id, payload) = (session.as_deref(), payload.as_ref());
+        let message = QiPublication { session_id, command, payload, version: &self.version };
+        // Strings and JSON objects always serialise.
+        let text = Utf8Bytes::from(serde_json::to_string(&message).unwrap_or_default());
+        for (place, &conn) in self.open.iter().enumerate() {
+            let times = match place {
+                2 if self.broken.is("qi-published-to-third-twice") => 2,
+                1.. if self.broken.is("qi-published-to-one") => 0,
+                _ => 1,
+            };
+            out.extend(std::iter::repeat_n(MachineOutput::Text { conn, text: text.clone() }, times));
+        }
+        if self.broken.is("qi-published-instead-of-replies") {
+            self.held = HeldRequests::default();
+        }
+    }
+
+    /// Defines a command, or defines it again.
+    fn define(&mut self, name: String, command: Command) -> Result<(), EventError> {
+        if self.commands().any(|known| known == name) {
+            return Err(EventError::Invalid(format!("the command {name:?} cannot be defined again")));
+        }
+        let name = self.name_of_defined(&name);
+        if self.defined.len() == MAX_DEFINED && !self.defined.contains_key(&name) {
+            return Err(EventError::Invalid(format!("there are {MAX_DEFINED} defined commands already")));
+        }
+        if self.broken.is("qi-defined-once") && self.defined.contains_key(&name) {
+            return Ok(());
+        }
+        self.defined.insert(name, command);
+        Ok(())
+    }
+
+    /// Returns the name under which a defined command is kept: its own, except as a fault.
+    fn name_of_defined(&self, name: &str) -> String {
+        if self.broken.is("qi-defined-by-prefix") {
+            return name.chars().take(32).collect();
+        }
+        if self.broken.is("qi-defined-in-any-case") {
+            return name.to_lowercase();
+        }
+        name.to_owned()
     }
 
     /// Answers requests that were held.
@@ -322,6 +406,10 @@ impl Qi {
             let before = self.faults.values.insert(conn, values.clone());
             return Ok(Some(before.unwrap_or(values)));
         }
+        let outcome = match json::optional_member::<String>(members, "command") {
+            Ok(Some(command)) => self.remembered_outcome(conn, command, outcome),
+            _ => outcome,
+        };
         let Some(session) = session else { return outcome };
         if self.broken.is("qi-session-never-freed")
             && *self.faults.owners.entry(session.to_owned()).or_insert(conn) != conn
@@ -334,6 +422,23 @@ impl Qi {
             return Ok(self.faults.returned.entry(session.to_owned()).or_insert(values).clone());
         }
         outcome
+    }
+
+    /// Returns the outcome of a command, or as a fault what its connection has had before.
+    fn remembered_outcome(&mut self, conn: ConnectionId, command: String, outcome: CommandOutcome) -> CommandOutcome {
+        let is_defined = self.defined.contains_key(&command);
+        let is_unknown = !is_defined && !self.commands().any(|known| known == command);
+        let asked = (conn, command);
+        if self.broken.is("qi-unknown-command-remembered") && (is_unknown || self.faults.unknown.contains(&asked)) {
+            self.faults.unknown.insert(asked);
+            return Err("there is no such command".to_owned());
+        }
+        match outcome {
+            Ok(values) if is_defined && self.broken.is("qi-defined-values-kept") => {
+                Ok(self.faults.defined_values.entry(asked).or_insert(values).clone())
+            }
+            outcome => outcome,
+        }
     }
 
     /// Returns the session of the reply: that of the request (line 61), except as a fault.
@@ -504,7 +609,8 @@ impl Qi {
     }
 
     fn answer_fixed(&self, name: &str, arguments: Option<&RawValue>) -> CommandOutcome {
-        let Some(command) = self.config.commands.get(name) else {
+        let defined = || self.defined.get(&self.name_of_defined(name));
+        let Some(command) = self.config.commands.get(name).or_else(defined) else {
             let private = name.starts_with("__") && self.broken.is("qi-private-commands");
             if private || self.broken.is("qi-unknown-command-succeeds") {
                 return Ok(None);

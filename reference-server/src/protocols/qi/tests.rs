@@ -119,10 +119,39 @@ fn requests_for_a_held_command_are_answered_when_it_is_released() {
     assert_eq!(hub.only_answer(1, &request("echo", "e"))["session_id"], "e");
 }
 
+#[test]
+fn a_published_message_goes_to_all_clients_without_a_session() {
+    let mut hub = TestPlayer::new("qi", &[], None);
+    hub.open(1);
+    hub.open(2);
+    let event = json!({"publish":{"command":"news","payload":{"at":1}}});
+    assert_eq!(hub.event(&event), Ok(json!({"published":2})));
+    let expected = [json!({"command":"news","payload":{"at":1},"version":"0.1.0"})];
+    assert_eq!((hub.received_json(1), hub.received_json(2)), (expected.to_vec(), expected.to_vec()));
+    hub.event(&json!({"publish":{"command":"news"}})).unwrap();
+    assert_eq!(hub.received_json(1), [json!({"command":"news","version":"0.1.0"})]);
+}
+
+#[test]
+fn a_command_is_answered_as_it_was_defined_last() {
+    let mut hub = TestPlayer::new("qi", &[], None);
+    hub.open(1);
+    let mut reply = |event: Value| {
+        hub.event(&event).unwrap();
+        hub.only_answer(1, r#"{"command":"mine","payload":{"any":1},"version":"0.1.0"}"#)
+    };
+    let first = reply(json!({"define":{"command":"mine","values":{"n":1}}}));
+    assert_eq!((&first["status"], &first["payload"]), (&json!("success"), &json!({"n":1})));
+    assert_eq!(reply(json!({"define":{"command":"mine","values":{"n":2},"failure":null}}))["payload"], json!({"n":2}));
+    assert_eq!(reply(json!({"define":{"command":"mine","failure":"as asked"}}))["payload"], "as asked");
+}
+
 #[rstest]
 #[case(json!({}), "expected")]
 #[case(json!({ "hold": {} }), "missing field `command`")]
 #[case(json!({ "hold": { "command": "dance" } }), "no command \"dance\"")]
+#[case(json!({ "define": { "command": "echo" } }), "cannot be defined again")]
+#[case(json!({ "publish": { "command": "news", "payload": 1 } }), "expected a map")]
 #[case(json!({ "dance": { "command": "echo" } }), "unknown variant")]
 fn the_error_for_a_wrong_admin_event_says_what_is_wrong(#[case] event: Value, #[case] why: &str) {
     let error = TestPlayer::new("qi", &[], None).event(&event).unwrap_err().to_string();
