@@ -133,7 +133,7 @@ pub struct ActorState {
     pub dropped_up_to: u64,
     /// Whether frames of this connection were dropped, claimed or not.
     pub dropped_frames: bool,
-    /// The messages, by index, that the dropped frames may have been.
+    /// The message types, by index in the pack, that the dropped frames may have had.
     pub dropped_messages: BTreeSet<usize>,
     pub last_sent: Option<String>,
     /// Whether anything was sent on this connection.

@@ -21,15 +21,15 @@ pub struct ConnectionFrames {
     gaps: Arc<Mutex<FrameGaps>>,
 }
 
-/// What is no longer kept of a connection.
+/// The messages of a connection that were dropped because there were too many.
 pub struct DroppedMessages {
     pub received: bool,
     pub sent: bool,
-    /// The messages, by index, that the received frames may have been.
+    /// The types of the received ones, by index in the pack.
     pub messages: BTreeSet<usize>,
 }
 
-/// Why the frames that an entry of `always` asked for are incomplete.
+/// The reasons why an entry of `always` did not get all the frames that it asked for.
 #[derive(Default)]
 pub struct FrameGaps {
     pub deviation: Provenance,

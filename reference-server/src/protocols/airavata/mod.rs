@@ -2,7 +2,7 @@
 //!
 //! Events come from the admin side ([`event`]) as if they had just happened: the hub gives them an id and a
 //! timestamp and sends them to the subscribers that the routing table names (lines 587 to 590). The event
-//! `{"message": {"type": "ping"}}` makes it ping all clients at once.
+//! `{"message": {"type": "ping"}}` makes it ping all clients immediately.
 //!
 //! Where the document is silent or contradicts itself, this hub does the following. A path implies a subscription;
 //! a repeated subscription changes nothing, and a client with several matching subscriptions gets one copy.

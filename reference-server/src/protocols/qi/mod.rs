@@ -252,8 +252,7 @@ impl Qi {
     }
 
     /// Sends a base message to all clients (line 11), once and outside any session (line 13).
-    fn publish(&mut self, command: &str, payload: Option<Values>, out: &mut Vec<MachineOutput>) {
-        let mut payload = payload;
+    fn publish(&mut self, command: &str, mut payload: Option<Values>, out: &mut Vec<MachineOutput>) {
         if self.broken.is("qi-published-payload-kept") {
             payload = self.faults.published.entry(command.to_owned()).or_insert(payload).clone();
         }
