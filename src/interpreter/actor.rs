@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::invariants::exchange::Exchange;
 use super::invariants::uses_sent;
+use super::last_pings::LastPing;
 use crate::deviation::proposal;
 use crate::protocol::{FrameDirection, MessageType, Pack};
 use crate::scenario::model::{ActorId, AlwaysEntry, Program};
@@ -153,6 +154,10 @@ pub struct ActorState {
     /// Whether a step has already blamed the hub for the end of this connection, or expected it.
     pub end_noticed: bool,
     pub closing: ClosingHandshake,
+    /// Whether the hub may leave a ping unanswered: the connection was not read, or bytes were sent that are no frame.
+    pub may_leave_pings: bool,
+    /// The ping that the hub has to answer before the conversation ends.
+    pub(super) last_ping: Option<LastPing>,
     /// How the stream itself ended, below WebSocket.
     pub stream_end: Option<Value>,
 }
@@ -322,6 +327,8 @@ impl ActorState {
         self.dropped_frames = false;
         self.dropped_messages.clear();
         self.closing = ClosingHandshake::No;
+        self.may_leave_pings = false;
+        self.last_ping = None;
         self.stream_end = None;
         self.upgrade_deviations = Vec::new();
         self.address = None;

@@ -117,6 +117,7 @@ enum ConversationFlow {
 pub enum Phase {
     Main,
     Finally,
+    LastPings,
     Done,
 }
 
@@ -279,21 +280,24 @@ impl Conversation {
 
     fn advance_block(&mut self, program: &Arc<Program>) -> ConversationFlow {
         if self.blocks.stack.is_empty() {
-            self.blocks.phase = match self.blocks.phase {
+            match self.blocks.phase {
                 Phase::Main => {
                     self.blocks.push(BlockFrame::body(program.finally));
-                    Phase::Finally
+                    self.blocks.phase = Phase::Finally;
                 }
-                Phase::Finally | Phase::Done => {
-                    self.close_all();
-                    Phase::Done
+                Phase::Finally => {
+                    self.send_last_pings();
+                    self.blocks.phase = Phase::LastPings;
                 }
-            };
-            return if self.blocks.phase == Phase::Done {
-                ConversationFlow::Waiting
-            } else {
-                ConversationFlow::Continue
-            };
+                Phase::LastPings | Phase::Done => {
+                    if self.are_last_pings_over() {
+                        self.close_all();
+                        self.blocks.phase = Phase::Done;
+                    }
+                    return ConversationFlow::Waiting;
+                }
+            }
+            return ConversationFlow::Continue;
         }
         let Some(step) = self.blocks.step(program) else { return self.end_block(program) };
         let begun = match self.blocks.active.take() {

@@ -33,7 +33,7 @@ pub const WEBSOCKET_CHECK: &str = "websocket";
 pub const FRAME_CHECK_EXPLANATIONS: [Explanation; 2] = [
     Explanation::new(
         WEBSOCKET_CHECK,
-        "The hub violated RFC 6455: an invalid frame or upgrade, an invalid close, or no answer to a ping or close. Every frame of every scenario is checked.",
+        "The hub violated RFC 6455: an invalid frame or upgrade, an invalid close, or no answer to a close or, with the variation `ping`, to a ping. Every frame of every scenario is checked.",
     )
     .usually("A hand-written WebSocket layer, text that is not UTF-8, or a process that ends without a closing handshake.")
     .next("Check the hub against the RFC itself: hubproof check URL --protocol websocket"),

@@ -18,6 +18,7 @@ mod history;
 mod hooks;
 mod hub_contact;
 mod invariants;
+mod last_pings;
 mod matching;
 mod missed;
 mod order;
@@ -382,7 +383,7 @@ impl Conversation {
     /// Returns when the next [`ConversationInput::Tick`] is due.
     pub fn deadline(&self) -> Option<Duration> {
         let active = self.blocks.active.as_ref().and_then(|active| active.deadline);
-        active.into_iter().chain(self.deviations.next_due()).min()
+        active.into_iter().chain(self.deviations.next_due()).chain(self.last_ping_deadline()).min()
     }
 
     pub fn is_finished(&self) -> bool {
@@ -607,6 +608,9 @@ impl Conversation {
         self.judge_frame(id, kind, data.len());
         if self.actors[id].connection == Some(connection) {
             let wire = self.new_wire(id, connection, sequence, kind, &text, data.len());
+            if pong {
+                self.answer_last_ping(id, data);
+            }
             let kind = InboxFrameKind::Control { pong, data: data.to_vec() };
             let entry = InboxFrame { weight: 2 * wire.size, wire: Arc::new(wire), kind, claimed: false };
             self.actors.keep(id, entry, &self.program.pack);

@@ -273,6 +273,7 @@ impl Conversation {
                 let requests = self.texts_in_bytes(id, &bytes);
                 self.record_raw_exchange(id, None);
                 self.actors[id].has_sent = true;
+                self.actors[id].may_leave_pings = true;
                 self.out.push(ConversationOutput::SendBytes { connection, bytes });
                 requests.iter().for_each(|text| self.assume_after_text(id, text));
                 return Ok(None);

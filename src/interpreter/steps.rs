@@ -76,6 +76,7 @@ impl Conversation {
             StepAction::StopReading | StepAction::ReadAgain => {
                 for id in members {
                     if let Some(connection) = self.actors.open_connection(id) {
+                        self.actors[id].may_leave_pings = true;
                         let stops = matches!(step.act, StepAction::StopReading);
                         self.out.push(if stops {
                             ConversationOutput::StopReading { connection }

@@ -23,7 +23,8 @@ pub enum Variation {
     Names(NameForm),
     /// The headers of the upgrade are spelt in another way.
     Upgrade,
-    /// After its opening, a client pings the hub and sends an unsolicited pong.
+    /// After its opening, a client pings the hub and sends an unsolicited pong. At the end it pings again, and waits for
+    /// the pongs.
     Ping,
     /// After its opening, an actor plays a scene that the pack names.
     Prelude(Arc<str>),
@@ -60,7 +61,7 @@ const GENERAL: [(&str, Variation, &str); 13] = [
     ("names-by-case", Variation::Names(NameForm::Case), "generated names that differ only in upper and lower case"),
     ("names-by-form", Variation::Names(NameForm::Unicode), "generated names that differ only in their Unicode form"),
     ("upgrade", Variation::Upgrade, "an upgrade with `Connection: keep-alive, upgrade` and `Upgrade: WebSocket`"),
-    ("ping", Variation::Ping, "a ping and an unsolicited pong after every opening"),
+    ("ping", Variation::Ping, "a ping and an unsolicited pong after every opening, and pings at the end"),
     ("again", Variation::Again, "the whole conversation a second time, with the same names"),
     ("crowd", Variation::Crowd, "beside three of these conversations, which begin again until this one ends"),
     ("dropouts", Variation::Dropouts, "after and beside such conversations whose clients drop out halfway"),

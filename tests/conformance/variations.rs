@@ -3,9 +3,10 @@
 use hubproof::check::VariationChoice;
 use hubproof::event::Verdict;
 use hubproof::scenario::variation::Variation;
+use hubproof::websocket::frame::ConnectionEvent;
 use rstest::rstest;
 
-use crate::support::mini_protocol::{PLAIN_ROLES, mini_scenario_diagnostics};
+use crate::support::mini_protocol::{HubInput, PLAIN_ROLES, mini_scenario_diagnostics, play_varied, text_received};
 use crate::support::process::{ExampleHub, ProcessResult, hubproof};
 use crate::support::sim_connection::SimulatedProtocol;
 
@@ -52,6 +53,72 @@ fn a_variation_finds_what_a_scenario_does_not(#[case] scenario: &str, #[case] fa
     assert!(done.out.contains(&format!("--variation {variation}")), "{}", done.out);
     let other = hubproof(check.iter().chain(&["names-by-case"])).assert_exit_code(0);
     assert!(!other.out.contains(" with "), "{}", other.out);
+}
+
+const CONVERSATION: &str = "title: T
+actors: { a: client }
+steps:
+  - a joins:
+  - a sends: ask
+  - a expects: answer
+    rules: [MUST]
+";
+
+/// The frames with which a hub answers a ping, which it knows to have come before or after the first text.
+type PongsOfHub = fn(ping: &[u8], later: bool) -> Vec<ConnectionEvent>;
+
+fn pong(data: &[u8]) -> ConnectionEvent {
+    ConnectionEvent::Pong(data.to_vec())
+}
+
+fn closing() -> ConnectionEvent {
+    ConnectionEvent::Close { code: Some(1001), reason: String::new() }
+}
+
+/// Plays the conversation with the variation `ping`; returns what is wrong with the pongs.
+fn findings_of_pongs(more: &str, pongs: PongsOfHub) -> Vec<String> {
+    let mut later = false;
+    let hub = |input: &HubInput<'_>| {
+        later |= input.text.is_some();
+        let answers = input.text.map(|_| text_received(r#"{"type":"answer"}"#)).into_iter();
+        let answers = answers.chain(input.ping.into_iter().flat_map(|ping| pongs(ping, later)));
+        answers.map(|answer| (0, input.connection, answer)).collect()
+    };
+    let report = play_varied(Variation::Ping, &format!("{CONVERSATION}{more}"), hub);
+    assert!(report.mistake.is_none() && report.cause.is_none(), "{report:#?}");
+    let wrong = report.checks.iter().filter(|check| check.verdict != Verdict::Pass);
+    wrong.map(|check| format!("{}: {}", check.name, check.message)).collect()
+}
+
+#[test]
+fn a_hub_need_not_answer_every_ping() {
+    let silent: PongsOfHub = |_, _| Vec::new();
+    let hubs: [(&str, PongsOfHub); 5] = [
+        ("", |ping, _| vec![pong(ping)]),
+        ("", |ping, _| vec![pong(b"alive"), pong(ping), pong(b"alive")]),
+        ("", |_, later| if later { vec![closing()] } else { Vec::new() }),
+        ("  - a stops reading:\n", silent),
+        ("  - a sends raw: { bytes: \"81\" }\n", silent),
+    ];
+    for (more, pongs) in hubs {
+        assert_eq!(findings_of_pongs(more, pongs), [""; 0]);
+    }
+}
+
+#[test]
+fn a_hub_that_answers_pings_wrongly_is_noticed() {
+    let hubs: [(PongsOfHub, &str, &str); 5] = [
+        (|_, _| Vec::new(), "a ping of length 0 is answered with a pong of the same bytes", "no pong within"),
+        (|_, _| vec![pong(b"")], "a ping of length 125", "only a pong of length 0: \"\""),
+        (|ping, _| vec![pong(&ping[..ping.len().min(124)])], "a ping of length 125", "only a pong of length 124"),
+        (|ping, _| ping.first().map(|_| pong(ping)).into_iter().collect(), "a ping of length 0", "no pong within"),
+        (|ping, later| vec![pong(if later { b"?" } else { ping })], "a ping of length 0", "pong of length 1: \"?\""),
+    ];
+    for (pongs, ping, found) in hubs {
+        let findings = findings_of_pongs("", pongs);
+        assert!(findings.len() == 1 && findings[0].starts_with("websocket: "), "{findings:?}");
+        assert!(findings[0].contains(ping) && findings[0].contains(found), "{findings:?}");
+    }
 }
 
 #[test]

@@ -14,11 +14,12 @@ use hubproof::hub::prepare::{HubPaces, TestSubject};
 use hubproof::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput, HubPace};
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::report::{ProtocolOutline, RunOptions, RunReport};
+use hubproof::scenario::variation::Variation;
 use hubproof::scenario::{Program, ScenarioSet, SharedDefinitions};
 use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
-use hubproof::websocket::frame::{AssembledMessage, ConnectionEvent};
+use hubproof::websocket::frame::{AssembledMessage, ConnectionEvent, Opcode};
 use hubproof::websocket::handshake::Dial;
 use serde_json::Value;
 
@@ -62,12 +63,13 @@ rules:
 /// Default addition to shared.yaml.
 pub const PLAIN_ROLES: &str = "roles: { client: { opening: [ { connects: } ] } }\n";
 
-/// A text of a client or, without text, a new connection.
+/// A text or ping of a client or, without either, a new connection.
 pub struct HubInput<'a> {
     pub connection: u32,
     pub text: Option<&'a str>,
     /// The upgrade request of a new connection.
     pub dial: Option<&'a Dial>,
+    pub ping: Option<&'a [u8]>,
 }
 
 /// Actions of a hub: the delay in milliseconds, the connection, the action.
@@ -315,6 +317,17 @@ pub fn play_paced(pace: &HubPace, scenario: &str, hub: impl FnMut(&HubInput<'_>)
     converse(Conversation::new(program, config), Duration::ZERO, hub)
 }
 
+/// Like [`play`], with a variation.
+pub fn play_varied(
+    variation: Variation,
+    scenario: &str,
+    hub: impl FnMut(&HubInput<'_>) -> HubActions,
+) -> ScenarioReport {
+    let program = program(ASYNCAPI, PLAIN_ROLES, scenario);
+    let config = ConversationConfig { variation: Some(variation), ..conversation_config(BTreeMap::new()) };
+    converse(Conversation::new(program, config), Duration::ZERO, hub)
+}
+
 fn play_pack(
     pack: &str,
     late: Duration,
@@ -362,12 +375,16 @@ pub fn converse(
             match output {
                 ConversationOutput::Open { connection, dial } => {
                     opened.push(connection);
-                    hears(&HubInput { connection, text: None, dial: Some(&dial) }, now);
+                    hears(&HubInput { connection, text: None, dial: Some(&dial), ping: None }, now);
                 }
                 ConversationOutput::Send { connection, frames } => {
-                    for frame in frames.iter().filter(|frame| !frame.opcode.is_control()) {
+                    for frame in &frames {
                         let text = String::from_utf8_lossy(&frame.payload);
-                        hears(&HubInput { connection, text: Some(&text), dial: None }, now);
+                        let text = (!frame.opcode.is_control()).then_some(&*text);
+                        let ping = (frame.opcode == Opcode::Ping).then_some(frame.payload.as_slice());
+                        if text.is_some() || ping.is_some() {
+                            hears(&HubInput { connection, text, dial: None, ping }, now);
+                        }
                     }
                 }
                 // A hook has no effect on these hubs.
