@@ -2,7 +2,6 @@
 //! crashed or hung during the first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -303,19 +302,19 @@ impl ScenarioJob {
         if !self.may_be_late(index, &report, options) {
             return Some(report);
         }
+        let mut failed_looks = self.subject.failed_looks.lock().await;
+        // It is not worth waiting longer if other scenarios have just done so in vain.
+        if *failed_looks >= MAX_FAILED_LOOKS {
+            return Some(report);
+        }
         // No number begins with a zero.
         let second = self.clone().patient().play_at(index, &format!("00{number}"), options, events, interrupt).await;
         let Some(second) = second.filter(|second| !second.interrupted) else { return Some(report) };
-        if has_passed(&second) {
-            self.subject.failed_looks.store(0, Relaxed);
-        } else {
-            self.subject.failed_looks.fetch_add(1, Relaxed);
-        }
+        *failed_looks = if has_passed(&second) { 0 } else { *failed_looks + 1 };
         Some(second)
     }
 
-    /// Whether a scenario failed only because frames did not come in time, on a hub so slow that they may still come. It is
-    /// not worth waiting longer once [`MAX_FAILED_LOOKS`] scenarios in a row have done so in vain.
+    /// Whether a scenario failed only because frames did not come in time, on a hub so slow that they may still come.
     fn may_be_late(&self, index: usize, report: &ScenarioReport, options: &PlayOptions) -> bool {
         let as_written = self.variation.is_none() && self.instead.is_none() && self.drops_after.is_none();
         let plays_again = as_written && !self.is_probe && self.program.isolation != Isolation::Destructive;
@@ -331,7 +330,6 @@ impl ScenarioJob {
             && !(report.waits.silent_checks.is_empty() && report.waits.missed.is_empty())
             && broken.all(is_silent)
             && slowness > patience
-            && self.subject.failed_looks.load(Relaxed) < MAX_FAILED_LOOKS
     }
 
     /// Waits for the scenario's turn and plays it on an instance. Names made by the scenario contain `number`.

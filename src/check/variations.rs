@@ -154,9 +154,10 @@ impl VariedPlay<'_> {
     async fn find_other_answer(&self, first: &ScenarioReport) -> Option<ScenarioReport> {
         let (comparer, variation) = (self.options.comparer.as_ref()?, self.job.variation()?);
         let mut last = None;
-        // After a prelude, clients have sent more; other conversations may change what is answered.
-        let is_alone = matches!(variation, Variation::Form(_) | Variation::Names(_) | Variation::Ping);
-        if !is_alone || !has_passed(first) {
+        // After a prelude, clients have sent more; other conversations may change what is answered; clients that wait for
+        // pongs receive what others no longer do.
+        let is_comparable = matches!(variation, Variation::Form(_) | Variation::Names(_));
+        if !is_comparable || !has_passed(first) {
             return None;
         }
         let mut seen = comparer.differences(first, self.plain);

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -88,8 +87,8 @@ pub struct PreparedHub {
     /// tokens that rest after a scenario, and cases of fuzz that are also played on a second hub.
     pub(crate) words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
     pub(crate) deviations: Arc<Deviations>,
-    /// How many scenarios in a row have failed even with more patience.
-    pub(crate) failed_looks: AtomicUsize,
+    /// How many scenarios in a row have failed even with more patience. Locked while a scenario is played with more.
+    pub(crate) failed_looks: Mutex<usize>,
 }
 
 impl PreparedHub {
@@ -193,7 +192,7 @@ pub fn prepare_hub(subject: &TestSubject) -> Result<Arc<PreparedHub>, SetupError
         hub: Arc::default(),
         words: Arc::default(),
         deviations: Arc::clone(&subject.deviations),
-        failed_looks: AtomicUsize::new(0),
+        failed_looks: Mutex::new(0),
     }))
 }
 

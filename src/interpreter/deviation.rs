@@ -248,19 +248,28 @@ impl Conversation {
         events.filter_map(text).collect()
     }
 
-    /// Translates the first complete text in raw frames to the form that the hub expects: the same frames, with other
-    /// payloads. Frames that need no translation come back unchanged, as an error.
+    /// Translates the complete texts in raw frames to the form that the hub expects: the same frames, with other payloads.
+    /// Frames that need no translation come back unchanged, as an error.
     pub(super) fn translate_frames(&mut self, mut frames: Vec<Frame>) -> Result<Vec<Frame>, Vec<Frame>> {
         let data: Vec<usize> = (0..frames.len()).filter(|at| !frames[*at].opcode.is_control()).collect();
-        let Some(last) = data.iter().position(|at| frames[*at].fin) else { return Err(frames) };
-        let data = &data[..=last];
+        let messages: Vec<&[usize]> = data.split_inclusive(|at| frames[*at].fin).collect();
+        let mut translated = false;
+        for message in messages {
+            translated |= self.translate_message(&mut frames, message);
+        }
+        if translated { Ok(frames) } else { Err(frames) }
+    }
+
+    /// Translates the text in the frames at these places. Returns whether it is a complete text that is sent otherwise.
+    fn translate_message(&mut self, frames: &mut [Frame], data: &[usize]) -> bool {
         let opcodes = std::iter::once(Opcode::Text).chain(std::iter::repeat(Opcode::Continuation));
         let is_text = data.iter().zip(opcodes).all(|(at, opcode)| frames[*at].opcode == opcode);
+        let is_complete = data.last().is_some_and(|at| frames[*at].fin);
         let text = String::from_utf8(data.iter().flat_map(|at| frames[*at].payload.clone()).collect());
-        let (true, Ok(text)) = (is_text, text) else { return Err(frames) };
+        let (true, Ok(text)) = (is_text && is_complete, text) else { return false };
         let of_hub = self.deviations.sent_text(&self.program.pack, &text, &self.environment.functions);
         if of_hub == text {
-            return Err(frames);
+            return false;
         }
         // Cut the new text in the same proportions.
         let (mut end, mut cut) = (0, 0);
@@ -270,7 +279,7 @@ impl Conversation {
             frames[*at].payload = of_hub.as_bytes()[cut..next].to_vec();
             cut = next;
         }
-        Ok(frames)
+        true
     }
 
     /// Returns the declared deviation that explains why an actor does not receive an expected message.

@@ -58,6 +58,18 @@ fn a_reply_to_a_raw_request_is_absent_too(#[case] sends: &str) {
 }
 
 #[test]
+fn every_text_in_raw_frames_is_sent_in_the_hubs_form() {
+    let steps = "  - anna sends raw: { frames: [ { opcode: text, data: '{\"type\":\"ask\",\"n\":7}' }, { opcode: text, data: '{\"type\":\"ask\",\"n\":8}' } ] }\n";
+    let entry = "[{ reason: as it is, message: ask, member: /n, renamed: /number }]";
+    let mut received = Vec::new();
+    play_deviating(entry, PLAIN_ROLES, &scenario(steps), |input| {
+        received.extend(input.text.map(str::to_owned));
+        Vec::new()
+    });
+    assert_eq!(received, [r#"{"type":"ask","number":7}"#, r#"{"type":"ask","number":8}"#]);
+}
+
+#[test]
 fn raw_frames_are_sent_in_the_hubs_form() {
     let steps = "  - anna sends raw: { frames: [ { opcode: text, fin: false, data: '{\"type\":\"ask\",' }, { opcode: ping, data: x }, { opcode: continuation, data: '\"n\":7}' } ] }
   - anna expects: answer
