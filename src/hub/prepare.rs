@@ -87,7 +87,7 @@ pub struct PreparedHub {
     /// tokens that rest after a scenario, and cases of fuzz that are also played on a second hub.
     pub(crate) words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
     pub(crate) deviations: Arc<Deviations>,
-    /// How many scenarios in a row have failed even with more patience. Locked while a scenario is played with more.
+    /// How many scenarios in a row have failed again with more patience. The lock is held while one is played so.
     pub(crate) failed_looks: Mutex<usize>,
 }
 

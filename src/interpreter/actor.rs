@@ -134,7 +134,7 @@ pub struct ActorState {
     pub dropped_up_to: u64,
     /// Whether frames of this connection were dropped, claimed or not.
     pub dropped_frames: bool,
-    /// The message types, by index in the pack, that the dropped frames may have had.
+    /// The messages that a dropped frame may have been, by index in the pack.
     pub dropped_messages: BTreeSet<usize>,
     pub last_sent: Option<String>,
     /// Whether anything was sent on this connection.
@@ -154,7 +154,7 @@ pub struct ActorState {
     /// Whether a step has already blamed the hub for the end of this connection, or expected it.
     pub end_noticed: bool,
     pub closing: ClosingHandshake,
-    /// Whether the hub may leave a ping unanswered: the connection was not read, or bytes were sent that are no frame.
+    /// Whether the hub need not answer pings: we stopped reading, or sent bytes that may end within a frame.
     pub may_leave_pings: bool,
     /// The ping that the hub has to answer before the conversation ends.
     pub(super) last_ping: Option<LastPing>,

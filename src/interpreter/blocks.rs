@@ -641,8 +641,7 @@ impl Conversation {
     }
 
     fn send_close(&mut self, id: ActorId, connection: u32) {
-        let frame = Frame::close(Some(1000), "");
-        let frame = if self.program.is_server(id) { frame.unmasked() } else { frame };
+        let frame = self.frame_of(id, Frame::close(Some(1000), ""));
         self.out.push(ConversationOutput::Send { connection, frames: vec![frame] });
     }
 

@@ -1,5 +1,5 @@
-//! The pings at the end of a conversation with the variation `ping`. Whatever happened before, the hub answers each with
-//! its own bytes (RFC 6455, sections 5.5.2 and 5.5.3).
+//! With the variation `ping`, clients ping the hub once more before they leave. Whatever happened before, the hub must
+//! send the bytes of each ping back in a pong (RFC 6455, sections 5.5.2 and 5.5.3).
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::scenario::variation::Variation;
 use crate::syntax::matcher::shorten;
 use crate::websocket::frame::Frame;
 
-/// What the pings carry: nothing, and as much as a control frame can. Each is sent when the one before it is answered, as
-/// a hub may answer only the latest ping.
+/// The bytes of the pings: none, and as many as a control frame can carry. We wait for a pong before we send the next
+/// ping, because a hub may answer only the latest one.
 const LAST_PINGS: [&[u8]; 2] = [b"", &[b'~'; 125]];
 
 /// An unanswered ping.
@@ -18,7 +18,7 @@ pub(super) struct LastPing {
     /// Its index in [`LAST_PINGS`].
     number: usize,
     since: Duration,
-    /// The bytes of a pong that came instead.
+    /// The bytes of the latest pong that does not match it.
     other: Option<Vec<u8>>,
 }
 
@@ -36,14 +36,13 @@ impl Conversation {
     }
 
     fn send_last_ping(&mut self, id: ActorId, number: usize) {
-        let frame = Frame::ping(LAST_PINGS[number]);
-        let frame = if self.program.is_server(id) { frame.unmasked() } else { frame };
+        let frame = self.frame_of(id, Frame::ping(LAST_PINGS[number]));
         let text = String::from_utf8_lossy(LAST_PINGS[number]);
         self.transmit(id, vec![frame], "ping", &text, text.len(), None);
         self.actors[id].last_ping = Some(LastPing { number, since: self.clock.now, other: None });
     }
 
-    /// Takes a pong. Hubs may also send pongs that answer no ping.
+    /// Takes a pong. Hubs may send pongs that answer no ping.
     pub(super) fn answer_last_ping(&mut self, id: ActorId, data: &[u8]) {
         let Some(ping) = &mut self.actors[id].last_ping else { return };
         if data != LAST_PINGS[ping.number] {

@@ -169,9 +169,14 @@ impl Conversation {
         }
     }
 
+    /// Returns a frame as this actor sends it: servers mask nothing.
+    pub(super) fn frame_of(&self, id: ActorId, frame: Frame) -> Frame {
+        if self.program.is_server(id) { frame.unmasked() } else { frame }
+    }
+
     /// Pings the hub and sends an unsolicited pong.
     pub(super) fn send_ping(&mut self, id: ActorId) {
-        let frames = vec![Frame::ping("hubproof"), Frame::pong("")];
+        let frames = vec![self.frame_of(id, Frame::ping("hubproof")), self.frame_of(id, Frame::pong(""))];
         self.transmit(id, frames, "ping", "hubproof, and a pong", 8, None);
     }
 
@@ -311,8 +316,7 @@ impl Conversation {
             Some(Traced { value: Value::String(reason), .. }) => reason,
             _ => String::new(),
         };
-        let frame = Frame::close(code, &reason);
-        let frame = if self.program.is_server(id) { frame.unmasked() } else { frame };
+        let frame = self.frame_of(id, Frame::close(code, &reason));
         let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
         let wire = self.transmit(id, vec![frame], "close", text.trim_end(), text.len(), None);
         self.record_step_end(id);

@@ -64,7 +64,7 @@ steps:
     rules: [MUST]
 ";
 
-/// The frames with which a hub answers a ping, which it knows to have come before or after the first text.
+/// Returns what a hub sends when it gets a ping. `later`: it has already got a text.
 type PongsOfHub = fn(ping: &[u8], later: bool) -> Vec<ConnectionEvent>;
 
 fn pong(data: &[u8]) -> ConnectionEvent {

@@ -29,7 +29,7 @@ pub struct QiFaultState {
     pub unknown: BTreeSet<(ConnectionId, String)>,
     /// The first return values of each defined command, by connection.
     pub defined_values: BTreeMap<(ConnectionId, String), Option<Box<RawValue>>>,
-    /// Connections whose next command fails because another client has left.
+    /// Connections whose next command will fail because another client left.
     pub doomed: BTreeSet<ConnectionId>,
 }
 
