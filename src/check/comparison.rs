@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::PlayOptions;
 use super::job::ScenarioJob;
+use super::variations::settle;
 use crate::event::{CheckReport, ScenarioEvent, ScenarioReport};
 use crate::hub::prepare::PreparedHub;
 use crate::interpreter::WEBSOCKET_CHECK;
@@ -67,6 +68,8 @@ pub struct PlayComparison {
     pub differences: Vec<String>,
     /// The check that reports the first of them, or that there is none; `None` if nothing could be compared.
     pub check: Option<CheckReport>,
+    /// Whether both plays stopped at the same step, such as a join with a name that another client has taken since.
+    pub stopped_alike: bool,
 }
 
 impl ScenarioJob {
@@ -90,6 +93,7 @@ impl ScenarioJob {
             Some(comparer.compare(report, &other)).filter(|_| !*interrupt.borrow())
         };
         let mut compared = compare(&report, number, options).await;
+        let stopped_alike = compared.as_ref().is_some_and(|compared| compared.stopped_alike);
         if let Some(first) = compared.as_ref().and_then(|compared| compared.differences.first().cloned()) {
             let before = compared.take().map(|compared| compared.differences).unwrap_or_default();
             if comparer.takes_up(&first) {
@@ -114,6 +118,9 @@ impl ScenarioJob {
         // What scenarios check of all frames may rest on what they do not do, such as to use an id twice.
         report.checks.retain(|check| check.name.starts_with("schema:") || check.name == WEBSOCKET_CHECK);
         report.checks.extend(compared.and_then(|compared| compared.check));
+        if stopped_alike {
+            settle(&mut report);
+        }
         Some(report)
     }
 }

@@ -218,7 +218,7 @@ impl ScenarioJob {
         if waits > MAX_MODEL_WAIT || self.program.isolation == Isolation::Destructive {
             return None;
         }
-        let stamp = format!("{}{}", options.stamp, to_base36(number as u64 + 1000 * self.repetition as u64));
+        let stamp = format!("{}{}", options.stamp, name_number(number));
         let play = ModelPlay {
             stamp,
             turn: number,
@@ -297,7 +297,7 @@ impl ScenarioJob {
         };
         self.turn = number;
         let _ = events.send(ScenarioEvent::Started { id: self.id.clone() }).await;
-        let number = to_base36(number as u64 + 1000 * self.repetition as u64);
+        let number = name_number(number);
         let report = self.clone().play_at(index, &number, options, events, interrupt.clone()).await?;
         if !self.may_be_late(index, &report, options) {
             return Some(report);
@@ -675,6 +675,12 @@ async fn take_isolation_locks(isolation: &Isolation, subject: &PreparedHub) -> I
             IsolationLocks { _writing: Some(Arc::clone(&subject.hub).write_owned().await), ..none }
         }
     }
+}
+
+/// Returns what distinguishes the names of a play from those of others; `number` is unique within the run.
+fn name_number(number: usize) -> String {
+    // Names of the first plays are no shorter than those of later ones.
+    to_base36(number as u64 + 1000)
 }
 
 fn not_testable_report(program: &Program, unmet: Vec<UnmetNeed>, repetition: usize) -> ScenarioReport {

@@ -35,8 +35,9 @@ struct Queue<T> {
 
 impl<T> Queue<T> {
     fn new(mut pending: Vec<Queued<T>>, to_the_end: bool) -> Self {
-        // Spare items keep their order.
-        pending.sort_by_key(|queued| (queued.spare, Reverse(if queued.spare { Duration::ZERO } else { queued.wait })));
+        // Spare items that may not have their turn keep their order.
+        let wait = |queued: &Queued<T>| if queued.spare && !to_the_end { Duration::ZERO } else { queued.wait };
+        pending.sort_by_key(|queued| (queued.spare, Reverse(wait(queued))));
         let unfinished = pending.iter().filter(|queued| !queued.spare).count();
         Self { pending, in_use: BTreeSet::new(), unfinished, to_the_end }
     }
@@ -145,6 +146,6 @@ mod tests {
         let items =
             [(1, None, true), (2, None, true), (5, None, false), (1, None, true), (1, None, true), (4, None, false)];
         assert_eq!(play_with_spares(&items, 2, false), (vec![4, NEVER, 0, NEVER, NEVER, 0], 5));
-        assert_eq!(play_with_spares(&items, 2, true), (vec![4, 5, 0, 5, 6, 0], 7));
+        assert_eq!(play_with_spares(&items, 2, true), (vec![5, 4, 0, 6, 6, 0], 7));
     }
 }

@@ -143,10 +143,7 @@ impl VariedPlay<'_> {
             second.checks.push(CheckReport { span, message, detail, ..CheckReport::new("same-result", Verdict::Warn) });
         }
         // What the difference left undecided is decided without the variation.
-        second.checks.retain(|check| check.verdict != Verdict::Inconclusive);
-        second.cause = None;
-        second.missed = None;
-        second.verdict = worst_verdict(second.checks.iter().map(|check| check.verdict)).unwrap_or(Verdict::Pass);
+        settle(&mut second);
         Some(second)
     }
 
@@ -249,6 +246,14 @@ impl VariedPlay<'_> {
         let report = job.clone().play_once(number, self.options, &unread, self.interrupt.clone()).await?;
         (!*self.interrupt.borrow()).then_some(report)
     }
+}
+
+/// Judges a play that stopped by what was decided until then.
+pub fn settle(report: &mut ScenarioReport) {
+    report.checks.retain(|check| check.verdict != Verdict::Inconclusive);
+    report.cause = None;
+    report.missed = None;
+    report.verdict = worst_verdict(report.checks.iter().map(|check| check.verdict)).unwrap_or(Verdict::Pass);
 }
 
 fn text_or_nothing(text: &str) -> String {

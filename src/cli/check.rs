@@ -56,7 +56,7 @@ pub struct CheckArgs {
     /// of built-in protocols are compared with a model in memory
     #[arg(long, value_name = "URL", conflicts_with = "variation")]
     against: Option<String>,
-    /// Number of scenarios to run in parallel (default: 16; 32 with --depth thorough against the reference server)
+    /// Number of scenarios to run in parallel (default: 16; 32 against the reference server, 64 with --depth thorough)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Fail the run on warnings
@@ -145,7 +145,11 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     }
     // Other hubs may be slower than the reference server, and so many scenarios at a time may overload them.
     let is_reference = arguments.hub.url.is_none() && named.target.is_none();
-    let jobs = if is_reference && arguments.depth == Depth::Thorough { 32 } else { 16 };
+    let jobs = match arguments.depth {
+        _ if !is_reference => 16,
+        Depth::Thorough => 64,
+        _ => 32,
+    };
     let mut options = PlayOptions {
         jobs: arguments.jobs.map_or(jobs, usize::from),
         stretch: arguments.hub.patience,

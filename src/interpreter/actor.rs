@@ -61,6 +61,11 @@ impl Actors {
         actor.connection.filter(|_| actor.is_open())
     }
 
+    /// Returns how many connections of an actor there have been.
+    pub fn connection_count(&self, id: ActorId) -> usize {
+        self.connections.values().filter(|actor| **actor == id).count()
+    }
+
     /// Puts a frame into an inbox. If all inboxes are full, drops the oldest frames of any inbox, but never this one.
     pub fn keep(&mut self, id: ActorId, entry: InboxFrame, pack: &Pack) {
         let newest = entry.wire.sequence;

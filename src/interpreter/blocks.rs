@@ -23,6 +23,8 @@ use crate::websocket::frame::Frame;
 
 /// The pause between two attempts of a `retry`, so that the hub is not flooded with requests.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// On how many connections of an actor a prelude is played.
+const MOST_PRELUDES: usize = 8;
 
 pub struct BlockFrame {
     pub block: BlockId,
@@ -363,7 +365,7 @@ impl Conversation {
                 self.actors[id].opened = frame.names;
                 match (&self.variation, program.roles.get(&program.actors[id].role)) {
                     (Some(Variation::Ping), _) => self.send_ping(id),
-                    (Some(Variation::Prelude(name)), Some(role)) => {
+                    (Some(Variation::Prelude(name)), Some(role)) if self.actors.connection_count(id) <= MOST_PRELUDES => {
                         if let Some(block) = role.preludes.get(&**name) {
                             let (kind, missed) = (BlockKind::Prelude { rest }, frame.missed);
                             self.blocks.push(BlockFrame { kind, me: Some(id), missed, ..BlockFrame::body(*block) });

@@ -141,7 +141,8 @@ impl FunctionContext {
         };
         match self.names {
             NameForm::Short => format!("{prefix}{stamp}x{call}"),
-            NameForm::Long => format!("{prefix}{stamp:x<32}x{call}"),
+            // A stamp may end in x, so the padding stands before it.
+            NameForm::Long => format!("{prefix}{stamp:x>32}x{call}"),
             NameForm::Case => format!("{prefix}{stamp}x{}", bits("n", "N")),
             NameForm::Unicode => format!("{prefix}{stamp}x{}", bits("\u{e9}", "e\u{301}")),
         }
@@ -487,4 +488,24 @@ fn wire(value: Engine) -> Result<Engine, Error> {
         ("opcode", Engine::from(wire.opcode)),
         ("text", Engine::from(&*wire.text)),
     ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    fn conversations_have_no_name_in_common(
+        #[values(NameForm::Short, NameForm::Long, NameForm::Case, NameForm::Unicode)] names: NameForm,
+    ) {
+        let named = |stamp: &str| {
+            let context = FunctionContext::new(stamp).with_names(names);
+            (0..200).map(move |_| context.unique_name("client")).collect::<std::collections::BTreeSet<_>>()
+        };
+        // The separator of stamp and count is also a digit of stamps.
+        let all: Vec<_> = ["run1", "run1x", "run1xx", "run1x1", "runx1", "run1x1x"].map(named).into_iter().collect();
+        let total: usize = all.iter().map(|names| names.len()).sum();
+        assert_eq!(all.into_iter().flatten().collect::<std::collections::BTreeSet<_>>().len(), total);
+    }
 }

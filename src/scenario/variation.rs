@@ -91,7 +91,7 @@ impl Variation {
     /// Returns what is different from the scenario as it is written.
     pub fn describe(&self) -> String {
         match self {
-            Self::Prelude(name) => format!("the prelude `{name}` after every opening"),
+            Self::Prelude(name) => format!("the prelude `{name}` after the first eight openings of each client"),
             other => other.row().map(|(_, _, about)| (*about).to_owned()).unwrap_or_default(),
         }
     }

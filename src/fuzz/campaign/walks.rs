@@ -83,7 +83,9 @@ impl PlayComparer for WalkComparer {
         let differences = comparison.differences.iter().map(HubDifference::describe).collect();
         let check = compare::comparison_check(&comparison, campaign.pack(), report, other);
         let check = check.map(|check| named_check(check, &comparison.differences, campaign.pack(), &report.id));
-        PlayComparison { differences, check }
+        let stop = |report: &ScenarioReport| report.cause.as_ref().map(|cause| cause.step.clone());
+        let stopped_alike = stop(report).is_some_and(|step| stop(other) == Some(step));
+        PlayComparison { differences, check, stopped_alike }
     }
 
     fn differences(&self, varied: &ScenarioReport, plain: &ScenarioReport) -> Vec<VariedAnswer> {
