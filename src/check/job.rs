@@ -321,7 +321,7 @@ impl ScenarioJob {
         let is_silent = |check: &CheckReport| report.waits.silent_checks.contains(&check.name);
         let mut broken = report.checks.iter().filter(|check| check.accuses_hub());
         let patience = self.subject.target.patience.mul_f64(options.stretch);
-        let slowness = self.pace(&self.subject.sites[index].name).ample_wait().max(report.waits.speed.ample_wait());
+        let slowness = self.slowness(index).max(report.waits.speed.ample_wait());
         plays_again
             && !report.interrupted
             && report.mistake.is_none()
@@ -330,6 +330,17 @@ impl ScenarioJob {
             && !(report.waits.silent_checks.is_empty() && report.waits.missed.is_empty())
             && broken.all(is_silent)
             && slowness > patience
+    }
+
+    /// Returns how long a wait is ample for an instance, as far as its answers have shown.
+    fn slowness(&self, index: usize) -> Duration {
+        self.pace(&self.subject.sites[index].name).ample_wait()
+    }
+
+    /// Whether the hub is so slow that further conversations could make it miss documented times.
+    pub(super) fn is_on_slow_hub(&self, options: &PlayOptions) -> bool {
+        let patience = self.subject.target.patience.mul_f64(options.stretch);
+        matches!(self.place, JobPlacement::Site(index) if self.slowness(index) > patience)
     }
 
     /// Waits for the scenario's turn and plays it on an instance. Names made by the scenario contain `number`.

@@ -156,10 +156,13 @@ pub async fn run_scenarios(
                 }
             }
         };
+        let to_the_end = options.variations != VariationChoice::Spare;
         let draining = Draining {
             at_once: options.jobs,
-            to_the_end: options.variations != VariationChoice::Spare,
-            is_ready: &|(_, job): &(usize, ScenarioJob)| lock(&passed).contains_key(&job.program().id),
+            to_the_end,
+            is_ready: &|(_, job): &(usize, ScenarioJob)| {
+                lock(&passed).contains_key(&job.program().id) && (to_the_end || !job.is_on_slow_hub(&options))
+            },
         };
         queue::drain(jobs.map(queued).collect(), draining, &interrupt, play).await;
     }

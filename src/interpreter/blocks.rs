@@ -365,7 +365,9 @@ impl Conversation {
                 self.actors[id].opened = frame.names;
                 match (&self.variation, program.roles.get(&program.actors[id].role)) {
                     (Some(Variation::Ping), _) => self.send_ping(id),
-                    (Some(Variation::Prelude(name)), Some(role)) if self.actors.connection_count(id) <= MOST_PRELUDES => {
+                    (Some(Variation::Prelude(name)), Some(role))
+                        if self.actors.connection_count(id) <= MOST_PRELUDES =>
+                    {
                         if let Some(block) = role.preludes.get(&**name) {
                             let (kind, missed) = (BlockKind::Prelude { rest }, frame.missed);
                             self.blocks.push(BlockFrame { kind, me: Some(id), missed, ..BlockFrame::body(*block) });

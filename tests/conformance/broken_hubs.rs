@@ -159,6 +159,19 @@ fn a_hub_most_of_whose_replies_are_declared_absent_does_not_hang(
     }
 }
 
+/// Variations would keep it even busier, so that it might miss documented times.
+#[rstest]
+#[case::slow("slow-and-late-once", false)]
+#[case::quick("late-once", true)]
+fn a_slow_hub_is_spared_variations(#[case] habit: &str, #[case] varied: bool) {
+    let Some(hub) = ExampleHub::start("json-rpc-2.0", &["--bug", habit]) else { return };
+    let (target, url) = ("examples/packs/json-rpc-2.0/target.toml", format!("url={}", hub.url));
+    let pack = ["check", "--pack", "examples/packs/json-rpc-2.0", "--target", target, "--set", &url];
+    let all = ["--scenario", "json-rpc-2.0/[i-o]*", "--set", "patience=1s", "--report", "events=-"];
+    let done = hubproof(pack.iter().chain(&all));
+    assert_eq!(done.out.contains(r#""event":"scenario-varied""#), varied, "{done:?}");
+}
+
 /// A frame that does not come in time breaks a rule, unless the hub is slow: then it may come with more patience.
 #[rstest]
 #[case::of_a_slow_hub("slow-and-late-once", 0)]

@@ -20,6 +20,8 @@ struct CheckedRun {
     summary: String,
     /// The entries `[[deviation]]` that the report proposes.
     proposals: Vec<Value>,
+    /// The findings as the report has them.
+    findings: Value,
 }
 
 /// Hubs of one protocol that are checked at the same time.
@@ -156,6 +158,7 @@ fn check_hub(hub: &ThirdPartyHub, deviate: &[&str], more: &str) -> Option<Checke
         code,
         summary: report["summary"].as_str().unwrap().to_owned(),
         proposals: report["proposals"].as_array().unwrap().iter().map(|one| one["entry"].clone()).collect(),
+        findings: report["findings"].clone(),
     })
 }
 
@@ -307,7 +310,7 @@ fn assert_deviation_is_handled(
 
     let declared = check_hub(hub, &["--deviate", deviation], &deviation_tables(hub.protocol, deviation)).unwrap();
     let accused: BTreeSet<String> = still_accused.iter().map(ToString::to_string).collect();
-    assert_eq!(declared.accused, accused, "{name}: {}", declared.summary);
+    assert_eq!(declared.accused, accused, "{name}: {}: {:#}", declared.summary, declared.findings);
     let judged = judged_share(before, &declared);
     // An assumed message is no evidence, so what follows from it is not judged.
     let least = if *deviation == "reply-absent" { 85 } else { 95 };

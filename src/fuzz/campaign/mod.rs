@@ -80,6 +80,14 @@ pub struct PlayEnvironment {
     pub interrupt: watch::Receiver<bool>,
 }
 
+impl PlayEnvironment {
+    /// Returns the same with every wait stretched by a further factor.
+    pub fn patient(&self, factor: f64) -> Self {
+        let stretch = self.options.stretch * factor;
+        Self { options: Arc::new(PlayOptions { stretch, ..PlayOptions::clone(&self.options) }), ..self.clone() }
+    }
+}
+
 impl Campaign {
     /// Loads a folder that has been checked. `seed` determines the cases, and `given`, the settings of the target by
     /// name, which of them are valid.
@@ -363,10 +371,18 @@ pub async fn run_cases(
     };
     let stuck = match stuck {
         Some((number, control)) if gone.is_none() => {
-            // Only a conversation that still fails now is reported.
-            let played =
-                campaign.play(&campaign.id(number), &control, number + FINAL_REPLAY_NUMBER_OFFSET, &stage).await;
-            let is_stuck = played.as_ref().and_then(control_run::continuation_is_broken) == Some(true);
+            // Only a conversation that still fails now is reported: nothing else is played any more, and what another
+            // case left behind, such as a job that any worker may do, may be gone after a few plays.
+            let mut is_stuck = true;
+            for play in 0..FINAL_REPLAYS {
+                let replay = number + FINAL_REPLAY_NUMBER_OFFSET + play * REPLAY_NUMBER_OFFSET;
+                let patient = stage.patient(FINAL_REPLAY_PATIENCE);
+                let played = campaign.play(&campaign.id(number), &control, replay, &patient).await;
+                is_stuck = played.as_ref().and_then(control_run::continuation_is_broken) == Some(true);
+                if !is_stuck {
+                    break;
+                }
+            }
             is_stuck.then_some(number)
         }
         _ => None,
@@ -443,6 +459,9 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
 const REPLAY_NUMBER_OFFSET: u64 = 1 << 41;
 /// Offset of the replay at the end of the run.
 const FINAL_REPLAY_NUMBER_OFFSET: u64 = 1 << 45;
+/// How often a conversation must fail at the end of the run to be reported, and the factor for its waits.
+const FINAL_REPLAYS: u64 = 5;
+const FINAL_REPLAY_PATIENCE: f64 = 3.0;
 /// Consecutive cases without a connection after which the hub is given up.
 const MAX_UNREACHABLE_CASES: usize = 4;
 /// How long a hub that refuses all connections as if overloaded must have had none of ours before it is given up.

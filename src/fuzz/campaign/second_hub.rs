@@ -9,7 +9,6 @@ use tokio::sync::mpsc;
 
 use super::shrink_findings::with_exclusive_hub;
 use super::{Campaign, PlayEnvironment};
-use crate::check::PlayOptions;
 use crate::check::comparison::Counterpart;
 use crate::event::{FrameReport, ScenarioReport, Verdict};
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
@@ -83,11 +82,7 @@ pub async fn play_and_compare(
             Some(true) => {}
             Some(false) => comparison.differences.clear(),
             None => {
-                let stretch = stage.options.stretch * SECOND_PLAY_PATIENCE;
-                let patient = PlayEnvironment {
-                    options: Arc::new(PlayOptions { stretch, ..PlayOptions::clone(&stage.options) }),
-                    ..stage.clone()
-                };
+                let patient = stage.patient(SECOND_PLAY_PATIENCE);
                 let mut again = with_final_wait(scenario);
                 if of_model {
                     // Nothing else may happen on the hub, as nothing else happens on the model.

@@ -161,9 +161,7 @@ impl ShrinkJob {
     }
 
     async fn play(&self, scenario: &CaseScenario, patience: f64) -> Option<ScenarioReport> {
-        let mut options = (*self.stage.options).clone();
-        options.stretch *= patience;
-        let stage = PlayEnvironment { options: Arc::new(options), ..self.stage.clone() };
+        let stage = self.stage.patient(patience);
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let scenario = self.with_wait(scenario);
         // Other plays run at the same time, so each gets a hub of its own where hubproof starts hubs.
