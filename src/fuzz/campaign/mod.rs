@@ -460,7 +460,7 @@ const REPLAY_NUMBER_OFFSET: u64 = 1 << 41;
 /// Offset of the replay at the end of the run.
 const FINAL_REPLAY_NUMBER_OFFSET: u64 = 1 << 45;
 /// How often a conversation must fail at the end of the run to be reported, and the factor for its waits.
-const FINAL_REPLAYS: u64 = 5;
+const FINAL_REPLAYS: u64 = 3;
 const FINAL_REPLAY_PATIENCE: f64 = 3.0;
 /// Consecutive cases without a connection after which the hub is given up.
 const MAX_UNREACHABLE_CASES: usize = 4;
