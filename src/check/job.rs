@@ -320,7 +320,6 @@ impl ScenarioJob {
         let plays_again = as_written && !self.is_probe && self.program.isolation != Isolation::Destructive;
         let is_silent = |check: &CheckReport| report.waits.silent_checks.contains(&check.name);
         let mut broken = report.checks.iter().filter(|check| check.accuses_hub());
-        let patience = self.subject.target.patience.mul_f64(options.stretch);
         let slowness = self.slowness(index).max(report.waits.speed.ample_wait());
         plays_again
             && !report.interrupted
@@ -329,18 +328,21 @@ impl ScenarioJob {
             && !has_passed(report)
             && !(report.waits.silent_checks.is_empty() && report.waits.missed.is_empty())
             && broken.all(is_silent)
-            && slowness > patience
+            && slowness > self.patience(options)
     }
 
-    /// Returns how long a wait is ample for an instance, as far as its answers have shown.
+    fn patience(&self, options: &PlayOptions) -> Duration {
+        self.subject.target.patience.mul_f64(options.stretch)
+    }
+
+    /// Returns a wait that is long enough for this instance, judging by its answers so far.
     fn slowness(&self, index: usize) -> Duration {
         self.pace(&self.subject.sites[index].name).ample_wait()
     }
 
-    /// Whether the hub is so slow that further conversations could make it miss documented times.
+    /// Whether the hub is so slow that more conversations could make it miss its deadlines.
     pub(super) fn is_on_slow_hub(&self, options: &PlayOptions) -> bool {
-        let patience = self.subject.target.patience.mul_f64(options.stretch);
-        matches!(self.place, JobPlacement::Site(index) if self.slowness(index) > patience)
+        matches!(self.place, JobPlacement::Site(index) if self.slowness(index) > self.patience(options))
     }
 
     /// Waits for the scenario's turn and plays it on an instance. Names made by the scenario contain `number`.
@@ -688,9 +690,9 @@ async fn take_isolation_locks(isolation: &Isolation, subject: &PreparedHub) -> I
     }
 }
 
-/// Returns what distinguishes the names of a play from those of others; `number` is unique within the run.
+/// Returns the part of a name that no other play in the run uses. `number` must be unique within the run.
 fn name_number(number: usize) -> String {
-    // Names of the first plays are no shorter than those of later ones.
+    // The names of the first plays are as long as those of later ones.
     to_base36(number as u64 + 1000)
 }
 

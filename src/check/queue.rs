@@ -35,7 +35,7 @@ struct Queue<T> {
 
 impl<T> Queue<T> {
     fn new(mut pending: Vec<Queued<T>>, to_the_end: bool) -> Self {
-        // Spare items that may not have their turn keep their order.
+        // Where some spare items may never be played, they keep their order.
         let wait = |queued: &Queued<T>| if queued.spare && !to_the_end { Duration::ZERO } else { queued.wait };
         pending.sort_by_key(|queued| (queued.spare, Reverse(wait(queued))));
         let unfinished = pending.iter().filter(|queued| !queued.spare).count();

@@ -248,7 +248,7 @@ impl VariedPlay<'_> {
     }
 }
 
-/// Judges a play that stopped by what was decided until then.
+/// Judges a play that stopped early by the checks that were decided until then.
 pub fn settle(report: &mut ScenarioReport) {
     report.checks.retain(|check| check.verdict != Verdict::Inconclusive);
     report.cause = None;

@@ -61,7 +61,7 @@ impl Actors {
         actor.connection.filter(|_| actor.is_open())
     }
 
-    /// Returns how many connections of an actor there have been.
+    /// Counts the connections of an actor, open and ended.
     pub fn connection_count(&self, id: ActorId) -> usize {
         self.connections.values().filter(|actor| **actor == id).count()
     }
@@ -159,7 +159,7 @@ pub struct ActorState {
     /// Whether a step has already blamed the hub for the end of this connection, or expected it.
     pub end_noticed: bool,
     pub closing: ClosingHandshake,
-    /// Whether the hub need not answer pings: we stopped reading, or sent bytes that may end within a frame.
+    /// Whether the hub may ignore our pings: we stopped reading, or sent raw bytes that may end in the middle of a frame.
     pub may_leave_pings: bool,
     /// The ping that the hub has to answer before the conversation ends.
     pub(super) last_ping: Option<LastPing>,

@@ -23,7 +23,7 @@ use crate::websocket::frame::Frame;
 
 /// The pause between two attempts of a `retry`, so that the hub is not flooded with requests.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// On how many connections of an actor a prelude is played.
+/// How many times an actor plays a prelude. Some scenarios open dozens of connections, and a prelude may take seconds.
 const MOST_PRELUDES: usize = 8;
 
 pub struct BlockFrame {

@@ -492,6 +492,8 @@ fn wire(value: Engine) -> Result<Engine, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use rstest::rstest;
 
@@ -501,11 +503,10 @@ mod tests {
     ) {
         let named = |stamp: &str| {
             let context = FunctionContext::new(stamp).with_names(names);
-            (0..200).map(move |_| context.unique_name("client")).collect::<std::collections::BTreeSet<_>>()
+            (0..200).map(|_| context.unique_name("client")).collect::<Vec<_>>()
         };
-        // The separator of stamp and count is also a digit of stamps.
-        let all: Vec<_> = ["run1", "run1x", "run1xx", "run1x1", "runx1", "run1x1x"].map(named).into_iter().collect();
-        let total: usize = all.iter().map(|names| names.len()).sum();
-        assert_eq!(all.into_iter().flatten().collect::<std::collections::BTreeSet<_>>().len(), total);
+        // An x separates stamp and count, and is also a digit of stamps.
+        let all = ["run1", "run1x", "run1xx", "run1x1", "runx1", "run1x1x"].map(named).concat();
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
     }
 }

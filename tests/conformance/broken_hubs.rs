@@ -159,7 +159,7 @@ fn a_hub_most_of_whose_replies_are_declared_absent_does_not_hang(
     }
 }
 
-/// Variations would keep it even busier, so that it might miss documented times.
+/// They could make it miss its deadlines.
 #[rstest]
 #[case::slow("slow-and-late-once", false)]
 #[case::quick("late-once", true)]

@@ -184,7 +184,7 @@ fn a_pack_without_a_model_is_varied_and_compared_with_another_hub(
     assert!(!done.out.contains("warn["), "{}", done.out);
 }
 
-/// Some walks stop, since a client comes back whose name another has taken.
+/// Some walks stop early: a client comes back, and another has taken its name.
 #[test]
 #[ignore = "thorough: waits for real time"]
 fn the_reference_server_passes_all_walks() {

@@ -81,7 +81,7 @@ pub struct PlayEnvironment {
 }
 
 impl PlayEnvironment {
-    /// Returns the same with every wait stretched by a further factor.
+    /// Returns the same environment, in which every wait lasts `factor` times as long.
     pub fn patient(&self, factor: f64) -> Self {
         let stretch = self.options.stretch * factor;
         Self { options: Arc::new(PlayOptions { stretch, ..PlayOptions::clone(&self.options) }), ..self.clone() }
@@ -371,12 +371,12 @@ pub async fn run_cases(
     };
     let stuck = match stuck {
         Some((number, control)) if gone.is_none() => {
-            // Only a conversation that still fails now is reported: nothing else is played any more, and what another
-            // case left behind, such as a job that any worker may do, may be gone after a few plays.
+            // Nothing else is being played now. Another case may have left something behind, such as a job that any
+            // worker may do, which is gone after a few replays. Only a conversation that fails in all of them is reported.
+            let patient = stage.patient(FINAL_REPLAY_PATIENCE);
             let mut is_stuck = true;
             for play in 0..FINAL_REPLAYS {
                 let replay = number + FINAL_REPLAY_NUMBER_OFFSET + play * REPLAY_NUMBER_OFFSET;
-                let patient = stage.patient(FINAL_REPLAY_PATIENCE);
                 let played = campaign.play(&campaign.id(number), &control, replay, &patient).await;
                 is_stuck = played.as_ref().and_then(control_run::continuation_is_broken) == Some(true);
                 if !is_stuck {
@@ -459,8 +459,9 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
 const REPLAY_NUMBER_OFFSET: u64 = 1 << 41;
 /// Offset of the replay at the end of the run.
 const FINAL_REPLAY_NUMBER_OFFSET: u64 = 1 << 45;
-/// How often a conversation must fail at the end of the run to be reported, and the factor for its waits.
+/// How many times a failing conversation is replayed at the end of the run before it is reported.
 const FINAL_REPLAYS: u64 = 3;
+/// How much longer these replays wait.
 const FINAL_REPLAY_PATIENCE: f64 = 3.0;
 /// Consecutive cases without a connection after which the hub is given up.
 const MAX_UNREACHABLE_CASES: usize = 4;
