@@ -39,7 +39,7 @@ pub struct FuzzReport {
     pub stuck: Option<u64>,
     /// How much longer a new client waits at the end than at the start.
     pub slower: Option<NewClientLatency>,
-    /// Number of findings that occurred while the hub hung or was gone, and not again on a hub that serves.
+    /// Number of findings that may be due to a hub that hung, was gone or is slow, and did not occur again.
     pub unconfirmed: u64,
     /// Number of cases that were being played when the run ended. They are in no other number.
     pub cut: u64,

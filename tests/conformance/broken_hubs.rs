@@ -184,3 +184,18 @@ fn what_a_slow_hub_did_not_send_in_time_is_asked_for_again(#[case] habit: &str, 
     let done = hubproof(pack.iter().chain(&slowly)).assert_exit_code(code);
     assert_eq!(done.out.contains("fail[RPC-RESPONDS]"), code == 1, "{}", done.out);
 }
+
+/// So it is for the fuzzer.
+#[rstest]
+#[case::of_a_slow_hub("slow-and-errors-late", 0)]
+#[case::of_a_quick_hub("errors-late", 1)]
+fn what_a_slow_hub_did_not_answer_in_time_is_fuzzed_again(#[case] habit: &str, #[case] code: i32) {
+    let Some(hub) = ExampleHub::start("json-rpc-2.0", &["--bug", habit]) else { return };
+    let (target, url) = ("examples/packs/json-rpc-2.0/target.toml", format!("url={}", hub.url));
+    let pack = ["fuzz", "--pack", "examples/packs/json-rpc-2.0", "--target", target, "--set", &url];
+    let slowly =
+        ["--message", "request", "--mutation", "no-json", "--cases", "1", "--seed", "2", "--set", "patience=1s"];
+    let done = hubproof(pack.iter().chain(&slowly)).assert_exit_code(code);
+    assert_eq!(done.out.contains("fail[FUZZ-REJECTS,"), code == 1, "{}", done.out);
+    assert_eq!(done.out.contains("is slow, and was not confirmed by a replay"), code == 0, "{}", done.out);
+}

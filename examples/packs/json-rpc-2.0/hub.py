@@ -99,6 +99,8 @@ BUGS = {
     "null-by-order": Bug("habit", "nothing", "params with other names are an error, or give null if the version is not first", "none"),
     "late-once": Bug("habit", "nothing", "the second answer takes two seconds", "none"),
     "slow-and-late-once": Bug("habit", "nothing", "answers take 0.4 seconds, and the second one two seconds", "none"),
+    "errors-late": Bug("habit", "nothing", "what is no JSON is refused after 1.5 seconds", "none"),
+    "slow-and-errors-late": Bug("habit", "nothing", "answers take 0.4 seconds, and what is no JSON is refused after 1.5", "none"),
 }
 PARSE, INVALID, METHOD, PARAMS, INTERNAL, OWN = -32700, -32600, -32601, -32602, -32603, 4001
 TEXTS = {PARSE: "Parse error", INVALID: "Invalid Request", METHOD: "Method not found", PARAMS: "Invalid params",
@@ -328,9 +330,8 @@ class Client:
 
     async def answer(self, text):
         bug = self.bug
-        if bug in ("late-once", "slow-and-late-once"):
-            usual = 0 if bug == "late-once" else 0.4
-            await asyncio.sleep(2 if next(answered) == 2 else usual)
+        late = str(bug).endswith("late-once") and next(answered) == 2
+        await asyncio.sleep(2 if late else 0.4 if str(bug).startswith("slow-and-") else 0)
         if bug == "surrogates-replaced":
             text = re.sub(r"\\ud[89ab]..\\ud[c-f]..", "?", text, flags=re.I)
         try:
@@ -340,6 +341,7 @@ class Client:
             if bug == "batch-unspaced" and isinstance(message, list) and text[:1] != "[":
                 raise ValueError
         except ValueError:
+            await asyncio.sleep(1.5 if str(bug).endswith("errors-late") else 0)
             id = self.latest if bug == "parse-error-id" else None
             return await self.send(self.error(INVALID if bug == "parse-as-invalid" else PARSE, id))
         if self.deaf:

@@ -1,4 +1,4 @@
-//! Replays the findings from the time in which the hub hung or was gone, each alone.
+//! Replays the findings that may be due to a hub that hung, was gone or is slow, each alone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 use super::session::PlaySession;
 use crate::cli::CliError;
 use crate::fuzz::campaign::results::CampaignResults;
-use crate::fuzz::campaign::shrink_findings::{ShrinkJob, ShrinkableFinding, with_exclusive_hub};
+use crate::fuzz::campaign::shrink_findings::{MAX_PLAYS_TO_FAIL, ShrinkJob, ShrinkableFinding, with_exclusive_hub};
 use crate::fuzz::campaign::{Campaign, FinalHubState, PlayEnvironment};
 use crate::report::text::format_count;
 
 /// The time limit for all replays. A finding that was not replayed by then does not stand.
 const REPLAY_TIME: Duration = Duration::from_secs(60);
 
-/// Removes the findings of cases that were played while the hub did not serve clients, unless they occur again on a hub
-/// that serves. Returns how often the user interrupted.
+/// How much longer the replays wait for a slow hub.
+const SLOW_HUB_PATIENCE: f64 = 3.0;
+
+/// Removes the findings of cases that were played while the hub did not serve clients, and those of a slow hub that rest on
+/// what did not come in time, unless they occur again. Returns how often the user interrupted.
 ///
 /// # Errors
 ///
@@ -25,13 +28,16 @@ pub async fn confirm_findings(
     left: &FinalHubState,
     session: &mut PlaySession<'_>,
 ) -> Result<usize, CliError> {
-    let doubtful = outcome.doubtful_findings(&left.outages);
+    let is_slow = campaign.is_hub_slow(session.hub, session.options);
+    let doubtful = outcome.doubtful_findings(&left.outages, is_slow);
+    let (factor, plays) = if is_slow { (SLOW_HUB_PATIENCE, 1) } else { (1.0, MAX_PLAYS_TO_FAIL) };
     let mut asked_to_stop = 0;
     let mut confirmed = vec![None; doubtful.len()];
     if left.is_served && !doubtful.is_empty() {
         let (campaign, numbers, doubtful) = (Arc::clone(campaign), Arc::clone(&session.numbers), doubtful.clone());
         let what = format!("replaying {}", format_count(doubtful.len(), "finding"));
         let replay = move |stage: PlayEnvironment| async move {
+            let stage = stage.patient(factor);
             let until = Instant::now() + REPLAY_TIME;
             let mut confirmed = Vec::new();
             for (cause, number) in doubtful {
@@ -47,7 +53,7 @@ pub async fn confirm_findings(
                         let finding = ShrinkableFinding { scenario, simpler: Vec::new(), cell, cause, id };
                         let (campaign, numbers) = (Arc::clone(&campaign), Arc::clone(&numbers));
                         let job = ShrinkJob { campaign, stage: stage.clone(), finding, numbers };
-                        job.play_until_failure(until).await.fails == Some(true)
+                        job.play_until_failure(plays, until).await.fails == Some(true)
                     }
                     None => false,
                 };

@@ -15,7 +15,7 @@ use crate::cli::CliError;
 use crate::event::Verdict;
 use crate::fuzz::campaign::fingerprint::Fingerprint;
 use crate::fuzz::campaign::results::CampaignResults;
-use crate::fuzz::campaign::shrink_findings::{ShrinkJob, ShrinkResult, ShrinkableFinding};
+use crate::fuzz::campaign::shrink_findings::{MAX_PLAYS_TO_FAIL, ShrinkJob, ShrinkResult, ShrinkableFinding};
 use crate::fuzz::campaign::{Campaign, PlayEnvironment};
 use crate::fuzz::case::{FuzzCase, FuzzCell};
 use crate::fuzz::case_scenario::CaseScenario;
@@ -150,7 +150,7 @@ fn shrink_all(
                 Arc::new(ShrinkJob { campaign, stage, finding, numbers })
             };
             let mut all: Vec<(usize, Arc<ShrinkJob>)> = findings.into_iter().map(job).enumerate().collect();
-            let look = |job: Arc<ShrinkJob>| async move { job.play_until_failure(half).await };
+            let look = |job: Arc<ShrinkJob>| async move { job.play_until_failure(MAX_PLAYS_TO_FAIL, half).await };
             let mut small = play_each(&stage, all.clone(), look).await;
             all.retain(|(index, _)| small.get(index).is_some_and(|small| small.fails == Some(true)));
             // The first finding of each cause comes first, alternating between oracles; likely duplicates come last.

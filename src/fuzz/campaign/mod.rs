@@ -32,7 +32,7 @@ use super::scheduler::CaseScheduler;
 use crate::check::comparison::Counterpart;
 use crate::check::hang::{HubOutage, HubPulse};
 use crate::check::{self, PlayOptions, ScenarioJob};
-use crate::event::{CheckReport, FrameReport, ScenarioEvent, ScenarioReport, Verdict};
+use crate::event::{CheckReport, FrameReport, HubSpeed, ScenarioEvent, ScenarioReport, Verdict};
 use crate::hub::prepare::PreparedHub;
 use crate::protocol::{Pack, PackFolder, RulePlace};
 use crate::reference::model::ReferenceModel;
@@ -60,6 +60,8 @@ pub struct Campaign {
     programs: Mutex<HashMap<String, Arc<Program>>>,
     /// Numbers of cases that still waited for a resource when a run ended; they are played in the next.
     left: Mutex<Vec<u64>>,
+    /// How fast the hub has answered so far.
+    speed: Mutex<HubSpeed>,
 }
 
 /// Most cached programs; each takes some tens of kilobytes.
@@ -110,8 +112,8 @@ impl Campaign {
         let scheduler = CaseScheduler::new(&corpus, seed, &|_| true);
         let file = sources.add("case.yaml", "");
         let facts = ComparisonFacts::for_corpus(&corpus);
-        let (doubts, programs, left) = (DifferenceDoubts::default(), Mutex::default(), Mutex::default());
-        Ok(Self { corpus, scheduler, facts, doubts, shared, file, programs, left })
+        let (programs, left, speed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { corpus, scheduler, facts, doubts: DifferenceDoubts::default(), shared, file, programs, left, speed })
     }
 
     pub fn pack(&self) -> &Arc<Pack> {
@@ -169,6 +171,7 @@ impl Campaign {
             Err(mistake) => Some(self.mistake_report(id, mistake)),
         };
         played.map(|mut report| {
+            self.lock_speed().add(report.waits.speed);
             id.clone_into(&mut report.id);
             // Declared deviations are known, and findings of `hubproof check`.
             report.checks.retain(|check| check.deviation.is_none());
@@ -249,6 +252,16 @@ impl Campaign {
     fn lock_programs(&self) -> MutexGuard<'_, HashMap<String, Arc<Program>>> {
         // Nothing panics while it holds the lock, and a program that is missing is read again.
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the hub is so slow that what did not come in time may still come.
+    pub fn is_hub_slow(&self, hub: &PreparedHub, options: &PlayOptions) -> bool {
+        self.lock_speed().ample_wait() > hub.target.patience.mul_f64(options.stretch)
+    }
+
+    fn lock_speed(&self) -> MutexGuard<'_, HubSpeed> {
+        // Nothing panics while it holds the lock.
+        self.speed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_waiting_cases(&self) -> MutexGuard<'_, Vec<u64>> {

@@ -56,7 +56,7 @@ pub struct CampaignResults {
     /// A case whose conversation still fails at the end of the run, without the mutated message.
     pub stuck: Option<u64>,
     pub slower: Option<NewClientLatency>,
-    /// Number of findings of a time in which the hub did not serve clients, which did not occur again.
+    /// Number of findings that were due to a hub that did not serve clients, or to a slow one, and did not occur again.
     unconfirmed: u64,
     /// Number of cases that were being played when the run ended.
     cut: u64,
@@ -67,6 +67,8 @@ struct CauseGroup {
     /// number, so that it does not depend on which case ended first.
     first: ScenarioReport,
     order: (bool, u64),
+    /// Whether the first case failed only because something did not come in time.
+    is_silent: bool,
     numbers: Vec<u64>,
     cases: u64,
     /// Whether only all of them together are known to cause it.
@@ -146,11 +148,20 @@ impl CampaignResults {
             alone.checks.iter_mut().for_each(|check| check.name = cause.oracle.clone());
             alone
         };
-        let new = || CauseGroup { first: alone(), order, numbers: Vec::new(), cases: 0, together: false, shrunk: None };
+        let is_silent = report.waits.silent_checks.contains(check);
+        let new = || CauseGroup {
+            first: alone(),
+            order,
+            is_silent,
+            numbers: Vec::new(),
+            cases: 0,
+            together: false,
+            shrunk: None,
+        };
         let group = self.causes.entry(cause.clone()).or_insert_with(new);
         group.cases += 1;
         if order < group.order {
-            (group.first, group.order) = (alone(), order);
+            (group.first, group.order, group.is_silent) = (alone(), order, is_silent);
         }
         let at = group.numbers.partition_point(|known| *known < order.1);
         group.numbers.insert(at, order.1);
@@ -166,14 +177,15 @@ impl CampaignResults {
         self.causes.iter().filter_map(first)
     }
 
-    /// Returns the findings of cases that the hub may have failed only because it did not serve clients: fingerprints,
-    /// and numbers of their first cases. They stand only if they occur again.
-    pub fn doubtful_findings(&self, outages: &[HubOutage]) -> Vec<(Fingerprint, u64)> {
+    /// Returns the findings of cases that the hub may have failed only because it did not serve clients, or is slow:
+    /// fingerprints, and numbers of their first cases. They stand only if they occur again.
+    pub fn doubtful_findings(&self, outages: &[HubOutage], is_slow: bool) -> Vec<(Fingerprint, u64)> {
         let during = |report: &ScenarioReport, outage: &HubOutage| {
             report.begun + report.duration >= outage.since && report.begun <= outage.noticed
         };
         let doubtful = self.causes.iter().filter(|(cause, group)| {
-            cause.oracle != PROCESS_ORACLE && outages.iter().any(|outage| during(&group.first, outage))
+            let may_be_late = is_slow && group.is_silent;
+            cause.oracle != PROCESS_ORACLE && (may_be_late || outages.iter().any(|outage| during(&group.first, outage)))
         });
         doubtful.filter_map(|(cause, group)| Some((cause.clone(), case_number(&group.first.id)?))).collect()
     }
@@ -209,8 +221,15 @@ impl CampaignResults {
         let cause = Fingerprint::of_check(campaign.pack(), cell, &check);
         report.checks = vec![check];
         let cases = under_way.len() as u64;
-        let group =
-            CauseGroup { first: report, order: (false, 0), numbers: under_way, cases, together: true, shrunk: None };
+        let group = CauseGroup {
+            first: report,
+            order: (false, 0),
+            is_silent: false,
+            numbers: under_way,
+            cases,
+            together: true,
+            shrunk: None,
+        };
         self.causes.insert(cause, group);
         self.ended = Some(format!(
             "{what}; under way were the cases {}. With --exec, or a hook `{RESTART_HOOK}` in the target file, it is started again \

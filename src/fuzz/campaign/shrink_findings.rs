@@ -19,8 +19,8 @@ use crate::scenario::parse::verbs::StepVerb;
 
 /// Factor for the timeouts of a candidate.
 const CANDIDATE_PATIENCE: f64 = 0.2;
-/// Plays of a finding before it counts as not failing on its own.
-const MAX_PLAYS_TO_FAIL: usize = 3;
+/// Plays of a finding, which may fail only sometimes, before it counts as not failing on its own.
+pub const MAX_PLAYS_TO_FAIL: usize = 3;
 /// Consecutive plays in which the smallest scenario has to fail.
 const CONFIRMING_PLAYS: usize = 3;
 /// First number of plays, above those of all cases.
@@ -63,10 +63,10 @@ pub struct ShrinkJob {
 }
 
 impl ShrinkJob {
-    /// Plays the finding until it fails on its own once, which may be only sometimes.
-    pub async fn play_until_failure(&self, until: Instant) -> ShrinkResult {
+    /// Plays the finding until it fails on its own once, at most `plays` times.
+    pub async fn play_until_failure(&self, plays: usize, until: Instant) -> ShrinkResult {
         let (mut fails, mut play) = (Some(false), None);
-        for _ in 0..MAX_PLAYS_TO_FAIL {
+        for _ in 0..plays {
             fails = match Instant::now() < until {
                 true => {
                     play = self.failing_play(&self.finding.scenario, 1.0).await;

@@ -41,7 +41,7 @@ pub(super) struct Fuzzed<'a> {
     stuck: Option<u64>,
     /// At the end of the run, a new client takes far longer to connect and receive an answer than at the start.
     slower: Option<fuzz::NewClientLatency>,
-    /// Number of findings during a hang or crash that did not occur again on a hub that serves; they are not reported.
+    /// Number of findings that may be due to a hub that hung, was gone or is slow, and did not occur again.
     unconfirmed: u64,
     /// Number of cases that were being played when the run ended. They are in no other number.
     cut: u64,

@@ -112,12 +112,8 @@ impl Page<'_, RunReport> {
             self.gap();
             let findings = format_count(usize::try_from(fuzzed.unconfirmed).unwrap_or(usize::MAX), "finding");
             let were = if fuzzed.unconfirmed == 1 { "was" } else { "were" };
-            self.wrapped(
-                "",
-                &format!(
-                    "{findings} from the time in which the hub hung or was gone {were} not confirmed by a replay."
-                ),
-            );
+            let due = "may be due to a hub that hung, was gone or is slow, and";
+            self.wrapped("", &format!("{findings} {due} {were} not confirmed by a replay."));
         }
         if let Some(number) = fuzzed.stuck {
             self.gap();
