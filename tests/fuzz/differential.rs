@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use hubproof::event::{FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use hubproof::fuzz::campaign::{Campaign, walks};
@@ -12,7 +13,7 @@ use hubproof::fuzz::differential::compare::{self, ComparisonContext, ComparisonF
 use hubproof::fuzz::placement::Placement;
 use hubproof::fuzz::scheduler::CaseScheduler;
 use hubproof::scenario::Program;
-use hubproof::syntax::source::Sources;
+use hubproof::syntax::source::{Sources, Span};
 use hubproof_reference::fault::{ChangeAction, FaultEffect};
 use hubproof_reference::machine::{Machine, MachineInput, MachineOutput};
 use rstest::rstest;
@@ -191,6 +192,61 @@ fn what_follows_from_a_message_that_is_left_open_is_not_compared(#[case] also: &
     }
     assert!(withheld > 0);
     assert_eq!(!differences.is_empty(), differs, "{differences:#?}");
+}
+
+/// A hub may pass on a message to a client that has just left, and the other hub just before.
+#[rstest]
+#[case::as_it_leaves(0, false)]
+#[case::long_before_it_leaves(1, true)]
+fn what_comes_last_before_a_client_leaves_may_come_too_late(#[case] requests: usize, #[case] differs: bool) {
+    let protocol = FuzzProtocol::load("concierge");
+    let uuid = "c00b561d-5a88-4bd7-9a20-64858ebb55e1";
+    let message = r#"{"type":"MESSAGE","target":{"type":"UUID","uuid":"c00b561d-5a88-4bd7-9a20-64858ebb55e1"},"data":{"foo":"client4carl"}}"#;
+    let mut frames = Vec::new();
+    for (connection, name, uuid) in [(1, "ben", uuid), (2, "carl", "35a60254-5bcd-48ae-8e20-42c4694c7e5d")] {
+        frames.push((connection, format!(r#"> {{"type":"IDENTIFY","name":"client4{name}","version":"0.1.0"}}"#)));
+        frames.push((connection, format!(r#"< {{"type":"HELLO","uuid":"{uuid}","version":"0.1.0"}}"#)));
+    }
+    frames.push((2, format!("> {message}")));
+    frames.push((2, r#"< {"type":"STATUS","code":"MESSAGE_SENT","seq":1}"#.to_owned()));
+    let relay = frames.len();
+    for seq in 0..requests {
+        frames.push((2, r#"> {"type":"GROUP_FETCH_ALL"}"#.to_owned()));
+        frames.push((2, format!(r#"< {{"type":"GROUP_FETCH_ALL_RESULT","groups":[],"seq":{}}}"#, seq + 2)));
+    }
+    frames.push((1, "> close".to_owned()));
+    frames.push((2, r#"> {"type":"GROUP_FETCH_ALL"}"#.to_owned()));
+    frames.push((2, format!(r#"< {{"type":"GROUP_FETCH_ALL_RESULT","groups":[],"seq":{}}}"#, requests + 2)));
+    let late = frames.clone();
+    let origin = r#""origin":{"name":"client4carl","uuid":"35a60254-5bcd-48ae-8e20-42c4694c7e5d","tags":[]},"#;
+    frames.insert(relay, (1, format!("< {}", message.replace(r#""target""#, &format!(r#"{origin}"target""#)))));
+    let report = |frames: &[(u32, String)]| {
+        let frame = |(connection, frame): &(u32, String)| {
+            let (direction, text) = frame.split_once(' ').unwrap();
+            FrameReport {
+                at: Duration::ZERO,
+                actor: if *connection == 1 { "ben" } else { "carl" }.to_owned(),
+                connection: *connection,
+                direction: if direction == ">" { HistoryDirection::Sent } else { HistoryDirection::Received },
+                kind: if text == "close" { "close" } else { "text" }.to_owned(),
+                text: text.to_owned(),
+                size: text.len(),
+                hash: None,
+                status: None,
+            }
+        };
+        let file = Sources::default().add("case.yaml", "");
+        let report = ScenarioReport::new("concierge", "concierge/case-1", "", Span::new(file, 0..0));
+        ScenarioReport { history: frames.iter().map(frame).collect(), ..report }
+    };
+    let (early, late) = (report(&frames), report(&late));
+    let facts = ComparisonFacts::for_corpus(&protocol.corpus);
+    let context = ComparisonContext { pack: &protocol.corpus.pack, facts: &facts, decided: &|_, _, _| true };
+    assert!(compare::compare_plays(&context, &early, &early).compared > 3);
+    for (left, right) in [(&early, &late), (&late, &early)] {
+        let found = compare::compare_plays(&context, left, right);
+        assert_eq!(!found.differences.is_empty(), differs, "{found:#?}");
+    }
 }
 
 #[rstest]

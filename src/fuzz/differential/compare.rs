@@ -11,7 +11,8 @@
 //! - members that the schema does not define or does not require, if only one of the messages has them;
 //! - order between connections, of broadcasts, and of the items of arrays;
 //! - messages and members that shared.yaml lists under `ignore` or `open`; undocumented further replies; unsolicited
-//!   messages that name nothing a client of the case sent, and repetitions of one;
+//!   messages that name nothing a client of the case sent, that come last before their receiver leaves, and repetitions of
+//!   one;
 //! - answers to input for which the document states no answer. After such input the hubs may be in different states, so
 //!   the comparison ends there;
 //! - what follows after a client is sent something of another client under `open` by one hub only: which worker gets a
@@ -363,12 +364,20 @@ fn identifier<'t>(message: &MessageType, json: &'t Value) -> Option<&'t Value> {
     json.pointer(message.correlation.as_deref()?).filter(|id| !id.is_null())
 }
 
+struct UnsolicitedMessage<'t> {
+    /// The last message that the actor had sent.
+    after: &'t str,
+    connection: u32,
+    received: ReceivedMessage<'t>,
+    /// Whether the actor left before any client sent another message. Another hub may send it too late.
+    is_last: bool,
+}
+
 /// The messages between one actor and one hub.
 #[derive(Default)]
 struct ActorMessages<'t> {
     exchanges: Vec<MessageExchange<'t>>,
-    /// Unsolicited messages, each with the last message that the actor had sent.
-    unsolicited: Vec<(&'t str, ReceivedMessage<'t>)>,
+    unsolicited: Vec<UnsolicitedMessage<'t>>,
     /// The messages that a hub may leave out, each with the position of the message that it may answer.
     open: Vec<(usize, ReceivedMessage<'t>)>,
     /// The kinds of messages that were received after the end of the comparison, but may belong before it.
@@ -416,6 +425,8 @@ impl<'t> ActorMessages<'t> {
                     let last = side.exchanges.iter_mut().rev().take_while(|one| one.received.is_empty());
                     last.filter(|one| one.connection == event.connection).for_each(|one| one.left = true);
                     side.left.insert(event.connection);
+                    let of_this = side.unsolicited.iter_mut().filter(|one| one.connection == event.connection);
+                    of_this.filter(|one| one.received.before == number).for_each(|one| one.is_last = true);
                 }
                 TranscriptEventKind::Closed => drop(side.closed.insert(event.connection)),
                 TranscriptEventKind::Received(_, message) if at >= end => side.late.push(&message.name),
@@ -469,12 +480,13 @@ impl<'t> ActorMessages<'t> {
         };
         match waits.or_else(again) {
             Some(exchange) => self.exchanges[exchange].received.push(received),
-            // The hub sent it before it noticed that the client left.
-            None if self.left.contains(&connection) => {}
             None if self.is_unsolicited(context, &received) => {
-                let last = self.exchanges.last().map_or("", |exchange| exchange.sent);
-                self.unsolicited.push((last, received));
+                let after = self.exchanges.last().map_or("", |exchange| exchange.sent);
+                // The hub may have sent it before it noticed that the client left.
+                let is_last = self.left.contains(&connection);
+                self.unsolicited.push(UnsolicitedMessage { after, connection, received, is_last });
             }
+            None if self.left.contains(&connection) => {}
             // Undocumented further replies are allowed.
             None => {
                 let waits = |exchange: &&mut MessageExchange<'_>| {
@@ -502,7 +514,7 @@ impl ActorMessages<'_> {
         received.message.directions.unasked
             && !received.message.abstract_
             && !context.facts.errors.contains(&received.message.name)
-            && !self.unsolicited.iter().any(|(_, before)| before.is_like(received))
+            && !self.unsolicited.iter().any(|before| before.received.is_like(received))
     }
 }
 
@@ -620,48 +632,40 @@ fn compare_unsolicited(
     names: &(SentValueNames, SentValueNames),
     comparison: &mut HubComparison,
 ) {
-    let mut kinds: Vec<&str> =
-        left.unsolicited.iter().chain(&right.unsolicited).map(|(_, received)| received.message.name.as_str()).collect();
+    let name_of = |one: &UnsolicitedMessage<'_>| one.received.message.name.clone();
+    let mut kinds: Vec<String> = left.unsolicited.iter().chain(&right.unsolicited).map(name_of).collect();
     kinds.sort_unstable();
     kinds.dedup();
     for name in kinds {
-        let of_kind = |side: &'_ ActorMessages<'_>| {
-            side.unsolicited.iter().filter(|(_, received)| received.message.name == name).count()
-        };
-        comparison.compared += of_kind(left).min(of_kind(right));
-        let mut lefts: Vec<_> = left.unsolicited.iter().filter(|(_, received)| received.message.name == name).collect();
-        let mut rights: Vec<_> =
-            right.unsolicited.iter().filter(|(_, received)| received.message.name == name).collect();
-        // Pair equal messages first; of the others, leave out those that name nothing of this case.
-        lefts.retain(|(_, received)| {
-            match rights.iter().position(|(_, other)| first_difference(context, names, received, other).is_none()) {
-                Some(found) => {
-                    rights.remove(found);
-                    false
-                }
-                None => true,
-            }
+        let is_of_kind = |one: &&UnsolicitedMessage<'_>| one.received.message.name == name;
+        let mut lefts: Vec<_> = left.unsolicited.iter().filter(is_of_kind).collect();
+        let mut rights: Vec<_> = right.unsolicited.iter().filter(is_of_kind).collect();
+        comparison.compared += lefts.len().min(rights.len());
+        // Pair equal messages first; of the others, leave out those that name nothing of this case, and those that another
+        // hub may send too late.
+        lefts.retain(|one| {
+            let is_same = |other: &&UnsolicitedMessage<'_>| {
+                first_difference(context, names, &one.received, &other.received).is_none()
+            };
+            rights.iter().position(is_same).map(|found| rights.remove(found)).is_none()
         });
-        lefts.retain(|(_, received)| names.0.contains_text_of_others(received.json, actor, &context.facts.examples));
-        rights.retain(|(_, received)| names.1.contains_text_of_others(received.json, actor, &context.facts.examples));
-        let late = |side: &ActorMessages<'_>| side.late.contains(&name);
-        let actor = actor.to_owned();
+        let counts = |one: &&UnsolicitedMessage<'_>, names: &SentValueNames| {
+            !one.is_last && names.contains_text_of_others(one.received.json, actor, &context.facts.examples)
+        };
+        lefts.retain(|one| counts(one, &names.0));
+        rights.retain(|one| counts(one, &names.1));
+        let late = |side: &ActorMessages<'_>| side.late.contains(&name.as_str());
+        let only = |one: &UnsolicitedMessage<'_>, kind, left: &str, right: &str| {
+            let (actor, after, pointer) = (actor.to_owned(), one.after.to_owned(), String::new());
+            HubDifference { actor, after, kind, pointer, left: left.to_owned(), right: right.to_owned() }
+        };
         let difference = match (lefts.first(), rights.first()) {
-            (None, None) => continue,
-            (Some((after, one)), Some((_, other))) => match first_difference(context, names, one, other) {
-                Some(found) => member_difference(&actor, after, name.to_owned(), found),
+            (Some(one), Some(other)) => match first_difference(context, names, &one.received, &other.received) {
+                Some(found) => member_difference(actor, one.after, name, found),
                 None => continue,
             },
-            (Some((after, received)), None) if !late(right) => {
-                let (after, kind, left) =
-                    ((*after).to_owned(), HubDifferenceKind::OnlyLeft(name.to_owned()), received.text.to_owned());
-                HubDifference { actor, after, kind, pointer: String::new(), left, right: String::new() }
-            }
-            (None, Some((after, received))) if !late(left) => {
-                let (after, kind, right) =
-                    ((*after).to_owned(), HubDifferenceKind::OnlyRight(name.to_owned()), received.text.to_owned());
-                HubDifference { actor, after, kind, pointer: String::new(), left: String::new(), right }
-            }
+            (Some(one), None) if !late(right) => only(one, HubDifferenceKind::OnlyLeft(name), one.received.text, ""),
+            (None, Some(one)) if !late(left) => only(one, HubDifferenceKind::OnlyRight(name), "", one.received.text),
             _ => continue,
         };
         comparison.differences.push(difference);
