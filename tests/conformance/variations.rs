@@ -188,7 +188,10 @@ fn a_pack_without_a_model_is_varied_and_compared_with_another_hub(
 #[test]
 #[ignore = "thorough: waits for real time"]
 fn the_reference_server_passes_all_walks() {
-    let done = hubproof(["check", "--depth", "thorough", "--scenario", "*/walk-*"]).assert_exit_code(0);
+    let done = hubproof(["check", "--depth", "thorough", "--scenario", "*/walk-*"]);
+    // A busy machine may leave a walk undecided (3), which accuses no hub.
+    assert!(matches!(done.code, Some(0 | 3)), "{done:?}");
+    assert!(done.out.matches("\nPASS ").count() >= 3, "{}", done.out);
     assert!(!done.out.contains("warn["), "{}", done.out);
 }
 
