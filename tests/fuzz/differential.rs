@@ -194,7 +194,7 @@ fn what_follows_from_a_message_that_is_left_open_is_not_compared(#[case] also: &
     assert_eq!(!differences.is_empty(), differs, "{differences:#?}");
 }
 
-/// A hub may pass on a message to a client that has just left, and the other hub just before.
+/// One hub passes on a message just before the client leaves, the other just after.
 #[rstest]
 #[case::as_it_leaves(0, false)]
 #[case::long_before_it_leaves(1, true)]

@@ -1,4 +1,4 @@
-//! Replays the findings that may be due to a hub that hung, was gone or is slow, each alone.
+//! Replays findings that may only mean that the hub hung, was gone or is slow, one at a time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ const REPLAY_TIME: Duration = Duration::from_secs(60);
 /// How much longer the replays wait for a slow hub.
 const SLOW_HUB_PATIENCE: f64 = 3.0;
 
-/// Removes the findings of cases that were played while the hub did not serve clients, and those of a slow hub that rest on
-/// what did not come in time, unless they occur again. Returns how often the user interrupted.
+/// Replays findings from a time when the hub served no clients, and, if the hub is slow, those where it did not answer in
+/// time. Removes the ones that do not occur again. Returns how often the user interrupted.
 ///
 /// # Errors
 ///

@@ -67,7 +67,7 @@ struct CauseGroup {
     /// number, so that it does not depend on which case ended first.
     first: ScenarioReport,
     order: (bool, u64),
-    /// Whether the first case failed only because something did not come in time.
+    /// Whether the first case failed because the hub did not send something in time.
     is_silent: bool,
     numbers: Vec<u64>,
     cases: u64,
@@ -177,8 +177,8 @@ impl CampaignResults {
         self.causes.iter().filter_map(first)
     }
 
-    /// Returns the findings of cases that the hub may have failed only because it did not serve clients, or is slow:
-    /// fingerprints, and numbers of their first cases. They stand only if they occur again.
+    /// Returns the findings that may only mean that the hub served no clients or is slow, as fingerprints and numbers of
+    /// their first cases. They stand only if they occur again.
     pub fn doubtful_findings(&self, outages: &[HubOutage], is_slow: bool) -> Vec<(Fingerprint, u64)> {
         let during = |report: &ScenarioReport, outage: &HubOutage| {
             report.begun + report.duration >= outage.since && report.begun <= outage.noticed

@@ -19,7 +19,7 @@ use crate::scenario::parse::verbs::StepVerb;
 
 /// Factor for the timeouts of a candidate.
 const CANDIDATE_PATIENCE: f64 = 0.2;
-/// Plays of a finding, which may fail only sometimes, before it counts as not failing on its own.
+/// Number of plays without a failure after which a finding counts as not failing on its own.
 pub const MAX_PLAYS_TO_FAIL: usize = 3;
 /// Consecutive plays in which the smallest scenario has to fail.
 const CONFIRMING_PLAYS: usize = 3;

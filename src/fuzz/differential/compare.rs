@@ -369,7 +369,8 @@ struct UnsolicitedMessage<'t> {
     after: &'t str,
     connection: u32,
     received: ReceivedMessage<'t>,
-    /// Whether the actor left before any client sent another message. Another hub may send it too late.
+    /// Whether the actor left before any client sent another message. A hub that is a little slower sends it when the
+    /// actor is gone.
     is_last: bool,
 }
 
