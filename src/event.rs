@@ -231,8 +231,73 @@ pub struct FindingDetail {
 pub enum HistoryDirection {
     Sent,
     Received,
-    /// Neither sent nor received: the connection opened or ended, or a hook was called.
+    /// Neither sent nor received: the connection opened or ended.
     Neither,
+}
+
+/// What a line of the history is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FrameKind {
+    Open,
+    /// The server refused the upgrade.
+    Refused,
+    /// The server does not speak WebSocket, or did not answer.
+    NoUpgrade,
+    Unreachable,
+    Text,
+    Binary,
+    /// Raw frames that a step lists.
+    Frames,
+    /// Raw bytes that a step lists.
+    Bytes,
+    Ping,
+    Pong,
+    Close,
+    /// Bytes that break RFC 6455.
+    Broken,
+    /// The client closed its side of the TCP connection.
+    Fin,
+    /// The client reset the TCP connection.
+    Reset,
+    /// The connection ended without a close frame.
+    End,
+    /// A message that the hub did not send, but that a declared deviation allows to assume.
+    Assumed,
+}
+
+impl FrameKind {
+    /// Returns the name that reports show.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Refused => "refused",
+            Self::NoUpgrade => "no upgrade",
+            Self::Unreachable => "unreachable",
+            Self::Text => "text",
+            Self::Binary => "binary",
+            Self::Frames => "frames",
+            Self::Bytes => "bytes",
+            Self::Ping => "ping",
+            Self::Pong => "pong",
+            Self::Close => "close",
+            Self::Broken => "broken frame",
+            Self::Fin => "fin",
+            Self::Reset => "reset",
+            Self::End => "end",
+            Self::Assumed => "assumed",
+        }
+    }
+
+    /// Whether it is a whole message that the codec assembled.
+    pub fn is_message(self) -> bool {
+        matches!(self, Self::Text | Self::Binary)
+    }
+}
+
+impl Serialize for FrameKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 /// A line of the history: a frame that was sent or received, or a change of a connection.
@@ -246,8 +311,10 @@ pub struct FrameReport {
     pub actor: String,
     pub connection: u32,
     pub direction: HistoryDirection,
-    /// text, binary, ping, pong, close, open, refused, end, hook, ...
-    pub kind: String,
+    /// open, refused, no upgrade, unreachable, text, binary, frames, bytes, ping, pong, close, broken frame, fin, reset,
+    /// end, assumed.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub kind: FrameKind,
     /// The payload, shortened, with secrets masked.
     pub text: String,
     /// The size of the whole payload in bytes.
@@ -263,7 +330,7 @@ impl FrameReport {
     /// Whether a connection was not established, or refused for the number of clients rather than for this one.
     pub fn is_lack_of_capacity(&self) -> bool {
         const TOO_MANY_REQUESTS: u16 = 429;
-        self.kind == "no upgrade" || self.is_server_error() || self.status == Some(TOO_MANY_REQUESTS)
+        self.kind == FrameKind::NoUpgrade || self.is_server_error() || self.status == Some(TOO_MANY_REQUESTS)
     }
 
     /// Whether a connection was refused with HTTP 5xx, by the hub or by a proxy in front of it.
@@ -427,7 +494,11 @@ impl ScenarioReport {
     /// Whether all its connections were refused with HTTP 5xx. (429 stands for too many attempts, so more of them show
     /// nothing.)
     pub fn is_refused_by_proxy(&self) -> bool {
-        self.history.iter().any(FrameReport::is_server_error) && !self.history.iter().any(|frame| frame.kind == "open")
+        self.history.iter().any(FrameReport::is_server_error) && !self.has_frame(FrameKind::Open)
+    }
+
+    pub fn has_frame(&self, kind: FrameKind) -> bool {
+        self.history.iter().any(|frame| frame.kind == kind)
     }
 }
 

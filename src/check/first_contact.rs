@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::driver::play_conversation;
-use crate::event::{FrameReport, HistoryDirection, ScenarioEvent};
+use crate::event::{FrameKind, FrameReport, HistoryDirection, ScenarioEvent};
 use crate::hub::prepare::{PreparedHub, PreparedInstance};
 use crate::interpreter::{ConversationConfig, unmet_needs};
 use crate::scenario::model::{BlockId, MessageName, StepAction, StepActors};
@@ -55,36 +55,32 @@ pub struct ContactRecord {
 impl ContactRecord {
     /// Returns the data frames that the hub sent.
     pub fn received(&self) -> impl Iterator<Item = &FrameReport> {
-        self.frames.iter().filter(|frame| is_data(frame) && frame.direction == HistoryDirection::Received)
+        self.frames.iter().filter(|frame| frame.kind.is_message() && frame.direction == HistoryDirection::Received)
     }
 
     /// Returns the text messages that were sent.
     pub fn sent(&self) -> impl Iterator<Item = &FrameReport> {
-        self.frames.iter().filter(|frame| frame.kind == "text" && frame.direction == HistoryDirection::Sent)
+        self.frames.iter().filter(|frame| frame.kind == FrameKind::Text && frame.direction == HistoryDirection::Sent)
     }
 
     /// Returns the last line of one of these kinds.
-    pub fn last_of(&self, kinds: &[&str]) -> Option<&FrameReport> {
-        self.frames.iter().rfind(|frame| kinds.contains(&frame.kind.as_str()))
+    pub fn last_of(&self, kinds: &[FrameKind]) -> Option<&FrameReport> {
+        self.frames.iter().rfind(|frame| kinds.contains(&frame.kind))
     }
 
     /// Returns the frame that says why the connection failed.
     pub fn refusal(&self) -> Option<&FrameReport> {
-        self.last_of(&["refused", "no upgrade", "unreachable"])
+        self.last_of(&[FrameKind::Refused, FrameKind::NoUpgrade, FrameKind::Unreachable])
     }
 
     pub fn is_open(&self) -> bool {
-        self.last_of(&["open"]).is_some()
+        self.last_of(&[FrameKind::Open]).is_some()
     }
 
     /// Whether the hub, or a proxy in front of it, asked for credentials.
     pub fn wants_credentials(&self) -> bool {
         matches!(self.refusal().and_then(|frame| frame.status), Some(401 | 403))
     }
-}
-
-fn is_data(frame: &FrameReport) -> bool {
-    matches!(frame.kind.as_str(), "text" | "binary")
 }
 
 /// A connection to the URL of the hub itself, without the path or headers of any protocol.
@@ -137,7 +133,7 @@ impl PlainConnection {
         if self.ended || self.connection.send(ConnectionCommand::Frames(vec![frame])).is_err() {
             return;
         }
-        self.add_line(HistoryDirection::Sent, "text", NONSENSE, None);
+        self.add_line(HistoryDirection::Sent, FrameKind::Text, NONSENSE, None);
         self.listen().await;
     }
 
@@ -177,28 +173,30 @@ impl PlainConnection {
         match event.what {
             ConnectionEvent::Upgraded { .. } => {
                 let address = self.hub.first_instance().endpoint.to_string();
-                self.add_line(Neither, "open", &address, None);
+                self.add_line(Neither, FrameKind::Open, &address, None);
             }
-            ConnectionEvent::Refused { status, reason, .. } => self.add_line(Neither, "refused", &reason, Some(status)),
-            ConnectionEvent::NoUpgrade { reason, .. } => self.add_line(Neither, "no upgrade", &reason, None),
-            ConnectionEvent::Unreachable { reason } => self.add_line(Neither, "unreachable", &reason, None),
+            ConnectionEvent::Refused { status, reason, .. } => {
+                self.add_line(Neither, FrameKind::Refused, &reason, Some(status))
+            }
+            ConnectionEvent::NoUpgrade { reason, .. } => self.add_line(Neither, FrameKind::NoUpgrade, &reason, None),
+            ConnectionEvent::Unreachable { reason } => self.add_line(Neither, FrameKind::Unreachable, &reason, None),
             ConnectionEvent::Message(message) => {
-                let kind = if message.binary { "binary" } else { "text" };
+                let kind = if message.binary { FrameKind::Binary } else { FrameKind::Text };
                 let text = String::from_utf8_lossy(&message.payload).into_owned();
                 self.add_line(Received, kind, &text, None);
             }
             ConnectionEvent::Ping(_) | ConnectionEvent::Pong(_) => {}
             ConnectionEvent::Close { code, reason } => {
                 let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
-                self.add_line(Received, "close", text.trim_end(), None);
+                self.add_line(Received, FrameKind::Close, text.trim_end(), None);
             }
-            ConnectionEvent::Violation { what, .. } => self.add_line(Received, "broken frame", &what, None),
-            ConnectionEvent::End { reason, .. } => self.add_line(Neither, "end", &reason, None),
+            ConnectionEvent::Violation { what, .. } => self.add_line(Received, FrameKind::Broken, &what, None),
+            ConnectionEvent::End { reason, .. } => self.add_line(Neither, FrameKind::End, &reason, None),
         }
         self.ended |= ends;
     }
 
-    fn add_line(&mut self, direction: HistoryDirection, kind: &str, text: &str, status: Option<u16>) {
+    fn add_line(&mut self, direction: HistoryDirection, kind: FrameKind, text: &str, status: Option<u16>) {
         let masked = self.hub.masker.mask(text);
         let long = masked.chars().nth(MAX_CHARS).is_some();
         self.record.frames.push(FrameReport {
@@ -206,7 +204,7 @@ impl PlainConnection {
             actor: String::new(),
             connection: 0,
             direction,
-            kind: kind.to_owned(),
+            kind,
             text: masked.chars().take(MAX_CHARS).collect(),
             size: text.len(),
             hash: long.then(String::new),
@@ -413,7 +411,7 @@ async fn play_opening(
 /// Adds the frame of an event to a record. Returns how long to continue.
 fn add_event(event: ScenarioEvent, record: &mut ContactRecord) -> Duration {
     let ScenarioEvent::Frame { frame, .. } = event else { return PROBES_TIME };
-    let received = is_data(&frame) && frame.direction == HistoryDirection::Received;
+    let received = frame.kind.is_message() && frame.direction == HistoryDirection::Received;
     record.frames.push(frame);
     match record.received().count() {
         MAX_FRAMES.. => Duration::ZERO,

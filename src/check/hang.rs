@@ -14,8 +14,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::event::{
-    AnswerTimes, CheckReport, FindingDetail, FrameReport, HistoryDirection, MessageKind, ScenarioReport, UnservedProbe,
-    Verdict,
+    AnswerTimes, CheckReport, FindingDetail, FrameKind, FrameReport, HistoryDirection, MessageKind, ScenarioReport,
+    UnservedProbe, Verdict,
 };
 use crate::report::scenario_verdict;
 use crate::scenario::{Isolation, Program};
@@ -145,11 +145,11 @@ impl Probe {
         let Some(missing) = self.answers.iter().copied().find(|kind| !received.contains_key(kind)) else {
             return ProbeResult::Served;
         };
-        let has_event = |kinds: &[&str]| again.history.iter().any(|frame| kinds.contains(&frame.kind.as_str()));
         let others = solicited_kinds(&self.program, again).any(|(kind, _)| !self.answers.contains(&kind));
         let waited = again.duration.saturating_sub(last_answer(again));
-        let at_once = has_event(&["close", "end"]) && waited < self.answered * REFUSAL_TIME.0 + REFUSAL_TIME.1;
-        if has_event(&["refused"]) || others || at_once {
+        let ended = again.has_frame(FrameKind::Close) || again.has_frame(FrameKind::End);
+        let at_once = ended && waited < self.answered * REFUSAL_TIME.0 + REFUSAL_TIME.1;
+        if again.has_frame(FrameKind::Refused) || others || at_once {
             return ProbeResult::Refused;
         }
         ProbeResult::Lost(ServiceLoss::Hangs { missing })
@@ -279,7 +279,7 @@ impl HubPulseState {
 
     /// Records a scenario as a probe, if it is a better one.
     fn add_candidate(&mut self, program: &Arc<Program>, report: &ScenarioReport) {
-        if self.connected.is_none() && report.history.iter().any(|frame| frame.kind == "open") {
+        if self.connected.is_none() && report.has_frame(FrameKind::Open) {
             self.connected = Some(Probe::new(program, report, Vec::new()));
         }
         let mut answers: Vec<MessageKind> = solicited_kinds(program, report).map(|(kind, _)| kind).collect();
@@ -320,14 +320,14 @@ fn last_answer(report: &ScenarioReport) -> Duration {
 }
 
 fn is_message(frame: &FrameReport) -> bool {
-    frame.direction == HistoryDirection::Received && matches!(frame.kind.as_str(), "text" | "binary")
+    frame.direction == HistoryDirection::Received && frame.kind.is_message()
 }
 
 /// Whether a scenario could not connect, or only to a proxy in front of the hub.
 fn is_gone(report: &ScenarioReport) -> bool {
-    let connected = report.history.iter().any(|frame| frame.kind == "open");
-    let failed = |kind: &str| matches!(kind, "unreachable" | "no upgrade");
-    let cut = report.activity.cut.is_some() && report.history.iter().any(|frame| failed(&frame.kind));
+    let connected = report.has_frame(FrameKind::Open);
+    let failed = report.has_frame(FrameKind::Unreachable) || report.has_frame(FrameKind::NoUpgrade);
+    let cut = report.activity.cut.is_some() && failed;
     (cut && !connected) || report.is_refused_by_proxy()
 }
 
@@ -335,7 +335,7 @@ fn is_gone(report: &ScenarioReport) -> bool {
 fn shows_service(report: &ScenarioReport, lost: ServiceLoss) -> bool {
     match lost {
         ServiceLoss::Hangs { missing } => report.activity.answers.contains_key(&missing),
-        ServiceLoss::Gone => report.history.iter().any(|frame| frame.kind == "open"),
+        ServiceLoss::Gone => report.has_frame(FrameKind::Open),
     }
 }
 
@@ -560,13 +560,13 @@ mod tests {
         (found.map(|found| found.lost), played.into_inner())
     }
 
-    fn frame(kind: &str, direction: HistoryDirection) -> FrameReport {
+    fn frame(kind: FrameKind, direction: HistoryDirection) -> FrameReport {
         let frame = RunFixture::one_failure().reports[0].history[0].clone();
-        FrameReport { kind: kind.to_owned(), direction, ..frame }
+        FrameReport { kind, direction, ..frame }
     }
 
-    fn with_event(report: ScenarioReport, kind: &str) -> ScenarioReport {
-        let direction = if kind == "close" { HistoryDirection::Received } else { HistoryDirection::Neither };
+    fn with_event(report: ScenarioReport, kind: FrameKind) -> ScenarioReport {
+        let direction = if kind == FrameKind::Close { HistoryDirection::Received } else { HistoryDirection::Neither };
         let history = vec![frame(kind, direction)];
         ScenarioReport { history, ..report }
     }
@@ -580,7 +580,7 @@ mod tests {
         // A greeting alone is no service, nor are a close frame and the end of a connection after a while.
         let greeted = [of(20, &[(GREETING, 1)]), of(26, &[(GREETING, 1)])];
         assert_eq!(record_and_probe(failed(), &greeted).await, (hangs(ANSWER), 2));
-        let closed = [with_event(of(20, &[]), "close"), with_event(of(26, &[]), "end")];
+        let closed = [with_event(of(20, &[]), FrameKind::Close), with_event(of(26, &[]), FrameKind::End)];
         assert_eq!(record_and_probe(failed(), &closed).await, (hangs(GREETING), 2));
         let slow = [of(20, &[]), of(26, &[(GREETING, 1), (ANSWER, 1)])];
         assert_eq!(record_and_probe(failed(), &slow).await, (None, 2));
@@ -588,9 +588,9 @@ mod tests {
 
     /// A hub may limit clients: refusals at once, and messages other than before, prove nothing.
     #[rstest]
-    #[case::status(with_event(conversation_report(20, &[]), "refused"))]
+    #[case::status(with_event(conversation_report(20, &[]), FrameKind::Refused))]
     #[case::message(conversation_report(20, &[(REFUSAL, 0)]))]
-    #[case::close(ScenarioReport { duration: Duration::from_millis(50), ..with_event(conversation_report(20, &[]), "close") })]
+    #[case::close(ScenarioReport { duration: Duration::from_millis(50), ..with_event(conversation_report(20, &[]), FrameKind::Close) })]
     #[tokio::test]
     async fn a_refused_probe_is_no_sign_of_a_hang(#[case] probe: ScenarioReport) {
         assert_eq!(record_and_probe(conversation_report(9, &[]), &[probe.clone(), probe]).await, (None, 1));
@@ -603,13 +603,13 @@ mod tests {
             report.activity.cut = Some(SECOND);
             report
         };
-        let gone = || cut(20, "unreachable");
+        let gone = || cut(20, FrameKind::Unreachable);
         let lost = Some(ServiceLoss::Gone);
         assert_eq!(record_and_probe(conversation_report(9, &[]), &[gone(), gone()]).await, (lost, 2));
-        assert_eq!(record_and_probe(cut(9, "end"), &[gone(), gone()]).await, (lost, 2));
+        assert_eq!(record_and_probe(cut(9, FrameKind::End), &[gone(), gone()]).await, (lost, 2));
         // A hub that cut a connection off and was gone has been started again since.
         let served = conversation_report(26, &[(GREETING, 1), (ANSWER, 1)]);
-        assert_eq!(record_and_probe(cut(9, "end"), &[gone(), served.clone()]).await, (lost, 2));
+        assert_eq!(record_and_probe(cut(9, FrameKind::End), &[gone(), served.clone()]).await, (lost, 2));
         assert_eq!(record_and_probe(conversation_report(9, &[]), &[gone(), served]).await, (None, 2));
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::deviation::proposal::{DeviationProposal, MissedExpectation, MissedExpectationKind, is_respelled_name};
 use crate::deviation::{Deviation, DeviationChange, Deviations, SightingsByEntry, add_seen};
-use crate::event::{HistoryDirection, ScenarioReport, Verdict};
+use crate::event::{FrameKind, HistoryDirection, ScenarioReport, Verdict};
 use crate::protocol::Pack;
 use crate::scenario::Program;
 
@@ -111,8 +111,8 @@ fn progress_between(
 
 /// Whether the hub sent a message after one was assumed.
 fn goes_on(report: &ScenarioReport) -> bool {
-    let since = report.history.iter().skip_while(|frame| frame.kind != "assumed");
-    since.into_iter().any(|frame| frame.direction == HistoryDirection::Received && frame.kind == "text")
+    let since = report.history.iter().skip_while(|frame| frame.kind != FrameKind::Assumed);
+    since.into_iter().any(|frame| frame.direction == HistoryDirection::Received && frame.kind == FrameKind::Text)
 }
 
 fn count_checks(report: &ScenarioReport, verdict: Verdict) -> usize {

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::PlayOptions;
 use super::job::{PlayPhase, ScenarioJob};
-use crate::event::{CheckReport, FindingDetail, ScenarioReport, Verdict};
+use crate::event::{CheckReport, FindingDetail, FrameKind, ScenarioReport, Verdict};
 use crate::report::{scenario_verdict, worst_verdict};
 use crate::scenario::variation::Variation;
 use crate::scenario::{Isolation, Program};
@@ -264,9 +264,7 @@ fn text_or_nothing(text: &str) -> String {
 /// name, and a hook may refuse it.
 fn differs(report: &ScenarioReport) -> bool {
     let of_hub = match &report.cause {
-        Some(cause) => {
-            !cause.step.starts_with("hook:") && !report.history.iter().any(|frame| frame.kind == "unreachable")
-        }
+        Some(cause) => !cause.step.starts_with("hook:") && !report.has_frame(FrameKind::Unreachable),
         None => scenario_verdict(report) != Verdict::Inconclusive,
     };
     report.mistake.is_none() && (!broken_checks(report).is_empty() || report.cause.is_some() && of_hub)

@@ -149,7 +149,7 @@ fn frame_line(id: &str, frame: &FrameReport) -> String {
         "{:9.3} {id} {} {arrow} {} {}",
         frame.at.as_secs_f64(),
         frame.actor,
-        frame.kind,
+        frame.kind.name(),
         frame.text.replace(['\n', '\r'], " ")
     )
 }

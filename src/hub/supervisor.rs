@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::event::{
-    CheckReport, FindingDetail, FrameReport, HistoryDirection, HubCrash, LogExcerpt, PreconditionFailure,
+    CheckReport, FindingDetail, FrameKind, FrameReport, HistoryDirection, HubCrash, LogExcerpt, PreconditionFailure,
     ProcessReport, ScenarioReport, Verdict,
 };
 use crate::hub::process::{
@@ -209,7 +209,7 @@ impl HubProcess {
             if state.generation != play.generation || state.crashed {
                 return;
             }
-            if play.kind == HubUse::Alone && !hung && !self.is_restartable() && !has_connected(report) {
+            if play.kind == HubUse::Alone && !hung && !self.is_restartable() && !report.has_frame(FrameKind::Open) {
                 // Only a proxy in front of the hub accepts connections again.
                 state.report.given_up = Some(NOT_BACK.to_owned());
                 state.crashed = true;
@@ -352,7 +352,7 @@ impl SupervisorState {
     fn add_evidence(&mut self, generation: usize, report: &ScenarioReport) {
         let Some(place) = self.crashes.get(&generation) else { return };
         let crash = &mut self.report.crashes[*place];
-        if !has_connected(report) && crash.during.len() > 1 {
+        if !report.has_frame(FrameKind::Open) && crash.during.len() > 1 {
             crash.during.retain(|id| *id != report.id);
         }
         let Some((at, frame)) = last_sent_frame(report) else { return };
@@ -370,13 +370,12 @@ impl SupervisorState {
     }
 }
 
-fn has_connected(report: &ScenarioReport) -> bool {
-    report.history.iter().any(|frame| frame.kind == "open")
-}
-
 /// Whether a connection ended without a close frame, or was refused.
 fn has_lost_connection(report: &ScenarioReport) -> bool {
-    report.history.iter().any(|frame| frame.kind == "end" || (frame.kind == "refused" && frame.status.is_none()))
+    report
+        .history
+        .iter()
+        .any(|frame| frame.kind == FrameKind::End || (frame.kind == FrameKind::Refused && frame.status.is_none()))
 }
 
 /// Returns the last frame that was sent in a scenario, and when.

@@ -12,7 +12,7 @@ use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
 use super::checks::{CheckSnapshot, eval_failure};
 use super::{Conversation, ConversationOutput};
 use crate::deviation::proposal::MissedExpectation;
-use crate::event::{CheckOutcome, HistoryDirection};
+use crate::event::{CheckOutcome, FrameKind, HistoryDirection};
 use crate::protocol::RuleLevel;
 use crate::scenario::model::{ActorId, BlockId, CheckId, ExpectedEvent, Program, Role, Step, StepAction, StepActors};
 use crate::scenario::template::Template;
@@ -627,7 +627,7 @@ impl Conversation {
     /// Disconnects and resets an actor that is new in every round.
     fn disconnect(&mut self, id: ActorId) {
         if let Some(connection) = self.actors.open_connection(id) {
-            self.record_frame(id, connection, HistoryDirection::Sent, "close", "1000", 4);
+            self.record_frame(id, connection, HistoryDirection::Sent, FrameKind::Close, "1000", 4);
             self.send_close(id, connection);
             self.out.push(ConversationOutput::End { connection, reset: false });
         }

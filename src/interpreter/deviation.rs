@@ -11,7 +11,7 @@ use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
 use super::blocks::StepProgress;
 use crate::deviation::proposal::{DeviationEvidence, MissedExpectation};
 use crate::deviation::{DeviationChange, Deviations, SightingsByEntry, TranslatedMessage, entry_name};
-use crate::event::{CheckOutcome, FindingDetail, HistoryDirection};
+use crate::event::{CheckOutcome, FindingDetail, FrameKind, HistoryDirection};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::model::{ActorId, CheckId, Step};
@@ -336,7 +336,7 @@ impl Conversation {
             }
             self.deviations.observe(index);
             let text = json.to_string();
-            self.record_frame(id, connection, HistoryDirection::Neither, "assumed", &text, text.len());
+            self.record_frame(id, connection, HistoryDirection::Neither, FrameKind::Assumed, &text, text.len());
             let sequence = self.history.next_event();
             let wire = Arc::new(Wire {
                 provenance: Provenance::assumed(index),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Conversation;
+use crate::event::FrameKind;
 use crate::scenario::model::ActorId;
 use crate::scenario::variation::Variation;
 use crate::syntax::matcher::shorten;
@@ -38,7 +39,7 @@ impl Conversation {
     fn send_last_ping(&mut self, id: ActorId, number: usize) {
         let frame = self.frame_of(id, Frame::ping(LAST_PINGS[number]));
         let text = String::from_utf8_lossy(LAST_PINGS[number]);
-        self.transmit(id, vec![frame], "ping", &text, text.len(), None);
+        self.transmit(id, vec![frame], FrameKind::Ping, &text, text.len(), None);
         self.actors[id].last_ping = Some(LastPing { number, since: self.clock.now, other: None });
     }
 

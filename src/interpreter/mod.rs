@@ -34,7 +34,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::deviation::Deviations;
-use crate::event::{FrameReport, HistoryDirection, ScenarioReport, UnmetNeed};
+use crate::event::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, UnmetNeed};
 use crate::redact::SecretMasker;
 use crate::scenario::functions::{JWT_SECRET, NEXT_OF, NEXT_USER, TOKENS};
 use crate::scenario::model::{ActorId, Need, Program, StepAction, duration};
@@ -455,7 +455,7 @@ impl Conversation {
                     id,
                     connection,
                     HistoryDirection::Neither,
-                    "open",
+                    FrameKind::Open,
                     &self.actors[id].address.iter().chain(&subprotocol).cloned().collect::<Vec<_>>().join(" "),
                     0,
                 );
@@ -471,7 +471,8 @@ impl Conversation {
             ConnectionEvent::Refused { status, headers, body, reason } => {
                 let shown = self.with_address(id, &reason);
                 let masked = self.history.masker.mask(&shown).into_owned();
-                let frame = self.frame_report(id, connection, HistoryDirection::Neither, "refused", &masked, 0);
+                let frame =
+                    self.frame_report(id, connection, HistoryDirection::Neither, FrameKind::Refused, &masked, 0);
                 self.add_frame(FrameReport { status: Some(status), ..frame });
                 // Any other status is a refusal, and the document may require a refusal.
                 if status == 101 && self.actors[id].standard_upgrade {
@@ -497,7 +498,7 @@ impl Conversation {
             }
             ConnectionEvent::NoUpgrade { reason, bound } => {
                 let shown = self.with_address(id, &reason);
-                self.record_frame(id, connection, HistoryDirection::Neither, "no upgrade", &shown, 0);
+                self.record_frame(id, connection, HistoryDirection::Neither, FrameKind::NoUpgrade, &shown, 0);
                 if bound {
                     self.judgement.record_websocket_undecided(&self.program.actors[id].name, &reason);
                 } else if !self.judge_wire(id, &serde_json::json!({ "wrong": reason }), true) {
@@ -514,7 +515,7 @@ impl Conversation {
                 }
             }
             ConnectionEvent::Unreachable { reason } => {
-                self.record_frame(id, connection, HistoryDirection::Neither, "unreachable", &reason, 0);
+                self.record_frame(id, connection, HistoryDirection::Neither, FrameKind::Unreachable, &reason, 0);
                 self.contact.add_cut(self.clock.now);
                 if current {
                     self.actors[id].link = ConnectionState::Unreachable { reason };
@@ -529,11 +530,11 @@ impl Conversation {
                     String::from_utf8(message.payload)
                         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
                 };
-                let kind = if message.binary { "binary" } else { "text" };
+                let kind = if message.binary { FrameKind::Binary } else { FrameKind::Text };
                 self.record_frame(id, connection, HistoryDirection::Received, kind, &text, size);
                 self.judge_frame(id, kind, size);
                 if current {
-                    let wire = self.new_wire(id, connection, sequence, kind, &text, size);
+                    let wire = self.new_wire(id, connection, sequence, kind.name(), &text, size);
                     drop(text);
                     self.receive_message(id, Arc::new(wire), message.binary);
                 }
@@ -542,8 +543,15 @@ impl Conversation {
             ConnectionEvent::Pong(data) => self.take_control(id, connection, sequence, true, &data),
             ConnectionEvent::Close { code, reason } => {
                 let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
-                self.record_frame(id, connection, HistoryDirection::Received, "close", text.trim_end(), text.len());
-                self.judge_frame(id, "close", code.map_or(0, |_| reason.len() + 2));
+                self.record_frame(
+                    id,
+                    connection,
+                    HistoryDirection::Received,
+                    FrameKind::Close,
+                    text.trim_end(),
+                    text.len(),
+                );
+                self.judge_frame(id, FrameKind::Close, code.map_or(0, |_| reason.len() + 2));
                 if current && self.actors[id].is_open() {
                     self.record_end(id, sequence, true, code, reason);
                 } else if current {
@@ -551,7 +559,7 @@ impl Conversation {
                 }
             }
             ConnectionEvent::Violation { what, section, bound } => {
-                self.record_frame(id, connection, HistoryDirection::Received, "broken frame", &what, 0);
+                self.record_frame(id, connection, HistoryDirection::Received, FrameKind::Broken, &what, 0);
                 let name = &self.program.actors[id].name;
                 let mut blamed = false;
                 if bound {
@@ -588,7 +596,7 @@ impl Conversation {
                 }
                 let text = if reset { format!("reset: {reason}") } else { reason };
                 if current && self.actors[id].is_open() {
-                    self.record_frame(id, connection, HistoryDirection::Neither, "end", &text, 0);
+                    self.record_frame(id, connection, HistoryDirection::Neither, FrameKind::End, &text, 0);
                     self.contact.add_cut(self.clock.now);
                     self.record_end(id, sequence, false, None, text);
                 } else if current {
@@ -603,11 +611,11 @@ impl Conversation {
 
     fn take_control(&mut self, id: ActorId, connection: u32, sequence: u64, pong: bool, data: &[u8]) {
         let text = String::from_utf8_lossy(data).into_owned();
-        let kind = if pong { "pong" } else { "ping" };
+        let kind = if pong { FrameKind::Pong } else { FrameKind::Ping };
         self.record_frame(id, connection, HistoryDirection::Received, kind, &text, data.len());
         self.judge_frame(id, kind, data.len());
         if self.actors[id].connection == Some(connection) {
-            let wire = self.new_wire(id, connection, sequence, kind, &text, data.len());
+            let wire = self.new_wire(id, connection, sequence, kind.name(), &text, data.len());
             if pong {
                 self.answer_last_ping(id, data);
             }
@@ -692,7 +700,7 @@ impl Conversation {
         id: ActorId,
         connection: u32,
         direction: HistoryDirection,
-        kind: &str,
+        kind: FrameKind,
         text: &str,
         size: usize,
     ) {
@@ -707,13 +715,12 @@ impl Conversation {
         id: ActorId,
         connection: u32,
         direction: HistoryDirection,
-        kind: &str,
+        kind: FrameKind,
         masked: &str,
         size: usize,
     ) -> FrameReport {
         let (text, hash) = history::shorten_payload(masked, self.history.kept);
         let actor = self.program.actors[id].name.clone();
-        let kind = kind.to_owned();
         FrameReport { at: self.clock.now, actor, connection, direction, kind, text, size, hash, status: None }
     }
 

@@ -12,7 +12,7 @@ use super::finding::ComparisonOutcome;
 use super::steps::{StepResult, group_values};
 use super::{Conversation, ConversationOutput};
 use crate::deviation::UpgradingClient;
-use crate::event::{CheckOutcome, HistoryDirection};
+use crate::event::{CheckOutcome, FrameKind, HistoryDirection};
 use crate::protocol::FrameDirection;
 use crate::scenario::compose;
 use crate::scenario::model::{ActorId, ConnectStep, MessageComposition, MessageName, Step, StepAction};
@@ -61,7 +61,7 @@ impl Conversation {
 
     pub(super) fn connect_actor(&mut self, id: ActorId, (dial, address, deviations): (Dial, Endpoint, Vec<usize>)) {
         if let Some(connection) = self.actors.open_connection(id) {
-            self.record_frame(id, connection, HistoryDirection::Sent, "fin", "", 0);
+            self.record_frame(id, connection, HistoryDirection::Sent, FrameKind::Fin, "", 0);
             self.out.push(ConversationOutput::End { connection, reset: false });
         }
         let connection = self.actors.connections.len() as u32;
@@ -120,7 +120,7 @@ impl Conversation {
         if self.program.is_server(id) {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
-        let sent = self.transmit(id, frames, "text", &text, text.len(), wire.as_deref());
+        let sent = self.transmit(id, frames, FrameKind::Text, &text, text.len(), wire.as_deref());
         if let Some(wire) = &sent {
             let message = self.program.pack.message_index(&name);
             self.actors[id].record_request(message, wire);
@@ -134,7 +134,7 @@ impl Conversation {
         &mut self,
         id: ActorId,
         frames: Vec<Frame>,
-        kind: &'static str,
+        kind: FrameKind,
         text: &str,
         size: usize,
         source: Option<&Wire>,
@@ -153,7 +153,11 @@ impl Conversation {
         let from_hub = source.is_some_and(|wire| wire.from_hub);
         let provenance = source.map_or(Provenance::Observed, |wire| wire.provenance);
         self.judgement.rest_on(provenance);
-        Some(Arc::new(Wire { from_hub, provenance, ..self.new_wire(id, connection, sequence, kind, text, size) }))
+        Some(Arc::new(Wire {
+            from_hub,
+            provenance,
+            ..self.new_wire(id, connection, sequence, kind.name(), text, size)
+        }))
     }
 
     /// Resets all connections and ends the conversation once enough was sent, if its clients are to drop out.
@@ -177,7 +181,7 @@ impl Conversation {
     /// Pings the hub and sends an unsolicited pong.
     pub(super) fn send_ping(&mut self, id: ActorId) {
         let frames = vec![self.frame_of(id, Frame::ping("hubproof")), self.frame_of(id, Frame::pong(""))];
-        self.transmit(id, frames, "ping", "hubproof, and a pong", 8, None);
+        self.transmit(id, frames, FrameKind::Ping, "hubproof, and a pong", 8, None);
     }
 
     /// Builds a message to send: takes its example, fills in the values of `fills`, merges `with`, and removes the
@@ -250,7 +254,7 @@ impl Conversation {
         };
         let server = self.program.is_server(id);
         let mut shown = String::new();
-        let mut opcode = "text";
+        let mut opcode = FrameKind::Text;
         // The documented texts that the hub receives.
         let mut requests = Vec::new();
         let mut frames = match (kind.as_str(), content) {
@@ -260,12 +264,12 @@ impl Conversation {
                 vec![Frame::text(shown.as_bytes())]
             }
             ("binary", Value::String(text)) => {
-                opcode = "binary";
+                opcode = FrameKind::Binary;
                 shown.clone_from(text);
                 vec![Frame::binary(parse_hex(text)?)]
             }
             ("frames", Value::Array(items)) => {
-                opcode = "frames";
+                opcode = FrameKind::Frames;
                 let documented: Vec<Frame> = items.iter().map(parse_raw_frame).collect::<Result<_, _>>()?;
                 requests = self.texts_in_frames(id, &documented);
                 let frames = self.translate_frames(documented);
@@ -274,7 +278,7 @@ impl Conversation {
             }
             ("bytes", Value::String(text)) => {
                 let bytes = parse_hex(text)?;
-                self.record_frame(id, connection, HistoryDirection::Sent, "bytes", text, bytes.len());
+                self.record_frame(id, connection, HistoryDirection::Sent, FrameKind::Bytes, text, bytes.len());
                 let requests = self.texts_in_bytes(id, &bytes);
                 self.record_raw_exchange(id, None);
                 self.actors[id].has_sent = true;
@@ -318,7 +322,7 @@ impl Conversation {
         };
         let frame = self.frame_of(id, Frame::close(code, &reason));
         let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
-        let wire = self.transmit(id, vec![frame], "close", text.trim_end(), text.len(), None);
+        let wire = self.transmit(id, vec![frame], FrameKind::Close, text.trim_end(), text.len(), None);
         self.record_step_end(id);
         self.actors[id].closing = ClosingHandshake::Sent;
         Ok(wire.map(|wire| BoundValue::One { value: Value::Null, wire: Some(wire) }))
@@ -326,7 +330,14 @@ impl Conversation {
 
     pub(super) fn drop_connection(&mut self, id: ActorId, reset: bool) {
         if let Some(connection) = self.actors.open_connection(id) {
-            self.record_frame(id, connection, HistoryDirection::Sent, if reset { "reset" } else { "fin" }, "", 0);
+            self.record_frame(
+                id,
+                connection,
+                HistoryDirection::Sent,
+                if reset { FrameKind::Reset } else { FrameKind::Fin },
+                "",
+                0,
+            );
             self.out.push(ConversationOutput::End { connection, reset });
             self.record_step_end(id);
         }

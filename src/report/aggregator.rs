@@ -15,7 +15,7 @@ use crate::deviation::proposal::{
     DeviationEvidence, DeviationProposal, MissedExpectation, MissedExpectationKind, is_same_claim, propose,
 };
 use crate::deviation::{Deviations, SightingsByEntry, add_seen};
-use crate::event::{CheckReport, FrameReport, HistoryDirection, ProcessReport, ScenarioReport, Verdict};
+use crate::event::{CheckReport, FrameKind, FrameReport, HistoryDirection, ProcessReport, ScenarioReport, Verdict};
 use crate::protocol::{FrameDirection, Pack, Rule};
 use crate::scenario::Program;
 use crate::scenario::model::RuleUse;
@@ -183,7 +183,7 @@ impl ProtocolAggregator {
         report.verdict = scenario_verdict(&report);
         for frame in &report.history {
             // A shortened text cannot be parsed.
-            let judgeable = frame.kind == "binary" || (frame.kind == "text" && frame.hash.is_none());
+            let judgeable = frame.kind == FrameKind::Binary || (frame.kind == FrameKind::Text && frame.hash.is_none());
             if frame.direction == HistoryDirection::Received && judgeable && self.kinds.len() < MAX_MESSAGE_KINDS {
                 let (kind, known) = message_kind(&self.outline.pack, frame);
                 self.kinds.insert(kind, known);
@@ -346,7 +346,7 @@ fn add_unevaluated_checks(report: &mut ScenarioReport, planned: &PlannedScenario
 /// because it matches too much. The kind of a frame that matches no message is given by the members by which the pack
 /// distinguishes its messages, or else by the names of its members.
 fn message_kind(pack: &Pack, frame: &FrameReport) -> (String, bool) {
-    let Some(payload) = Some(&frame.text).filter(|_| frame.kind != "binary") else {
+    let Some(payload) = Some(&frame.text).filter(|_| frame.kind != FrameKind::Binary) else {
         return ("binary".to_owned(), false);
     };
     let Ok(payload) = serde_json::from_str::<Value>(payload) else { return ("text".to_owned(), false) };
@@ -487,7 +487,7 @@ fn unjudged_status(rule: &str, outline: &ProtocolOutline, scenarios: &[ScenarioR
 }
 
 fn was_admitted(run: &ScenarioReport) -> bool {
-    let opened = |frame: &FrameReport| frame.direction != HistoryDirection::Neither || frame.kind == "open";
+    let opened = |frame: &FrameReport| frame.direction != HistoryDirection::Neither || frame.kind == FrameKind::Open;
     // If the wait for the upgrade was shortened, nothing happened at all.
     let refused = run
         .cause

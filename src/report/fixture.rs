@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{ProtocolOutline, ReportAggregator, RunOptions, RunReport};
 use crate::event::{
-    CheckReport, FindingDetail, FrameReport, HistoryDirection, HubCrash, Lack, LogExcerpt, PreconditionFailure,
-    ProcessReport, ScenarioReport, ShortenedWaits, TimingMargin, UnmetNeed, Verdict,
+    CheckReport, FindingDetail, FrameKind, FrameReport, HistoryDirection, HubCrash, Lack, LogExcerpt,
+    PreconditionFailure, ProcessReport, ScenarioReport, ShortenedWaits, TimingMargin, UnmetNeed, Verdict,
 };
 use crate::protocol::{Pack, PackFolder};
 use crate::scenario::{Program, ScenarioSet};
@@ -301,7 +301,7 @@ impl RunFixture {
         hello.checks.retain(|check| check.name == "GRE-001");
         break_check(&mut hello, "GRE-001", Verdict::Fail, "the connection ended before welcome came", closed_early());
         hello.history.truncate(2);
-        hello.history.push(frame(4, "anna", HistoryDirection::Received, "close", "1011 internal error"));
+        hello.history.push(frame(4, "anna", HistoryDirection::Received, FrameKind::Close, "1011 internal error"));
         hello.cause = Some(PreconditionFailure {
             span: hello.checks[0].span,
             step: "anna expects: welcome".to_owned(),
@@ -402,7 +402,7 @@ impl RunFixture {
                 4,
                 "anna",
                 HistoryDirection::Received,
-                "text",
+                FrameKind::Text,
                 r#"{"type":"STATUS","code":"PROTOCOL"}"#,
             ));
         }
@@ -412,7 +412,7 @@ impl RunFixture {
     /// A run against a hub that sends two messages of the protocol, and a third, unknown one all the time.
     pub fn chatty() -> Self {
         let mut run = Self::greeting_broken();
-        let received = |text: &str| frame(4, "anna", HistoryDirection::Received, "text", text);
+        let received = |text: &str| frame(4, "anna", HistoryDirection::Received, FrameKind::Text, text);
         for report in &mut run.reports {
             report.history.extend([r#"{"say":"welcome"}"#, r#"{"say":"echo"}"#].map(received));
             report.history.extend((0..50).map(|n| received(&format!(r#"{{"type":"STATUS","n":{n}}}"#))));
@@ -474,13 +474,13 @@ impl RunFixture {
     fn hello_report(&self, repetition: usize) -> ScenarioReport {
         let mut report = self.passed_report("greeter/hello", repetition);
         report.history = vec![
-            frame(0, "anna", HistoryDirection::Neither, "open", ""),
-            frame(1, "anna", HistoryDirection::Sent, "text", r#"{"say":"hello","name":"anna"}"#),
+            frame(0, "anna", HistoryDirection::Neither, FrameKind::Open, ""),
+            frame(1, "anna", HistoryDirection::Sent, FrameKind::Text, r#"{"say":"hello","name":"anna"}"#),
             frame(
                 3,
                 "anna",
                 HistoryDirection::Received,
-                "text",
+                FrameKind::Text,
                 r#"{"say":"welcome","name":"anna","mood":"happy","at":1}"#,
             ),
         ];
@@ -526,7 +526,7 @@ impl RunFixture {
 
     fn fail_welcome(&self, report: &mut ScenarioReport) {
         report.checks.clear();
-        report.history = vec![frame(0, "ben", HistoryDirection::Neither, "open", "")];
+        report.history = vec![frame(0, "ben", HistoryDirection::Neither, FrameKind::Open, "")];
         report.cause = Some(PreconditionFailure {
             span: Some(self.span_of("expects: welcome")),
             step: "expects: welcome".to_owned(),
@@ -587,13 +587,13 @@ fn mark_unmet(report: &mut ScenarioReport) {
     report.unmet = vec![need("setting secret", Lack::Setting), need("hook stop", Lack::Hook)];
 }
 
-fn frame(at: u64, actor: &str, direction: HistoryDirection, kind: &str, text: &str) -> FrameReport {
+fn frame(at: u64, actor: &str, direction: HistoryDirection, kind: FrameKind, text: &str) -> FrameReport {
     FrameReport {
         at: Duration::from_millis(at),
         actor: actor.to_owned(),
         connection: 1,
         direction,
-        kind: kind.to_owned(),
+        kind,
         text: text.to_owned(),
         size: text.len(),
         hash: None,

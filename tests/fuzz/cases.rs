@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubproof::event::{CheckReport, Verdict};
+use hubproof::event::{CheckReport, FrameKind, Verdict};
 use hubproof::fuzz::actors::OBSERVER;
 use hubproof::fuzz::case::churn::Churn;
 use hubproof::fuzz::case::{FuzzCase, FuzzCell, MutationKind};
@@ -325,7 +325,7 @@ fn with_placement_anew_each_message_comes_from_a_new_client() {
     let report = crate::support::sim_connection::SimulatedProtocol::load("emprops").play(&programs[0], None).unwrap();
     assert_eq!(report.verdict, Verdict::Pass);
     let of_sender = || report.history.iter().filter(|frame| frame.actor == "sender");
-    let connections = of_sender().filter(|frame| frame.kind == "open").count();
+    let connections = of_sender().filter(|frame| frame.kind == FrameKind::Open).count();
     let sent = of_sender().filter_map(|frame| serde_json::from_str::<Value>(&frame.text).ok());
     let sent = sent.filter(|sent| sent["type"] == "worker_heartbeat");
     let names: BTreeSet<String> = sent.filter_map(|sent| Some(sent["worker_id"].as_str()?.to_owned())).collect();
@@ -415,7 +415,8 @@ fn a_new_client_may_be_refused_for_a_moment() {
         .position(|cell| cell.placement == Placement::Joined && !matches!(cell.mutation, MutationKind::Framed(_)));
     let (_, program) = cases.case(joined.unwrap() as u64).unwrap();
     let report = hub.play_on(&program, None, &full_hub, SendingManner::default()).unwrap();
-    let turned_away = report.history.iter().filter(|frame| frame.actor == "newcomer" && frame.kind == "refused");
+    let turned_away =
+        report.history.iter().filter(|frame| frame.actor == "newcomer" && frame.kind == FrameKind::Refused);
     assert_eq!((report.verdict, turned_away.count()), (Verdict::Pass, 1));
 }
 

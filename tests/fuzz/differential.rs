@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hubproof::event::{FrameReport, HistoryDirection, ScenarioReport, Verdict};
+use hubproof::event::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use hubproof::fuzz::campaign::{Campaign, walks};
 use hubproof::fuzz::case::{FuzzCell, MutationKind};
 use hubproof::fuzz::differential::compare::{self, ComparisonContext, ComparisonFacts, HubComparison};
@@ -228,7 +228,7 @@ fn what_comes_last_before_a_client_leaves_may_come_too_late(#[case] requests: us
                 actor: if *connection == 1 { "ben" } else { "carl" }.to_owned(),
                 connection: *connection,
                 direction: if direction == ">" { HistoryDirection::Sent } else { HistoryDirection::Received },
-                kind: if text == "close" { "close" } else { "text" }.to_owned(),
+                kind: if text == "close" { FrameKind::Close } else { FrameKind::Text },
                 text: text.to_owned(),
                 size: text.len(),
                 hash: None,

@@ -9,7 +9,7 @@ use super::super::{CliError, hub};
 use crate::check::first_contact::{ContactRecord, PlainConnection, TriedPack, try_packs};
 use crate::check::stamp;
 use crate::config::Target;
-use crate::event::HistoryDirection;
+use crate::event::{FrameKind, HistoryDirection};
 use crate::hub::prepare::{HubPaces, PreparedHub, TestSubject, prepare_hub};
 use crate::protocol::Pack;
 use crate::protocol::recognition::{FrameOccasion, HubFrame, PackEvidence, Recognition, recognise_protocol};
@@ -80,7 +80,7 @@ pub async fn make_contact(candidates: &[ValidProtocol], target: &Target, named: 
         let mut connection = PlainConnection::open(&first.hub).await;
         let greeted = compare(candidates, connection.record(), &[]);
         let certain = matches!(greeted.finding, Finding::Recognised { certain: true, .. });
-        let unreachable = connection.record().last_of(&["no upgrade", "unreachable"]).is_some();
+        let unreachable = connection.record().last_of(&[FrameKind::NoUpgrade, FrameKind::Unreachable]).is_some();
         if certain || unreachable {
             let record = connection.close().await;
             let mut contact = Contact { plain: record, ..greeted };
@@ -157,14 +157,14 @@ fn record_frames(record: &ContactRecord, plain: bool) -> Vec<SeenFrame> {
     let mut sent: Vec<&str> = Vec::new();
     let mut frames = Vec::new();
     for frame in &record.frames {
-        if frame.direction == HistoryDirection::Sent && frame.kind == "text" {
+        if frame.direction == HistoryDirection::Sent && frame.kind == FrameKind::Text {
             sent.push(&frame.text);
         }
-        let data = matches!(frame.kind.as_str(), "text" | "binary") && frame.direction == HistoryDirection::Received;
+        let data = frame.kind.is_message() && frame.direction == HistoryDirection::Received;
         if !data || frame.hash.is_some() {
             continue;
         }
-        let payload: Option<Value> = serde_json::from_str(&frame.text).ok().filter(|_| frame.kind == "text");
+        let payload: Option<Value> = serde_json::from_str(&frame.text).ok().filter(|_| frame.kind == FrameKind::Text);
         let repeats =
             |sent: &&str| **sent == frame.text || payload.is_some() && serde_json::from_str(sent).ok() == payload;
         if sent.iter().any(repeats) {

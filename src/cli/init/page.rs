@@ -6,6 +6,7 @@ use super::super::protocol_files::ValidProtocol;
 use super::contact::{Contact, Finding};
 use super::{TARGET_FILE, WORKFLOW_FILE, check_command, joined};
 use crate::check::first_contact::ContactRecord;
+use crate::event::FrameKind;
 use crate::protocol::recognition::{FrameFit, FrameMatch};
 use crate::report::terminal::{UNREACHABLE_HELP, describe_credentials};
 use crate::report::terminal_page::{Page, Style};
@@ -195,14 +196,14 @@ impl<'a> InitPage<'a> {
         let Some(refusal) = contact.records().find_map(ContactRecord::refusal) else { return };
         let reason = escape_unprintable(&refusal.text).into_owned();
         let end = if reason.ends_with(['.', '?', '!', ')']) { "" } else { "." };
-        match refusal.kind.as_str() {
-            "unreachable" => {
+        match refusal.kind {
+            FrameKind::Unreachable => {
                 self.page.wrapped("", &format!("The hub could not be reached: {reason}{end}"));
                 if !reason.starts_with("TLS") {
                     self.page.wrapped("  ", UNREACHABLE_HELP);
                 }
             }
-            "no upgrade" => {
+            FrameKind::NoUpgrade => {
                 self.page.wrapped("", &format!("This is not a WebSocket server, or it does not answer: {reason}{end}"));
                 self.page.wrapped("  ", UNREACHABLE_HELP);
             }
@@ -356,7 +357,7 @@ fn describe_record(record: &ContactRecord) -> String {
         [] => parts.push("received nothing".to_owned()),
         [first, rest @ ..] => {
             let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
-            let text = if first.kind == "binary" {
+            let text = if first.kind == FrameKind::Binary {
                 "a binary frame".into()
             } else {
                 shorten(&escape_unprintable(&first.text), MAX_LISTED).into_owned()
@@ -364,10 +365,10 @@ fn describe_record(record: &ContactRecord) -> String {
             parts.push(format!("received {text}{more}"));
         }
     }
-    if let Some(end) = record.last_of(&["close", "broken frame", "end"]) {
-        let what = match end.kind.as_str() {
-            "close" => "the hub closed",
-            "broken frame" => "then a broken frame",
+    if let Some(end) = record.last_of(&[FrameKind::Close, FrameKind::Broken, FrameKind::End]) {
+        let what = match end.kind {
+            FrameKind::Close => "the hub closed",
+            FrameKind::Broken => "then a broken frame",
             _ => "the connection ended",
         };
         parts.push(format!("{what}: {}", shorten(&escape_unprintable(&end.text), MAX_SHOWN)));

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Campaign, PlayEnvironment};
 use crate::check::hang::HubPulse;
-use crate::event::{FrameReport, HistoryDirection, ScenarioReport, Verdict};
+use crate::event::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::fuzz::actors::NEW_CLIENT;
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::oracle::{self, MAX_SLOWDOWN};
@@ -104,9 +104,9 @@ async fn play_probe(
 fn is_answered(report: &ScenarioReport) -> bool {
     let is_sent = |frame: &FrameReport| {
         frame.direction == HistoryDirection::Sent
-            && matches!(frame.kind.as_str(), "text" | "binary" | "frames" | "bytes")
+            && matches!(frame.kind, FrameKind::Text | FrameKind::Binary | FrameKind::Frames | FrameKind::Bytes)
     };
     let after = report.history.iter().rposition(is_sent).map_or(&[][..], |place| &report.history[place..]);
     let received = after.iter().any(|frame| frame.direction == HistoryDirection::Received);
-    received && !after.iter().any(|frame| frame.kind == "assumed")
+    received && !after.iter().any(|frame| frame.kind == FrameKind::Assumed)
 }

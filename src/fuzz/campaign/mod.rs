@@ -32,7 +32,7 @@ use super::scheduler::CaseScheduler;
 use crate::check::comparison::Counterpart;
 use crate::check::hang::{HubOutage, HubPulse};
 use crate::check::{self, PlayOptions, ScenarioJob};
-use crate::event::{CheckReport, FrameReport, HubSpeed, ScenarioEvent, ScenarioReport, Verdict};
+use crate::event::{CheckReport, FrameKind, FrameReport, HubSpeed, ScenarioEvent, ScenarioReport, Verdict};
 use crate::hub::prepare::PreparedHub;
 use crate::protocol::{Pack, PackFolder, RulePlace};
 use crate::reference::model::ReferenceModel;
@@ -567,9 +567,9 @@ impl HubWatchState {
 
 /// Whether a server answered on a connection of the case, and not only a proxy in front of it.
 fn hub_answered(report: &ScenarioReport) -> bool {
-    let met = |frame: &FrameReport| match frame.kind.as_str() {
-        "open" | "no upgrade" => true,
-        "refused" => !frame.is_server_error(),
+    let met = |frame: &FrameReport| match frame.kind {
+        FrameKind::Open | FrameKind::NoUpgrade => true,
+        FrameKind::Refused => !frame.is_server_error(),
         _ => false,
     };
     report.history.iter().any(met)

@@ -7,7 +7,7 @@ use super::fingerprint::{Fingerprint, broken_checks};
 use super::{Campaign, HubLost};
 use crate::check::hang::HubOutage;
 use crate::event::{
-    CheckReport, FindingDetail, HistoryDirection, HubCrash, Lack, ProcessReport, ScenarioReport, Verdict,
+    CheckReport, FindingDetail, FrameKind, HistoryDirection, HubCrash, Lack, ProcessReport, ScenarioReport, Verdict,
 };
 use crate::fuzz::actors::{NEW_CLIENT, OBSERVER};
 use crate::fuzz::case::FuzzCell;
@@ -356,7 +356,7 @@ fn is_answered(corpus: &Corpus, report: &ScenarioReport) -> bool {
     // By connection, how many messages the client sent.
     let mut sent: HashMap<u32, usize> = HashMap::new();
     report.history.iter().any(|frame| {
-        let is_message = matches!(frame.kind.as_str(), "text" | "binary" | "frames");
+        let is_message = matches!(frame.kind, FrameKind::Text | FrameKind::Binary | FrameKind::Frames);
         let count = sent.entry(frame.connection).or_default();
         match frame.direction {
             HistoryDirection::Sent => {

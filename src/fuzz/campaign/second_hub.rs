@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::shrink_findings::with_exclusive_hub;
 use super::{Campaign, PlayEnvironment};
 use crate::check::comparison::Counterpart;
-use crate::event::{FrameReport, ScenarioReport, Verdict};
+use crate::event::{FrameKind, FrameReport, ScenarioReport, Verdict};
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::expected_answer::InputProperties;
@@ -155,7 +155,7 @@ pub(super) fn compare_reports(campaign: &Campaign, left: &ScenarioReport, right:
     }
     // A refusal, of a proxy perhaps, says nothing about answers.
     let refuses =
-        |report: &ScenarioReport| report.history.iter().any(|frame| matches!(&*frame.kind, "refused" | "no upgrade"));
+        |report: &ScenarioReport| report.has_frame(FrameKind::Refused) || report.has_frame(FrameKind::NoUpgrade);
     if refuses(left) != refuses(right) {
         return HubComparison { ended: Some("only one of the hubs let the client in"), ..HubComparison::default() };
     }

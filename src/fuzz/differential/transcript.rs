@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use crate::event::{FrameReport, HistoryDirection, ScenarioReport};
+use crate::event::{FrameKind, FrameReport, HistoryDirection, ScenarioReport};
 use crate::protocol::{FrameDirection, MessageType, Pack};
 
 /// One play of a case.
@@ -45,7 +45,7 @@ impl<'p> Transcript<'p> {
         let mut partial = report.history_dropped > 0;
         let mut events = Vec::new();
         // A close at the very end may be the reply to the client's close.
-        let ends = |frame: &FrameReport| matches!(frame.kind.as_str(), "close" | "end");
+        let ends = |frame: &FrameReport| matches!(frame.kind, FrameKind::Close | FrameKind::End);
         let last = report.history.iter().rposition(|frame| !ends(frame)).unwrap_or(0);
         let mut left: Vec<u32> = Vec::new();
         for frame in &report.history[..report.history.len().min(last + 1)] {
@@ -56,34 +56,34 @@ impl<'p> Transcript<'p> {
                 let message = json.as_ref().and_then(|json| pack.recognise(json, FrameDirection::ToHub));
                 TranscriptEventKind::Sent(json, message)
             };
-            let what = match (frame.direction, frame.kind.as_str()) {
-                (_, "text" | "binary" | "frames") if frame.hash.is_some() => {
+            let what = match (frame.direction, frame.kind) {
+                (_, FrameKind::Text | FrameKind::Binary | FrameKind::Frames) if frame.hash.is_some() => {
                     partial = true;
                     continue;
                 }
-                (HistoryDirection::Sent, "text") => sent(&frame.text),
-                (HistoryDirection::Sent, "frames") if is_plain_ping(&frame.text) => continue,
-                (HistoryDirection::Sent, "frames" | "binary" | "bytes") => {
+                (HistoryDirection::Sent, FrameKind::Text) => sent(&frame.text),
+                (HistoryDirection::Sent, FrameKind::Frames) if is_plain_ping(&frame.text) => continue,
+                (HistoryDirection::Sent, FrameKind::Frames | FrameKind::Binary | FrameKind::Bytes) => {
                     if let Some(text) = text_in_fragments(&frame.text) {
                         events.push(TranscriptEvent { actor, connection, what: sent(&text), text });
                         continue;
                     }
                     TranscriptEventKind::Raw
                 }
-                (HistoryDirection::Sent, "close" | "reset" | "fin") => {
+                (HistoryDirection::Sent, FrameKind::Close | FrameKind::Reset | FrameKind::Fin) => {
                     left.push(frame.connection);
                     TranscriptEventKind::Left
                 }
-                (HistoryDirection::Received, "text") => match json() {
+                (HistoryDirection::Received, FrameKind::Text) => match json() {
                     Some(json) => match pack.recognise(&json, FrameDirection::FromHub) {
                         Some(message) => TranscriptEventKind::Received(json, message),
                         None => TranscriptEventKind::Unknown,
                     },
                     None => TranscriptEventKind::Unknown,
                 },
-                (HistoryDirection::Received, "binary" | "broken frame") => TranscriptEventKind::Unknown,
-                (_, "refused" | "no upgrade") => TranscriptEventKind::Refused,
-                (_, "close" | "end") if !left.contains(&frame.connection) => {
+                (HistoryDirection::Received, FrameKind::Binary | FrameKind::Broken) => TranscriptEventKind::Unknown,
+                (_, FrameKind::Refused | FrameKind::NoUpgrade) => TranscriptEventKind::Refused,
+                (_, FrameKind::Close | FrameKind::End) if !left.contains(&frame.connection) => {
                     left.push(frame.connection);
                     TranscriptEventKind::Closed
                 }

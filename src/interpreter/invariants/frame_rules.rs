@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::event::FrameKind;
 use crate::interpreter::Conversation;
 use crate::interpreter::checks::{ALWAYS_STEP, compare};
 use crate::interpreter::finding::ComparisonOutcome;
@@ -12,10 +13,10 @@ use crate::scenario::value::Traced;
 
 impl Conversation {
     /// Checks a valid frame or an assembled message; `size` is the size of its payload in bytes.
-    pub(in crate::interpreter) fn judge_frame(&mut self, id: ActorId, kind: &str, size: usize) {
+    pub(in crate::interpreter) fn judge_frame(&mut self, id: ActorId, kind: FrameKind, size: usize) {
         // Few protocols have such rules, and there may be many frames.
         if self.program.always.iter().any(|entry| matches!(entry, AlwaysEntry::Wire { .. })) {
-            self.judge_wire(id, &serde_json::json!({ "kind": kind, "size": size }), false);
+            self.judge_wire(id, &serde_json::json!({ "kind": kind.name(), "size": size }), false);
         }
     }
 

@@ -719,7 +719,7 @@ fn frame_line(frame: &FrameReport, actors: usize) -> String {
         "  {:>8.3} s  {:<actors$} {arrow} {:<6} {whole}{}",
         frame.at.as_secs_f64(),
         frame.actor,
-        frame.kind,
+        frame.kind.name(),
         escape_unprintable(&frame.text)
     )
 }
