@@ -27,7 +27,7 @@ use hubproof::fuzz::actors::{BATCH_VARIABLE, ROUND_VARIABLE};
 use hubproof::fuzz::campaign::{self, Campaign, PlayEnvironment};
 use hubproof::fuzz::case::{FuzzCase, FuzzCell, MutationKind};
 use hubproof::fuzz::placement::Placement;
-use hubproof::hub::prepare::TestSubject;
+use hubproof::hub::prepare::TestedHub;
 use hubproof::interpreter::KEPT_CHARS;
 use hubproof::reference::hubs::EmbeddedHubs;
 use hubproof::reference::setup::ReferenceSetups;
@@ -111,7 +111,7 @@ fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(FuzzCe
     let (pack, shared) = (Arc::clone(campaign.pack()), Arc::clone(&scenarios.shared));
     let hubs = Arc::new(hubs);
     let embedded = Some(Arc::clone(&hubs));
-    let subject = TestSubject {
+    let hub = TestedHub {
         pack,
         shared,
         programs: Vec::new(),
@@ -119,9 +119,9 @@ fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(FuzzCe
         embedded,
         processes: Vec::new(),
         deviations: Arc::default(),
-        paces: Arc::default(),
+        promptness: Arc::default(),
     };
-    let hub = hubproof::hub::prepare::prepare_hub(&subject).unwrap();
+    let hub = hubproof::hub::prepare::prepare_hub(&hub).unwrap();
 
     let (began, at) = (Instant::now(), ["fuzz", "hub"].map(cpu));
     ours.block_on(async {
@@ -169,7 +169,7 @@ fn options(jobs: usize) -> PlayOptions {
         limit: Duration::from_secs(120),
         stated_only: false,
         trace: false,
-        kept: KEPT_CHARS,
+        kept_chars: KEPT_CHARS,
         persistent: false,
         shorten: false,
         destructive: false,

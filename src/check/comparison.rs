@@ -36,7 +36,7 @@ pub trait PlayComparer: Send + Sync + Debug {
     fn concerns(&self, program: &Program) -> bool;
 
     /// The number of characters of a payload that plays have to keep.
-    fn kept(&self) -> usize;
+    fn kept_chars(&self) -> usize;
 
     /// Returns what this play is compared with, if anything.
     fn counterpart(&self, report: &ScenarioReport) -> Option<&Counterpart>;
@@ -85,7 +85,7 @@ impl ScenarioJob {
         let comparer = options.comparer.as_ref().filter(|comparer| comparer.concerns(self.program()));
         let Some(comparer) = comparer else { return self.play_once(number, options, events, interrupt).await };
         // Waits must not depend on what the hub did in other scenarios.
-        let job = self.without_paces();
+        let job = self.with_full_waits();
         let mut report = job.clone().play_once(number, options, events, interrupt.clone()).await?;
         let compare = async |report: &ScenarioReport, number, options: &PlayOptions| {
             let counterpart = comparer.counterpart(report)?;

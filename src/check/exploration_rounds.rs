@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::job::paces_of_trial;
+use super::job::promptness_for_trial;
 use super::trial::{self, EntryTrial, ScenarioTrial, TrialOutcome, TrialPlay};
 use super::{PlayOptions, hang, stamp};
 use crate::deviation::Deviations;
 use crate::deviation::proposal::{DeviationProposal, is_respelled_name};
 use crate::event::{ProcessReport, ScenarioReport};
-use crate::hub::prepare::TestSubject;
+use crate::hub::prepare::TestedHub;
 use crate::protocol::{MessageType, Pack};
 use crate::report::{ProtocolOutline, ReportAggregator, RunOptions, RunReport};
 use crate::scenario::{Isolation, Program};
@@ -33,7 +33,7 @@ const SPARE_TIME: Duration = Duration::from_secs(30);
 
 /// What a round plays, see [`super::run_scenarios`].
 pub struct Round {
-    pub subjects: Vec<TestSubject>,
+    pub hubs: Vec<TestedHub>,
     /// Scenarios to play in addition, each with its own deviations.
     pub trials: Vec<ScenarioTrial>,
     pub options: PlayOptions,
@@ -42,7 +42,7 @@ pub struct Round {
 impl Round {
     /// Returns the number of scenarios to play, repetitions included.
     pub fn count_plays(&self) -> usize {
-        let programs = self.subjects.iter().map(|subject| subject.programs.len()).sum::<usize>();
+        let programs = self.hubs.iter().map(|hub| hub.programs.len()).sum::<usize>();
         programs * self.options.repeat + self.trials.len()
     }
 }
@@ -50,7 +50,7 @@ impl Round {
 /// The rounds of a run, with the reports so far.
 pub struct Rounds {
     /// The protocols with all their scenarios, and with the deviations that are declared or assumed so far.
-    subjects: Vec<TestSubject>,
+    hubs: Vec<TestedHub>,
     options: PlayOptions,
     explore: bool,
     /// Number of rounds so far.
@@ -61,7 +61,7 @@ pub struct Rounds {
     limit: Duration,
     /// The trials of the current round.
     trials: Vec<EntryTrial>,
-    /// The entries that were tried, each with the index of its subject and the number of deviations at that time.
+    /// The entries that were tried, each with the index of its hub and the number of deviations at that time.
     tried: Vec<TriedEntry>,
     begun: Instant,
     /// When the current round began, relative to the start of the run.
@@ -73,27 +73,22 @@ pub struct Rounds {
 
 /// An entry that was tried, with the number of deviations of the hub at that time.
 struct TriedEntry {
-    subject: usize,
+    hub: usize,
     entry: Value,
     base: usize,
 }
 
 impl Rounds {
-    pub fn new(
-        subjects: Vec<TestSubject>,
-        outlines: Vec<ProtocolOutline>,
-        options: PlayOptions,
-        explore: bool,
-    ) -> Self {
-        let programs = subjects.iter().flat_map(|subject| &subject.programs);
+    pub fn new(hubs: Vec<TestedHub>, outlines: Vec<ProtocolOutline>, options: PlayOptions, explore: bool) -> Self {
+        let programs = hubs.iter().flat_map(|hub| &hub.programs);
         let destructive = programs.filter(|program| program.isolation == Isolation::Destructive);
         let destructive = destructive.map(|program| program.id.clone()).collect();
         let mut reports = ReportAggregator::new(outlines);
-        for subject in &subjects {
-            reports.set_deviations(&subject.pack.name, Arc::clone(&subject.deviations));
+        for hub in &hubs {
+            reports.set_deviations(&hub.pack.name, Arc::clone(&hub.deviations));
         }
         Self {
-            subjects,
+            hubs,
             options,
             explore,
             played: 0,
@@ -115,7 +110,7 @@ impl Rounds {
     /// A proposed deviation is not valid.
     pub fn next_round(&mut self, sources: &mut Sources) -> Result<Option<Round>, Vec<Diagnostic>> {
         if self.played == 0 {
-            let round = self.begin_round(self.subjects.clone(), Vec::new());
+            let round = self.begin_round(self.hubs.clone(), Vec::new());
             self.plays_left = FURTHER_PLAYS * round.count_plays() + SPARE_PLAYS;
             return Ok(Some(round));
         }
@@ -129,9 +124,9 @@ impl Rounds {
         }
         let ended = std::mem::take(&mut self.trials);
         let (again, joint) = self.judge_trials(ended, sources)?;
-        let nothing = joint.is_empty() && again.iter().all(|subject| subject.programs.is_empty());
+        let nothing = joint.is_empty() && again.iter().all(|hub| hub.programs.is_empty());
         self.trials = if nothing { self.propose_trials(sources)? } else { joint };
-        let of_trial = |trial: &EntryTrial| scenario_trials(trial, &self.subjects[trial.subject].pack);
+        let of_trial = |trial: &EntryTrial| scenario_trials(trial, &self.hubs[trial.hub].pack);
         let trials: Vec<ScenarioTrial> = self.trials.iter().flat_map(of_trial).collect();
         if nothing && trials.is_empty() {
             return Ok(None);
@@ -141,14 +136,14 @@ impl Rounds {
         Ok(Some(round))
     }
 
-    fn begin_round(&mut self, subjects: Vec<TestSubject>, trials: Vec<ScenarioTrial>) -> Round {
+    fn begin_round(&mut self, hubs: Vec<TestedHub>, trials: Vec<ScenarioTrial>) -> Round {
         // A hub may remember the names of earlier rounds.
         let stamp = if self.played == 0 { self.options.stamp.clone() } else { stamp() };
         // Further rounds are about deviations only.
         let variations = if self.played == 0 { self.options.variations.clone() } else { super::VariationChoice::None };
         self.played += 1;
         self.round_begun = self.begun.elapsed();
-        Round { subjects, trials, options: PlayOptions { stamp, variations, ..self.options.clone() } }
+        Round { hubs, trials, options: PlayOptions { stamp, variations, ..self.options.clone() } }
     }
 
     /// Returns a trial for each proposed entry that was not tried before with the deviations of its hub.
@@ -157,9 +152,9 @@ impl Rounds {
         // At least half is left to replay scenarios with the entries that are confirmed.
         let mut plays_left = self.plays_left / 2;
         for (index, proposals) in self.proposals().into_iter().enumerate() {
-            let base = self.subjects[index].deviations.entries().len();
+            let base = self.hubs[index].deviations.entries().len();
             for proposal in proposals {
-                let known = |one: &TriedEntry| one.subject == index && one.base == base && one.entry == proposal.entry;
+                let known = |one: &TriedEntry| one.hub == index && one.base == base && one.entry == proposal.entry;
                 if self.tried.iter().any(known) {
                     continue;
                 }
@@ -174,7 +169,7 @@ impl Rounds {
         Ok(trials)
     }
 
-    /// Returns the complete proposals of all rounds so far, by subject.
+    /// Returns the complete proposals of all rounds so far, by hub.
     fn proposals(&self) -> Vec<Vec<DeviationProposal>> {
         let so_far = self.reports.clone().finish(RunOptions::default(), 0, Duration::ZERO, false);
         let complete = |protocol: crate::report::ProtocolReport| {
@@ -187,13 +182,13 @@ impl Rounds {
     /// Returns the trial of entries that belong together, on the shortest scenarios whose failure they explain.
     fn entry_trial(
         &mut self,
-        subject: usize,
+        hub: usize,
         number: usize,
         proposals: &[DeviationProposal],
         sources: &mut Sources,
     ) -> Result<EntryTrial, Vec<Diagnostic>> {
         let entries: Vec<Value> = proposals.iter().map(|proposal| proposal.entry.clone()).collect();
-        let TestSubject { pack, programs, .. } = &self.subjects[subject];
+        let TestedHub { pack, programs, .. } = &self.hubs[hub];
         let reports: Vec<ScenarioReport> = self
             .reports
             .reports_mut(&pack.name)
@@ -226,39 +221,39 @@ impl Rounds {
         });
         plays.truncate(most);
         let messages = proposals.iter().flat_map(|proposal| &proposal.messages).copied().collect();
-        let deviations = self.deviations_with(subject, &entries, sources)?;
-        Ok(EntryTrial { subject, entries, messages, deviations, plays })
+        let deviations = self.deviations_with(hub, &entries, sources)?;
+        Ok(EntryTrial { hub, entries, messages, deviations, plays })
     }
 
     /// Returns the deviations of a hub, followed by entries that are assumed.
     fn deviations_with(
         &self,
-        subject: usize,
+        hub: usize,
         entries: &[Value],
         sources: &mut Sources,
     ) -> Result<Arc<Deviations>, Vec<Diagnostic>> {
         let file = sources.add("assumed deviations", "");
         let nodes: Vec<SyntaxNode> =
             entries.iter().map(|entry| SyntaxNode::from_json(entry, Span::new(file, 0..0))).collect();
-        let TestSubject { pack, shared, deviations, .. } = &self.subjects[subject];
+        let TestedHub { pack, shared, deviations, .. } = &self.hubs[hub];
         Ok(Arc::new(deviations.chain(Deviations::parse(&nodes, pack, shared, true)?)))
     }
 
-    /// Assumes the entries that trials confirmed. Returns the subjects with the scenarios to replay, and joint trials of
+    /// Assumes the entries that trials confirmed. Returns the hubs with the scenarios to replay, and joint trials of
     /// entries none of which let a scenario get further alone.
     fn judge_trials(
         &mut self,
         ended: Vec<EntryTrial>,
         sources: &mut Sources,
-    ) -> Result<(Vec<TestSubject>, Vec<EntryTrial>), Vec<Diagnostic>> {
+    ) -> Result<(Vec<TestedHub>, Vec<EntryTrial>), Vec<Diagnostic>> {
         let (mut again, mut joint) = (Vec::new(), Vec::new());
         let proposals = if ended.is_empty() { Vec::new() } else { self.proposals() };
-        for index in 0..self.subjects.len() {
-            let own: Vec<&EntryTrial> = ended.iter().filter(|trial| trial.subject == index).collect();
-            let base = self.subjects[index].deviations.entries().len();
+        for index in 0..self.hubs.len() {
+            let own: Vec<&EntryTrial> = ended.iter().filter(|trial| trial.hub == index).collect();
+            let base = self.hubs[index].deviations.entries().len();
             let tried = own.iter().flat_map(|trial| &trial.entries);
-            self.tried.extend(tried.map(|entry| TriedEntry { subject: index, entry: entry.clone(), base }));
-            let pack = Arc::clone(&self.subjects[index].pack);
+            self.tried.extend(tried.map(|entry| TriedEntry { hub: index, entry: entry.clone(), base }));
+            let pack = Arc::clone(&self.hubs[index].pack);
             let of_outcome = |outcome: TrialOutcome| -> Vec<DeviationProposal> {
                 let fitting = own.iter().filter(|trial| trial.outcome(&pack) == outcome);
                 let entries: Vec<&Value> = fitting.flat_map(|trial| &trial.entries).collect();
@@ -271,22 +266,22 @@ impl Rounds {
             if !confirmed.is_empty() {
                 programs = self.explained_programs(index, &confirmed);
                 let awaited = awaited_messages(confirmed.iter().flat_map(|one| &one.messages), &pack);
-                self.subjects[index].paces = paces_of_trial(&self.subjects[index].paces, &awaited);
+                self.hubs[index].promptness = promptness_for_trial(&self.hubs[index].promptness, &awaited);
                 let entries: Vec<Value> = confirmed.into_iter().map(|proposal| proposal.entry).collect();
-                self.subjects[index].deviations = self.deviations_with(index, &entries, sources)?;
-                self.reports.set_deviations(&pack.name, Arc::clone(&self.subjects[index].deviations));
+                self.hubs[index].deviations = self.deviations_with(index, &entries, sources)?;
+                self.reports.set_deviations(&pack.name, Arc::clone(&self.hubs[index].deviations));
             } else if applied.len() > 1 && own.iter().all(|trial| trial.entries.len() == 1) {
                 let trial = self.entry_trial(index, joint.len(), &applied, sources)?;
                 joint.extend((trial.plays.len() <= self.plays_left).then_some(trial));
             }
-            again.push(TestSubject { programs, ..self.subjects[index].clone() });
+            again.push(TestedHub { programs, ..self.hubs[index].clone() });
         }
         Ok((again, joint))
     }
 
     /// Returns the scenarios that departed from the document and that proposals explain, as many as may still be played.
-    fn explained_programs(&mut self, subject: usize, proposals: &[DeviationProposal]) -> Vec<Arc<Program>> {
-        let TestSubject { pack, programs, .. } = &self.subjects[subject];
+    fn explained_programs(&mut self, hub: usize, proposals: &[DeviationProposal]) -> Vec<Arc<Program>> {
+        let TestedHub { pack, programs, .. } = &self.hubs[hub];
         let departs = |report: &ScenarioReport| report.cause.is_some() || report.evidence.shows_another_form();
         // An entry for all messages also changes what the hub receives, so it may explain any failure.
         let explains = |report: &ScenarioReport| {
@@ -319,8 +314,8 @@ impl Rounds {
         shown: RunOptions,
         interrupted: bool,
     ) -> RunReport {
-        for subject in &self.subjects {
-            let mut own = self.reports.reports_mut(&subject.pack.name);
+        for hub in &self.hubs {
+            let mut own = self.reports.reports_mut(&hub.pack.name);
             // Silence after a scenario that may leave the hub unusable does not prove a hang.
             own.retain(|report| !self.destructive.contains(&report.id));
             hang::report_hangs(&mut own);
@@ -328,8 +323,8 @@ impl Rounds {
         for (protocol, process) in processes {
             self.reports.add_process(&protocol, process);
         }
-        for TriedEntry { subject, entry, .. } in self.tried {
-            self.reports.add_rejected(&self.subjects[subject].pack.name, entry);
+        for TriedEntry { hub, entry, .. } in self.tried {
+            self.reports.add_rejected(&self.hubs[hub].pack.name, entry);
         }
         let started = u64::try_from(self.options.now_ms).unwrap_or(0);
         self.reports.finish(shown, started, self.begun.elapsed(), interrupted)
@@ -340,7 +335,7 @@ impl Rounds {
 fn scenario_trials(trial: &EntryTrial, pack: &Pack) -> Vec<ScenarioTrial> {
     let awaited = awaited_messages(&trial.messages, pack);
     let play = |play: &TrialPlay| ScenarioTrial {
-        subject: trial.subject,
+        hub: trial.hub,
         id: play.id.clone(),
         program: Arc::clone(&play.program),
         deviations: Arc::clone(&trial.deviations),

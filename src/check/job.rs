@@ -14,9 +14,9 @@ use super::variations::has_passed;
 use super::{PlayOptions, driver, to_base36};
 use crate::deviation::Deviations;
 use crate::event::{CheckReport, Lack, PreconditionFailure, ScenarioEvent, ScenarioReport, UnmetNeed, Verdict};
-use crate::hub::prepare::{HubPaces, PreparedHub, PreparedInstance, SetupError};
+use crate::hub::prepare::{PreparedHub, PreparedInstance, PromptnessByInstance, SetupError};
 use crate::hub::supervisor::{self, HubUse};
-use crate::interpreter::{ConversationConfig, HubPace, MOST_PATIENCES, name_pool, planned_wait, unmet_needs};
+use crate::interpreter::{ConversationConfig, HubPromptness, MOST_PATIENCES, name_pool, planned_wait, unmet_needs};
 use crate::redact::SecretMasker;
 use crate::reference::model::{ModelPlay, ReferenceModel};
 use crate::report::scenario_verdict;
@@ -29,7 +29,7 @@ use crate::scenario::{Isolation, Program};
 const MAX_MODEL_WAIT: Duration = Duration::from_secs(20);
 
 /// Once this many scenarios in a row have failed even with more patience, no further one gets it.
-const MAX_FAILED_LOOKS: usize = 3;
+const MAX_FAILED_PATIENT_PLAYS: usize = 3;
 
 /// A scenario with the instance on which it will run.
 #[derive(Clone)]
@@ -42,11 +42,11 @@ pub struct ScenarioJob {
     subject: Arc<PreparedHub>,
     /// The scenario's id in reports.
     id: String,
-    instead: Option<(&'static str, Arc<Template>)>,
+    injected_input: Option<(&'static str, Arc<Template>)>,
     /// The hang detectors of the instances, if the run is to detect hangs.
     pulses: Option<Arc<Vec<HubPulse>>>,
     /// How promptly the instances answer, if waits are to be shortened.
-    paces: Option<HubPaces>,
+    promptness: Option<PromptnessByInstance>,
     /// Whether it only shows whether the hub still serves clients.
     is_probe: bool,
     /// The declared deviations.
@@ -70,7 +70,7 @@ pub(super) enum PlayPhase {
 
 #[derive(Clone)]
 enum JobPlacement {
-    Site(usize),
+    Instance(usize),
     /// No instance meets these needs.
     Nowhere(Vec<UnmetNeed>),
 }
@@ -98,9 +98,9 @@ impl ScenarioJob {
             turn: 0,
             subject,
             id,
-            instead: None,
+            injected_input: None,
             pulses: None,
-            paces: None,
+            promptness: None,
             is_probe: false,
             deviations,
             variation: None,
@@ -116,13 +116,13 @@ impl ScenarioJob {
     }
 
     /// Returns the same job, with waits that are shortened where the hub does not answer.
-    pub fn with_paces(self, paces: &HubPaces) -> Self {
-        Self { paces: Some(Arc::clone(paces)), ..self }
+    pub fn with_shortened_waits(self, promptness: &PromptnessByInstance) -> Self {
+        Self { promptness: Some(Arc::clone(promptness)), ..self }
     }
 
     /// Returns the same job, with waits as the scenario states them.
-    pub(super) fn without_paces(self) -> Self {
-        Self { paces: None, ..self }
+    pub(super) fn with_full_waits(self) -> Self {
+        Self { promptness: None, ..self }
     }
 
     /// Returns the same job, with the hub to itself.
@@ -132,19 +132,20 @@ impl ScenarioJob {
 
     /// Returns the same job, which has the hub to itself and waits as long as a slow hub may need.
     fn patient(self) -> Self {
-        Self { patiences: MOST_PATIENCES, ..self.without_paces().alone() }
+        Self { patiences: MOST_PATIENCES, ..self.with_full_waits().alone() }
     }
 
     /// Returns how promptly an instance has answered so far.
-    fn pace(&self, instance: &str) -> Arc<HubPace> {
-        let known = self.paces.as_ref().and_then(|paces| lock(paces).get(instance).cloned()).unwrap_or_default();
+    fn promptness_of(&self, instance: &str) -> Arc<HubPromptness> {
+        let known =
+            self.promptness.as_ref().and_then(|promptness| lock(promptness).get(instance).cloned()).unwrap_or_default();
         if self.is_probe { Arc::new(known.for_probe()) } else { known }
     }
 
     /// Returns the same job under another id, in which the `sends raw` step bound to `name` sends `instead`, or the
     /// loop over `name` goes through it.
     pub fn with_input(self, id: &str, name: &'static str, instead: Template) -> Self {
-        Self { id: id.to_owned(), instead: Some((name, Arc::new(instead))), ..self }
+        Self { id: id.to_owned(), injected_input: Some((name, Arc::new(instead))), ..self }
     }
 
     /// Returns the same job under another id, with other deviations.
@@ -181,7 +182,7 @@ impl ScenarioJob {
 
     /// Whether some instance meets the scenario's needs.
     pub(super) fn has_place(&self) -> bool {
-        matches!(self.place, JobPlacement::Site(_))
+        matches!(self.place, JobPlacement::Instance(_))
     }
 
     /// Plays the scenario on a counterpart of the hub; `number` is that of its play on the hub. Returns `None` if it
@@ -212,7 +213,7 @@ impl ScenarioJob {
         model: &ReferenceModel,
     ) -> Option<ScenarioReport> {
         let waits = match self.place {
-            JobPlacement::Site(index) => planned_wait(&self.program, &self.subject.sites[index].settings),
+            JobPlacement::Instance(index) => planned_wait(&self.program, &self.subject.instances[index].settings),
             JobPlacement::Nowhere(_) => return None,
         };
         if waits > MAX_MODEL_WAIT || self.program.isolation == Isolation::Destructive {
@@ -223,9 +224,9 @@ impl ScenarioJob {
             stamp,
             turn: number,
             stretch: options.stretch,
-            kept: options.kept,
+            kept_chars: options.kept_chars,
             persistent: options.persistent,
-            instead: self.instead.clone(),
+            injected_input: self.injected_input.clone(),
         };
         model.play(&self.program, play)
     }
@@ -247,8 +248,8 @@ impl ScenarioJob {
 
     /// Returns the resource that the scenario needs exclusively, if any.
     pub(super) fn resource(&self) -> Option<Resource> {
-        let JobPlacement::Site(index) = self.place else { return None };
-        match self.isolation(&self.subject.sites[index]) {
+        let JobPlacement::Instance(index) = self.place else { return None };
+        match self.isolation(&self.subject.instances[index]) {
             Isolation::Exclusive(word) if self.subject.embedded.is_none() => {
                 Some((Arc::as_ptr(&self.subject).addr(), word))
             }
@@ -259,7 +260,7 @@ impl ScenarioJob {
     /// Returns how long the scenario is known to wait.
     pub(super) fn planned_wait(&self) -> Duration {
         match self.place {
-            JobPlacement::Site(index) => planned_wait(&self.program, &self.subject.sites[index].settings),
+            JobPlacement::Instance(index) => planned_wait(&self.program, &self.subject.instances[index].settings),
             JobPlacement::Nowhere(_) => Duration::ZERO,
         }
     }
@@ -293,7 +294,7 @@ impl ScenarioJob {
     ) -> Option<ScenarioReport> {
         let index = match self.place {
             JobPlacement::Nowhere(unmet) => return Some(not_testable_report(&self.program, unmet, self.repetition)),
-            JobPlacement::Site(index) => index,
+            JobPlacement::Instance(index) => index,
         };
         self.turn = number;
         let _ = events.send(ScenarioEvent::Started { id: self.id.clone() }).await;
@@ -302,21 +303,21 @@ impl ScenarioJob {
         if !self.may_be_late(index, &report, options) {
             return Some(report);
         }
-        let mut failed_looks = self.subject.failed_looks.lock().await;
+        let mut failed_patient_plays = self.subject.failed_patient_plays.lock().await;
         // It is not worth waiting longer if other scenarios have just done so in vain.
-        if *failed_looks >= MAX_FAILED_LOOKS {
+        if *failed_patient_plays >= MAX_FAILED_PATIENT_PLAYS {
             return Some(report);
         }
         // No number begins with a zero.
         let second = self.clone().patient().play_at(index, &format!("00{number}"), options, events, interrupt).await;
         let Some(second) = second.filter(|second| !second.interrupted) else { return Some(report) };
-        *failed_looks = if has_passed(&second) { 0 } else { *failed_looks + 1 };
+        *failed_patient_plays = if has_passed(&second) { 0 } else { *failed_patient_plays + 1 };
         Some(second)
     }
 
     /// Whether a scenario failed only because frames did not come in time, on a hub so slow that they may still come.
     fn may_be_late(&self, index: usize, report: &ScenarioReport, options: &PlayOptions) -> bool {
-        let as_written = self.variation.is_none() && self.instead.is_none() && self.drops_after.is_none();
+        let as_written = self.variation.is_none() && self.injected_input.is_none() && self.drops_after.is_none();
         let plays_again = as_written && !self.is_probe && self.program.isolation != Isolation::Destructive;
         let is_silent = |check: &CheckReport| report.waits.silent_checks.contains(&check.name);
         let mut broken = report.checks.iter().filter(|check| check.accuses_hub());
@@ -337,12 +338,12 @@ impl ScenarioJob {
 
     /// Returns a wait that is long enough for this instance, judging by its answers so far.
     fn slowness(&self, index: usize) -> Duration {
-        self.pace(&self.subject.sites[index].name).ample_wait()
+        self.promptness_of(&self.subject.instances[index].name).ample_wait()
     }
 
     /// Whether the hub is so slow that more conversations could make it miss its deadlines.
     pub(super) fn is_on_slow_hub(&self, options: &PlayOptions) -> bool {
-        matches!(self.place, JobPlacement::Site(index) if self.slowness(index) > self.patience(options))
+        matches!(self.place, JobPlacement::Instance(index) if self.slowness(index) > self.patience(options))
     }
 
     /// Waits for the scenario's turn and plays it on an instance. Names made by the scenario contain `number`.
@@ -354,7 +355,7 @@ impl ScenarioJob {
         events: &mpsc::Sender<ScenarioEvent>,
         mut interrupt: watch::Receiver<bool>,
     ) -> Option<ScenarioReport> {
-        let site = &self.subject.sites[index];
+        let site = &self.subject.instances[index];
         let isolation = self.isolation(site);
         let stamp = format!("{}{number}", options.stamp);
         let destructive = self.program.isolation == Isolation::Destructive;
@@ -373,7 +374,7 @@ impl ScenarioJob {
         for (kind, isolation) in [(first, &isolation), (HubUse::Alone, &alone)] {
             let again = kind == HubUse::Alone;
             // A hub that was restarted may be slow at first.
-            let job = Self { paces: self.paces.clone().filter(|_| !again), ..self.clone() };
+            let job = Self { promptness: self.promptness.clone().filter(|_| !again), ..self.clone() };
             let begun = async {
                 let turn = wait_for_turn(&self, isolation, &mut interrupt).await?;
                 let begun = tokio::select! {
@@ -453,7 +454,7 @@ impl ScenarioJob {
         let followed = self.deviations.upgrade_entries().filter(followed);
         for upgrade in pulse.untried_upgrades(&self.program, report, followed).await {
             let deviations = Arc::new(self.deviations.without_entry(upgrade));
-            let job = Self { pulses: None, paces: None, deviations, ..self.clone() };
+            let job = Self { pulses: None, promptness: None, deviations, ..self.clone() };
             // No number of a scenario begins with three zeros.
             let (stamp, (events, _)) = (format!("{stamp}000{upgrade}"), mpsc::channel(1));
             let again = play_job(&job, index, &stamp, options, &events, interrupt.clone()).await;
@@ -482,7 +483,8 @@ impl ScenarioJob {
             return None;
         }
         let play = |program: Arc<Program>, number: usize| {
-            let job = Self { program, pulses: None, is_probe: true, instead: None, variation: None, ..self.clone() };
+            let job =
+                Self { program, pulses: None, is_probe: true, injected_input: None, variation: None, ..self.clone() };
             // No number of a scenario begins with two zeros.
             let stamp = format!("{stamp}00{number}");
             let interrupt = interrupt.clone();
@@ -510,17 +512,17 @@ fn choose_instance(
         && !options.destructive;
     let mut nearest: Option<Vec<UnmetNeed>> = None;
     let fit = |site: &PreparedInstance| !spared || site.process.as_ref().is_some_and(|process| process.is_by_command());
-    if !subject.sites.iter().any(|site| fit(site)) {
+    if !subject.instances.iter().any(|site| fit(site)) {
         let name = "a hub that may be destroyed (--exec, --destructive, or `restartable = true`)".to_owned();
         return Ok(JobPlacement::Nowhere(vec![UnmetNeed { name, lacks: Lack::Property }]));
     }
-    for (index, site) in subject.sites.iter().enumerate().filter(|(_, site)| fit(site)) {
+    for (index, site) in subject.instances.iter().enumerate().filter(|(_, site)| fit(site)) {
         let provides = |word: &str| site.provides.contains(word);
         let hooks = |name: &str| site.hooks.contains_key(name);
         let missing = unmet_needs(program, &site.settings, &provides, &hooks)
             .map_err(|error| SetupError::Need(format!("{}: {error}", program.id)))?;
         if missing.is_empty() {
-            return Ok(JobPlacement::Site(index));
+            return Ok(JobPlacement::Instance(index));
         }
         if nearest.as_ref().is_none_or(|known| missing.len() < known.len()) {
             nearest = Some(missing);
@@ -595,7 +597,7 @@ async fn play_job(
     interrupt: watch::Receiver<bool>,
 ) -> ScenarioReport {
     let subject = &job.subject;
-    let mut site = Arc::clone(&subject.sites[index]);
+    let mut site = Arc::clone(&subject.instances[index]);
     let mut own = None;
     if let (Some(embedded), false) = (&subject.embedded, job.program.isolation == Isolation::Shared && !job.alone) {
         match embedded.start_one(index).await {
@@ -627,12 +629,12 @@ async fn play_job(
         stretch: options.stretch,
         stated_only: options.stated_only,
         trace: options.trace,
-        kept: options.kept,
-        instead: job.instead.clone(),
+        kept_chars: options.kept_chars,
+        injected_input: job.injected_input.clone(),
         masker: Arc::clone(&subject.masker),
         deviations: Arc::clone(&job.deviations),
         persistent: options.persistent,
-        pace: job.pace(&site.name),
+        promptness: job.promptness_of(&site.name),
         variation: job.variation.clone(),
         drops_after: job.drops_after,
     };
@@ -641,8 +643,8 @@ async fn play_job(
     let mut report =
         driver::play_conversation(Arc::clone(&job.program), config, site, options.limit, events.clone(), interrupt)
             .await;
-    if let Some(paces) = job.paces.as_ref().filter(|_| !job.is_probe) {
-        Arc::make_mut(lock(paces).entry(name.clone()).or_default()).add(&report);
+    if let Some(promptness) = job.promptness.as_ref().filter(|_| !job.is_probe) {
+        Arc::make_mut(lock(promptness).entry(name.clone()).or_default()).add(&report);
     }
     report.instance = name;
     report.begun = begun;
@@ -655,13 +657,17 @@ async fn play_job(
 }
 
 /// Returns what is known about how promptly instances answer, for a trial in which these messages may come.
-pub(super) fn paces_of_trial(paces: &HubPaces, awaited: &BTreeSet<String>) -> HubPaces {
-    let of_trial = |(name, pace): (&String, &Arc<HubPace>)| (name.clone(), Arc::new(pace.for_trial(awaited)));
-    Arc::new(Mutex::new(lock(paces).iter().map(of_trial).collect()))
+pub(super) fn promptness_for_trial(
+    promptness: &PromptnessByInstance,
+    awaited: &BTreeSet<String>,
+) -> PromptnessByInstance {
+    let of_trial =
+        |(name, promptness): (&String, &Arc<HubPromptness>)| (name.clone(), Arc::new(promptness.for_trial(awaited)));
+    Arc::new(Mutex::new(lock(promptness).iter().map(of_trial).collect()))
 }
 
-fn lock(paces: &HubPaces) -> MutexGuard<'_, BTreeMap<String, Arc<HubPace>>> {
-    paces.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(promptness: &PromptnessByInstance) -> MutexGuard<'_, BTreeMap<String, Arc<HubPromptness>>> {
+    promptness.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The locks that keep other scenarios off the hub until they are dropped.

@@ -48,7 +48,7 @@ pub struct PlayOptions {
     pub trace: bool,
     /// How many characters of a payload are kept for reports: [`crate::interpreter::KEPT_CHARS`], or more where
     /// payloads are compared.
-    pub kept: usize,
+    pub kept_chars: usize,
     /// Whether a conversation continues after an expected frame that does not arrive, see
     /// [`crate::interpreter::ConversationConfig`].
     pub persistent: bool,
@@ -75,27 +75,31 @@ pub async fn run_scenarios(
     events: mpsc::Sender<ScenarioEvent>,
     interrupt: watch::Receiver<bool>,
 ) -> Result<(), SetupError> {
-    let Round { subjects, trials, options } = round;
+    let Round { hubs, trials, options } = round;
     let mut jobs = Vec::new();
-    let mut hubs = Vec::new();
-    for subject in subjects {
-        let prepared = prepare_hub(&subject)?;
-        hubs.push((Arc::clone(&prepared), Arc::clone(&subject.paces)));
-        let pulses = Arc::new(prepared.sites.iter().map(|_| hang::HubPulse::default()).collect());
+    let mut prepared_hubs = Vec::new();
+    for hub in hubs {
+        let prepared = prepare_hub(&hub)?;
+        prepared_hubs.push((Arc::clone(&prepared), Arc::clone(&hub.promptness)));
+        let pulses = Arc::new(prepared.instances.iter().map(|_| hang::HubPulse::default()).collect());
         for repetition in 1..=options.repeat {
-            for program in first_cases_first(&subject.programs) {
+            for program in first_cases_first(&hub.programs) {
                 let job = ScenarioJob::new(program, repetition, &prepared, &options)?;
                 let job = job.with_pulses(&pulses);
-                let job = if options.shorten { job.with_paces(&subject.paces) } else { job };
+                let job = if options.shorten { job.with_shortened_waits(&hub.promptness) } else { job };
                 // Numbered over all phases: a hub may remember the names of earlier scenarios.
                 jobs.push((jobs.len(), job));
             }
         }
     }
-    for ScenarioTrial { subject, id, program, deviations, awaited } in trials {
-        let (hub, paces) = &hubs[subject];
+    for ScenarioTrial { hub, id, program, deviations, awaited } in trials {
+        let (hub, promptness) = &prepared_hubs[hub];
         let job = ScenarioJob::new(&program, 1, hub, &options)?.with_deviations(id, deviations);
-        let job = if options.shorten { job.with_paces(&job::paces_of_trial(paces, &awaited)) } else { job };
+        let job = if options.shorten {
+            job.with_shortened_waits(&job::promptness_for_trial(promptness, &awaited))
+        } else {
+            job
+        };
         jobs.push((jobs.len(), job));
     }
     // Varied plays come after all others, in slots that would be idle.
@@ -105,9 +109,9 @@ pub async fn run_scenarios(
     let begin = jobs.len();
     jobs.extend(varied.into_iter().enumerate().map(|(index, (_, job))| (begin + variations::NUMBERS * index, job)));
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
-    let kept = options.kept;
+    let kept = options.kept_chars;
     let options = Arc::new(match &options.comparer {
-        Some(comparer) => PlayOptions { kept: comparer.kept(), ..options },
+        Some(comparer) => PlayOptions { kept_chars: comparer.kept_chars(), ..options },
         None => options,
     });
     let passed = Arc::new(Mutex::new(PassedScenarios::new()));
@@ -149,7 +153,7 @@ pub async fn run_scenarios(
                         lock(&passed).insert(id.clone(), Arc::new(report.clone()));
                     }
                     // What was kept for the comparer is too long for reports.
-                    if options.kept > kept {
+                    if options.kept_chars > kept {
                         report.history.iter_mut().for_each(shorten_frame);
                     }
                     let _ = events.send(ScenarioEvent::Finished(Box::new(ScenarioReport { id, ..report }))).await;

@@ -18,8 +18,8 @@ pub const MAX_PLAYS: usize = 3;
 /// A scenario to play again with deviations that are only tried.
 #[derive(Clone)]
 pub struct ScenarioTrial {
-    /// Index of the subject in the round.
-    pub subject: usize,
+    /// Index of the hub in the round.
+    pub hub: usize,
     /// Distinguishes this play from the others of the run; its report has this id.
     pub id: String,
     pub program: Arc<Program>,
@@ -30,7 +30,7 @@ pub struct ScenarioTrial {
 
 /// Proposed entries that are tried together, usually one.
 pub struct EntryTrial {
-    pub subject: usize,
+    pub hub: usize,
     pub entries: Vec<Value>,
     /// The messages that the entries explain.
     pub messages: BTreeSet<usize>,

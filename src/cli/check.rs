@@ -10,7 +10,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use tokio::sync::{mpsc, watch};
 
 use super::baseline::BaselineArgs;
-use super::hub::{self, HubArgs, RunEvent, StartedHubs};
+use super::hub::{self, HubArgs, RunInput, StartedHubs};
 use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
 use super::report_sink::{self, EventLog, ReportSinks};
@@ -157,7 +157,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
-        kept: crate::interpreter::KEPT_CHARS,
+        kept_chars: crate::interpreter::KEPT_CHARS,
         persistent: true,
         // A baseline compares each check of each scenario with other runs.
         shorten: !arguments.baseline.is_used(),
@@ -208,7 +208,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
             }
         }
         options.comparer = comparer.map(|comparer| Arc::new(comparer) as _);
-        let rounds = Rounds::new(std::mem::take(&mut started.subjects), outlines, options, arguments.explore);
+        let rounds = Rounds::new(std::mem::take(&mut started.hubs), outlines, options, arguments.explore);
         log.write(|| events::run_started(begun, &shown.target, &shown.command));
         let report = run_rounds(&mut started, rounds, shown, &mut sources, &log, arguments.quiet).await;
         started.stop().await;
@@ -322,14 +322,14 @@ async fn run_round(
     let (stop, interrupt) = watch::channel(false);
     let running = tokio::spawn(check::run_scenarios(round, events, interrupt));
     let handle = |event| match event {
-        RunEvent::Event(event) => {
+        RunInput::Event(event) => {
             log(&event);
             progress.handle_event(&event);
             if let ScenarioEvent::Finished(report) = event {
                 rounds.add(*report);
             }
         }
-        RunEvent::Stopping => {
+        RunInput::Stopping => {
             progress.print_line("stopping: waiting for running scenarios; Ctrl-C again to stop at once");
         }
     };

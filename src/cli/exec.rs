@@ -10,7 +10,7 @@ use clap::Args;
 use super::signals::SignalListener;
 use super::{CliError, exit};
 use crate::config::{self, ExecCommand, Target};
-use crate::hub::prepare::{self, TestSubject, secret_masker};
+use crate::hub::prepare::{self, TestedHub, secret_masker};
 use crate::hub::process::{
     DEFAULT_WAIT, HubLaunch, HubStartError, LaunchMethod, LogFile, RESTART_HOOK, TERMINATION_GRACE,
 };
@@ -74,14 +74,14 @@ impl ExecArgs {
         words
     }
 
-    /// Creates the hub processes that a subject's target needs and adds them to the subject, without starting them.
+    /// Creates the hub processes that a hub's target needs and adds them to the hub, without starting them.
     ///
     /// # Errors
     ///
     /// The log file cannot be written, or an address cannot be read.
-    pub fn prepare_processes(&self, subject: &mut TestSubject) -> Result<Vec<Arc<HubProcess>>, CliError> {
-        let launches = subject.target.launch_commands();
-        let masker = Arc::new(secret_masker(subject));
+    pub fn prepare_processes(&self, hub: &mut TestedHub) -> Result<Vec<Arc<HubProcess>>, CliError> {
+        let launches = hub.target.launch_commands();
+        let masker = Arc::new(secret_masker(hub));
         let log = match self.log.as_ref().filter(|_| !launches.is_empty()) {
             None => None,
             Some(path) => {
@@ -93,44 +93,44 @@ impl ExecArgs {
         let own: Vec<usize> = launches.iter().flat_map(|(_, places)| places).copied().collect();
         let launches =
             launches.into_iter().map(|(exec, places)| (exec.text.clone(), LaunchMethod::Command(exec), places));
-        let trust = prepare::trusted_certificates(&subject.target).map_err(|error| CliError::new(error.to_string()))?;
-        let elsewhere = subject.target.instances.iter().enumerate().filter(|(place, _)| !own.contains(place));
+        let trust = prepare::trusted_certificates(&hub.target).map_err(|error| CliError::new(error.to_string()))?;
+        let elsewhere = hub.target.instances.iter().enumerate().filter(|(place, _)| !own.contains(place));
         let hooks: Vec<_> = elsewhere
             .filter_map(|(place, instance)| {
                 let (spec, trust) = (instance.hooks.get(RESTART_HOOK)?.clone(), trust.clone());
-                let settings = prepare::instance_settings(subject, instance).into_iter().collect();
+                let settings = prepare::instance_settings(hub, instance).into_iter().collect();
                 Some((format!("hook {RESTART_HOOK}"), LaunchMethod::Hook { spec, settings, trust }, vec![place]))
             })
             .collect();
         for (command, by, places) in launches.chain(hooks) {
-            let instances = || places.iter().map(|place| &subject.target.instances[*place]);
+            let instances = || places.iter().map(|place| &hub.target.instances[*place]);
             let endpoints = instances().map(|instance| instance.url.clone()).collect();
             let names = instances().map(|instance| instance.name.clone()).collect();
             let command = masker.mask(&command).into_owned();
             let mask = Arc::clone(&masker);
             let mask = Arc::new(move |line: &str| mask.mask(line).into_owned());
             let launch = HubLaunch { by, endpoints, wait: self.wait, mask, log: log.clone() };
-            subject.processes.push((HubProcess::new(launch, command, names), places));
+            hub.processes.push((HubProcess::new(launch, command, names), places));
         }
-        Ok(subject.processes.iter().map(|(process, _)| Arc::clone(process)).collect())
+        Ok(hub.processes.iter().map(|(process, _)| Arc::clone(process)).collect())
     }
 }
 
-/// Watches the instances of a subject that the run can neither start nor restart, and adds them to the subject.
-pub fn watch_instances(subject: &mut TestSubject) -> Vec<Arc<HubProcess>> {
-    if subject.embedded.is_some() {
+/// Watches the instances of a hub that the run can neither start nor restart, and adds them to the hub.
+pub fn watch_instances(hub: &mut TestedHub) -> Vec<Arc<HubProcess>> {
+    if hub.embedded.is_some() {
         return Vec::new();
     }
     let mut watched = Vec::new();
-    for (place, instance) in subject.target.instances.iter().enumerate() {
-        if subject.processes.iter().all(|(_, places)| !places.contains(&place)) {
+    for (place, instance) in hub.target.instances.iter().enumerate() {
+        if hub.processes.iter().all(|(_, places)| !places.contains(&place)) {
             let (by, endpoints) = (LaunchMethod::None, vec![instance.url.clone()]);
             let launch = HubLaunch { by, endpoints, wait: RETURN_WAIT, mask: Arc::new(str::to_owned), log: None };
             let process = HubProcess::new(launch, String::new(), vec![instance.name.clone()]);
             watched.push((process, vec![place]));
         }
     }
-    subject.processes.extend(watched.iter().cloned());
+    hub.processes.extend(watched.iter().cloned());
     watched.into_iter().map(|(process, _)| process).collect()
 }
 

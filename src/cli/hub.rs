@@ -17,7 +17,7 @@ use super::signals::SignalListener;
 use crate::config::{self, Override, Target};
 use crate::deviation::Deviations;
 use crate::event::{ProcessReport, ScenarioEvent};
-use crate::hub::prepare::{HubPaces, SetupError, TestSubject, instance_settings};
+use crate::hub::prepare::{PromptnessByInstance, SetupError, TestedHub, instance_settings};
 use crate::hub::supervisor::HubProcess;
 use crate::interpreter::requested_addresses;
 use crate::reference::hubs::EmbeddedHubs;
@@ -245,14 +245,14 @@ impl HubArgs {
     ) -> Result<Result<StartedHubs, u8>, CliError> {
         // Before anything is started, so that an interrupt can stop it.
         let mut signals = SignalListener::listen()?;
-        let (mut subjects, mut hubs, mut processes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut hubs, mut reference_servers, mut processes) = (Vec::new(), Vec::new(), Vec::new());
         for protocol in protocols {
             let (target, embedded) = self.target_of_protocol(named, protocol, sources).await?;
             check_settings_known(&target, protocols)?;
             check_setting_kinds(&target, protocol)?;
-            hubs.extend(embedded.clone());
+            reference_servers.extend(embedded.clone());
             let deviations = parse_deviations(&target, protocol, sources)?;
-            let mut subject = TestSubject {
+            let mut hub = TestedHub {
                 pack: Arc::clone(&protocol.pack),
                 shared: Arc::clone(&protocol.scenarios.shared),
                 programs: programs(protocol),
@@ -260,23 +260,23 @@ impl HubArgs {
                 embedded,
                 processes: Vec::new(),
                 deviations,
-                paces: HubPaces::default(),
+                promptness: PromptnessByInstance::default(),
             };
-            for process in self.exec.prepare_processes(&mut subject)? {
+            for process in self.exec.prepare_processes(&mut hub)? {
                 processes.push((protocol.pack.name.clone(), process));
             }
-            subjects.push(subject);
+            hubs.push(hub);
         }
-        if let [subject] = subjects.as_slice()
-            && subject.embedded.is_none()
+        if let [hub] = hubs.as_slice()
+            && hub.embedded.is_none()
             && let [protocol] = protocols
-            && let Some(address) = requested_address(subject, protocol)
+            && let Some(address) = requested_address(hub, protocol)
         {
             shown.target = address;
         }
         // Other texts of a report are masked when they are recorded. If they were masked here, a secret such as `pass`
         // would replace words of the report itself.
-        for masker in subjects.iter().map(crate::hub::prepare::secret_masker) {
+        for masker in hubs.iter().map(crate::hub::prepare::secret_masker) {
             let texts = shown.command.iter_mut().chain([&mut shown.target]);
             texts.for_each(|text| *text = masker.mask(text).into_owned());
         }
@@ -284,7 +284,7 @@ impl HubArgs {
         if let Err(failure) = exec::start_processes(&started, &mut signals).await {
             return failure.report().map(Err);
         }
-        Ok(Ok(StartedHubs { subjects, others: Vec::new(), models: BTreeMap::new(), signals, hubs, processes }))
+        Ok(Ok(StartedHubs { hubs, others: Vec::new(), models: BTreeMap::new(), signals, reference_servers, processes }))
     }
 
     /// Returns the target of one protocol: the user's hub, or a reference server that is started for the protocol.
@@ -317,11 +317,11 @@ impl HubArgs {
 
 /// Returns the address that all clients connect to, if it differs from the URL of the hub. Clients connect to the same
 /// address in `check`, `fuzz` and `load`.
-fn requested_address(subject: &TestSubject, protocol: &ValidProtocol) -> Option<String> {
-    let [instance] = subject.target.instances.as_slice() else { return None };
-    let settings = instance_settings(subject, instance);
+fn requested_address(hub: &TestedHub, protocol: &ValidProtocol) -> Option<String> {
+    let [instance] = hub.target.instances.as_slice() else { return None };
+    let settings = instance_settings(hub, instance);
     let mut addresses = BTreeSet::new();
-    let programs = if subject.programs.is_empty() { &protocol.scenarios.programs } else { &subject.programs };
+    let programs = if hub.programs.is_empty() { &protocol.scenarios.programs } else { &hub.programs };
     for program in programs {
         addresses.extend(requested_addresses(program, &settings, &instance.url)?);
     }
@@ -366,13 +366,13 @@ pub fn reference_model(
 
 /// The running hubs, and the protocols and scenarios to play on them.
 pub struct StartedHubs {
-    pub subjects: Vec<TestSubject>,
+    pub hubs: Vec<TestedHub>,
     /// The second hub of each protocol, if there is one.
-    pub others: Vec<TestSubject>,
+    pub others: Vec<TestedHub>,
     /// The models with which hubs are compared, by protocol.
     pub models: BTreeMap<String, Arc<ReferenceModel>>,
     pub signals: SignalListener,
-    hubs: Vec<Arc<EmbeddedHubs>>,
+    reference_servers: Vec<Arc<EmbeddedHubs>>,
     /// The processes of hubs that the run started, each with the name of its protocol.
     processes: Vec<(String, Arc<HubProcess>)>,
 }
@@ -390,19 +390,19 @@ impl StartedHubs {
         protocols: &[ValidProtocol],
         sources: &mut Sources,
     ) -> Result<(), CliError> {
-        self.subjects.iter_mut().for_each(|subject| subject.embedded = None);
-        for (subject, protocol) in self.subjects.iter().zip(protocols) {
+        self.hubs.iter_mut().for_each(|hub| hub.embedded = None);
+        for (hub, protocol) in self.hubs.iter().zip(protocols) {
             let target = if url.is_empty() {
                 let (target, hub) = start_reference_server(protocol, None, &[], sources).await?;
-                self.hubs.push(hub);
+                self.reference_servers.push(hub);
                 target
             } else {
                 let there = config::target_from_url(sources, url, &[], &read_environment, &read_secret)
                     .map_err(|found| CliError::from_diagnostics(&found, sources))?;
-                subject.target.moved_to(there.instances[0].url.clone())
+                hub.target.moved_to(there.instances[0].url.clone())
             };
             let deviations = parse_deviations(&target, protocol, sources)?;
-            self.others.push(TestSubject {
+            self.others.push(TestedHub {
                 pack: Arc::clone(&protocol.pack),
                 shared: Arc::clone(&protocol.scenarios.shared),
                 programs: Vec::new(),
@@ -410,7 +410,7 @@ impl StartedHubs {
                 embedded: None,
                 processes: Vec::new(),
                 deviations,
-                paces: HubPaces::default(),
+                promptness: PromptnessByInstance::default(),
             });
         }
         Ok(())
@@ -428,8 +428,8 @@ impl StartedHubs {
         protocols: &[ValidProtocol],
         sources: &mut Sources,
     ) -> Result<(), CliError> {
-        for (subject, protocol) in self.subjects.iter().zip(protocols) {
-            if subject.deviations.entries().is_empty() {
+        for (hub, protocol) in self.hubs.iter().zip(protocols) {
+            if hub.deviations.entries().is_empty() {
                 let model = reference_model(&arguments.own, protocol, sources)?;
                 self.models.extend(model.map(|model| (protocol.pack.name.clone(), model)));
             }
@@ -439,11 +439,11 @@ impl StartedHubs {
 
     /// Watches the hubs that the run cannot start, so that their ends are noticed.
     pub async fn watch_hubs(&mut self) {
-        for subject in &mut self.subjects {
-            for process in exec::watch_instances(subject) {
+        for hub in &mut self.hubs {
+            for process in exec::watch_instances(hub) {
                 // Watching cannot fail.
                 let _ = process.start().await;
-                self.processes.push((subject.pack.name.clone(), process));
+                self.processes.push((hub.pack.name.clone(), process));
             }
         }
     }
@@ -461,14 +461,14 @@ impl StartedHubs {
     /// Stops everything that is still running, immediately.
     pub async fn stop(mut self) {
         self.end_processes(Duration::ZERO).await;
-        for hub in self.hubs {
+        for hub in self.reference_servers {
             hub.shutdown().await;
         }
     }
 }
 
 /// An input of the loop that follows a run.
-pub enum RunEvent {
+pub enum RunInput {
     Event(ScenarioEvent),
     /// The first Ctrl-C: the run is stopping.
     Stopping,
@@ -507,7 +507,7 @@ pub async fn follow_run<T>(
     stop: &watch::Sender<bool>,
     signals: &mut SignalListener,
     limit: Option<TimeLimit>,
-    mut handle: impl FnMut(RunEvent),
+    mut handle: impl FnMut(RunInput),
 ) -> Result<(usize, Option<T>), CliError> {
     let mut stop_signals = 0;
     let mut ended = None;
@@ -522,7 +522,7 @@ pub async fn follow_run<T>(
     loop {
         tokio::select! {
             event = inbox.recv() => match event {
-                Some(event) => handle(RunEvent::Event(event)),
+                Some(event) => handle(RunInput::Event(event)),
                 // All senders of events have ended.
                 None => break,
             },
@@ -533,7 +533,7 @@ pub async fn follow_run<T>(
                     break;
                 }
                 let _ = stop.send(true);
-                handle(RunEvent::Stopping);
+                handle(RunInput::Stopping);
             }
             () = over(interrupts), if !interrupted => {
                 interrupted = true;

@@ -11,7 +11,7 @@ use super::supervisor::HubProcess;
 use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Instance, Target, collect_texts};
 use crate::deviation::Deviations;
 use crate::hub::hook::TrustedCertificates;
-use crate::interpreter::HubPace;
+use crate::interpreter::HubPromptness;
 use crate::protocol::Pack;
 use crate::redact::SecretMasker;
 use crate::reference::hubs::EmbeddedHubs;
@@ -23,7 +23,7 @@ const BUDGETED_LONG_MESSAGES: usize = 4;
 
 /// A protocol and the hub that is tested with it.
 #[derive(Clone)]
-pub struct TestSubject {
+pub struct TestedHub {
     pub pack: Arc<Pack>,
     pub shared: Arc<SharedDefinitions>,
     pub programs: Vec<Arc<Program>>,
@@ -34,12 +34,12 @@ pub struct TestSubject {
     pub processes: Vec<(Arc<HubProcess>, Vec<usize>)>,
     /// How the hub deviates from its document.
     pub deviations: Arc<Deviations>,
-    pub paces: HubPaces,
+    pub promptness: PromptnessByInstance,
 }
 
 /// How promptly each instance has answered so far, by its name. Clones share it, so that a further round of a run knows
 /// what the earlier ones learned.
-pub type HubPaces = Arc<std::sync::Mutex<BTreeMap<String, Arc<HubPace>>>>;
+pub type PromptnessByInstance = Arc<std::sync::Mutex<BTreeMap<String, Arc<HubPromptness>>>>;
 
 /// An instance of a target, with everything needed to connect to it.
 #[derive(Clone)]
@@ -72,7 +72,7 @@ pub enum SetupError {
 pub struct PreparedHub {
     /// The instant that corresponds to `now_ms` of the options.
     pub(crate) begun: Instant,
-    pub(crate) sites: Vec<Arc<PreparedInstance>>,
+    pub(crate) instances: Vec<Arc<PreparedInstance>>,
     pub(crate) target: Target,
     pub(crate) embedded: Option<Arc<EmbeddedHubs>>,
     pub(crate) masker: Arc<SecretMasker>,
@@ -88,7 +88,7 @@ pub struct PreparedHub {
     pub(crate) words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
     pub(crate) deviations: Arc<Deviations>,
     /// How many scenarios in a row have failed again with more patience. The lock is held while one is played so.
-    pub(crate) failed_looks: Mutex<usize>,
+    pub(crate) failed_patient_plays: Mutex<usize>,
 }
 
 impl PreparedHub {
@@ -99,29 +99,29 @@ impl PreparedHub {
 
     /// Whether a hub that the run can start has crashed too often to be started again.
     pub fn is_given_up(&self) -> bool {
-        self.sites.iter().filter_map(|site| site.process.as_ref()).any(|process| process.is_given_up())
+        self.instances.iter().filter_map(|instance| instance.process.as_ref()).any(|process| process.is_given_up())
     }
 
     /// Returns the first instance of the target; there is always one.
     pub fn first_instance(&self) -> &Arc<PreparedInstance> {
-        &self.sites[0]
+        &self.instances[0]
     }
 }
 
 /// Returns a masker for all secrets of the target: those under `secrets`, and settings that the protocol declares
 /// secret.
-pub fn secret_masker(subject: &TestSubject) -> SecretMasker {
-    let declared = |name: &str| subject.shared.settings.get(name).is_some_and(|setting| setting.secret);
-    let settings = subject.target.instances.iter().flat_map(|instance| &instance.settings);
+pub fn secret_masker(hub: &TestedHub) -> SecretMasker {
+    let declared = |name: &str| hub.shared.settings.get(name).is_some_and(|setting| setting.secret);
+    let settings = hub.target.instances.iter().flat_map(|instance| &instance.settings);
     let set = settings.filter(|(name, _)| declared(name)).flat_map(|(_, setting)| collect_texts(&setting.value));
-    SecretMasker::new(subject.target.secrets().chain(set))
+    SecretMasker::new(hub.target.secrets().chain(set))
 }
 
 /// Returns the settings of an instance by name, including the protocol's defaults.
-pub fn instance_settings(subject: &TestSubject, instance: &Instance) -> BTreeMap<String, Value> {
-    let defaults = subject.shared.settings.iter();
+pub fn instance_settings(hub: &TestedHub, instance: &Instance) -> BTreeMap<String, Value> {
+    let defaults = hub.shared.settings.iter();
     let defaults = defaults.filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)));
-    let deviating = subject.deviations.settings().map(|(name, value)| (name.to_owned(), value.clone()));
+    let deviating = hub.deviations.settings().map(|(name, value)| (name.to_owned(), value.clone()));
     let given = instance.settings.iter().map(|(name, setting)| (name.clone(), setting.value.clone()));
     defaults.chain(deviating).chain(given).collect()
 }
@@ -143,8 +143,8 @@ pub fn trusted_certificates(target: &Target) -> Result<Option<TrustedCertificate
 /// # Errors
 ///
 /// [`SetupError`].
-pub fn prepare_hub(subject: &TestSubject) -> Result<Arc<PreparedHub>, SetupError> {
-    let target = &subject.target;
+pub fn prepare_hub(hub: &TestedHub) -> Result<Arc<PreparedHub>, SetupError> {
+    let target = &hub.target;
     let secure = target.instances.iter().any(|instance| instance.url.tls);
     let config = if secure {
         Some(
@@ -155,10 +155,10 @@ pub fn prepare_hub(subject: &TestSubject) -> Result<Arc<PreparedHub>, SetupError
         None
     };
     let trust = trusted_certificates(target)?;
-    let limit = target.connections.or(subject.pack.extension.connections);
+    let limit = target.connections.or(hub.pack.extension.connections);
     let connections = limit.unwrap_or(DEFAULT_CONNECTIONS).max(1);
     let memory = MemoryBudget::of_bytes(BUDGETED_LONG_MESSAGES * MAX_MESSAGE_BYTES);
-    let mut sites = Vec::new();
+    let mut instances = Vec::new();
     for (index, instance) in target.instances.iter().enumerate() {
         let endpoint = instance.url.clone();
         // A setting that the target gives can be named under `needs`; a default cannot.
@@ -167,14 +167,14 @@ pub fn prepare_hub(subject: &TestSubject) -> Result<Arc<PreparedHub>, SetupError
         if endpoint.tls {
             provides.insert("tls".to_owned());
         }
-        let process = subject.processes.iter().find(|(_, served)| served.contains(&index));
-        sites.push(Arc::new(PreparedInstance {
+        let process = hub.processes.iter().find(|(_, served)| served.contains(&index));
+        instances.push(Arc::new(PreparedInstance {
             name: instance.name.clone(),
             endpoint,
             tls: config.clone(),
             hooks: instance.hooks.clone(),
             trust: trust.clone(),
-            settings: instance_settings(subject, instance),
+            settings: instance_settings(hub, instance),
             provides,
             process: process.map(|(process, _)| Arc::clone(process)),
             memory: memory.clone(),
@@ -182,17 +182,17 @@ pub fn prepare_hub(subject: &TestSubject) -> Result<Arc<PreparedHub>, SetupError
     }
     Ok(Arc::new(PreparedHub {
         begun: Instant::now(),
-        sites,
+        instances,
         target: target.clone(),
-        embedded: subject.embedded.clone(),
-        masker: Arc::new(secret_masker(subject)),
+        embedded: hub.embedded.clone(),
+        masker: Arc::new(secret_masker(hub)),
         connections,
         limited: limit.is_some(),
         budget: Arc::new(Semaphore::new(connections)),
         hub: Arc::default(),
         words: Arc::default(),
-        deviations: Arc::clone(&subject.deviations),
-        failed_looks: Mutex::new(0),
+        deviations: Arc::clone(&hub.deviations),
+        failed_patient_plays: Mutex::new(0),
     }))
 }
 

@@ -6,7 +6,7 @@ use super::Conversation;
 use super::active_step::{ActiveStep, StepFailure, WaitCondition};
 use super::actor::{ClosingHandshake, ConnectionEnd, ConnectionState};
 use super::blocks::StepProgress;
-use super::pace::END;
+use super::promptness::END;
 use super::steps::StepResult;
 use crate::scenario::model::{ActorId, ExpectedCodes, Step};
 use crate::scenario::value::BoundValue;

@@ -25,7 +25,7 @@ pub struct FrameHistory {
     /// The position of the latest event among all events of the conversation.
     latest_event: u64,
     pub masker: Arc<SecretMasker>,
-    pub kept: usize,
+    pub kept_chars: usize,
     pub trace: bool,
 }
 
@@ -39,9 +39,9 @@ struct ConnectionHistory {
 
 impl FrameHistory {
     pub fn new(config: &ConversationConfig) -> Self {
-        let ConversationConfig { masker, kept, trace, .. } = config;
+        let ConversationConfig { masker, kept_chars, trace, .. } = config;
         let (connections, masker) = (BTreeMap::new(), Arc::clone(masker));
-        Self { connections, dropped: 0, sequence: 0, latest_event: 0, masker, kept: *kept, trace: *trace }
+        Self { connections, dropped: 0, sequence: 0, latest_event: 0, masker, kept_chars: *kept_chars, trace: *trace }
     }
 
     pub fn next_event(&mut self) -> u64 {
@@ -66,7 +66,7 @@ impl FrameHistory {
             record.first.push((self.sequence, frame));
             return;
         }
-        let most = if self.kept > KEPT_CHARS { LAST_COMPARED_FRAMES } else { LAST_FRAMES };
+        let most = if self.kept_chars > KEPT_CHARS { LAST_COMPARED_FRAMES } else { LAST_FRAMES };
         record.bytes += frame.text.len();
         record.last.push_back((self.sequence, frame));
         while record.last.len() > most || (record.bytes > LAST_COMPARED_BYTES && record.last.len() > LAST_FRAMES) {
@@ -92,9 +92,9 @@ pub fn shorten_frame(frame: &mut FrameReport) {
     }
 }
 
-/// Returns a payload shortened to `kept` characters, and its hash if it was longer.
-pub fn shorten_payload(text: &str, kept: usize) -> (String, Option<String>) {
-    match text.char_indices().nth(kept) {
+/// Returns a payload shortened to `kept_chars` characters, and its hash if it was longer.
+pub fn shorten_payload(text: &str, kept_chars: usize) -> (String, Option<String>) {
+    match text.char_indices().nth(kept_chars) {
         None => (text.to_owned(), None),
         Some((at, _)) => {
             let hash = Sha256::digest(text).iter().take(6).map(|byte| format!("{byte:02x}")).collect();

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::Conversation;
 use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
-use super::pace::{ANY, CONTROL};
+use super::promptness::{ANY, CONTROL};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::model::{ActorId, CompiledPattern, MatchPattern, MessageName};
 use crate::scenario::template::EvalContext;

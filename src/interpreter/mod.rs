@@ -22,7 +22,7 @@ mod last_pings;
 mod matching;
 mod missed;
 mod order;
-mod pace;
+mod promptness;
 mod scope;
 mod send;
 mod steps;
@@ -54,8 +54,8 @@ use history::FrameHistory;
 pub use history::{KEPT_CHARS, shorten_frame};
 use hooks::HookCalls;
 use hub_contact::HubContact;
-pub use pace::HubPace;
-use pace::{ConversationWaits, END, UPGRADE};
+pub use promptness::HubPromptness;
+use promptness::{ConversationWaits, END, UPGRADE};
 use scope::{ConversationContext, Environment};
 
 /// How many times the target's patience a slow hub gets.
@@ -84,10 +84,10 @@ pub struct ConversationConfig {
     /// Whether each frame is reported when it is sent or received.
     pub trace: bool,
     /// The number of characters of a payload that the history keeps: [`KEPT_CHARS`], or more if histories are compared.
-    pub kept: usize,
+    pub kept_chars: usize,
     /// Overrides the payload of the `sends raw` step with this name (its `as`), or the list of the loop over this name,
     /// so that many conversations that differ only there can share one compiled program.
-    pub instead: Option<(&'static str, Arc<Template>)>,
+    pub injected_input: Option<(&'static str, Arc<Template>)>,
     /// Masks the secrets in everything that is recorded.
     pub masker: Arc<SecretMasker>,
     /// How the hub departs from its document.
@@ -95,7 +95,7 @@ pub struct ConversationConfig {
     /// Whether to continue after any expected frame that does not come, rather than only after those of openings.
     pub persistent: bool,
     /// How promptly the hub has answered in the conversations before this one.
-    pub pace: Arc<HubPace>,
+    pub promptness: Arc<HubPromptness>,
     /// How the scenario is played, unless as it is written.
     pub variation: Option<Variation>,
     /// After how many sent messages all connections are reset, and the conversation ends.
@@ -293,8 +293,8 @@ pub struct Conversation {
     contact: HubContact,
     waits: ConversationWaits,
     history: FrameHistory,
-    /// See [`ConversationConfig::instead`].
-    instead: Option<(&'static str, Arc<Template>)>,
+    /// See [`ConversationConfig::injected_input`].
+    injected_input: Option<(&'static str, Arc<Template>)>,
     /// See [`ConversationConfig::persistent`].
     persistent: bool,
     variation: Option<Variation>,
@@ -317,8 +317,8 @@ impl Conversation {
             judgement: ConversationJudgement::new(&program, config.stated_only),
             deviations: AppliedDeviations::new(config.deviations),
             contact: HubContact::default(),
-            waits: ConversationWaits::new(config.pace),
-            instead: config.instead,
+            waits: ConversationWaits::new(config.promptness),
+            injected_input: config.injected_input,
             persistent: config.persistent,
             variation: config.variation,
             sends_left: config.drops_after,
@@ -719,7 +719,7 @@ impl Conversation {
         masked: &str,
         size: usize,
     ) -> FrameReport {
-        let (text, hash) = history::shorten_payload(masked, self.history.kept);
+        let (text, hash) = history::shorten_payload(masked, self.history.kept_chars);
         let actor = self.program.actors[id].name.clone();
         FrameReport { at: self.clock.now, actor, connection, direction, kind, text, size, hash, status: None }
     }

@@ -372,9 +372,9 @@ impl Conversation {
         time.map(Some).map_err(|what| value_failure(what, template, &names))
     }
 
-    /// Returns the override for the step or loop with this name (see [`super::ConversationConfig::instead`]).
+    /// Returns the override for the step or loop with this name (see [`super::ConversationConfig::injected_input`]).
     pub(super) fn override_for(&self, name: &str) -> Option<Arc<Template>> {
-        let (of, instead) = self.instead.as_ref()?;
+        let (of, instead) = self.injected_input.as_ref()?;
         (*of == name).then(|| Arc::clone(instead))
     }
 

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubproof::event::{ScenarioReport, Verdict};
-use hubproof::interpreter::{Conversation, ConversationConfig, HubPace, planned_wait, unmet_needs};
+use hubproof::interpreter::{Conversation, ConversationConfig, HubPromptness, planned_wait, unmet_needs};
 use hubproof::scenario::{Isolation, Program, first_cases_first};
 use rstest::rstest;
 
 use crate::support::disk::protocol_name;
 use crate::support::mini_protocol::{
-    HubActions, HubInput, answering_hub, converse, play_paced, text_received, worst_verdict,
+    HubActions, HubInput, answering_hub, converse, play_with_promptness, text_received, worst_verdict,
 };
 use crate::support::sim_connection::{SimulatedProtocol, conversation_config};
 
@@ -33,12 +33,12 @@ fn expecting(message: &str) -> String {
 
 /// Plays a scenario and learns from it.
 fn play(
-    pace: &mut HubPace,
+    promptness: &mut HubPromptness,
     scenario: &str,
     hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> (Duration, Verdict, ScenarioReport) {
-    let report = play_paced(pace, scenario, hub);
-    pace.add(&report);
+    let report = play_with_promptness(promptness, scenario, hub);
+    promptness.add(&report);
     (report.duration, worst_verdict(&report, "MUST"), report)
 }
 
@@ -58,19 +58,19 @@ fn hub_with(text: &'static str, after: u64) -> impl FnMut(&HubInput<'_>) -> HubA
 const ANSWER: &str = r#"{"type":"answer"}"#;
 
 /// Returns what is known of a hub that answers with `tick` at once, after three conversations without `answer`.
-fn pace_without_answers() -> HubPace {
-    let mut pace = HubPace::default();
+fn promptness_without_answers() -> HubPromptness {
+    let mut promptness = HubPromptness::default();
     for _ in 0..3 {
-        let (took, verdict, report) = play(&mut pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
+        let (took, verdict, report) = play(&mut promptness, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
         assert_eq!((took, verdict, report.waits.shortened.len()), (FULL, Verdict::Fail, 0));
     }
-    pace
+    promptness
 }
 
 #[test]
 fn a_wait_for_what_three_conversations_missed_is_short_and_undecided() {
-    let mut pace = pace_without_answers();
-    let (took, verdict, report) = play(&mut pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
+    let mut promptness = promptness_without_answers();
+    let (took, verdict, report) = play(&mut promptness, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
     assert_eq!((took, verdict), (LEAST, Verdict::Inconclusive));
     let shortened = report.waits.shortened["answer"];
     assert_eq!((shortened.times, shortened.saved), (1, FULL - LEAST));
@@ -78,9 +78,9 @@ fn a_wait_for_what_three_conversations_missed_is_short_and_undecided() {
     let says = "no answer received, but not waited for in full: it did not arrive in three conversations";
     assert_eq!((cause.message.as_str(), cause.shortened), (says, true));
     // Waits for other messages are as long as before.
-    let (took, verdict, _) = play(&mut pace, &expecting("tick"), answering_hub(r#"{"type":"tick"}"#));
+    let (took, verdict, _) = play(&mut promptness, &expecting("tick"), answering_hub(r#"{"type":"tick"}"#));
     assert_eq!((took, verdict), (Duration::ZERO, Verdict::Pass));
-    let (took, verdict, _) = play(&mut pace, &expecting("notice"), answering_hub(r#"{"type":"tick"}"#));
+    let (took, verdict, _) = play(&mut promptness, &expecting("notice"), answering_hub(r#"{"type":"tick"}"#));
     assert_eq!((took, verdict), (FULL, Verdict::Fail));
 }
 
@@ -93,8 +93,8 @@ fn a_trial_of_a_deviation_awaits_its_messages_in_full(
     #[case] took: Duration,
     #[case] expected: Verdict,
 ) {
-    let pace = pace_without_answers().for_trial(&[message.to_owned()].into());
-    let report = play_paced(&pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
+    let promptness = promptness_without_answers().for_trial(&[message.to_owned()].into());
+    let report = play_with_promptness(&promptness, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
     assert_eq!((report.duration, worst_verdict(&report, "MUST")), (took, expected));
 }
 
@@ -105,8 +105,8 @@ fn a_trial_of_a_deviation_awaits_its_messages_in_full(
     "  - retry: 5s\n    do:\n      - ann expects: answer\n        within: 200ms\n    rules: [MUST-2]\n"
 )]
 fn no_accusation_is_lost(#[case] step: &str) {
-    let pace = pace_without_answers();
-    let report = play_paced(&pace, &asking(step), answering_hub(r#"{"type":"tick"}"#));
+    let promptness = promptness_without_answers();
+    let report = play_with_promptness(&promptness, &asking(step), answering_hub(r#"{"type":"tick"}"#));
     assert_eq!(worst_verdict(&report, "MUST-2"), Verdict::Fail);
     assert!(report.duration >= FULL, "{:?}", report.duration);
 }
@@ -116,11 +116,11 @@ fn no_accusation_is_lost(#[case] step: &str) {
 #[case::in_time(200, Verdict::Pass, Duration::from_millis(200))]
 #[case::late(1000, Verdict::Inconclusive, Duration::from_millis(2300))]
 fn an_arrival_restores_full_waits(#[case] after: u64, #[case] expected: Verdict, #[case] took: Duration) {
-    let mut pace = pace_without_answers();
+    let mut promptness = promptness_without_answers();
     let steps = "  - ann expects: answer\n    rules: [MUST]\n  - wait: 2s\n    because: the hub is slow\n";
-    let (all, verdict, _) = play(&mut pace, &asking(steps), hub_with(ANSWER, after));
+    let (all, verdict, _) = play(&mut promptness, &asking(steps), hub_with(ANSWER, after));
     assert_eq!((all, verdict), (took.max(Duration::from_millis(2000 + after.min(300))), expected));
-    let (took, verdict, _) = play(&mut pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
+    let (took, verdict, _) = play(&mut promptness, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
     assert_eq!((took, verdict), (FULL, Verdict::Fail));
 }
 
@@ -129,49 +129,62 @@ fn an_arrival_restores_full_waits(#[case] after: u64, #[case] expected: Verdict,
 #[case::a_little(200, Duration::from_millis(800), Verdict::Inconclusive)]
 #[case::longer_than_a_wait(1500, FULL, Verdict::Fail)]
 fn a_slow_hub_is_waited_for_longer(#[case] needs: u64, #[case] took: Duration, #[case] expected: Verdict) {
-    let mut pace = pace_without_answers();
-    let slow = play(&mut pace, &expecting("notice"), hub_with(r#"{"type":"notice"}"#, needs));
+    let mut promptness = promptness_without_answers();
+    let slow = play(&mut promptness, &expecting("notice"), hub_with(r#"{"type":"notice"}"#, needs));
     assert_eq!(slow.1, Verdict::Pass);
-    let (all, verdict, _) = play(&mut pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
+    let (all, verdict, _) = play(&mut promptness, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
     assert_eq!((all, verdict), (took, expected));
 }
 
 /// A hub that sends nothing expected is waited for briefly, whatever a step awaits.
 #[test]
 fn a_hub_that_sends_nothing_expected_is_diagnosed_soon() {
-    let mut pace = HubPace::default();
+    let mut promptness = HubPromptness::default();
     for message in ["answer", "notice", "tick"] {
-        assert_eq!(play(&mut pace, &expecting(message), silent_hub).0, FULL);
+        assert_eq!(play(&mut promptness, &expecting(message), silent_hub).0, FULL);
     }
     let steps = "  - ann expects: notice\n  - ann expects: tick\n  - wait: 1m\n    because: time passes\n\
         \x20 - ann expects nothing: answer\n    for: 1m\n    rules: [MUST]\n";
-    let (took, verdict, _) = play(&mut pace, &asking(steps), silent_hub);
+    let (took, verdict, _) = play(&mut promptness, &asking(steps), silent_hub);
     assert_eq!((took, verdict), (LEAST, Verdict::Inconclusive));
     // Frames that no step expects keep the conversation going, but not for long.
-    let (took, verdict, _) = play(&mut pace, &asking(steps), answering_hub(r#"{"type":"odd"}"#));
+    let (took, verdict, _) = play(&mut promptness, &asking(steps), answering_hub(r#"{"type":"odd"}"#));
     assert_eq!((took, verdict), (LEAST * 2, Verdict::Inconclusive));
-    let (took, verdict, _) =
-        play(&mut pace, &asking(&steps.replace("  - ann expects: tick\n", "")), answering_hub(r#"{"type":"odd"}"#));
+    let (took, verdict, _) = play(
+        &mut promptness,
+        &asking(&steps.replace("  - ann expects: tick\n", "")),
+        answering_hub(r#"{"type":"odd"}"#),
+    );
     assert_eq!((took, verdict), (LEAST, Verdict::Inconclusive));
-    let (took, verdict, _) = play(&mut pace, &expecting("tick"), hub_with(ANSWER, 0));
+    let (took, verdict, _) = play(&mut promptness, &expecting("tick"), hub_with(ANSWER, 0));
     assert_eq!((took, verdict), (Duration::ZERO, Verdict::Pass));
-    assert_eq!(play(&mut pace, &expecting("notice"), silent_hub).0, FULL);
+    assert_eq!(play(&mut promptness, &expecting("notice"), silent_hub).0, FULL);
 }
 
 /// A conversation that shows whether the hub still serves is not cut short before the hub sends something.
 #[test]
 fn silence_in_a_probe_lasts_in_full() {
-    let pace = pace_without_answers().for_probe();
-    assert_eq!(play_paced(&pace, &expecting("answer"), silent_hub).duration, FULL);
-    assert_eq!(play_paced(&pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#)).duration, LEAST);
+    let promptness = promptness_without_answers().for_probe();
+    assert_eq!(play_with_promptness(&promptness, &expecting("answer"), silent_hub).duration, FULL);
+    assert_eq!(
+        play_with_promptness(&promptness, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#)).duration,
+        LEAST
+    );
     // What the hub has sent before is waited for in full.
-    let mut pace = HubPace::default();
-    assert_eq!(play(&mut pace, &expecting("answer"), answering_hub(ANSWER)).1, Verdict::Pass);
+    let mut promptness = HubPromptness::default();
+    assert_eq!(play(&mut promptness, &expecting("answer"), answering_hub(ANSWER)).1, Verdict::Pass);
     for _ in 0..3 {
-        play(&mut pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
+        play(&mut promptness, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
     }
-    assert_eq!(play_paced(&pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#)).duration, LEAST);
-    assert_eq!(play_paced(&pace.for_probe(), &expecting("answer"), answering_hub(r#"{"type":"tick"}"#)).duration, FULL);
+    assert_eq!(
+        play_with_promptness(&promptness, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#)).duration,
+        LEAST
+    );
+    assert_eq!(
+        play_with_promptness(&promptness.for_probe(), &expecting("answer"), answering_hub(r#"{"type":"tick"}"#))
+            .duration,
+        FULL
+    );
 }
 
 /// Steps that are also judged by what does not arrive last as long as before, and so does a step that may fail.
@@ -204,8 +217,8 @@ fn silence_in_a_probe_lasts_in_full() {
     Verdict::Inconclusive
 )]
 fn only_a_wait_that_an_arrival_ends_is_shortened(#[case] step: &str, #[case] took: u64, #[case] expected: Verdict) {
-    let mut pace = pace_without_answers();
-    let (all, verdict, _) = play(&mut pace, &asking(step), answering_hub(r#"{"type":"tick"}"#));
+    let mut promptness = promptness_without_answers();
+    let (all, verdict, _) = play(&mut promptness, &asking(step), answering_hub(r#"{"type":"tick"}"#));
     assert!(all >= Duration::from_millis(took) && all < Duration::from_millis(took + 100), "{all:?}");
     assert_eq!(verdict, expected);
 }
@@ -233,7 +246,7 @@ impl Reaction {
 struct SimulatedRun {
     protocol: SimulatedProtocol,
     pending: Vec<(Duration, Arc<Program>)>,
-    pace: HubPace,
+    promptness: HubPromptness,
 }
 
 impl SimulatedRun {
@@ -247,7 +260,7 @@ impl SimulatedRun {
         let all = first_cases_first(&protocol.scenarios.programs).filter(is_met);
         let mut pending: Vec<_> = all.map(|program| (planned_wait(program, &settings), Arc::clone(program))).collect();
         pending.sort_by_key(|(wait, _)| Reverse(*wait));
-        Self { protocol, pending, pace: HubPace::default() }
+        Self { protocol, pending, promptness: HubPromptness::default() }
     }
 
     fn settings(protocol: &SimulatedProtocol) -> BTreeMap<String, serde_json::Value> {
@@ -280,8 +293,8 @@ impl SimulatedRun {
             });
             if let Some(place) = next {
                 let (_, program) = self.pending.remove(place);
-                let pace = Arc::new(self.pace.clone());
-                let config = ConversationConfig { pace, ..conversation_config(settings.clone()) };
+                let promptness = Arc::new(self.promptness.clone());
+                let config = ConversationConfig { promptness, ..conversation_config(settings.clone()) };
                 let conversation = Conversation::new(Arc::clone(&program), config);
                 let report = converse(conversation, Duration::ZERO, |heard| reaction.to(heard));
                 playing.push((now + report.duration, program.isolation.clone(), report));
@@ -290,7 +303,7 @@ impl SimulatedRun {
             let Some(first) = (0..playing.len()).min_by_key(|place| playing[*place].0) else { return (now, reports) };
             let (end, _, report) = playing.remove(first);
             now = end;
-            self.pace.add(&report);
+            self.promptness.add(&report);
             reports.push(report);
         }
     }

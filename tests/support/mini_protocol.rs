@@ -10,8 +10,8 @@ use hubproof::check::{PlayOptions, Round, Rounds};
 use hubproof::config::target_from_url;
 use hubproof::deviation::Deviations;
 use hubproof::event::{ScenarioReport, Verdict};
-use hubproof::hub::prepare::{HubPaces, TestSubject};
-use hubproof::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput, HubPace};
+use hubproof::hub::prepare::{PromptnessByInstance, TestedHub};
+use hubproof::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput, HubPromptness};
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::report::{ProtocolOutline, RunOptions, RunReport};
 use hubproof::scenario::variation::Variation;
@@ -255,23 +255,23 @@ pub fn run_rounds(
     let (mut sources, pack, set) = load(&change(ASYNCAPI), &shared, scenarios);
     assert!(set.diagnostics.is_empty(), "{}", render_all(&set.diagnostics, &sources, false));
     let declared = if options.declared.is_empty() { "[]" } else { options.declared };
-    let subject = TestSubject {
+    let tested = TestedHub {
         pack: Arc::clone(&pack),
         shared: Arc::clone(&set.shared),
         programs: set.programs.clone(),
         target: target_from_url(&mut sources, "ws://virtual", &[], &|_| None, &|_| Ok(String::new())).unwrap(),
         embedded: None,
         processes: Vec::new(),
-        paces: HubPaces::default(),
+        promptness: PromptnessByInstance::default(),
         deviations: parse_deviations(declared, &pack, &set.shared),
     };
     let outline = ProtocolOutline::new(pack, &set.programs, |_| true);
-    let mut rounds = Rounds::new(vec![subject], vec![outline], play_options(), options.explore);
+    let mut rounds = Rounds::new(vec![tested], vec![outline], play_options(), options.explore);
     let mut plays = Vec::new();
     while let Some(round) = rounds.next_round(&mut sources).unwrap() {
         plays.push(round.count_plays());
-        let Round { subjects, trials, .. } = round;
-        let all = subjects.into_iter().flat_map(|TestSubject { programs, deviations, .. }| {
+        let Round { hubs, trials, .. } = round;
+        let all = hubs.into_iter().flat_map(|TestedHub { programs, deviations, .. }| {
             programs.into_iter().map(move |program| (program.id.clone(), program, Arc::clone(&deviations)))
         });
         let tried = trials.into_iter().map(|ScenarioTrial { id, program, deviations, .. }| (id, program, deviations));
@@ -292,7 +292,7 @@ fn play_options() -> PlayOptions {
         limit: Duration::from_secs(600),
         stated_only: false,
         trace: false,
-        kept: 600,
+        kept_chars: 600,
         persistent: true,
         shorten: false,
         destructive: false,
@@ -310,10 +310,15 @@ fn parse_deviations(text: &str, pack: &Pack, shared: &SharedDefinitions) -> Arc<
     Arc::new(deviations.unwrap_or_else(|found| panic!("{}", render_all(&found, &sources, false))))
 }
 
-/// Like [`play`], after the conversations that `pace` was learned from.
-pub fn play_paced(pace: &HubPace, scenario: &str, hub: impl FnMut(&HubInput<'_>) -> HubActions) -> ScenarioReport {
+/// Like [`play`], after the conversations that `promptness` was learned from.
+pub fn play_with_promptness(
+    promptness: &HubPromptness,
+    scenario: &str,
+    hub: impl FnMut(&HubInput<'_>) -> HubActions,
+) -> ScenarioReport {
     let program = program(ASYNCAPI, PLAIN_ROLES, scenario);
-    let config = ConversationConfig { pace: Arc::new(pace.clone()), ..conversation_config(BTreeMap::new()) };
+    let config =
+        ConversationConfig { promptness: Arc::new(promptness.clone()), ..conversation_config(BTreeMap::new()) };
     converse(Conversation::new(program, config), Duration::ZERO, hub)
 }
 

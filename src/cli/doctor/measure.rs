@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::check;
 use crate::cli::hub::{now_ms, start_reference_server};
 use crate::cli::{CliError, protocol_files};
-use crate::hub::prepare::{self, HubPaces, TestSubject};
+use crate::hub::prepare::{self, PromptnessByInstance, TestedHub};
 use crate::load::compile::{self, PlanTarget};
 use crate::load::engine::{self, LoadRunSetup, RunClock, RunEnd, ValidationMode, WatchDecision};
 use crate::load::ledger;
@@ -91,7 +91,7 @@ pub async fn round_trips(threads: usize, sources: &mut Sources) -> Result<RoundT
     let (plan, script) = read.ok_or_else(|| diagnosed(&found, sources))?;
 
     let (target, hubs) = start_reference_server(&protocol, None, &[], sources).await?;
-    let subject = TestSubject {
+    let hub = TestedHub {
         pack: Arc::clone(&protocol.pack),
         shared: Arc::clone(&protocol.scenarios.shared),
         programs: Vec::new(),
@@ -99,9 +99,9 @@ pub async fn round_trips(threads: usize, sources: &mut Sources) -> Result<RoundT
         embedded: Some(Arc::clone(&hubs)),
         processes: Vec::new(),
         deviations: Arc::default(),
-        paces: HubPaces::default(),
+        promptness: PromptnessByInstance::default(),
     };
-    let prepared = prepare::prepare_hub(&subject).map_err(|error| CliError::new(error.to_string()))?;
+    let prepared = prepare::prepare_hub(&hub).map_err(|error| CliError::new(error.to_string()))?;
     let instance = prepared.first_instance();
     let epoch_ms = now_ms();
     let target = PlanTarget {

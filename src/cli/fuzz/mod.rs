@@ -19,7 +19,7 @@ use self::case_selection::{CaseSelection, print_cases};
 use self::save::FindingFileContext;
 use self::session::PlaySession;
 use super::baseline::BaselineArgs;
-use super::hub::{self, HubArgs, ParsedHubArgs, RunEvent, StartedHubs, TimeLimit};
+use super::hub::{self, HubArgs, ParsedHubArgs, RunInput, StartedHubs, TimeLimit};
 use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
 use super::report_sink::{self, EventLog, ReportSinks};
@@ -155,7 +155,7 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
         limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
-        kept: if arguments.compares_nothing() { KEPT_CHARS } else { second_hub::MAX_COMPARED_CHARS },
+        kept_chars: if arguments.compares_nothing() { KEPT_CHARS } else { second_hub::MAX_COMPARED_CHARS },
         persistent: false,
         shorten: false,
         destructive: false,
@@ -295,21 +295,21 @@ async fn run_campaigns(
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
     log.write(|| events::run_started(begun_ms, &shown.target, &shown.command));
-    let subjects = std::mem::take(&mut started.subjects);
+    let tested_hubs = std::mem::take(&mut started.hubs);
     let others = std::mem::take(&mut started.others);
     let models = std::mem::take(&mut started.models);
     let mut outcomes: Vec<CampaignResults> = Vec::new();
     let (mut asked_to_stop, mut saved) = (0, String::new());
     let numbers = shrink_findings::play_numbers();
     let mut whole_limit = None;
-    for (index, (campaign, subject)) in campaigns.iter().zip(&subjects).enumerate() {
+    for (index, (campaign, tested)) in campaigns.iter().zip(&tested_hubs).enumerate() {
         let (from, end) = (Instant::now(), selection.end_of_protocol(begun, index, campaigns.len()));
         let limit = end.map(TimeLimit::new);
         whole_limit = limit;
-        let prepare = |subject| prepare::prepare_hub(subject).map_err(|error| CliError::new(error.to_string()));
-        let hub = prepare(subject)?;
-        let second = others.iter().find(|other| other.pack.name == subject.pack.name).map(prepare).transpose()?;
-        let model = models.get(&subject.pack.name).cloned();
+        let prepare = |tested| prepare::prepare_hub(tested).map_err(|error| CliError::new(error.to_string()));
+        let hub = prepare(tested)?;
+        let second = others.iter().find(|other| other.pack.name == tested.pack.name).map(prepare).transpose()?;
+        let model = models.get(&tested.pack.name).cloned();
         let against = second.map(Counterpart::Hub).or(model.map(Counterpart::Model));
         let signals = &mut started.signals;
         let mut session =
@@ -324,7 +324,7 @@ async fn run_campaigns(
         let mut watched = CampaignProgress::new(campaign, selection, kept.known, quiet);
         let cases = selection.case_numbers(campaign, watched.adaptive.as_ref());
         let cases = Arc::new(Mutex::new(cases));
-        let masker = prepare::secret_masker(subject);
+        let masker = prepare::secret_masker(tested);
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
         let (against, options) = (against.clone(), Arc::clone(&options));
@@ -343,7 +343,7 @@ async fn run_campaigns(
         };
         let running = tokio::spawn(async move { Ok(campaign::run_cases(playing, stage, numbers, over).await) });
         let handle = |received| {
-            if let RunEvent::Event(event) = &received {
+            if let RunInput::Event(event) = &received {
                 log.write(|| events::scenario_event(event, begun.elapsed(), sources));
             }
             watched.handle_event(received);
@@ -437,9 +437,9 @@ impl<'a> CampaignProgress<'a> {
         Self { campaign, adaptive, outcome, progress, begun: now, noted: now, most, known, counted, enough, found }
     }
 
-    fn handle_event(&mut self, heard: RunEvent) {
-        match heard {
-            RunEvent::Event(ScenarioEvent::Finished(report)) => {
+    fn handle_event(&mut self, input: RunInput) {
+        match input {
+            RunInput::Event(ScenarioEvent::Finished(report)) => {
                 self.progress.count_finished();
                 if let Some(adaptive) = &self.adaptive {
                     adaptive.record_answers(self.campaign, &report);
@@ -464,9 +464,9 @@ impl<'a> CampaignProgress<'a> {
                     self.progress.set_note(self.describe_progress());
                 }
             }
-            RunEvent::Event(ScenarioEvent::Started { .. }) => {}
-            RunEvent::Event(event) => self.progress.handle_event(&event),
-            RunEvent::Stopping => {
+            RunInput::Event(ScenarioEvent::Started { .. }) => {}
+            RunInput::Event(event) => self.progress.handle_event(&event),
+            RunInput::Stopping => {
                 self.progress.print_line("stopping: waiting for running cases; Ctrl-C again to stop at once");
             }
         }

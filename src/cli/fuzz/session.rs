@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::check::PlayOptions;
 use crate::cli::CliError;
-use crate::cli::hub::{self, RunEvent, TimeLimit};
+use crate::cli::hub::{self, RunInput, TimeLimit};
 use crate::cli::progress::RunProgress;
 use crate::cli::signals::SignalListener;
 use crate::event::ScenarioEvent;
@@ -56,9 +56,9 @@ impl PlaySession<'_> {
         let mut progress = RunProgress::new(None, "plays", self.quiet);
         progress.set_note(what);
         let hear = |heard| match heard {
-            RunEvent::Event(ScenarioEvent::Started { .. }) => progress.count_finished(),
-            RunEvent::Event(event) => progress.handle_event(&event),
-            RunEvent::Stopping => {
+            RunInput::Event(ScenarioEvent::Started { .. }) => progress.count_finished(),
+            RunInput::Event(event) => progress.handle_event(&event),
+            RunInput::Stopping => {
                 progress.print_line("stopping: waiting for the current play; Ctrl-C again to stop at once")
             }
         };

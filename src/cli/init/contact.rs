@@ -10,7 +10,7 @@ use crate::check::first_contact::{ContactRecord, PlainConnection, TriedPack, try
 use crate::check::stamp;
 use crate::config::Target;
 use crate::event::{FrameKind, HistoryDirection};
-use crate::hub::prepare::{HubPaces, PreparedHub, TestSubject, prepare_hub};
+use crate::hub::prepare::{PreparedHub, PromptnessByInstance, TestedHub, prepare_hub};
 use crate::protocol::Pack;
 use crate::protocol::recognition::{FrameOccasion, HubFrame, PackEvidence, Recognition, recognise_protocol};
 
@@ -114,7 +114,7 @@ fn prepare(protocol: &ValidProtocol, target: &Target) -> Result<Arc<PreparedHub>
     for instance in &mut target.instances {
         instance.settings.retain(|name, _| protocol.scenarios.shared.settings.contains_key(name));
     }
-    let subject = TestSubject {
+    let hub = TestedHub {
         pack: Arc::clone(&protocol.pack),
         shared: Arc::clone(&protocol.scenarios.shared),
         programs: Vec::new(),
@@ -122,9 +122,9 @@ fn prepare(protocol: &ValidProtocol, target: &Target) -> Result<Arc<PreparedHub>
         embedded: None,
         processes: Vec::new(),
         deviations: Arc::default(),
-        paces: HubPaces::default(),
+        promptness: PromptnessByInstance::default(),
     };
-    prepare_hub(&subject).map_err(|error| CliError::new(error.to_string()))
+    prepare_hub(&hub).map_err(|error| CliError::new(error.to_string()))
 }
 
 fn compare(candidates: &[ValidProtocol], plain: &ContactRecord, tries: &[Vec<ContactRecord>]) -> Contact {

@@ -91,9 +91,9 @@ impl LoadSession<'_> {
     ///
     /// Mistakes that the user has to correct.
     pub fn describe_compiled(&self, started: &StartedHubs, sources: &Sources) -> Result<String, CliError> {
-        let Some(subject) = started.subjects.first() else { return Err(CliError::new("there is no hub to load")) };
-        let target = prepare::prepare_hub(subject).map_err(|error| CliError::new(error.to_string()))?;
-        let deviations = &subject.deviations;
+        let Some(hub) = started.hubs.first() else { return Err(CliError::new("there is no hub to load")) };
+        let target = prepare::prepare_hub(hub).map_err(|error| CliError::new(error.to_string()))?;
+        let deviations = &hub.deviations;
         let prepared = self.prepare_plan(&self.plan, target.first_instance(), deviations, now_ms(), sources)?;
         let lines = lint::lint(&prepared, sources);
         let head = match lines.len() {
@@ -129,12 +129,12 @@ impl LoadSession<'_> {
         sources: &mut Sources,
         lines: bool,
     ) -> Result<LoadAttempt, CliError> {
-        let Some(subject) = started.subjects.first() else { return Err(CliError::new("there is no hub to load")) };
-        let prepared_target = prepare::prepare_hub(subject).map_err(|error| CliError::new(error.to_string()))?;
+        let Some(hub) = started.hubs.first() else { return Err(CliError::new("there is no hub to load")) };
+        let prepared_target = prepare::prepare_hub(hub).map_err(|error| CliError::new(error.to_string()))?;
         let instance = Arc::clone(prepared_target.first_instance());
-        let masker = Arc::new(prepare::secret_masker(subject));
-        let (embedded, pack) = (subject.embedded.is_some(), Arc::clone(&subject.pack));
-        let deviations = Arc::clone(&subject.deviations);
+        let masker = Arc::new(prepare::secret_masker(hub));
+        let (embedded, pack) = (hub.embedded.is_some(), Arc::clone(&hub.pack));
+        let deviations = Arc::clone(&hub.deviations);
         let clock = RunClock::start();
         let epoch_ms = now_ms();
         let prepared = Arc::new(self.prepare_plan(plan, &instance, &deviations, epoch_ms, sources)?);

@@ -345,7 +345,7 @@ pub async fn run_cases(
     let probe = LatencyProbe::measure_start(&campaign, &stage).await;
     // Without a message of the hub in the probe, nothing shows whether the hub hangs.
     let pulse = || probe.as_ref().and_then(|probe| probe.pulse(&campaign));
-    stage.pulses = stage.hub.sites.iter().map(|_| pulse()).collect::<Option<Vec<HubPulse>>>().map(Arc::new);
+    stage.pulses = stage.hub.instances.iter().map(|_| pulse()).collect::<Option<Vec<HubPulse>>>().map(Arc::new);
     let is_there = {
         let (watch, hub) = (Arc::clone(&watch), Arc::clone(&stage.hub));
         Arc::new(move || watch.lock_state().gone.is_none() && !hub.is_given_up() && !over())

@@ -67,7 +67,7 @@ impl PlayComparer for WalkComparer {
         name.is_some_and(|name| name.starts_with(WALK_PREFIX)) && self.protocols.contains_key(&program.pack.name)
     }
 
-    fn kept(&self) -> usize {
+    fn kept_chars(&self) -> usize {
         MAX_COMPARED_CHARS
     }
 

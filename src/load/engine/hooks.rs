@@ -100,17 +100,17 @@ impl HookCallChannel {
 pub async fn carry_out(
     mut calls: bounded::Receiver<QueuedHookCall>,
     prepared: Arc<CompiledPlan>,
-    site: Arc<PreparedInstance>,
+    instance: Arc<PreparedInstance>,
 ) {
-    let settings = site.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let settings = instance.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
     let settings: Arc<Map<String, Value>> = Arc::new(settings.collect());
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     while let Some(call) = calls.recv().await {
         let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return };
-        let (prepared, site, settings) = (Arc::clone(&prepared), Arc::clone(&site), Arc::clone(&settings));
+        let (prepared, instance, settings) = (Arc::clone(&prepared), Arc::clone(&instance), Arc::clone(&settings));
         tokio::spawn(async move {
             let _permit = permit;
-            let answer = run_hook(&call, &prepared, &site, &settings).await;
+            let answer = run_hook(&call, &prepared, &instance, &settings).await;
             call.answer(answer);
         });
     }
@@ -120,18 +120,18 @@ pub async fn carry_out(
 async fn run_hook(
     call: &QueuedHookCall,
     prepared: &CompiledPlan,
-    site: &PreparedInstance,
+    instance: &PreparedInstance,
     settings: &Map<String, Value>,
 ) -> Option<Vec<u8>> {
     let name = prepared.hooks.get(usize::from(call.hook.0))?;
-    let spec = site.hooks.get(name)?;
+    let spec = instance.hooks.get(name)?;
     let arguments: Value = serde_json::from_slice(&call.arguments).ok()?;
     let hook_call = HookCall {
         name,
         args: &arguments["args"],
         message: arguments.get("message"),
         settings,
-        trust: site.trust.as_ref(),
+        trust: instance.trust.as_ref(),
     };
     let answer = hook::run_hook(spec, &hook_call, DEFAULT_PATIENCE).await.ok()?;
     serde_json::to_vec(&answer).ok()

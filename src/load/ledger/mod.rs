@@ -133,12 +133,12 @@ pub struct LedgerConfig {
     /// Whether messages of one sender must reach a receiver in the order in which they were sent.
     pub ordered: bool,
     /// The number of violations of each kind kept with their history.
-    pub kept: usize,
+    pub most_histories: usize,
 }
 
 impl Default for LedgerConfig {
     fn default() -> Self {
-        Self { slack: SECOND, quiet: 2 * SECOND, ordered: false, kept: 10 }
+        Self { slack: SECOND, quiet: 2 * SECOND, ordered: false, most_histories: 10 }
     }
 }
 

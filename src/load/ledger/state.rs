@@ -267,7 +267,7 @@ impl LedgerState {
     pub fn record_violation(&mut self, kind: LedgerViolationKind, key: u64, item: &LedgerItem, at: Nanos) {
         *self.account.violations_of_kind_mut(kind) += 1;
         let kept = self.account.violations.iter().filter(|violation| violation.kind == kind).count();
-        if kept >= self.config.kept {
+        if kept >= self.config.most_histories {
             return;
         }
         let mut history = self.histories.steps(&item.history);

@@ -93,7 +93,7 @@ fn a_violation_has_the_history_of_its_item() {
     let marks = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 2, Completed)];
     let mut all = entries(7, &marks);
     all.extend(entries(8, &marks[..3]));
-    let account = finished(LedgerConfig { kept: 1, ..LedgerConfig::default() }, &all);
+    let account = finished(LedgerConfig { most_histories: 1, ..LedgerConfig::default() }, &all);
     let kinds: Vec<(LedgerViolationKind, u64)> = account.violations.iter().map(|v| (v.kind, v.item)).collect();
     assert_eq!(kinds, [(LedgerViolationKind::Lost, 8), (LedgerViolationKind::WrongWorker, 7)]);
     let history: Vec<MarkLine> = account.violations[1].history.iter().map(|s| (s.at / MS, s.party, s.what)).collect();

@@ -279,7 +279,7 @@ impl SyntheticRun {
     }
 
     fn ledger_totals(&self) -> crate::load::ledger::LedgerTotals {
-        let mut ledger = ItemLedger::new(LedgerConfig { kept: 2, ..LedgerConfig::default() });
+        let mut ledger = ItemLedger::new(LedgerConfig { most_histories: 2, ..LedgerConfig::default() });
         for n in 0..JOBS {
             let entry = |after: Nanos, party, what| LedgerEntry { at: n * MS + after, item: n + 1, party, what };
             if n < self.assumed {

@@ -52,10 +52,10 @@ pub struct ModelPlay {
     /// The factor that stretches every wait.
     pub stretch: f64,
     /// The number of characters of a payload that are kept.
-    pub kept: usize,
+    pub kept_chars: usize,
     pub persistent: bool,
-    /// What a `sends raw` step or a loop uses instead, see [`ConversationConfig::instead`].
-    pub instead: Option<(&'static str, Arc<Template>)>,
+    /// What a `sends raw` step or a loop uses instead, see [`ConversationConfig::injected_input`].
+    pub injected_input: Option<(&'static str, Arc<Template>)>,
 }
 
 impl ReferenceModel {
@@ -129,8 +129,9 @@ impl ReferenceModel {
     /// Plays a program on the first instance that meets its needs. `None` if none does, or if the program cannot be
     /// played without sockets.
     pub fn play(&self, program: &Arc<Program>, play: ModelPlay) -> Option<ScenarioReport> {
-        let ModelPlay { stamp, turn, stretch, kept, persistent, instead } = play;
-        let change = |config| ConversationConfig { stamp, turn, stretch, kept, persistent, instead, ..config };
+        let ModelPlay { stamp, turn, stretch, kept_chars, persistent, injected_input } = play;
+        let change =
+            |config| ConversationConfig { stamp, turn, stretch, kept_chars, persistent, injected_input, ..config };
         let around = |machine| machine;
         let played = self.play_with(program, None, &around, SendingManner::default(), change, MAX_TURNS)?;
         played.complete.then_some(played.report)
@@ -189,12 +190,12 @@ pub fn conversation_config(settings: BTreeMap<String, Value>) -> Option<Conversa
         stretch: 1.0,
         stated_only: false,
         trace: false,
-        kept: 1 << 16,
-        instead: None,
+        kept_chars: 1 << 16,
+        injected_input: None,
         masker: Arc::default(),
         deviations: Arc::<Deviations>::default(),
         persistent: true,
-        pace: Arc::default(),
+        promptness: Arc::default(),
         variation: None,
         drops_after: None,
     })

@@ -24,7 +24,7 @@ pub(super) const ANY: &str = "any message";
 
 /// How promptly a hub answers, according to the conversations that have ended.
 #[derive(Clone, Debug, Default)]
-pub struct HubPace {
+pub struct HubPromptness {
     /// By the name of the awaited event.
     awaited: BTreeMap<String, Arrivals>,
     /// Number of consecutive conversations, up to the latest, in which the hub sent nothing documented during a full
@@ -44,7 +44,7 @@ struct Arrivals {
     missed: usize,
 }
 
-impl HubPace {
+impl HubPromptness {
     /// Adds a conversation that has ended.
     pub fn add(&mut self, report: &ScenarioReport) {
         let accusing = report.checks.iter().filter(|check| check.accuses_hub());
@@ -73,21 +73,21 @@ impl HubPace {
         self.speed.ample_wait()
     }
 
-    /// Returns the pace for a probe: a conversation that shows whether the hub still serves clients. Its waits are full
+    /// Returns this promptness for a probe: a conversation that shows whether the hub still serves clients. Its waits are full
     /// until the hub sends something. Waits for events that the hub has ever sent stay full after that.
     pub fn for_probe(&self) -> Self {
-        let mut pace = Self { for_probe: true, ..self.clone() };
-        pace.awaited.values_mut().filter(|arrivals| arrivals.arrived).for_each(|arrivals| arrivals.missed = 0);
-        pace
+        let mut promptness = Self { for_probe: true, ..self.clone() };
+        promptness.awaited.values_mut().filter(|arrivals| arrivals.arrived).for_each(|arrivals| arrivals.missed = 0);
+        promptness
     }
 
-    /// Returns the pace for a trial of a deviation that may make these messages come. Waits for them are full.
+    /// Returns this promptness for a trial of a deviation that may make these messages come. Waits for them are full.
     pub fn for_trial(&self, awaited: &BTreeSet<String>) -> Self {
-        let mut pace = self.clone();
+        let mut promptness = self.clone();
         for name in awaited {
-            pace.awaited.insert(name.clone(), Arrivals { arrived: true, missed: 0 });
+            promptness.awaited.insert(name.clone(), Arrivals { arrived: true, missed: 0 });
         }
-        pace
+        promptness
     }
 
     /// Whether this did not arrive in three conversations that waited for it in full.
@@ -109,7 +109,7 @@ impl HubPace {
 
 /// The waits of a conversation, and what is known about the hub from earlier ones.
 pub(super) struct ConversationWaits {
-    pace: Arc<HubPace>,
+    promptness: Arc<HubPromptness>,
     /// Whether the hub sent a message in this conversation.
     received: bool,
     /// Whether an event arrived for the step being polled. An assumed message is not an arrival.
@@ -118,8 +118,8 @@ pub(super) struct ConversationWaits {
 }
 
 impl ConversationWaits {
-    pub fn new(pace: Arc<HubPace>) -> Self {
-        Self { pace, received: false, arrived_now: false, report: WaitReport::default() }
+    pub fn new(promptness: Arc<HubPromptness>) -> Self {
+        Self { promptness, received: false, arrived_now: false, report: WaitReport::default() }
     }
 
     /// Prepares to poll a step.
@@ -166,31 +166,31 @@ impl ConversationWaits {
 
     /// Whether a wait that has begun may still be shortened, because the hub has sent something.
     pub fn may_shorten_later(&self) -> bool {
-        self.pace.for_probe && self.received
+        self.promptness.for_probe && self.received
     }
 
     /// Whether nothing documented has come in this conversation, nor in three before it.
     pub fn is_unanswered(&self) -> bool {
-        self.pace.is_unanswering() && !is_answered(&self.report)
+        self.promptness.is_unanswering() && !is_answered(&self.report)
     }
 
     /// Whether the failure of a step shows that the hub does not send the awaited message. A wait that was shortened
     /// only because the hub sends nothing at all shows nothing about this message.
     fn is_evidence(&self, names: &BTreeSet<String>, failure: &StepFailure) -> bool {
-        failure.shortened.is_none() || names.iter().all(|name| self.pace.is_missing(name))
+        failure.shortened.is_none() || names.iter().all(|name| self.promptness.is_missing(name))
     }
 
     /// Returns how long a wait is ample for this hub, as far as its answers have shown.
     pub fn ample_wait(&self) -> Duration {
-        let mut speed = self.pace.speed;
+        let mut speed = self.promptness.speed;
         speed.add(self.report.speed);
         speed.ample_wait()
     }
 
     /// Returns the shortened length of a wait for all of these, if it is probably in vain.
     fn shortened(&self, names: &BTreeSet<String>, documented: Duration, least: Duration) -> Option<Duration> {
-        let short = least.max(self.pace.speed.ample_wait());
-        let in_vain = |name: &String| !self.report.arrived.contains(name) && self.pace.is_in_vain(name);
+        let short = least.max(self.promptness.speed.ample_wait());
+        let in_vain = |name: &String| !self.report.arrived.contains(name) && self.promptness.is_in_vain(name);
         (short < documented && !names.is_empty() && names.iter().all(in_vain)).then_some(short)
     }
 
@@ -204,7 +204,7 @@ impl ConversationWaits {
     ) {
         failure.kind = StepFailureKind::Undecided;
         failure.shortened = Some(waited);
-        let why = if names.iter().all(|name| self.pace.is_missing(name)) {
+        let why = if names.iter().all(|name| self.promptness.is_missing(name)) {
             "it did not arrive in three conversations"
         } else {
             "the hub sent nothing of its document in three conversations"
@@ -235,7 +235,7 @@ impl Conversation {
     /// Returns the shortened length of a step's wait, if it is probably in vain and a failure would show nothing new.
     fn shortened(&self, step: &Step, documented: Duration) -> Option<Duration> {
         let short = self.waits.shortened(&self.awaited(step), documented, self.least_wait())?;
-        let may_be_short = match self.waits.pace.for_probe {
+        let may_be_short = match self.waits.promptness.for_probe {
             true => self.waits.received,
             false => self.accuses_of_nothing_new(step),
         };
@@ -246,7 +246,7 @@ impl Conversation {
     fn accuses_of_nothing_new(&self, step: &Step) -> bool {
         let program = &self.program;
         let can_be_accused =
-            |rule: &RuleUse| rule.level != RuleLevel::May && !self.waits.pace.accused.contains(&rule.id);
+            |rule: &RuleUse| rule.level != RuleLevel::May && !self.waits.promptness.accused.contains(&rule.id);
         let around = self.blocks.failing_checks(program);
         let mut checks = step.check.into_iter().chain(around).map(|check| &program.checks[check].rules);
         // After a failure, or once something assumed was sent, a missing frame proves nothing.
