@@ -1,10 +1,10 @@
 """Tests of what the reports compute from their measurements: python3 -m unittest discover -s reports"""
-import importlib.machinery, importlib.util, json, os, sys, tempfile, unittest
+import ast, importlib.machinery, importlib.util, json, os, sys, tempfile, unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.dont_write_bytecode = True
 sys.path.insert(0, HERE)
-import rounds
+import mutate, rounds, stranger_hubs
 
 
 def program(name):
@@ -15,7 +15,7 @@ def program(name):
     return module
 
 
-peers, floor = program("peers"), program("floor")
+peers, floor, mutants = program("peers"), program("floor"), program("mutants")
 
 
 class Bootstrap(unittest.TestCase):
@@ -176,6 +176,71 @@ class Pages(unittest.TestCase):
         self.assertEqual(["not reached" in row for row in rows], [False, True, True, False], rows)
         self.assertTrue(all("2.00 (2.00 to 2.00)" in row for row in rows), rows)
         self.assertEqual([point[4] for point in plot["cpu"]["k6"]], [True, False, False, True])
+
+
+class Mutating(unittest.TestCase):
+    def changes(self, body, switches=()):
+        """Returns the operator and the changed line of each mutant of a function."""
+        source = "def f(x):\n" + "\n".join(f"    {line}" for line in body.splitlines())
+        found = mutate.mutants(source, switches)
+        for mutant in found:
+            self.assertNotEqual(ast.unparse(ast.parse(source)), mutant.text())
+        return {(mutant.operator, mutant.difference()[1]) for mutant in found}
+
+    def test_each_operator_changes_its_kind_of_place(self):
+        for body, expected in [
+            ("while x: g(x)", {("negate", "while not x:"), ("drop", "pass")}),
+            ("return [y for y in x if not y]", {("negate", "return [y for y in x if y]")}),
+            ("return x < y", {("compare", "return x <= y")}),
+            ("return x or y", {("and-or", "return x and y")}),
+            ("return g(7, True)", {("constant", "return g(8, True)"), ("constant", "return g(7, False)")}),
+            ("return x - y", {("plus-minus", "return x + y")}),
+            ("x.y = z", {("drop", "pass")}),
+            ("x.clear()", {("not-cleared", "pass")}),
+            ("return x.pop(y, None)", {("not-cleared", "return x.get(y, None)")}),
+            ("return {'a': x, 'b': y}", {("member", "return {'b': y}"), ("member", "return {'a': x}"), ("swap", "return {'b': x, 'a': y}")}),
+            ("return dict(a=x)", {("member", "return dict()")}),
+            ("return x[y:]", {("slice", "return x[y + 1:]")}),
+        ]:
+            self.assertEqual(self.changes(body), expected, body)
+
+    def test_no_mutant_leaves_a_name_unbound_or_turns_on_a_planted_bug(self):
+        self.assertEqual(self.changes("y = x\nreturn 'a' + y"), set())
+        self.assertEqual(self.changes("if self.has('planted'): return x\nreturn self.bug or x\n", {"planted"}), set())
+
+    def test_an_id_names_a_mutant_while_other_functions_change(self):
+        source = "def f(x):\n    g(1)\n    g(2)\n"
+        ids = [mutant.id for mutant in mutate.mutants(source)]
+        self.assertEqual(len(set(ids)), 4, ids)
+        self.assertEqual([mutant.id for mutant in mutate.mutants("def e(x):\n    g(1)\n" + source)][2:], ids)
+        self.assertEqual(len(set(ids) & {mutant.id for mutant in mutate.mutants(source.replace("2", "3"))}), 2)
+
+    def test_the_order_of_a_seed_does_not_depend_on_the_other_mutants(self):
+        found = mutate.mutants("def f(x):\n" + "".join(f"    g({number})\n" for number in range(9)))
+        order, part = mutants.ranked(found, 1), mutants.ranked(found[::2], 1)
+        self.assertEqual([mutant for mutant in order if mutant in part], part)
+        self.assertNotEqual(order, mutants.ranked(found, 2))
+
+    def test_a_row_counts_what_is_noticed_excused_missed_and_in_time(self):
+        runs = {"a": {"code": 1, "seconds": 31.0}, "b": {"code": 4, "seconds": 29.0}, "c": {"code": 0, "seconds": 5.0},
+                "d": {"code": 3, "seconds": 5.0}, "e": {"code": 0, "seconds": 5.0}}
+        text, figures = mutants.row("hub", runs, dict.fromkeys(runs, 5.0), {"e": "equivalent: nothing changes", "a": "open: noticed all the same"})
+        self.assertEqual(figures, {"mutants": 5, "noticed": 2, "excused": 1, "missed": 2, "in_time": 4})
+        self.assertEqual(text, "| hub | 5.0 s | 5 | 2 | 1 | 2 (1) | 50 % | 5.0 s | 31.0 s | 80 % |")
+        self.assertTrue(mutants.in_time(31, 10.4))
+
+    def test_the_page_shows_each_version_and_why_a_mutant_is_not_noticed(self):
+        measured = {"version": "1", "jobs": 2, "machine": "a machine", "load": 1.0, "correct": {"q": 5.0}, "runs": {"q": {"f/drop/0/ab": {"code": 0, "seconds": 5.0}}}}
+        kept = {"measured": [measured, {**measured, "version": "2"}], "why": {"q": {"f/drop/0/ab": "open: either"}}}
+        text = mutants.page(kept, {("q", "f/drop/0/ab"): ("g(a | b)", "pass")})
+        self.assertEqual([line for line in text.splitlines() if line.startswith("## ")], ["## 1", "## 2", "## By operator", "## Not noticed"])
+        self.assertIn("| `q` | `f/drop/0/ab` | `g(a \\| b)` | `pass` | missed | open: either |", text)
+
+    def test_a_program_beyond_its_limit_ends_with_all_that_it_started(self):
+        # The program it starts shares its output, which would not end before that program does.
+        script = "import subprocess, time; subprocess.Popen(['sleep', '600']); print('started', flush=True); time.sleep(600)"
+        code, output = stranger_hubs.completed([sys.executable, "-c", script], 1)
+        self.assertEqual((code, output.splitlines()[0]), (124, "started"))
 
 
 if __name__ == "__main__":
