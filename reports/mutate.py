@@ -1,4 +1,4 @@
-"""Mutants of a program in Python: copies of it in which one place of one function is changed."""
+"""Mutants of a program: copies of it in which one place is changed. Those of Python are made here, those of JavaScript by mutate.mjs."""
 import ast, copy, hashlib
 
 SWAPPED = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -129,12 +129,12 @@ def is_switched(node, expressions, switches):
 
 
 class Mutant:
-    """A program with one change. Its `id` (function, operator, ordinal in the function, digest of the source line) stays the same
-    while other functions change. `lines` are those of the statement that is changed, which `was` and `now` is."""
+    """A program in Python with one change. Its `id` (function, operator, ordinal in the function, digest of the source line) stays
+    the same while other functions change. `reached_at` are the lines of the changed statement, which `was` and `now` is."""
 
     def __init__(self, tree, id, line, statement, place, instead):
         self.tree, self.id, self.line, self.place, self.instead = tree, id, line, place, instead
-        self.operator, self.lines = id.split("/")[1], header(statement)
+        self.operator, self.reached_at = operator_of(id), header(statement)
         self.was = ast.unparse(statement)
         with self:
             self.now = ast.unparse(instead if place[3] is statement else statement)
@@ -156,8 +156,41 @@ class Mutant:
         return next(((a.strip(), b.strip()) for a, b in zip(was, now) if a != b), (was[-1].strip(), now[-1].strip()))
 
 
+def operator_of(id):
+    return id.split("/")[1]
+
+
+class NodeMutant:
+    """A program in JavaScript with one change. In the place of the function, its `id` has the name of the language."""
+
+    def __init__(self, source, id, described):
+        self.source, self.id, self.line, self.operator, self.reached_at = source, id, described["line"], operator_of(id), {int(described["number"])}
+        self.begin, self.end, self.replacement = described["from"], described["to"], described["replacement"]
+
+    def text(self):
+        return self.source[:self.begin] + self.replacement + self.source[self.end:]
+
+    def difference(self):
+        """Returns the changed lines as they were and as they are, each as one line."""
+        begin, rest = self.source.rfind("\n", 0, self.begin) + 1, self.source[self.end:].partition("\n")[0]
+        was, now = (self.source[begin:self.begin] + text + rest for text in (self.source[self.begin:self.end], self.replacement))
+        return " ".join(was.split()), " ".join(now.split())
+
+
+def node_mutants(source, described, switches=()):
+    """Returns the mutants of a program in JavaScript, as mutate.mjs describes them."""
+    found, ordinals, lines = [], {}, source.splitlines()
+    for one in described:
+        digest = hashlib.sha256(lines[one["line"] - 1].strip().encode()).hexdigest()[:6]
+        ordinal = ordinals[one["operator"], digest] = ordinals.get((one["operator"], digest), -1) + 1
+        replaced = source[one["from"]:one["to"]]
+        if not any(f"'{switch}'" in replaced for switch in switches) and ".bug" not in replaced:
+            found.append(NodeMutant(source, f"node/{one['operator']}/{ordinal}/{digest}", one))
+    return found
+
+
 def mutants(source, switches=()):
-    """Returns the mutants of a program. `switches`: names of its planted bugs and variants, which no mutant turns on."""
+    """Returns the mutants of a program in Python. `switches`: names of its planted bugs and variants, which no mutant turns on."""
     tree, lines = ast.parse(source), source.splitlines()
     found, seen = [], set()
     for name, function in functions(tree):

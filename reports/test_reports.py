@@ -215,6 +215,15 @@ class Mutating(unittest.TestCase):
         self.assertEqual([mutant.id for mutant in mutate.mutants("def e(x):\n    g(1)\n" + source)][2:], ids)
         self.assertEqual(len(set(ids) & {mutant.id for mutant in mutate.mutants(source.replace("2", "3"))}), 2)
 
+    def test_a_place_that_stryker_describes_is_replaced(self):
+        source = "const a = 1;\nif (x) {\n  g('planted');\n}\nif (y) g();\n"
+        described = [{"number": number, "operator": "BlockStatement", "line": line, "from": source.index(old), "to": source.index(old) + len(old), "replacement": new}
+                     for number, line, old, new in (("0", 5, "y", "true"), ("1", 2, "{\n  g('planted');\n}", "{}"))]
+        found = mutate.node_mutants(source, described)
+        self.assertEqual([mutant.difference() for mutant in found], [("if (y) g();", "if (true) g();"), ("if (x) { g('planted'); }", "if (x) {}")])
+        self.assertEqual(found[0].text(), source.replace("y", "true"))
+        self.assertEqual([mutant.id for mutant in mutate.node_mutants(source, described, {"planted"})], [found[0].id])
+
     def test_the_order_of_a_seed_does_not_depend_on_the_other_mutants(self):
         found = mutate.mutants("def f(x):\n" + "".join(f"    g({number})\n" for number in range(9)))
         order, part = mutants.ranked(found, 1), mutants.ranked(found[::2], 1)
@@ -222,15 +231,15 @@ class Mutating(unittest.TestCase):
         self.assertNotEqual(order, mutants.ranked(found, 2))
 
     def test_a_row_counts_what_is_noticed_excused_missed_and_in_time(self):
-        runs = {"a": {"code": 1, "seconds": 31.0}, "b": {"code": 4, "seconds": 29.0}, "c": {"code": 0, "seconds": 5.0},
-                "d": {"code": 3, "seconds": 5.0}, "e": {"code": 0, "seconds": 5.0}}
+        runs = {"a": {"code": 1, "seconds": 31.0, "first": 3.0}, "b": {"code": 4, "seconds": 29.0, "first": 4.0}}
+        runs |= {id: {"code": code, "seconds": 5.0, "first": None} for id, code in (("c", 0), ("d", 3), ("e", 0))}
         text, figures = mutants.row("hub", runs, dict.fromkeys(runs, 5.0), {"e": "equivalent: nothing changes", "a": "open: noticed all the same"})
         self.assertEqual(figures, {"mutants": 5, "noticed": 2, "excused": 1, "missed": 2, "in_time": 4})
-        self.assertEqual(text, "| hub | 5.0 s | 5 | 2 | 1 | 2 (1) | 50 % | 5.0 s | 31.0 s | 80 % |")
+        self.assertEqual(text, "| hub | 5.0 s | 5 | 2 | 1 | 2 (1) | 50 % | 3.5 s | 5.0 s | 31.0 s | 80 % |")
         self.assertTrue(mutants.in_time(31, 10.4))
 
     def test_the_page_shows_each_version_and_why_a_mutant_is_not_noticed(self):
-        measured = {"version": "1", "jobs": 2, "machine": "a machine", "load": 1.0, "correct": {"q": 5.0}, "runs": {"q": {"f/drop/0/ab": {"code": 0, "seconds": 5.0}}}}
+        measured = {"version": "1", "jobs": 2, "machine": "a machine", "load": 1.0, "correct": {"q": 5.0}, "runs": {"q": {"f/drop/0/ab": {"code": 0, "seconds": 5.0, "first": None}}}}
         kept = {"measured": [measured, {**measured, "version": "2"}], "why": {"q": {"f/drop/0/ab": "open: either"}}}
         text = mutants.page(kept, {("q", "f/drop/0/ab"): ("g(a | b)", "pass")})
         self.assertEqual([line for line in text.splitlines() if line.startswith("## ")], ["## 1", "## 2", "## By operator", "## Not noticed"])
