@@ -233,9 +233,9 @@ class Mutating(unittest.TestCase):
     def test_a_row_counts_what_is_noticed_excused_missed_and_in_time(self):
         runs = {"a": {"code": 1, "seconds": 31.0, "first": 3.0}, "b": {"code": 4, "seconds": 29.0, "first": 4.0}}
         runs |= {id: {"code": code, "seconds": 5.0, "first": None} for id, code in (("c", 0), ("d", 3), ("e", 0))}
-        text, figures = mutants.row("hub", runs, dict.fromkeys(runs, 5.0), {"e": "equivalent: nothing changes", "a": "open: noticed all the same"})
+        text, figures = mutants.row("`hub`", runs, dict.fromkeys(runs, 5.0), {"e": "equivalent: nothing changes", "a": "open: noticed all the same"})
         self.assertEqual(figures, {"mutants": 5, "noticed": 2, "excused": 1, "missed": 2, "in_time": 4})
-        self.assertEqual(text, "| hub | 5.0 s | 5 | 2 | 1 | 2 (1) | 50 % | 3.5 s | 5.0 s | 31.0 s | 80 % |")
+        self.assertEqual(text, "| `hub` | 5.0 s | 5 | 2 | 1 | 2 (1) | 50 % | 3.5 s | 5.0 s | 31.0 s | 80 % |")
         self.assertTrue(mutants.in_time(31, 10.4))
 
     def test_the_page_shows_each_version_and_why_a_mutant_is_not_noticed(self):
