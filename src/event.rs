@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::deviation::SightingsByEntry;
 use crate::deviation::proposal::{DeviationEvidence, MissedExpectation};
@@ -14,7 +14,7 @@ use crate::syntax::explanation::Explanation;
 use crate::syntax::source::Span;
 
 /// The verdict of a check or a scenario. A failure of the harness itself is a `Result::Err` instead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -202,12 +202,12 @@ impl CheckReport {
 }
 
 /// The evidence of a finding.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FindingDetail {
     pub actor: String,
     /// When the finding was made, counted from the start of the scenario; null if that is not known.
-    #[serde(rename = "at_ms", serialize_with = "serialize_optional_ms")]
+    #[serde(rename = "at_ms", with = "optional_milliseconds", default)]
     #[cfg_attr(test, schemars(with = "Option<f64>"))]
     pub at: Option<Duration>,
     /// A JSON pointer to the wrong member of the received message; null if the finding is not about one member.
@@ -220,12 +220,12 @@ pub struct FindingDetail {
     /// The rounds of the loops around the step, with their values.
     pub round: Option<String>,
     /// How long the step waited.
-    #[serde(rename = "waited_ms", serialize_with = "serialize_optional_ms")]
+    #[serde(rename = "waited_ms", with = "optional_milliseconds", default)]
     #[cfg_attr(test, schemars(with = "Option<f64>"))]
     pub waited: Option<Duration>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum HistoryDirection {
@@ -236,12 +236,14 @@ pub enum HistoryDirection {
 }
 
 /// What a line of the history is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum FrameKind {
     Open,
     /// The server refused the upgrade.
     Refused,
     /// The server does not speak WebSocket, or did not answer.
+    #[serde(rename = "no upgrade")]
     NoUpgrade,
     Unreachable,
     Text,
@@ -254,6 +256,7 @@ pub enum FrameKind {
     Pong,
     Close,
     /// Bytes that break RFC 6455.
+    #[serde(rename = "broken frame")]
     Broken,
     /// The client closed its side of the TCP connection.
     Fin,
@@ -294,18 +297,12 @@ impl FrameKind {
     }
 }
 
-impl Serialize for FrameKind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
 /// A line of the history: a frame that was sent or received, or a change of a connection.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FrameReport {
     /// The time since the scenario began.
-    #[serde(rename = "at_ms", serialize_with = "serialize_ms")]
+    #[serde(rename = "at_ms", with = "milliseconds")]
     #[cfg_attr(test, schemars(with = "f64"))]
     pub at: Duration,
     pub actor: String,
@@ -373,12 +370,32 @@ pub fn ms(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }
 
-pub fn serialize_ms<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(ms(*time))
+/// A time in JSON, in milliseconds; a negative one is read as zero.
+pub mod milliseconds {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        ms(*time).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        f64::deserialize(deserializer).map(|ms| Duration::from_micros((ms * 1000.0).round() as u64))
+    }
 }
 
-fn serialize_optional_ms<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    time.map(ms).serialize(serializer)
+/// Like [`milliseconds`], or null.
+pub mod optional_milliseconds {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        time.map(ms).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        #[derive(Deserialize)]
+        struct Milliseconds(#[serde(with = "milliseconds")] Duration);
+        Ok(Option::<Milliseconds>::deserialize(deserializer)?.map(|time| time.0))
+    }
 }
 
 /// The kind of a message: its index in the pack; `None` if it matches no message of the pack.
@@ -597,7 +614,7 @@ pub struct ProcessReport {
 }
 
 /// An end of a hub's process that hubproof did not cause, or a hang after which the hub was started again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HubCrash {
     /// `exit status 3` or `killed by signal 11 (SIGSEGV)`; for a hang, how it was noticed.
@@ -623,7 +640,7 @@ impl HubCrash {
 }
 
 /// Lines of stdout and stderr of a hub's process, secrets masked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LogExcerpt {
     pub lines: Vec<String>,

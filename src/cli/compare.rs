@@ -7,8 +7,9 @@ use clap::Args;
 use super::CliError;
 use super::report_sink::{COMPARE_FORMATS, ComparedRuns, ReportSinks, report_help};
 use crate::load::compare::{CompareOptions, compare, render};
-use crate::load::report::json::{self, LoadReportDocument};
+use crate::load::report::json;
 use crate::load::validity::RunValidity;
+use crate::report::document::load::LoadDocument;
 use crate::report::html::NamedReport;
 
 /// Compare two runs of `hubproof load`, metric by metric
@@ -51,7 +52,7 @@ pub fn run_compare(arguments: CompareArgs) -> Result<u8, CliError> {
 }
 
 /// Reads a load report; returns also its text.
-fn read_report(path: &Path) -> Result<(LoadReportDocument, String), CliError> {
+fn read_report(path: &Path) -> Result<(LoadDocument, String), CliError> {
     let shown = path.display();
     let failed = |reason: String| {
         CliError::new(format!(

@@ -8,7 +8,6 @@ use clap::{Args, ValueEnum};
 use super::report_sink::check_writable;
 use super::{CliError, print_to_stdout};
 use crate::load::compare::{CompareOptions, compare};
-use crate::load::report::json::parse_load_report;
 use crate::report::html::{self, NamedReport};
 
 /// Render JSON reports as a page for people
@@ -70,13 +69,7 @@ pub fn run_report(arguments: ReportArgs) -> Result<u8, CliError> {
 
 /// Renders a page from reports. Two load reports are compared with `options`.
 pub fn render_reports(reports: &[NamedReport], options: CompareOptions) -> Result<String, CliError> {
-    let comparison = || {
-        let [a, b] = reports else { return Err("two load reports are needed".to_owned()) };
-        let (a, b) = (parse_load_report(&a.text), parse_load_report(&b.text));
-        let (a, b) = (a.map_err(|error| error.to_string())?, b.map_err(|error| error.to_string())?);
-        let compared = compare(&a, &b, options);
-        serde_json::to_value(compared.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
-    };
+    let comparison = |a: &_, b: &_| compare(a, b, options).map_err(|error| error.to_string());
     html::render(reports, comparison).map_err(CliError::new)
 }
 

@@ -350,7 +350,7 @@ impl ReportSinks<LoadReport> {
 /// Renders the page of a single report from its JSON.
 fn render_page(name: &str, text: String) -> Result<String, CliError> {
     let report = NamedReport { name: name.to_owned(), text };
-    html::render(&[report], || Err("two load reports are needed".to_owned())).map_err(CliError::new)
+    html::render(&[report], |_, _| Err("two load reports are needed".to_owned())).map_err(CliError::new)
 }
 
 impl ReportSinks<ComparedRuns> {

@@ -8,8 +8,6 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::Nanos;
 use super::format::{format_grouped, format_nanos, format_percent};
 use super::metrics::selector::{RunMeasurements, is_sample_sufficient};
@@ -20,48 +18,9 @@ use super::metrics::{
 use super::opening::HopelessRole;
 use super::plan::script::{JourneyWorkload, Workload};
 use super::plan::threshold::{ThresholdOutcome, ThresholdStanding};
+pub use crate::report::document::load::RunValidity;
 use crate::report::text::format_time;
 use crate::syntax::explanation::Explanation;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum RunValidity {
-    /// The conclusions hold.
-    Valid,
-    /// A conclusion could be different, or the run did not do all that its plan says.
-    Suspect,
-    /// The figures do not describe what the plan says.
-    Invalid,
-}
-
-impl RunValidity {
-    pub const ALL: [Self; 3] = [Self::Valid, Self::Suspect, Self::Invalid];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Valid => "valid",
-            Self::Suspect => "suspect",
-            Self::Invalid => "invalid",
-        }
-    }
-
-    pub fn explanation(self) -> Explanation {
-        match self {
-            Self::Valid => Explanation::new("valid", "The conclusions of a load run hold."),
-            Self::Suspect => Explanation::new(
-                "suspect",
-                "A conclusion of a load run could be different, or the run did not do all that its plan says. The exit code is 3, unless a threshold is broken.",
-            )
-            .next("Each reason has a code and says what to do: hubproof explain CODE"),
-            Self::Invalid => Explanation::new(
-                "invalid",
-                "The figures of a load run do not describe what its plan says. The exit code is 3, unless the ledger has violations.",
-            )
-            .next("Each reason has a code and says what to do: hubproof explain CODE"),
-        }
-    }
-}
 
 /// The kind of a reason or a note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::text::without_variable_parts;
 use super::{CheckResult, KnownFailure, ProtocolReport, ScenarioResult};
@@ -49,7 +49,7 @@ pub struct SharedPreconditionFailure {
 }
 
 /// The checks that a cause kept from being evaluated.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BlockedChecks {
     pub checks: usize,

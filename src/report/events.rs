@@ -81,19 +81,7 @@ struct Protocol<'a> {
     name: &'a str,
     exit_code: u8,
     summary: String,
-    checks: Verdicts,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-struct Verdicts {
-    pass: usize,
-    fail: usize,
-    warn: usize,
-    info: usize,
-    not_testable: usize,
-    inconclusive: usize,
+    checks: VerdictTally,
 }
 
 /// Returns a value as one line of JSON with a newline.
@@ -157,22 +145,11 @@ pub fn render(report: &RunReport) -> String {
         name: &protocol.name,
         exit_code: protocol.exit_code(&report.options),
         summary: terminal::verdict_line(protocol, &report.options),
-        checks: verdicts(&protocol.check_tally()),
+        checks: protocol.check_tally(),
     });
     let protocols = protocols.collect();
     let event = RunEvent::RunFinished { exit_code: exit_code(report), interrupted: report.interrupted, protocols };
     to_line(&EventLine { at_ms: ms(report.duration), event })
-}
-
-fn verdicts(tally: &VerdictTally) -> Verdicts {
-    Verdicts {
-        pass: tally.count(Verdict::Pass),
-        fail: tally.count(Verdict::Fail),
-        warn: tally.count(Verdict::Warn),
-        info: tally.count(Verdict::Info),
-        not_testable: tally.count(Verdict::NotTestable),
-        inconclusive: tally.count(Verdict::Inconclusive),
-    }
 }
 
 #[cfg(test)]

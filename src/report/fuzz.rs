@@ -1,66 +1,71 @@
 //! The figures of a fuzz run for reports: cases, cells and oracles.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::event::{FindingDetail, FrameReport, Verdict, serialize_ms};
+use crate::event::{FindingDetail, FrameReport, Verdict, milliseconds};
 
 /// The result of fuzzing one protocol.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Fuzzed"))]
 pub struct FuzzReport {
+    /// The seed of the run: the same seed gives the same cases.
     pub seed: u64,
     /// Number of cases played.
     pub cases: u64,
-    /// Number of cases in which the mutation was sent and at least one oracle could decide.
+    /// Number of cases in which at least one oracle could decide; the percentages below are of these.
     pub decided: u64,
-    /// Number of decided cases in which the mutation was sent after the opening.
-    pub after_opening: u64,
-    /// Number of cases decided by an oracle that demands more than survival.
-    pub judged: u64,
-    /// Number of decided cases in which the hub sent a message to a client that had sent more than its opening; `None` if
-    /// the document has no message of the hub.
+    /// Percent of decided cases in which the mutation was sent after the opening.
+    pub after_opening_percent: f64,
+    /// Percent of decided cases that were decided by an oracle that demands more than survival.
+    pub judged_percent: f64,
+    /// Number of decided cases in which the hub sent a message to a client that had sent more than its opening; null if the
+    /// document has no message of the hub. With 0, the run is inconclusive.
     pub answered: Option<u64>,
-    /// Number of cases in which each oracle held and was broken, by the oracle's rule id.
+    /// Number of cases in which each oracle held and was broken, by the oracle's rule id, such as `FUZZ-ISOLATES`.
     pub oracles: BTreeMap<String, OracleTally>,
+    /// Every cell: a combination of message, mutation and moment.
     pub cells: Vec<CellTally>,
-    /// Mutations that apply to some message at no moment.
+    /// Mutations that apply to a message at no moment, with the reason.
     pub omitted: Vec<OmittedMutation>,
-    /// Steps of scenarios that send a message, but in whose place no mutated message is sent.
+    /// Steps of scenarios that send a message, but in whose place no mutated message is sent, with the reason.
     pub unused_steps: Vec<UnusedStep>,
-    /// One for each scenario of the report, in the same order.
-    pub findings: Vec<FindingTally>,
-    /// Why cases could not be decided, the most frequent first.
+    /// One for each scenario, in the same order.
+    pub causes: Vec<FindingTally>,
+    /// Why cases were not decided, the most frequent first.
     pub obstacles: Vec<CaseObstacle>,
-    /// Why the run ended early, unless the user interrupted it.
+    /// Why the run ended early.
     pub ended: Option<String>,
     /// The case whose conversation cannot be completed at the end of the run, even without its mutation.
     pub stuck: Option<u64>,
-    /// How much longer a new client waits at the end than at the start.
+    /// At the end of the run, a new client takes far longer to connect and receive an answer than at the start.
     pub slower: Option<NewClientLatency>,
     /// Number of findings that may be due to a hub that hung, was gone or is slow, and did not occur again.
     pub unconfirmed: u64,
     /// Number of cases that were being played when the run ended. They are in no other number.
+    #[serde(default)]
     pub cut: u64,
 }
 
 /// How long a new client took to connect and receive an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NewClientLatency {
     /// How long a new client took at the start of the run.
-    #[serde(rename = "before_ms", serialize_with = "serialize_ms")]
+    #[serde(rename = "before_ms", with = "milliseconds")]
     #[cfg_attr(test, schemars(with = "f64"))]
     pub before: Duration,
     /// How long a new client took at the end of the run, after all other clients had stopped sending.
-    #[serde(rename = "after_ms", serialize_with = "serialize_ms")]
+    #[serde(rename = "after_ms", with = "milliseconds")]
     #[cfg_attr(test, schemars(with = "f64"))]
     pub after: Duration,
 }
 
 /// Number of cases in which an oracle held, and in which it was broken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OracleTally {
     pub held: u64,
@@ -68,39 +73,38 @@ pub struct OracleTally {
 }
 
 /// A message, a mutation of it, and the moment when it is sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CellTally {
     pub message: String,
-    #[serde(rename = "mutation")]
-    pub oddity: &'static str,
-    pub placement: &'static str,
+    pub mutation: Cow<'static, str>,
+    pub placement: Cow<'static, str>,
     /// Number of decided cases.
     pub cases: u64,
 }
 
 /// A mutation that does not apply to a message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OmittedMutation {
     pub message: String,
-    pub mutation: &'static str,
-    pub why: &'static str,
+    pub mutation: Cow<'static, str>,
+    pub why: Cow<'static, str>,
 }
 
 /// A step of a scenario in whose place no mutated message is sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UnusedStep {
     pub scenario: String,
     /// The number of the step in the scenario, from 1; for a step inside another, that of the outermost.
     pub step: usize,
     pub message: String,
-    pub why: &'static str,
+    pub why: Cow<'static, str>,
 }
 
 /// All cases with the same fingerprint.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FindingTally {
     /// The structure of the answer, without its values.
@@ -113,7 +117,7 @@ pub struct FindingTally {
 }
 
 /// The smallest conversation that shows a finding.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShrunkFinding {
     /// The file in which it is saved.
@@ -132,7 +136,7 @@ pub struct ShrunkFinding {
 }
 
 /// A step that kept cases from being played to their end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CaseObstacle {
     pub step: String,
@@ -160,8 +164,9 @@ impl FuzzReport {
         self.answered == Some(0)
     }
 
-    pub fn percent_of_decided(&self, part: u64) -> f64 {
-        if self.decided == 0 { 0.0 } else { part as f64 * 100.0 / self.decided as f64 }
+    /// Returns how many percent of the decided cases a part of them is.
+    pub fn percent_of_decided(decided: u64, part: u64) -> f64 {
+        if decided == 0 { 0.0 } else { part as f64 * 100.0 / decided as f64 }
     }
 }
 

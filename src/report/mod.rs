@@ -8,6 +8,7 @@ pub mod aggregator;
 pub mod badge;
 pub mod causes;
 pub mod ctrf;
+pub mod document;
 pub mod events;
 pub mod fuzz;
 pub mod github;
@@ -305,7 +306,7 @@ pub struct CheckResult {
 }
 
 /// A check that failed or warned in some repetitions only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FlakyTally {
     /// Number of repetitions with the verdict of the check.
@@ -375,24 +376,47 @@ impl RuleStatus {
 }
 
 /// The number of results of each verdict.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VerdictTally(BTreeMap<Verdict, usize>);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Verdicts"))]
+#[serde(rename_all = "kebab-case")]
+pub struct VerdictTally {
+    pass: usize,
+    fail: usize,
+    warn: usize,
+    info: usize,
+    not_testable: usize,
+    inconclusive: usize,
+}
 
 impl VerdictTally {
     pub fn from_verdicts(verdicts: impl IntoIterator<Item = Verdict>) -> Self {
-        let mut tally = BTreeMap::new();
+        let mut tally = Self::default();
         for verdict in verdicts {
-            *tally.entry(verdict).or_default() += 1;
+            *match verdict {
+                Verdict::Pass => &mut tally.pass,
+                Verdict::Fail => &mut tally.fail,
+                Verdict::Warn => &mut tally.warn,
+                Verdict::Info => &mut tally.info,
+                Verdict::NotTestable => &mut tally.not_testable,
+                Verdict::Inconclusive => &mut tally.inconclusive,
+            } += 1;
         }
-        Self(tally)
+        tally
     }
 
     pub fn count(&self, verdict: Verdict) -> usize {
-        self.0.get(&verdict).copied().unwrap_or(0)
+        match verdict {
+            Verdict::Pass => self.pass,
+            Verdict::Fail => self.fail,
+            Verdict::Warn => self.warn,
+            Verdict::Info => self.info,
+            Verdict::NotTestable => self.not_testable,
+            Verdict::Inconclusive => self.inconclusive,
+        }
     }
 
     pub fn total(&self) -> usize {
-        self.0.values().sum()
+        Verdict::ALL.into_iter().map(|verdict| self.count(verdict)).sum()
     }
 
     /// Returns the number of decided results.

@@ -305,14 +305,14 @@ impl CampaignResults {
         }
         let cells = campaign.scheduler.cells.iter().map(|cell| fuzz::CellTally {
             message: pack.messages[cell.message].name.clone(),
-            oddity: cell.mutation.name(),
-            placement: cell.placement.name(),
+            mutation: cell.mutation.name().into(),
+            placement: cell.placement.name().into(),
             cases: self.cells.get(cell).copied().unwrap_or(0),
         });
         let omitted = campaign.scheduler.omitted.iter().map(|omitted| fuzz::OmittedMutation {
             message: pack.messages[omitted.message].name.clone(),
-            mutation: omitted.mutation.name(),
-            why: omitted.why,
+            mutation: omitted.mutation.name().into(),
+            why: omitted.why.into(),
         });
         let obstacles = self.obstacles.into_iter();
         let obstacles = obstacles.map(|((step, message, unreachable), cases)| fuzz::CaseObstacle {
@@ -325,14 +325,14 @@ impl CampaignResults {
             seed: campaign.scheduler.seed,
             cases: self.cases,
             decided: self.decided,
-            after_opening: self.after_opening,
-            judged: self.judged,
+            after_opening_percent: FuzzReport::percent_of_decided(self.decided, self.after_opening),
+            judged_percent: FuzzReport::percent_of_decided(self.decided, self.judged),
             answered: pack.messages.iter().any(|message| message.directions.from_hub).then_some(self.answered),
             omitted: omitted.collect(),
             unused_steps: prefix::unused_steps(&campaign.corpus),
             oracles,
             cells: cells.collect(),
-            findings,
+            causes: findings,
             obstacles: obstacles.collect(),
             ended: self.ended,
             stuck: self.stuck,

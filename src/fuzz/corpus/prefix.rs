@@ -196,7 +196,7 @@ pub fn unused_steps(corpus: &Corpus) -> Vec<UnusedStep> {
                     false => Some("the step is inside another step"),
                 };
                 let (scenario, message) = (name.clone(), message.name.clone());
-                found.extend(why.map(|why| UnusedStep { scenario, step: step + 1, message, why }));
+                found.extend(why.map(|why| UnusedStep { scenario, step: step + 1, message, why: why.into() }));
             }
         }
     }

@@ -6,7 +6,8 @@ use rand::{RngExt, SeedableRng};
 
 use super::MIN_INTERVALS;
 use crate::load::metrics::RunPhase;
-use crate::load::report::json::{LoadReportDocument, LoadReportError, decode_histogram};
+use crate::load::report::json::{LoadReportError, decode_histogram};
+use crate::report::document::load::LoadDocument;
 
 /// Draws per comparison: the 95 % bounds are the 13th and the 13th last of them.
 const DRAW_COUNT: usize = 500;
@@ -20,7 +21,7 @@ pub type IntervalSamples = Vec<(u64, u64)>;
 /// # Errors
 ///
 /// [`LoadReportError::Histogram`].
-pub fn interval_samples(document: &LoadReportDocument, name: &str) -> Result<Vec<IntervalSamples>, LoadReportError> {
+pub fn interval_samples(document: &LoadDocument, name: &str) -> Result<Vec<IntervalSamples>, LoadReportError> {
     let measured = document.intervals.iter().filter(|interval| interval.phase == RunPhase::Measured);
     measured
         .map(|interval| {

@@ -10,12 +10,12 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
-
 use super::metrics::RunPhase;
-use super::report::json::{LoadReportDocument, LoadReportError, Uncertainty, decode_histogram, is_violation};
+use super::report::json::{LoadReportError, decode_histogram, is_violation};
 use super::validity::RunValidity;
 use crate::report::EntryStanding;
+use crate::report::document::comparison::{BetterDirection, LoadComparison, MetricDifference, MetricKind};
+use crate::report::document::load::{LoadDocument, Uncertainty};
 use bootstrap::interval_samples;
 
 pub use text::{REMARK_EXPLANATIONS, render};
@@ -29,71 +29,9 @@ pub struct CompareOptions {
     pub fail_on_regression: Option<f64>,
 }
 
-/// Whether larger values of a metric are better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BetterDirection {
-    Lower,
-    Higher,
-    /// A metric of the generator, not of the hub.
-    Neither,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MetricKind {
-    /// A time in milliseconds.
-    Time,
-    PerSecond,
-    /// A count of the whole run.
-    Count,
-}
-
-/// One metric of both runs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct MetricDifference {
-    pub metric: String,
-    pub kind: MetricKind,
-    pub better: BetterDirection,
-    pub a: f64,
-    pub b: f64,
-    /// (b - a) / a; `None` if a is 0.
-    pub change: Option<f64>,
-    /// The 95 % confidence interval of the change; `None` if there are too few intervals, or the metric is not random.
-    pub interval: Option<(f64, f64)>,
-    pub regression: bool,
-    /// Why it cannot be decided whether the metric has a regression, and what to do.
-    pub undecided: Option<&'static str>,
-}
-
 const DECIDED_BY_OUR_DELAY: &str =
     "not worse without the generator's own delay: repeat both runs on a less busy or faster machine";
 const TOO_FEW_INTERVALS: &str = "too few measured intervals to exclude chance: measure longer";
-
-impl MetricDifference {
-    /// Whether the difference is unlikely to be chance.
-    pub fn is_significant(&self) -> bool {
-        self.interval.is_some_and(|(low, high)| low > 0.0 || high < 0.0)
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LoadComparison {
-    pub differences: Vec<MetricDifference>,
-    /// Caveats for the reader.
-    pub notes: Vec<String>,
-}
-
-impl LoadComparison {
-    pub fn has_regression(&self) -> bool {
-        self.differences.iter().any(|difference| difference.regression)
-    }
-
-    /// Whether it cannot be decided if there is a regression.
-    pub fn is_undecided(&self) -> bool {
-        !self.has_regression() && self.differences.iter().any(|difference| difference.undecided.is_some())
-    }
-}
 
 /// Percentiles that are compared if both runs have enough samples.
 const COMPARED_QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
@@ -114,11 +52,7 @@ pub const MIN_INTERVALS: usize = 8;
 /// # Errors
 ///
 /// [`LoadReportError::Histogram`] if a report is corrupted.
-pub fn compare(
-    a: &LoadReportDocument,
-    b: &LoadReportDocument,
-    options: CompareOptions,
-) -> Result<LoadComparison, LoadReportError> {
+pub fn compare(a: &LoadDocument, b: &LoadDocument, options: CompareOptions) -> Result<LoadComparison, LoadReportError> {
     let mut differences = compare_times(a, b, options)?;
     differences.extend(compare_rates(a, b, options));
     differences.extend(compare_counts(a, b, options));
@@ -126,8 +60,8 @@ pub fn compare(
 }
 
 fn compare_times(
-    a: &LoadReportDocument,
-    b: &LoadReportDocument,
+    a: &LoadDocument,
+    b: &LoadDocument,
     options: CompareOptions,
 ) -> Result<Vec<MetricDifference>, LoadReportError> {
     let mut differences = Vec::new();
@@ -169,13 +103,13 @@ fn compare_times(
     Ok(differences)
 }
 
-fn compare_rates(a: &LoadReportDocument, b: &LoadReportDocument, options: CompareOptions) -> Vec<MetricDifference> {
+fn compare_rates(a: &LoadDocument, b: &LoadDocument, options: CompareOptions) -> Vec<MetricDifference> {
     let mut differences = Vec::new();
     for (name, before) in &a.counts {
         let kind = name.rsplit('.').next().unwrap_or_default();
         let Some((_, better)) = COMPARED_RATES.iter().find(|(rate, _)| *rate == kind) else { continue };
         let after = b.counts.get(name).map_or(0.0, |count| count.per_second);
-        let per_second = |document: &LoadReportDocument| -> Vec<f64> {
+        let per_second = |document: &LoadDocument| -> Vec<f64> {
             let measured = document.intervals.iter().filter(|interval| interval.phase == RunPhase::Measured);
             measured
                 .map(|i| i.counts.get(name).copied().unwrap_or(0) as f64 / (i.to_s - i.from_s).max(f64::MIN_POSITIVE))
@@ -190,11 +124,11 @@ fn compare_rates(a: &LoadReportDocument, b: &LoadReportDocument, options: Compar
 }
 
 /// Compares errors and ledger violations. They are not random: the first one after a run without any is a regression.
-fn compare_counts(a: &LoadReportDocument, b: &LoadReportDocument, options: CompareOptions) -> Vec<MetricDifference> {
+fn compare_counts(a: &LoadDocument, b: &LoadDocument, options: CompareOptions) -> Vec<MetricDifference> {
     let mut differences = Vec::new();
     let errors = ("errors.total".to_owned(), a.errors, b.errors);
     let names: BTreeSet<&String> = a.ledger.counts.keys().chain(b.ledger.counts.keys()).collect();
-    let of = |document: &LoadReportDocument, name: &str| document.ledger.counts.get(name).copied().unwrap_or(0);
+    let of = |document: &LoadDocument, name: &str| document.ledger.counts.get(name).copied().unwrap_or(0);
     let ledger = names
         .into_iter()
         .filter(|name| is_violation(name))
@@ -233,7 +167,7 @@ fn difference(
     difference
 }
 
-fn comparison_notes(a: &LoadReportDocument, b: &LoadReportDocument) -> Vec<String> {
+fn comparison_notes(a: &LoadDocument, b: &LoadDocument) -> Vec<String> {
     let mut notes = Vec::new();
     for (name, of) in [("plan", (&a.run.plan, &b.run.plan)), ("protocol", (&a.run.protocol, &b.run.protocol))] {
         if of.0 != of.1 {
@@ -258,9 +192,9 @@ fn comparison_notes(a: &LoadReportDocument, b: &LoadReportDocument) -> Vec<Strin
 }
 
 /// Returns a note for each declared deviation: how often each run observed it.
-fn deviation_notes(a: &LoadReportDocument, b: &LoadReportDocument) -> Vec<String> {
+fn deviation_notes(a: &LoadDocument, b: &LoadDocument) -> Vec<String> {
     let known: BTreeSet<&String> = a.deviations.iter().chain(&b.deviations).map(|one| &one.text).collect();
-    let seen = |document: &LoadReportDocument, text: &String| {
+    let seen = |document: &LoadDocument, text: &String| {
         document.deviations.iter().find(|one| one.text == *text).map_or_else(
             || "not declared".to_owned(),
             |one| match one.standing {

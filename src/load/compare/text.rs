@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{BetterDirection, LoadComparison, MetricDifference, MetricKind};
 use crate::load::format::{format_grouped, format_nanos, format_rate};
+use crate::report::document::comparison::{BetterDirection, LoadComparison, MetricDifference, MetricKind};
 use crate::report::text::escape_unprintable;
 use crate::syntax::explanation::Explanation;
 

@@ -2,38 +2,11 @@
 
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
-
 use super::histogram::{CompactHistogram, HIGHEST_TIME};
 use super::registry::Gauge;
 use crate::load::Nanos;
 use crate::load::buffer_pool::PooledVec;
-
-/// What the generator is doing in an interval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum RunPhase {
-    /// Populations connect; not part of any total.
-    Warmup,
-    /// The time that the report covers.
-    Measured,
-    /// New journeys are held back; not part of the measured time.
-    Held,
-    /// No new journey is due; running ones finish.
-    Drain,
-}
-
-impl RunPhase {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Warmup => "warmup",
-            Self::Measured => "measured",
-            Self::Held => "held",
-            Self::Drain => "drain",
-        }
-    }
-}
+pub use crate::report::document::load::RunPhase;
 
 /// The division of a run into intervals and phases.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::schedule::{RateSegment, segments};
 use super::{MarkName, Plan, PlanRole};
 use crate::load::metrics::{MetricSubjects, OperationTable};
 use crate::protocol::Pack;
+pub use crate::report::document::load::Workload;
 use crate::scenario::model::{MatchPattern, MessageName, SharedDefinitions, Step, StepAction};
 use crate::scenario::parse::journeys::JourneyParts;
 use crate::scenario::template::Template;
@@ -75,29 +74,6 @@ fn begins_with_a_wait(journey: &[PlanLine]) -> bool {
 pub struct JourneyWorkload {
     pub journey: String,
     pub workload: Workload,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Workload {
-    /// By a schedule, whether or not a client is free.
-    Open,
-    /// By a pace. A client that falls behind works off the ticks that have passed.
-    Paced,
-    /// By a pace. A client that falls behind skips the ticks that have passed.
-    Skipping,
-    /// When the client's last journey has ended.
-    Closed,
-    /// When a message comes, or once for each client.
-    Triggered,
-}
-
-impl Workload {
-    /// Whether a schedule or a pace says when journeys are due.
-    pub fn has_due_times(self) -> bool {
-        matches!(self, Self::Open | Self::Paced | Self::Skipping)
-    }
 }
 
 impl PlanScript {

@@ -5,13 +5,12 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::load::ledger::LedgerViolationKind;
 use crate::load::metrics::MetricRegistry;
 use crate::load::metrics::selector::{Metric, MetricUnit, RunMeasurements, Statistic, UnknownMetricError};
 use crate::load::metrics::uncertainty::{FigureBounds, UncertaintySource};
 use crate::load::{Nanos, plan};
+pub use crate::report::document::load::ThresholdStanding;
 use crate::syntax::diagnostic::{Diagnostic, ValueError};
 use crate::syntax::duration::parse_duration;
 use crate::syntax::explanation::Explanation;
@@ -67,18 +66,6 @@ impl ComparisonOperator {
     }
 }
 
-/// The result of a threshold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum ThresholdStanding {
-    Holds,
-    Broken,
-    /// There were no samples, or nothing that could be counted.
-    #[serde(alias = "undecided")]
-    NotObserved,
-}
-
 /// Explains a threshold whose result could be different.
 pub const UNCERTAIN: Explanation = Explanation::new(
     "uncertain",
@@ -86,26 +73,6 @@ pub const UNCERTAIN: Explanation = Explanation::new(
 )
 .usually("Too few samples for the percentile, or a generator that is as busy as the hub.")
 .next("Measure longer with `--duration`, or give the generator more cores: hubproof doctor shows what it has.");
-
-impl ThresholdStanding {
-    pub const ALL: [Self; 3] = [Self::Holds, Self::Broken, Self::NotObserved];
-
-    pub fn explanation(self) -> Explanation {
-        match self {
-            Self::Holds => Explanation::new("holds", "The measured value meets the threshold."),
-            Self::Broken => {
-                Explanation::new("BROKEN", "The measured value does not meet the threshold. The run fails with exit code 1.")
-                    .next("Find the highest rate at which it holds: hubproof load URL --protocol NAME --find-max THRESHOLD")
-            }
-            Self::NotObserved => Explanation::new(
-                "unobserved",
-                "There was no sample, or nothing to count, so the threshold says nothing and the run ends with exit code 3.",
-            )
-            .usually("The plan never sends the message of the metric, or no answer came.")
-            .next("Measure longer with `--duration`, or raise `--rate`."),
-        }
-    }
-}
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct ThresholdOutcome {

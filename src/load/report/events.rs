@@ -4,12 +4,13 @@
 use serde::Serialize;
 
 use super::LoadReport;
-use super::json::{Interval, build_interval};
+use super::json::build_interval;
 use super::terminal::verdict_parts;
 use crate::event::ms;
 use crate::load::metrics::{MetricInterval, MetricRegistry};
 use crate::load::plan::threshold::ThresholdStanding;
 use crate::load::validity::RunValidity;
+use crate::report::document::load::Interval;
 use crate::report::events::to_line;
 use crate::report::terminal_page;
 use crate::report::text::format_timestamp;

@@ -13,6 +13,7 @@ use crate::load::metrics::{
     CounterId, DenseHistogram, MessageCount, MessageTime, RunPhase, TimingId, new_dense_histogram,
 };
 use crate::load::plan::threshold::ThresholdStanding;
+use crate::report::document::load::LoadDocument;
 use crate::report::fixture::assert_schema_is_derived;
 use crate::report::html::{self, NamedReport};
 use crate::report::junit;
@@ -27,7 +28,7 @@ fn schema() -> Value {
 
 #[test]
 fn the_published_schema_is_derived_from_the_types_of_the_report() {
-    assert_schema_is_derived::<json::LoadReportDocument>("load-report.schema.json");
+    assert_schema_is_derived::<LoadDocument>("load-report.schema.json");
 }
 
 #[rstest]
@@ -391,13 +392,9 @@ fn page_of(runs: &[&SyntheticRun]) -> Result<String, String> {
         text: json::render(&run.report()),
     };
     let reports: Vec<NamedReport> = runs.iter().enumerate().map(named).collect();
-    let comparison = || {
-        let [a, b] = runs else { return Err("two runs are compared".to_owned()) };
-        let options = CompareOptions { seed: 1, fail_on_regression: Some(0.03) };
-        let compared = compare(&json::build_document(&a.report()), &json::build_document(&b.report()), options);
-        serde_json::to_value(compared.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
-    };
-    html::render(&reports, comparison).map_err(|error| error.to_string())
+    let options = CompareOptions { seed: 1, fail_on_regression: Some(0.03) };
+    html::render(&reports, |a, b| compare(a, b, options).map_err(|error| error.to_string()))
+        .map_err(|error| error.to_string())
 }
 
 fn plots_of(page: &str) -> Vec<Value> {

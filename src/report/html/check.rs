@@ -7,8 +7,10 @@ use serde::Serialize;
 
 use super::conversation::{Diagram, diagram};
 use super::diff::{JsonDiff, json_diff};
-use super::model::{Check, Detail, Finding, Protocol, RootCause, Rule, RunDocument, Scenario, Shrunk};
 use super::page::{Anchors, PageError, Templates, format_ms, view};
+use crate::event::{FindingDetail, HubCrash, Verdict, ms};
+use crate::report::document::check::{Check, Finding, Protocol, RootCause, Rule, RunDocument, Scenario, Status};
+use crate::report::fuzz::ShrunkFinding;
 use crate::report::text::format_count;
 
 /// The most findings of a page that are shown in full; the others have a line each.
@@ -56,7 +58,7 @@ pub struct ProtocolView {
     pub findings: Vec<Value>,
     pub brief: Vec<BriefFinding>,
     /// The statuses that occur, with their numbers of rules.
-    statuses: Vec<(String, usize)>,
+    statuses: Vec<(&'static str, usize)>,
     rules: Vec<RuleView>,
     pub details: Vec<Value>,
     /// Figures of fuzzing, one for each run; empty for check.
@@ -78,7 +80,7 @@ pub struct ResultView {
     not_judged: String,
     rules_proven: usize,
     rules_total: usize,
-    checks: Vec<(String, usize)>,
+    checks: Vec<(&'static str, usize)>,
 }
 
 /// A root cause, with its finding in full.
@@ -124,7 +126,7 @@ struct RuleRow {
 
 #[derive(Serialize)]
 struct RuleCell {
-    status: String,
+    status: &'static str,
     anchor: String,
     run: String,
     failed: usize,
@@ -145,7 +147,7 @@ struct RuleView {
 struct RuleRun {
     run: String,
     anchor: String,
-    status: String,
+    status: &'static str,
     why: String,
     /// Checks that did not pass.
     open: Vec<CheckRow>,
@@ -155,7 +157,7 @@ struct RuleRun {
 
 #[derive(Serialize)]
 struct CheckRow {
-    verdict: String,
+    verdict: &'static str,
     scenario: String,
     check: String,
     message: String,
@@ -167,7 +169,7 @@ struct CheckRow {
 #[derive(Serialize)]
 pub struct BriefFinding {
     anchor: String,
-    verdict: String,
+    verdict: &'static str,
     run: Option<String>,
     rules: String,
     scenario: String,
@@ -181,7 +183,7 @@ pub struct BriefFinding {
 #[derive(Serialize)]
 pub struct FindingView {
     anchor: String,
-    verdict: String,
+    verdict: &'static str,
     run: Option<String>,
     heading: String,
     message: String,
@@ -367,7 +369,7 @@ impl PageBuilder<'_> {
                 if shown.contains(&index) {
                     continue;
                 }
-                if matches!(finding.verdict.as_str(), "fail" | "warn") && self.full < MAX_FULL {
+                if matches!(finding.verdict, Verdict::Fail | Verdict::Warn) && self.full < MAX_FULL {
                     findings.push(self.finding(*at, protocol, finding)?.1);
                 } else {
                     brief.push(self.brief(*at, finding));
@@ -378,9 +380,9 @@ impl PageBuilder<'_> {
         }
         let rules = self.rules(name, runs);
         let groups = self.groups(name, runs, &rules);
-        let mut statuses: BTreeMap<String, usize> = BTreeMap::new();
+        let mut statuses: BTreeMap<&'static str, usize> = BTreeMap::new();
         for cell in groups.iter().flat_map(|group| &group.rows).flat_map(|row| row.cells.iter().flatten()) {
-            *statuses.entry(cell.status.clone()).or_default() += 1;
+            *statuses.entry(cell.status).or_default() += 1;
         }
         let statuses = statuses.into_iter().collect();
         let (causes, blocked): (Vec<_>, Vec<_>) = causes.into_iter().partition(|cause: &CauseView| cause.accuses);
@@ -458,7 +460,7 @@ impl PageBuilder<'_> {
             blocks = format!(
                 "blocks {} of {}",
                 format_count(cause.blocks.checks, "check"),
-                list_some(&cause.blocks.rules, 12)
+                list_some(cause.blocks.rules.iter(), 12)
             );
         }
         Ok(CauseView {
@@ -467,7 +469,7 @@ impl PageBuilder<'_> {
             run: self.run_name(at),
             title,
             blocks,
-            scenarios: list_some(&cause.scenarios, 6),
+            scenarios: list_some(cause.scenarios.iter(), 6),
             expected: cause.expected,
             unreachable: cause.unreachable,
             plain: finding.is_none(),
@@ -489,7 +491,7 @@ impl PageBuilder<'_> {
         let diagram = self.diagram(scenario, detail.as_ref().map(|detail| (detail, cause.message.as_str())))?;
         let view = FindingView {
             anchor: self.anchors.element(&format!("{}cause.{}.{}", self.prefix(at), scenario.id, cause.step)),
-            verdict: "inconclusive".to_owned(),
+            verdict: Verdict::Inconclusive.name(),
             run: self.run_name(at),
             heading: "a step without a rule failed".to_owned(),
             message: cause.message.clone(),
@@ -512,7 +514,7 @@ impl PageBuilder<'_> {
         Ok(Some(self.templates.part("finding", view)?))
     }
 
-    fn diagram(&self, scenario: &Scenario, found: Option<(&Detail, &str)>) -> Result<Option<Value>, PageError> {
+    fn diagram(&self, scenario: &Scenario, found: Option<(&FindingDetail, &str)>) -> Result<Option<Value>, PageError> {
         self.render_diagram(diagram(&scenario.history, scenario.history_dropped, found))
     }
 
@@ -520,7 +522,7 @@ impl PageBuilder<'_> {
         built.map(|diagram| self.templates.part("conversation", diagram)).transpose()
     }
 
-    fn shrunk(&self, of: &Shrunk) -> Result<ShrunkView, PageError> {
+    fn shrunk(&self, of: &ShrunkFinding) -> Result<ShrunkView, PageError> {
         let found = of.detail.as_ref().map(|detail| (detail, of.message.as_str()));
         Ok(ShrunkView {
             diagram: self.render_diagram(diagram(&of.history, of.history_dropped, found))?,
@@ -538,7 +540,7 @@ impl PageBuilder<'_> {
         let scenario = index.map(|index| &scenarios[index]);
         // The report has the frames of one repetition only.
         let history = scenario.filter(|scenario| scenario.repetition == finding.repetition);
-        let no_detail = Detail::default();
+        let no_detail = FindingDetail::default();
         let detail = finding.detail.as_ref();
         let diff = detail
             .and_then(|detail| json_diff(detail, &finding.step, history.map_or(&[][..], |scenario| &scenario.history)));
@@ -549,7 +551,7 @@ impl PageBuilder<'_> {
         let anchor = self.finding_element(at, finding);
         let view = FindingView {
             anchor: anchor.clone(),
-            verdict: finding.verdict.clone(),
+            verdict: finding.verdict.name(),
             run: self.run_name(at),
             heading: if finding.rules.is_empty() { finding.check.clone() } else { finding.rules.join(", ") },
             message: finding.message.clone(),
@@ -559,11 +561,7 @@ impl PageBuilder<'_> {
             check: finding.check.clone(),
             step: finding.step.clone(),
             place: finding.place.describe(),
-            flaky: finding
-                .flaky
-                .as_ref()
-                .map(|flaky| format!("in {} of {}", flaky.broken, format_count(flaky.decided, "repetition")))
-                .unwrap_or_default(),
+            flaky: finding.flaky.map(|flaky| flaky.shown()).unwrap_or_default(),
             repetition: scenario
                 .filter(|scenario| scenario.repetitions > 1)
                 .map(|scenario| format!("{} of {}", finding.repetition, scenario.repetitions))
@@ -599,7 +597,7 @@ impl PageBuilder<'_> {
     fn brief(&mut self, at: usize, finding: &Finding) -> BriefFinding {
         BriefFinding {
             anchor: self.finding_element(at, finding),
-            verdict: finding.verdict.clone(),
+            verdict: finding.verdict.name(),
             run: self.run_name(at),
             rules: finding.rules.join(", "),
             scenario: finding.scenario.clone(),
@@ -640,14 +638,14 @@ impl PageBuilder<'_> {
                 let (mut open, mut passed) = (Vec::new(), BTreeMap::<&str, usize>::new());
                 for (scenario, check) in checks.get(id.as_str()).into_iter().flatten() {
                     let used = check.rules.iter().find(|used| used.id == *id);
-                    let verdict = used.map_or(check.verdict.as_str(), |used| used.verdict.as_str());
-                    if verdict == "pass" {
+                    let verdict = used.map_or(check.verdict, |used| used.verdict);
+                    if verdict == Verdict::Pass {
                         *passed.entry(&scenario.id).or_default() += 1;
                         continue;
                     }
-                    let listed = !matches!(check.verdict.as_str(), "pass" | "not-testable");
+                    let listed = !matches!(check.verdict, Verdict::Pass | Verdict::NotTestable);
                     open.push(CheckRow {
-                        verdict: verdict.to_owned(),
+                        verdict: verdict.name(),
                         scenario: scenario.id.clone(),
                         check: check.name.clone(),
                         message: check.message.clone(),
@@ -659,7 +657,7 @@ impl PageBuilder<'_> {
                 of_runs.push(RuleRun {
                     run: self.labels[*at].clone(),
                     anchor: self.anchors.id(&format!("{}checks.{name}.{id}", self.prefix(*at))),
-                    status: rule.status.clone(),
+                    status: rule.status.name(),
                     why: why_not_judged(rule),
                     open,
                     passed: passed.into_iter().map(|(scenario, checks)| (scenario.to_owned(), checks)).collect(),
@@ -683,7 +681,7 @@ impl PageBuilder<'_> {
                     let run = view.runs.iter().find(|run| run.run == self.labels[*at])?;
                     let passed: usize = run.passed.iter().map(|(_, checks)| checks).sum();
                     Some(RuleCell {
-                        status: run.status.clone(),
+                        status: run.status,
                         anchor: run.anchor.clone(),
                         run: run.run.clone(),
                         failed: run.open.iter().filter(|row| row.verdict == run.status).count(),
@@ -692,7 +690,7 @@ impl PageBuilder<'_> {
                 })
                 .collect();
             let statuses: BTreeSet<&str> =
-                cells.iter().map(|cell| cell.as_ref().map_or("none", |cell| cell.status.as_str())).collect();
+                cells.iter().map(|cell| cell.as_ref().map_or("none", |cell| cell.status)).collect();
             let row = RuleRow {
                 id: view.id.clone(),
                 anchor: self.anchors.id(&format!("rule.{name}.{}", view.id)),
@@ -721,7 +719,7 @@ impl PageBuilder<'_> {
             anchor: String,
             id: &'a str,
             title: &'a str,
-            verdict: &'a str,
+            verdict: &'static str,
             checks: usize,
             why: String,
             place: String,
@@ -736,7 +734,7 @@ impl PageBuilder<'_> {
                 anchor: self.anchors.element(&format!("{prefix}scenario.{}", scenario.id)),
                 id: &scenario.id,
                 title: &scenario.title,
-                verdict: &scenario.verdict,
+                verdict: scenario.verdict.name(),
                 checks: scenario.checks.len(),
                 why: match (&scenario.mistake, &scenario.cause) {
                     (Some(mistake), _) => mistake.clone(),
@@ -752,11 +750,11 @@ impl PageBuilder<'_> {
             .processes
             .iter()
             .map(|process| {
-                let crash = |crash: &super::model::Crash| {
+                let crash = |crash: &HubCrash| {
                     view! {
-                        what => if crash.hung { "hung" } else { "ended by itself" },
+                        what => crash.describe_end(),
                         status => crash.status,
-                        during => list_some(&crash.during, 6),
+                        during => list_some(crash.during.iter(), 6),
                         after => crash.after,
                         blamed => crash.blamed,
                         last_sent => crash.last_sent,
@@ -821,25 +819,23 @@ impl PageBuilder<'_> {
     }
 }
 
-fn detail_view(detail: Detail) -> DetailView {
+fn detail_view(detail: FindingDetail) -> DetailView {
     DetailView {
         actor: detail.actor,
         sent: detail.sent,
         expected: detail.expected,
         received: detail.received,
         round: detail.round,
-        waited: detail.waited_ms.filter(|waited| *waited >= 1.0).map(format_ms).unwrap_or_default(),
+        waited: detail.waited.map(ms).filter(|waited| *waited >= 1.0).map(format_ms).unwrap_or_default(),
     }
 }
 
 fn result(run: &str, protocol: &Protocol) -> ResultView {
     let reach = &protocol.reach;
     let not_judged: Vec<String> = reach.not_judged.iter().map(|one| format!("{} {}", one.musts, one.why)).collect();
-    let order = ["pass", "fail", "warn", "info", "inconclusive", "not-testable"];
-    let count = |name: &&str| {
-        let number = protocol.checks.verdicts.get(*name).copied().unwrap_or(0);
-        (number > 0).then(|| ((*name).to_owned(), number))
-    };
+    let order =
+        [Verdict::Pass, Verdict::Fail, Verdict::Warn, Verdict::Info, Verdict::Inconclusive, Verdict::NotTestable];
+    let counts = order.map(|verdict| (verdict.name(), protocol.checks.verdicts.count(verdict)));
     ResultView {
         run: run.to_owned(),
         verdict: verdict_of(protocol.exit_code),
@@ -853,13 +849,13 @@ fn result(run: &str, protocol: &Protocol) -> ResultView {
         not_judged: not_judged.join(", "),
         rules_proven: protocol.rules.proven,
         rules_total: protocol.rules.total,
-        checks: order.iter().filter_map(count).collect(),
+        checks: counts.into_iter().filter(|(_, number)| *number > 0).collect(),
     }
 }
 
 /// Formats `A, B and 3 more`.
-fn list_some(names: &[String], most: usize) -> String {
-    let shown = names.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
+fn list_some<'a>(names: impl ExactSizeIterator<Item = &'a String> + Clone, most: usize) -> String {
+    let shown = names.clone().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
     if names.len() > most { format!("{shown} and {} more", names.len() - most) } else { shown }
 }
 
@@ -888,11 +884,11 @@ fn short_place(rule: &Rule) -> String {
 }
 
 fn why_not_judged(rule: &Rule) -> String {
-    match (rule.status.as_str(), &rule.reason) {
-        ("not-testable", _) if !rule.needs.is_empty() => format!("needs {}", rule.needs.join(", ")),
-        ("not-testable", _) => "the situation it is about did not occur".to_owned(),
-        ("not-asked", _) => "its scenarios were not selected or not played".to_owned(),
-        ("no-check", _) => "no check of the pack names it".to_owned(),
+    match (rule.status, &rule.reason) {
+        (Status::NotTestable, _) if !rule.needs.is_empty() => format!("needs {}", rule.needs.join(", ")),
+        (Status::NotTestable, _) => "the situation it is about did not occur".to_owned(),
+        (Status::NotAsked, _) => "its scenarios were not selected or not played".to_owned(),
+        (Status::NoCheck, _) => "no check of the pack names it".to_owned(),
         (_, Some(reason)) => reason.clone(),
         _ => String::new(),
     }

@@ -1,61 +1,37 @@
 //! The page that compares two load reports.
 
-use serde::Deserialize;
-
-use super::load::{LoadDocument, plotted_metrics, run_view, title, verdict};
+use super::load::{plotted_metrics, run_view, title, verdict};
 use super::page::{PageError, Templates, format_ms, format_number, view};
 use super::plots::{Plot, Plots};
+use crate::report::document::comparison::{BetterDirection, LoadComparison, MetricDifference, MetricKind};
+use crate::report::document::load::LoadDocument;
 use crate::report::text::format_count;
 
-/// The output of a comparison.
-#[derive(Debug, Deserialize)]
-pub struct Differences {
-    pub differences: Vec<Difference>,
-    pub notes: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Difference {
-    pub metric: String,
-    /// `time`, `per-second` or `count`.
-    pub kind: String,
-    /// `lower`, `higher` or `neither`.
-    pub better: String,
-    pub a: f64,
-    pub b: f64,
-    pub change: Option<f64>,
-    pub interval: Option<(f64, f64)>,
-    pub regression: bool,
-    pub undecided: Option<String>,
-}
-
-impl Difference {
-    /// Returns what the difference means, and the class with which it is shown.
-    fn conclusion(&self) -> (&'static str, &'static str) {
-        let significant = self.interval.is_some_and(|(low, high)| low > 0.0 || high < 0.0);
-        let worse = match self.better.as_str() {
-            "lower" => Some(self.b > self.a),
-            "higher" => Some(self.b < self.a),
-            _ => None,
-        };
-        match worse {
-            _ if self.undecided.is_some() => ("undecided", "inconclusive"),
-            _ if self.regression => ("regression", "fail"),
-            Some(true) if significant => ("worse", "warn"),
-            Some(false) if significant => ("better", "pass"),
-            None if significant => ("different", "info"),
-            _ if self.kind == "count" && self.a != self.b => ("different", "info"),
-            _ if self.interval.is_none() && self.kind != "count" => ("unknown", "inconclusive"),
-            _ => ("no difference shown", "none"),
-        }
+/// Returns what a difference means, and the class with which it is shown.
+fn conclusion(of: &MetricDifference) -> (&'static str, &'static str) {
+    let significant = of.is_significant();
+    let worse = match of.better {
+        BetterDirection::Lower => Some(of.b > of.a),
+        BetterDirection::Higher => Some(of.b < of.a),
+        BetterDirection::Neither => None,
+    };
+    match worse {
+        _ if of.undecided.is_some() => ("undecided", "inconclusive"),
+        _ if of.regression => ("regression", "fail"),
+        Some(true) if significant => ("worse", "warn"),
+        Some(false) if significant => ("better", "pass"),
+        None if significant => ("different", "info"),
+        _ if of.kind == MetricKind::Count && of.a != of.b => ("different", "info"),
+        _ if of.interval.is_none() && of.kind != MetricKind::Count => ("unknown", "inconclusive"),
+        _ => ("no difference shown", "none"),
     }
+}
 
-    fn format(&self, value: f64) -> String {
-        match self.kind.as_str() {
-            "time" => format_ms(value),
-            "per-second" => format!("{}/s", format_number(value)),
-            _ => format_number(value),
-        }
+fn format_value(value: f64, kind: MetricKind) -> String {
+    match kind {
+        MetricKind::Time => format_ms(value),
+        MetricKind::PerSecond => format!("{}/s", format_number(value)),
+        MetricKind::Count => format_number(value),
     }
 }
 
@@ -66,7 +42,7 @@ const INTERVAL_WIDTH: f64 = 160.0;
 pub fn render(
     a: &(String, LoadDocument),
     b: &(String, LoadDocument),
-    compared: &Differences,
+    compared: &LoadComparison,
 ) -> Result<String, PageError> {
     let templates = Templates::new()?;
     let mut plots = Plots::default();
@@ -109,9 +85,9 @@ pub fn render(
         .differences
         .iter()
         .map(|one| {
-            let (conclusion, class) = one.conclusion();
+            let (conclusion, class) = conclusion(one);
             view! {
-                metric => one.metric, a => one.format(one.a), b => one.format(one.b),
+                metric => one.metric, a => format_value(one.a, one.kind), b => format_value(one.b, one.kind),
                 change => one.change.map_or(if one.b > 0.0 { "new".to_owned() } else { String::new() }, format_share),
                 interval => one.interval.map(|(low, high)| view! {
                     text => format!("{} to {}", format_share(low), format_share(high)),
@@ -121,7 +97,7 @@ pub fn render(
             }
         })
         .collect();
-    let count = |class: &str| compared.differences.iter().filter(|one| one.conclusion().1 == class).count();
+    let count = |class: &str| compared.differences.iter().filter(|one| conclusion(one).1 == class).count();
     let (regressions, worse, better) = (count("fail"), count("warn"), count("pass"));
     let heading = match (regressions, worse, better) {
         (0, 0, 0) => "No significant difference".to_owned(),

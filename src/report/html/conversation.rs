@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::model::{Detail, Frame};
 use super::page::format_ms;
+use crate::event::{FindingDetail, FrameKind, FrameReport, HistoryDirection, ms};
 use crate::report::text::shorten;
 
 /// A conversation with at most this many lines is shown in full.
@@ -47,7 +47,7 @@ struct Row {
     path: String,
     who: String,
     /// What was sent or happened, if it is not a text frame.
-    what: String,
+    what: &'static str,
     text: String,
     marked: bool,
     /// For a gap, the number of lines left out.
@@ -55,7 +55,7 @@ struct Row {
 }
 
 /// Returns the diagram of a conversation. `found` are the finding's evidence and message.
-pub fn diagram(history: &[Frame], dropped: usize, found: Option<(&Detail, &str)>) -> Option<Diagram> {
+pub fn diagram(history: &[FrameReport], dropped: usize, found: Option<(&FindingDetail, &str)>) -> Option<Diagram> {
     if history.is_empty() {
         return None;
     }
@@ -114,56 +114,68 @@ fn push_gap(rows: &mut Vec<Row>, gap: &mut usize) {
     }
 }
 
-fn found_row(detail: &Detail, message: &str) -> Row {
+fn found_row(detail: &FindingDetail, message: &str) -> Row {
     let waited = detail
-        .waited_ms
+        .waited
+        .map(ms)
         .filter(|waited| *waited >= 1.0)
         .map(|waited| format!(" after {}", format_ms(waited)))
         .unwrap_or_default();
     Row {
         kind: "found",
-        time: detail.at_ms.map(format_ms).unwrap_or_default(),
+        time: detail.at.map(|at| format_ms(ms(at))).unwrap_or_default(),
         text: format!("{}{waited}", shorten(message, MAX_PAYLOAD)),
         ..Row::default()
     }
 }
 
-fn frame_row(frame: &Frame, lane: usize, hub: usize, marked: bool) -> Row {
+fn frame_row(frame: &FrameReport, lane: usize, hub: usize, marked: bool) -> Row {
     let actor = if frame.actor.is_empty() { "hub" } else { &frame.actor };
-    let (kind, path, who) = match frame.direction.as_str() {
-        "sent" => ("sent", format!("M{lane} 11H{hub}m-5-4l5 4-5 4"), format!("{actor} → hub")),
-        "received" => ("received", format!("M{hub} 11H{lane}m5-4l-5 4 5 4"), format!("hub → {actor}")),
-        _ => ("neither", format!("M{} 11a3 3 0 1 0 6 0a3 3 0 1 0-6 0", lane.saturating_sub(3)), actor.to_owned()),
+    let (kind, path, who) = match frame.direction {
+        HistoryDirection::Sent => ("sent", format!("M{lane} 11H{hub}m-5-4l5 4-5 4"), format!("{actor} → hub")),
+        HistoryDirection::Received => ("received", format!("M{hub} 11H{lane}m5-4l-5 4 5 4"), format!("hub → {actor}")),
+        HistoryDirection::Neither => {
+            ("neither", format!("M{} 11a3 3 0 1 0 6 0a3 3 0 1 0-6 0", lane.saturating_sub(3)), actor.to_owned())
+        }
     };
-    let what = if frame.kind == "text" { String::new() } else { frame.kind.clone() };
+    let what = if frame.kind == FrameKind::Text { "" } else { frame.kind.name() };
     let most = if marked { MAX_MARKED } else { MAX_PAYLOAD };
     let mut text = shorten(&frame.text, most).into_owned();
     if text.len() < frame.size.min(frame.text.len()) {
         text.push_str(&format!(" ({} bytes)", frame.size));
     }
-    let connection = if frame.connection > 0 && frame.kind == "open" {
+    let connection = if frame.connection > 0 && frame.kind == FrameKind::Open {
         format!(" (connection {})", frame.connection)
     } else {
         String::new()
     };
-    Row { kind, time: format_ms(frame.at_ms), path, who: format!("{who}{connection}"), what, text, marked, left_out: 0 }
+    Row {
+        kind,
+        time: format_ms(ms(frame.at)),
+        path,
+        who: format!("{who}{connection}"),
+        what,
+        text,
+        marked,
+        left_out: 0,
+    }
 }
 
 /// Returns the position in the history at which the finding was made: the number of lines before it.
-fn moment_of(detail: &Detail, history: &[Frame]) -> usize {
-    detail.at_ms.map_or(history.len(), |at| history.partition_point(|frame| frame.at_ms <= at))
+fn moment_of(detail: &FindingDetail, history: &[FrameReport]) -> usize {
+    detail.at.map_or(history.len(), |at| history.partition_point(|frame| frame.at <= at))
 }
 
 /// Characters of a frame that identify it in the evidence, where frames may be cut.
 const COMPARED_CHARS: usize = 120;
 
 /// Returns the index of the received frame that the evidence quotes.
-pub fn find_frame(detail: &Detail, history: &[Frame]) -> Option<usize> {
+pub fn find_frame(detail: &FindingDetail, history: &[FrameReport]) -> Option<usize> {
     let before = moment_of(detail, history);
     history[..before].iter().rposition(|frame| {
         let text = frame.text.trim_end_matches("...");
         let start = text.char_indices().nth(COMPARED_CHARS).map_or(text, |(end, _)| &text[..end]);
-        frame.direction == "received"
+        frame.direction == HistoryDirection::Received
             && (detail.actor.is_empty() || frame.actor == detail.actor)
             && start.chars().count() > 2
             && detail.received.contains(start)

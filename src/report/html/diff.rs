@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::conversation::find_frame;
-use super::model::{Detail, Frame};
+use crate::event::{FindingDetail, FrameReport};
 use crate::report::text::shorten;
 use crate::syntax::matcher::{Matcher, escape, find_difference};
 
@@ -32,7 +32,7 @@ pub struct DiffLine {
 type Difference = (String, String);
 
 /// Returns the difference between a received message and what a step expected, if the evidence contains both as JSON.
-pub fn json_diff(detail: &Detail, step: &str, history: &[Frame]) -> Option<JsonDiff> {
+pub fn json_diff(detail: &FindingDetail, step: &str, history: &[FrameReport]) -> Option<JsonDiff> {
     let quoted = find_frame(detail, history).and_then(|index| serde_json::from_str(&history[index].text).ok());
     let mut candidates: Vec<Value> = quoted.into_iter().collect();
     if candidates.is_empty() {
@@ -201,21 +201,21 @@ mod tests {
         #[case] received: &str,
         #[case] lines: &str,
     ) {
-        let detail = Detail {
+        let detail = FindingDetail {
             place: place.map(str::to_owned),
             expected: expected.to_owned(),
             received: received.to_owned(),
-            ..Detail::default()
+            ..FindingDetail::default()
         };
         assert_eq!(shown(&json_diff(&detail, "anna expects: any", &[]).unwrap()), lines);
     }
 
     #[test]
     fn a_message_that_meets_the_conditions_has_no_difference() {
-        let detail = Detail {
+        let detail = FindingDetail {
             expected: r#"anna expects: done where {"id":2}"#.to_owned(),
             received: r#"{"id":2,"type":"other"}"#.to_owned(),
-            ..Detail::default()
+            ..FindingDetail::default()
         };
         assert!(json_diff(&detail, "anna expects: done", &[]).is_none());
     }
@@ -225,7 +225,8 @@ mod tests {
     #[case("close 1000")]
     #[case("{\"cut\": [1, 2")]
     fn evidence_without_json_has_no_difference(#[case] received: &str) {
-        let detail = Detail { place: Some("/a".to_owned()), received: received.to_owned(), ..Detail::default() };
+        let detail =
+            FindingDetail { place: Some("/a".to_owned()), received: received.to_owned(), ..FindingDetail::default() };
         assert!(json_diff(&detail, "", &[]).is_none());
     }
 }

@@ -6,8 +6,10 @@ use minijinja::value::Value;
 use serde::Serialize;
 
 use super::check::{self, RunPage};
-use super::model::{Fuzzed, Protocol, RunDocument};
 use super::page::{Anchors, PageError, Templates, format_ms, view};
+use crate::event::ms;
+use crate::report::FuzzReport;
+use crate::report::document::check::{Protocol, RunDocument};
 
 /// When a mutated message is sent, by the name of the moment.
 const MOMENTS: &[(&str, &str)] = &[
@@ -57,25 +59,22 @@ struct MutationCell<'a> {
 fn figures(
     templates: &Templates,
     protocol: &Protocol,
-    fuzzed: &Fuzzed,
+    fuzzed: &FuzzReport,
     anchors: &mut Anchors,
 ) -> Result<Value, PageError> {
     let mutations: BTreeSet<&str> = fuzzed
         .cells
         .iter()
-        .map(|cell| cell.mutation.as_str())
-        .chain(fuzzed.omitted.iter().map(|omitted| omitted.mutation.as_str()))
+        .map(|cell| &*cell.mutation)
+        .chain(fuzzed.omitted.iter().map(|omitted| &*omitted.mutation))
         .collect();
     let mut by_message: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, u64>>> = BTreeMap::new();
     for cell in &fuzzed.cells {
         let of_mutation = by_message.entry(&cell.message).or_default().entry(&cell.mutation).or_default();
         *of_mutation.entry(&cell.placement).or_default() += cell.cases;
     }
-    let omitted: BTreeMap<(&str, &str), &str> = fuzzed
-        .omitted
-        .iter()
-        .map(|omitted| ((omitted.message.as_str(), omitted.mutation.as_str()), omitted.why.as_str()))
-        .collect();
+    let omitted: BTreeMap<(&str, &str), &str> =
+        fuzzed.omitted.iter().map(|omitted| ((omitted.message.as_str(), &*omitted.mutation), &*omitted.why)).collect();
     let order = |name: &str| MOMENTS.iter().position(|(known, _)| *known == name).unwrap_or(MOMENTS.len());
     let rows: Vec<MessageRow<'_>> = by_message
         .iter()
@@ -138,9 +137,9 @@ fn figures(
             seed => fuzzed.seed, cases => fuzzed.cases, decided => fuzzed.decided,
             after_opening => format!("{:.1}", fuzzed.after_opening_percent),
             judged => format!("{:.1}", fuzzed.judged_percent),
-            silent => fuzzed.answered == Some(0) && fuzzed.decided > 0,
+            silent => fuzzed.is_silent() && fuzzed.decided > 0,
             ended => fuzzed.ended, stuck => fuzzed.stuck, unconfirmed => fuzzed.unconfirmed, cut => fuzzed.cut,
-            slower => fuzzed.slower.as_ref().map(|one| (format_ms(one.before_ms), format_ms(one.after_ms))),
+            slower => fuzzed.slower.as_ref().map(|one| (format_ms(ms(one.before)), format_ms(ms(one.after)))),
             oracles, rows, tried, total, mutations => mutations.iter().collect::<Vec<_>>(), moments,
             reasons => reasons.iter().map(|((mutation, why), messages)| view! {
                 mutation, why, messages => messages.join(", ")

@@ -4,9 +4,9 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::load::{self, LoadDocument};
+use super::load;
 use super::page::Templates;
-use super::{HtmlError, ReportKind, limit_texts};
+use super::{HtmlError, LoadDocument, ReportKind, limit_texts};
 
 /// The state of a run, shown above its report so far.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -43,9 +43,8 @@ pub fn page() -> Result<String, HtmlError> {
 /// The document is not a load report.
 pub fn update(mut document: Value, state: Option<&LiveState>, is_next: bool) -> Result<Value, HtmlError> {
     limit_texts(&mut document, ReportKind::Load);
-    let mut document: LoadDocument = serde_json::from_value(document)
+    let document: LoadDocument = serde_json::from_value(document)
         .map_err(|error| HtmlError::Report { name: "the report so far".to_owned(), reason: error.to_string() })?;
-    document.run.begin_s = state.and_then(|state| state.begin_s);
     let parts = load::render_parts(&Templates::new()?, &document, state)?;
     let last = document.intervals.last();
     Ok(json!({
@@ -65,10 +64,12 @@ mod tests {
     use super::*;
 
     const REPORT: &str = r#"{
+        "format": "hubproof-load-report", "format_version": 1,
         "tool": {"name": "hubproof", "version": "0"}, "thresholds": [], "delivery_ratios": {}, "errors": 0,
         "times": {}, "counts": {"jobs.started": {"whole_run": 2, "measured": 2, "per_second": 1.0}},
         "validity": {"verdict": "valid", "reasons": []}, "ledger": {"counts": {"attempted": 2}, "violations": []},
-        "run": {"started": "now", "duration_s": 2.0, "measured_s": 2.0, "plan": "p", "title": "t", "target": "hub",
+        "run": {"started": "now", "duration_s": 2.0, "measured_s": 2.0, "protocol": "own", "plan": "p", "seed": 1,
+            "title": "t", "target": "hub",
             "command": [], "interrupted": false, "exit_code": 0, "facts": {}, "summary": "PASS p: fine",
             "schedules": {"jobs": [{"from_s": 0.0, "to_s": 9.0, "from_per_second": 4.0, "to_per_second": 4.0}]},
             "holds": [{"from_s": 1.0, "to_s": 2.0}]},
@@ -102,16 +103,8 @@ mod tests {
         let body = update["body"].as_str().unwrap();
         assert!(body.contains("PASS p: fine") && !body.contains("data-live"), "{body}");
         assert_eq!(update["ended"], true);
-        let named = super::super::NamedReport {
-            name: "r".to_owned(),
-            text: {
-                let mut whole = report();
-                whole["format"] = json!("hubproof-load-report");
-                whole["format_version"] = json!(1);
-                whole.to_string()
-            },
-        };
-        let page = super::super::render(&[named], || Err(String::new())).unwrap();
+        let named = super::super::NamedReport { name: "r".to_owned(), text: REPORT.to_owned() };
+        let page = super::super::render(&[named], |_, _| Err(String::new())).unwrap();
         assert!(page.contains(body), "the page of `--report html=` has the same body");
     }
 

@@ -3,232 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::value::Value;
-use serde::Deserialize;
 
 use super::live::LiveState;
 use super::page::{PageError, Templates, format_ms, format_number, glyph, view};
 use super::plots::{Plot, Plots, RateLine};
-
-/// The members of a load report that a page shows.
-#[derive(Debug, Deserialize)]
-pub struct LoadDocument {
-    pub tool: super::model::Tool,
-    pub run: Run,
-    pub validity: Validity,
-    pub thresholds: Vec<Threshold>,
-    #[serde(default)]
-    pub deviations: Vec<Deviation>,
-    pub times: BTreeMap<String, Times>,
-    pub counts: BTreeMap<String, Counted>,
-    #[serde(default)]
-    pub due_journeys: BTreeMap<String, DueJourneys>,
-    pub delivery_ratios: BTreeMap<String, f64>,
-    pub errors: u64,
-    #[serde(default)]
-    pub connections: Vec<EndedConnections>,
-    #[serde(default)]
-    pub waits: Vec<Wait>,
-    pub ledger: Ledger,
-    pub intervals: Vec<Interval>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Run {
-    pub started: String,
-    pub duration_s: f64,
-    pub measured_s: f64,
-    #[serde(default)]
-    pub warm_up_s: f64,
-    #[serde(default)]
-    pub holds: Vec<Hold>,
-    /// The beginning of the warm-up, if it is known before the measured time begins.
-    #[serde(skip)]
-    pub begin_s: Option<f64>,
-    pub plan: String,
-    pub title: String,
-    pub target: String,
-    pub command: Vec<String>,
-    pub interrupted: bool,
-    pub exit_code: u8,
-    /// The verdict line of the terminal page; not in reports of earlier versions.
-    #[serde(default)]
-    pub summary: String,
-    #[serde(default)]
-    pub schedules: BTreeMap<String, Vec<ScheduledRate>>,
-    pub facts: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Hold {
-    pub from_s: f64,
-    pub to_s: f64,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct ScheduledRate {
-    pub from_s: f64,
-    pub to_s: f64,
-    pub from_per_second: f64,
-    pub to_per_second: f64,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Validity {
-    pub verdict: String,
-    pub reasons: Vec<Reason>,
-    #[serde(default)]
-    pub notes: Vec<Note>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Reason {
-    pub verdict: String,
-    pub text: String,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Note {
-    pub text: String,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Threshold {
-    pub text: String,
-    pub standing: String,
-    pub observed: Option<f64>,
-    pub bound: f64,
-    pub unobserved: Option<String>,
-    #[serde(default)]
-    pub range: Option<Range>,
-    #[serde(default)]
-    pub uncertain: bool,
-    #[serde(default)]
-    pub items: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub struct Range {
-    pub low: f64,
-    pub high: Option<f64>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Deviation {
-    pub name: String,
-    pub text: String,
-    pub standing: String,
-    pub observed: usize,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Times {
-    pub count: u64,
-    pub mean_ms: f64,
-    pub p50_ms: f64,
-    pub p90_ms: f64,
-    pub p95_ms: f64,
-    pub p99_ms: Option<f64>,
-    pub p999_ms: Option<f64>,
-    pub max_ms: f64,
-    #[serde(default)]
-    pub ranges: Ranges,
-    pub histogram: String,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Ranges {
-    pub p50_ms: Range,
-    pub p90_ms: Range,
-    pub p95_ms: Range,
-    pub p99_ms: Option<Range>,
-    pub p999_ms: Option<Range>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Counted {
-    pub whole_run: u64,
-    pub measured: u64,
-    pub per_second: f64,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct DueJourneys {
-    pub due: u64,
-    pub started: u64,
-    pub late: u64,
-    pub missed: u64,
-    pub skipped: u64,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct EndedConnections {
-    pub how: String,
-    pub code: Option<u16>,
-    pub reason: String,
-    pub count: u64,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Wait {
-    pub journey: String,
-    pub message: String,
-    pub place: String,
-    pub timed_out: bool,
-    pub journeys: u64,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Ledger {
-    pub counts: BTreeMap<String, u64>,
-    #[serde(default)]
-    pub assumed: BTreeMap<String, u64>,
-    pub violations: Vec<Violation>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Violation {
-    pub kind: String,
-    pub at_s: f64,
-    pub item: String,
-    pub history: Vec<Step>,
-    pub omitted: u64,
-    #[serde(default)]
-    pub missed: Option<Missed>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Missed {
-    pub deliveries: usize,
-    pub candidates: usize,
-    pub receivers: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Step {
-    pub at_s: f64,
-    pub what: String,
-    pub party: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Interval {
-    pub from_s: f64,
-    pub to_s: f64,
-    pub phase: String,
-    pub times: BTreeMap<String, IntervalTimes>,
-    pub counts: BTreeMap<String, u64>,
-    pub levels: BTreeMap<String, u64>,
-    pub cores: BTreeMap<String, f64>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct IntervalTimes {
-    pub p50_ms: f64,
-    pub p99_ms: f64,
-    pub max_ms: f64,
-    pub histogram: String,
-}
+use crate::report::document::load::{LoadDocument, Range, Threshold, ThresholdStanding, Times};
 
 /// The most metrics that have plots over time; those with the most samples come first.
 const MAX_PLOTTED: usize = 8;
@@ -289,7 +68,9 @@ fn threshold_metric(text: &str) -> (&str, &str) {
 /// Returns the thresholds of a metric for its plots: the bound, its text, and whether it is broken.
 fn thresholds_of<'a>(document: &'a LoadDocument, metric: &str) -> Vec<(f64, &'a str, bool)> {
     let of_metric = document.thresholds.iter().filter(|threshold| threshold_metric(&threshold.text).0 == metric);
-    of_metric.map(|threshold| (threshold.bound, threshold.text.as_str(), threshold.standing == "broken")).collect()
+    of_metric
+        .map(|threshold| (threshold.bound, threshold.text.as_str(), threshold.standing == ThresholdStanding::Broken))
+        .collect()
 }
 
 /// Renders the page of a load report.
@@ -335,7 +116,12 @@ pub fn render_parts(
         (ending[1..].to_owned(), Box::new(move |name| name.ends_with(ending)))
     };
     let throughput: Vec<_> = [
-        plots.add(Plot::journeys("Journeys per second, and the schedule", &journeys, document)),
+        plots.add(Plot::journeys(
+            "Journeys per second, and the schedule",
+            &journeys,
+            document,
+            live.and_then(|state| state.begin_s),
+        )),
         plots.add(Plot::rates("Messages per second", document, &[all(".sent"), all(".answered"), all(".received")])),
     ]
     .into_iter()
@@ -415,7 +201,7 @@ pub fn title(document: &LoadDocument) -> String {
             "fail" => "FAIL",
             _ => "INCONCLUSIVE",
         };
-        format!("{word} {}: the run is {}", document.run.plan, document.validity.verdict)
+        format!("{word} {}: the run is {}", document.run.plan, document.validity.verdict.name())
     } else {
         document.run.summary.clone()
     }
@@ -453,7 +239,7 @@ fn threshold_view(threshold: &Threshold) -> Value {
     if let Some(why) = &threshold.unobserved {
         observed.push_str(why);
     }
-    let standing = if threshold.uncertain { "uncertain" } else { &threshold.standing };
+    let standing = if threshold.uncertain { "uncertain" } else { threshold.standing.name() };
     view! { text => threshold.text, standing, glyph => glyph(standing), observed, items => threshold.items.join(", ") }
 }
 

@@ -11,7 +11,6 @@ mod diff;
 mod fuzz;
 pub mod live;
 mod load;
-mod model;
 mod page;
 mod plots;
 
@@ -20,6 +19,9 @@ mod tests;
 
 use serde_json::Value;
 
+use super::document;
+use super::document::comparison::LoadComparison;
+use super::document::load::LoadDocument;
 use page::PageError;
 
 /// A JSON report with the name under which a page shows it.
@@ -61,18 +63,15 @@ pub enum HtmlError {
 /// The most characters of one text that are kept.
 const MAX_TEXT: usize = 4_000;
 
-/// Two load reports with the output of their comparison.
-pub type Comparison = Value;
-
 /// Renders a page: for check and fuzz reports side by side, for one load report, or for the comparison of two.
-/// `comparison` is asked for the differences of two load reports.
+/// `comparison` compares two load reports.
 ///
 /// # Errors
 ///
 /// A text is not a report, or the reports do not belong on one page.
 pub fn render(
     reports: &[NamedReport],
-    comparison: impl FnOnce() -> Result<Comparison, String>,
+    comparison: impl FnOnce(&LoadDocument, &LoadDocument) -> Result<LoadComparison, String>,
 ) -> Result<String, HtmlError> {
     let mut documents = Vec::new();
     for report in reports {
@@ -99,15 +98,11 @@ pub fn render(
         ReportKind::Check => Ok(check::render(read_all(documents)?)?),
         ReportKind::Fuzz => Ok(fuzz::render(read_all(documents)?)?),
         ReportKind::Load => {
-            let mut loads = read_all::<load::LoadDocument>(documents)?.into_iter();
+            let mut loads = read_all::<LoadDocument>(documents)?.into_iter();
             match (loads.next(), loads.next(), number) {
                 (Some((_, one)), None, _) => Ok(load::render(&one)?),
                 (Some(a), Some(b), 2) => {
-                    let differences = comparison().map_err(HtmlError::Mixture)?;
-                    let differences = serde_json::from_value(differences).map_err(|error| HtmlError::Report {
-                        name: "the comparison".to_owned(),
-                        reason: error.to_string(),
-                    })?;
+                    let differences = comparison(&a.1, &b.1).map_err(HtmlError::Mixture)?;
                     Ok(compare::render(&a, &b, &differences)?)
                 }
                 _ => Err(HtmlError::Mixture(format!("{number} load reports cannot be compared: pass one or two"))),
@@ -117,24 +112,24 @@ pub fn render(
 }
 
 /// Returns the kind of a report, or why it cannot be shown.
-fn kind_of(document: &Value) -> Result<ReportKind, String> {
-    let format = document.get("format").and_then(Value::as_str).unwrap_or_default();
+fn kind_of(report: &Value) -> Result<ReportKind, String> {
+    let format = report.get("format").and_then(Value::as_str).unwrap_or_default();
     // Later versions of a format may have other members.
-    let known = document.get("format_version").and_then(Value::as_u64) == Some(1);
+    let known = report.get("format_version").and_then(Value::as_u64) == Some(1);
     let kind = match format {
-        super::json::FORMAT => {
-            let fuzzed = document.pointer("/protocols").and_then(Value::as_array).is_some_and(|protocols| {
+        document::check::FORMAT => {
+            let fuzzed = report.pointer("/protocols").and_then(Value::as_array).is_some_and(|protocols| {
                 protocols.iter().any(|protocol| protocol.get("fuzzed").is_some_and(|fuzzed| !fuzzed.is_null()))
             });
             if fuzzed { ReportKind::Fuzz } else { ReportKind::Check }
         }
-        "hubproof-load-report" => ReportKind::Load,
+        document::load::FORMAT => ReportKind::Load,
         _ => return Err("it is JSON, but not a report of hubproof: its `format` is unknown".to_owned()),
     };
     if known {
         Ok(kind)
     } else {
-        let version = document.get("format_version").unwrap_or(&Value::Null);
+        let version = report.get("format_version").unwrap_or(&Value::Null);
         Err(format!("it is a report of format version {version}, but this hubproof reads version 1"))
     }
 }

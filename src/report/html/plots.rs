@@ -9,8 +9,8 @@ use hdrhistogram::serialization::Deserializer;
 use minijinja::value::Value;
 use serde_json::json;
 
-use super::load::{Interval, LoadDocument};
 use super::page::{Anchors, format_ms, format_number, view, visible};
+use crate::report::document::load::{Interval, LoadDocument, RunPhase};
 
 /// The most points of a line over time; more intervals are merged.
 const MAX_POINTS: usize = 600;
@@ -182,17 +182,23 @@ impl Plot {
     }
 
     /// Plots the journeys that started and completed, with their schedules.
-    pub fn journeys(title: &str, journeys: &BTreeSet<&str>, document: &LoadDocument) -> Option<Self> {
+    /// `begin` is the beginning of the warm-up in seconds, if it is known before the measured time begins.
+    pub fn journeys(
+        title: &str,
+        journeys: &BTreeSet<&str>,
+        document: &LoadDocument,
+        begin: Option<f64>,
+    ) -> Option<Self> {
         let bins = Bins::new(&document.intervals);
         let x = bins.middle();
-        let measured = document.intervals.iter().find(|interval| interval.phase == "measured");
+        let measured = document.intervals.iter().find(|interval| interval.phase == RunPhase::Measured);
         // The schedule waits during a hold.
         let plan_time = |at: f64| {
             let held = document.run.holds.iter().map(|hold| (at.min(hold.to_s) - hold.from_s).max(0.0));
             at - held.sum::<f64>()
         };
         let is_held = |at: f64| document.run.holds.iter().any(|hold| (hold.from_s..hold.to_s).contains(&at));
-        let begin = document.run.begin_s.or_else(|| Some(plan_time(measured?.from_s) - document.run.warm_up_s));
+        let begin = begin.or_else(|| Some(plan_time(measured?.from_s) - document.run.warm_up_s));
         let begin = begin.unwrap_or(0.0);
         let mut lines = Vec::new();
         for (color, journey) in journeys.iter().take(6).enumerate() {
@@ -314,7 +320,7 @@ impl Plot {
         log: bool,
         x: &[f64],
         lines: Vec<Line>,
-        phases: Vec<(f64, f64, String)>,
+        phases: Vec<(f64, f64, RunPhase)>,
         thresholds: Thresholds<'_>,
     ) -> Self {
         let series: Vec<_> = lines
@@ -340,12 +346,12 @@ impl Plot {
     }
 }
 
-fn phases_json(phases: &[(f64, f64, String)]) -> serde_json::Value {
-    phases.iter().map(|(from, to, name)| json!([round(*from), round(*to), visible(name)])).collect()
+fn phases_json(phases: &[(f64, f64, RunPhase)]) -> serde_json::Value {
+    phases.iter().map(|(from, to, phase)| json!([round(*from), round(*to), phase])).collect()
 }
 
 fn measured(document: &LoadDocument) -> Vec<&Interval> {
-    document.intervals.iter().filter(|interval| interval.phase == "measured").collect()
+    document.intervals.iter().filter(|interval| interval.phase == RunPhase::Measured).collect()
 }
 
 /// Rounds to four significant digits, which is finer than a pixel.
@@ -395,12 +401,12 @@ impl<'a> Bins<'a> {
     }
 
     /// Returns the beginning, the end and the name of each phase.
-    fn phases(&self) -> Vec<(f64, f64, String)> {
-        let mut phases: Vec<(f64, f64, String)> = Vec::new();
+    fn phases(&self) -> Vec<(f64, f64, RunPhase)> {
+        let mut phases: Vec<(f64, f64, RunPhase)> = Vec::new();
         for interval in self.groups.iter().flatten() {
             match phases.last_mut() {
-                Some((_, to, name)) if *name == interval.phase => *to = interval.to_s,
-                _ => phases.push((interval.from_s, interval.to_s, interval.phase.clone())),
+                Some((_, to, phase)) if *phase == interval.phase => *to = interval.to_s,
+                _ => phases.push((interval.from_s, interval.to_s, interval.phase)),
             }
         }
         phases

@@ -17,7 +17,7 @@ fn page_of(documents: &[(&str, &Value)]) -> Result<String, HtmlError> {
     let report =
         |(name, document): &(&str, &Value)| NamedReport { name: (*name).to_owned(), text: document.to_string() };
     let reports: Vec<NamedReport> = documents.iter().map(report).collect();
-    render(&reports, || Err("no comparison".to_owned()))
+    render(&reports, |_, _| Err("no comparison".to_owned()))
 }
 
 /// Returns headings, and ids of elements that links can lead to, in their order.
@@ -125,6 +125,26 @@ fn a_finding_of_fuzz_shows_the_conversation_to_which_it_was_shrunk() {
     );
 }
 
+/// Earlier versions wrote reports without these members.
+#[test]
+fn a_report_of_an_earlier_version_has_a_page() {
+    fn remove_members(value: &mut Value) -> usize {
+        match value {
+            Value::Array(items) => items.iter_mut().map(remove_members).sum(),
+            Value::Object(members) => {
+                let missing = ["decided", "at_ms", "place", "cut", "shrunk"];
+                let earlier = members.contains_key("status") || members.contains_key("received");
+                let removed = missing.iter().filter(|name| earlier && members.remove(**name).is_some()).count();
+                removed + members.values_mut().map(remove_members).sum::<usize>()
+            }
+            _ => 0,
+        }
+    }
+    let mut document = json_of(&RunFixture::one_failure());
+    assert!(remove_members(&mut document) > 2);
+    assert!(page_of(&[("run", &document)]).unwrap().contains("Reproduce"));
+}
+
 /// Every text of a report but those that select how others are shown.
 fn fill(value: &mut Value, with: &str) {
     match value {
@@ -132,7 +152,10 @@ fn fill(value: &mut Value, with: &str) {
         Value::Array(items) => items.iter_mut().for_each(|item| fill(item, with)),
         Value::Object(members) => {
             for (name, member) in members {
-                if !matches!(name.as_str(), "format" | "verdict" | "status" | "direction" | "level" | "basis") {
+                if !matches!(
+                    name.as_str(),
+                    "format" | "verdict" | "status" | "standing" | "direction" | "kind" | "level" | "basis"
+                ) {
                     fill(member, with);
                 }
             }
@@ -252,6 +275,6 @@ fn every_report_has_a_page_with_its_verdict(#[case] run: RunFixture) {
 #[case::shape(r#"{"format": "hubproof-report", "format_version": 1}"#, "missing field `tool`")]
 fn a_file_that_is_not_a_report_is_an_error(#[case] text: &str, #[case] expected: &str) {
     let report = NamedReport { name: "a".to_owned(), text: text.to_owned() };
-    let error = render(&[report], || Err(String::new())).unwrap_err().to_string();
+    let error = render(&[report], |_, _| Err(String::new())).unwrap_err().to_string();
     assert!(error.contains(expected), "{error}");
 }

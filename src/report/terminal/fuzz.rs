@@ -198,15 +198,15 @@ impl Page<'_, RunReport> {
 
     /// Shows how many cases were decided, and how many of these tested more than the opening and survival.
     pub(super) fn cases(&mut self, fuzzed: &FuzzReport) {
-        let share = |part| format!("{:.1} %", fuzzed.percent_of_decided(part));
+        let share = |percent: f64| format!("{percent:.1} %");
         self.field(
             "cases",
             &format!(
                 "{} of {} decided; of these {} after the opening, {} judged by more than survival",
                 fuzzed.decided,
                 fuzzed.cases,
-                share(fuzzed.after_opening),
-                share(fuzzed.judged)
+                share(fuzzed.after_opening_percent),
+                share(fuzzed.judged_percent)
             ),
         );
     }
@@ -214,12 +214,12 @@ impl Page<'_, RunReport> {
     /// Shows a table of messages and mutations that marks at how many moments each combination was played.
     fn write_cell_table(&mut self, fuzzed: &FuzzReport) {
         let mut rows: BTreeMap<&str, BTreeMap<&str, (usize, usize)>> = BTreeMap::new();
-        for CellTally { message, oddity, cases, .. } in &fuzzed.cells {
-            let (seen, of) = rows.entry(message).or_default().entry(oddity).or_default();
+        for CellTally { message, mutation, cases, .. } in &fuzzed.cells {
+            let (seen, of) = rows.entry(message).or_default().entry(mutation).or_default();
             *seen += usize::from(*cases > 0);
             *of += 1;
         }
-        let oddities: BTreeSet<&str> = fuzzed.cells.iter().map(|cell| cell.oddity).collect();
+        let mutations: BTreeSet<&str> = fuzzed.cells.iter().map(|cell| &*cell.mutation).collect();
         let seen = fuzzed.cells.iter().filter(|cell| cell.cases > 0).count();
         let least = fuzzed.cells.iter().map(|cell| cell.cases).min().unwrap_or(0);
         let cells =
@@ -227,22 +227,22 @@ impl Page<'_, RunReport> {
         self.field("cells", &cells);
         let names = rows.keys().map(|name| name.chars().count()).max().unwrap_or(0);
         let legend: Vec<String> =
-            oddities.iter().enumerate().map(|(index, oddity)| format!("{} {oddity}", index + 1)).collect();
+            mutations.iter().enumerate().map(|(index, mutation)| format!("{} {mutation}", index + 1)).collect();
         self.field("", &legend.join(", "));
         let digits = |of: fn(usize) -> usize| -> String {
-            (1..=oddities.len()).map(|index| char::from_digit((of(index) % 10) as u32, 10).unwrap_or(' ')).collect()
+            (1..=mutations.len()).map(|index| char::from_digit((of(index) % 10) as u32, 10).unwrap_or(' ')).collect()
         };
         for head in [digits(|index| index / 10), digits(|index| index)] {
             self.line(&self.paint(DIM, &format!("  {:<names$}  {head}", "")));
         }
         for (message, row) in &rows {
-            let mark = |oddity: &&str| match row.get(*oddity) {
+            let mark = |mutation: &&str| match row.get(*mutation) {
                 None => ' ',
                 Some((0, _)) => '.',
                 Some((seen, of)) if seen < of => '-',
                 Some(_) => '#',
             };
-            let marks: String = oddities.iter().map(mark).collect();
+            let marks: String = mutations.iter().map(mark).collect();
             self.line(&format!("  {message:<names$}  {marks}"));
         }
         self.line(&self.paint(DIM, "  # at every moment, - at some, . not yet; blank: no such case"));
@@ -266,7 +266,7 @@ fn group_findings<'a>(
 ) -> Vec<(FailureGroup<'a>, &'a FindingTally)> {
     let mut all: Vec<(FailureGroup<'a>, &'a FindingTally)> = Vec::new();
     let mut places: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for (scenario, finding) in protocol.scenarios.iter().zip(&fuzzed.findings) {
+    for (scenario, finding) in protocol.scenarios.iter().zip(&fuzzed.causes) {
         for check in scenario.checks.iter().filter(|check| check.known.is_none()) {
             match places.get(&(check.name.as_str(), finding.shape.as_str())).and_then(|at| all.get_mut(*at)) {
                 Some((first, _)) => first.also.push(scenario.id.clone()),
