@@ -22,15 +22,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hubproof::check::PlayOptions;
 use hubproof::config;
-use hubproof::event::{ScenarioEvent, Verdict};
 use hubproof::fuzz::actors::{BATCH_VARIABLE, ROUND_VARIABLE};
 use hubproof::fuzz::campaign::{self, Campaign, PlayEnvironment};
 use hubproof::fuzz::case::{FuzzCase, FuzzCell, MutationKind};
 use hubproof::fuzz::placement::Placement;
 use hubproof::hub::prepare::TestedHub;
 use hubproof::interpreter::KEPT_CHARS;
+use hubproof::outcome::Verdict;
 use hubproof::reference::hubs::EmbeddedHubs;
 use hubproof::reference::setup::ReferenceSetups;
+use hubproof::report::events::ScenarioEvent;
 use hubproof::scenario::ScenarioSet;
 use hubproof::scenario::parse::verbs::StepVerb;
 use hubproof::syntax::source::Sources;

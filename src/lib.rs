@@ -16,7 +16,7 @@
 //! protocol     one protocol's pack: messages with their schemas, and rules
 //! scenario     scenarios: compiles YAML to programs, and finds every mistake before a socket opens
 //! deviation    declared deviations of a hub from its document: translates messages in both directions
-//! event        verdicts, and the events that a run reports
+//! outcome      what playing scenarios resulted in: verdicts, checks, frames, waits
 //! report       folds the events of a run into a report; one file per format
 //! config       the target file: everything the harness must know about a hub
 //! import       generates a pack from a plain AsyncAPI document or a recording
@@ -52,7 +52,7 @@ pub mod scenario;
 
 pub mod deviation;
 
-pub mod event;
+pub mod outcome;
 
 pub mod report;
 

@@ -1,8 +1,8 @@
 //! Applies the entries of a baseline to a report.
 
 use super::BaselineEntry;
-use crate::event::{PreconditionFailure, Verdict};
 use crate::hub::supervisor::PROCESS_CHECK;
+use crate::outcome::{PreconditionFailure, Verdict};
 use crate::report::{
     BaselineMatch, CheckResult, EntryStanding, KnownFailure, ProtocolReport, RunReport, ScenarioResult, causes,
 };

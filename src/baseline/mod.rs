@@ -13,7 +13,7 @@ pub use names::FailureNames;
 pub use parse::parse_baseline;
 pub use write::{REASON_PLACEHOLDER, rewrite_baseline};
 
-use crate::event::PreconditionFailure;
+use crate::outcome::PreconditionFailure;
 use crate::report::entry_covers;
 use crate::report::text::without_variable_parts;
 use crate::syntax::source::Span;

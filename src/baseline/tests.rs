@@ -1,7 +1,7 @@
 use rstest::rstest;
 
 use super::*;
-use crate::event::Verdict;
+use crate::outcome::Verdict;
 use crate::report::fixture::{RunFixture, options};
 use crate::report::terminal::summary;
 use crate::report::terminal_page::Style;

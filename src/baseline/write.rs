@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::BaselineEntry;
 use super::matching::{entry_standing, precondition_standing};
-use crate::event::Verdict;
+use crate::outcome::Verdict;
 use crate::report::text::without_variable_parts;
 use crate::report::{EntryStanding, ProtocolReport, RunReport, ScenarioResult, causes};
 

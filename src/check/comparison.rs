@@ -9,10 +9,11 @@ use tokio::sync::{mpsc, watch};
 use super::PlayOptions;
 use super::job::ScenarioJob;
 use super::variations::settle;
-use crate::event::{CheckReport, ScenarioEvent, ScenarioReport};
 use crate::hub::prepare::PreparedHub;
 use crate::interpreter::WEBSOCKET_CHECK;
+use crate::outcome::{CheckReport, ScenarioReport};
 use crate::reference::model::ReferenceModel;
+use crate::report::events::ScenarioEvent;
 use crate::scenario::Program;
 
 /// The name of the check that compares a play.

@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::event::{PreconditionFailure, ScenarioEvent, ScenarioReport, Verdict};
 use crate::hub::hook::{self, HookCall};
 use crate::hub::prepare::{MAX_MESSAGE_BYTES, PreparedInstance};
 use crate::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput};
+use crate::outcome::{PreconditionFailure, ScenarioReport, Verdict};
+use crate::report::events::ScenarioEvent;
 use crate::report::text::format_time;
 use crate::scenario::Program;
 use crate::scenario::model::{ActorId, setting_value};

@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::driver::play_conversation;
-use crate::event::{FrameKind, FrameReport, HistoryDirection, ScenarioEvent};
 use crate::hub::prepare::{PreparedHub, PreparedInstance};
 use crate::interpreter::{ConversationConfig, unmet_needs};
+use crate::outcome::{FrameKind, FrameReport, HistoryDirection};
+use crate::report::events::ScenarioEvent;
 use crate::scenario::model::{BlockId, MessageName, StepAction, StepActors};
 use crate::scenario::{Isolation, Program, SharedDefinitions};
 use crate::transport::{

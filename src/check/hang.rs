@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use crate::event::{
+use crate::outcome::{
     AnswerTimes, CheckReport, FindingDetail, FrameKind, FrameReport, HistoryDirection, MessageKind, ScenarioReport,
     UnservedProbe, Verdict,
 };

@@ -30,9 +30,10 @@ use trial::ScenarioTrial;
 pub use variations::VariationChoice;
 use variations::VariedPlay;
 
-use crate::event::{ScenarioEvent, ScenarioReport};
 use crate::hub::prepare::{SetupError, prepare_hub};
 use crate::interpreter::shorten_frame;
+use crate::outcome::ScenarioReport;
+use crate::report::events::ScenarioEvent;
 use crate::scenario::model::first_cases_first;
 
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::deviation::proposal::{DeviationProposal, MissedExpectation, MissedExpectationKind, is_respelled_name};
 use crate::deviation::{Deviation, DeviationChange, Deviations, SightingsByEntry, add_seen};
-use crate::event::{FrameKind, HistoryDirection, ScenarioReport, Verdict};
+use crate::outcome::{FrameKind, HistoryDirection, ScenarioReport, Verdict};
 use crate::protocol::Pack;
 use crate::scenario::Program;
 

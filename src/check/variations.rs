@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::PlayOptions;
 use super::job::{PlayPhase, ScenarioJob};
-use crate::event::{CheckReport, FindingDetail, FrameKind, ScenarioReport, Verdict};
+use crate::outcome::{CheckReport, FindingDetail, FrameKind, ScenarioReport, Verdict};
 use crate::report::{scenario_verdict, worst_verdict};
 use crate::scenario::variation::Variation;
 use crate::scenario::{Isolation, Program};

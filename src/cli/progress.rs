@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::event::{FrameReport, HistoryDirection, ScenarioEvent, Verdict};
+use crate::outcome::{FrameReport, HistoryDirection, Verdict};
+use crate::report::events::ScenarioEvent;
 use crate::scenario::variation;
 
 /// Minimum time between two lines of progress if there is no terminal.

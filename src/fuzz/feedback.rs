@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::campaign::{Campaign, fingerprint, results};
-use crate::event::{HistoryDirection, ScenarioReport};
+use crate::outcome::{HistoryDirection, ScenarioReport};
 
 /// Further cases of a cell after an answer of a new shape.
 const FURTHER_CASES: u64 = 4;

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::event::{
-    CheckReport, FindingDetail, FrameKind, FrameReport, HistoryDirection, HubCrash, LogExcerpt, PreconditionFailure,
-    ProcessReport, ScenarioReport, Verdict,
-};
 use crate::hub::process::{
     self, HubLaunch, HubStartError, LaunchMethod, LaunchedHub, TERMINATION_GRACE, TerminationReceiver,
+};
+use crate::outcome::{
+    CheckReport, FindingDetail, FrameKind, FrameReport, HistoryDirection, HubCrash, LogExcerpt, PreconditionFailure,
+    ProcessReport, ScenarioReport, Verdict,
 };
 use crate::syntax::explanation::Explanation;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::matching::ExpectedFrame;
-use crate::event::FindingDetail;
+use crate::outcome::FindingDetail;
 use crate::scenario::model::{ActorId, CountRange, ExpectedCodes, GroupQuantity};
 use crate::scenario::value::{BoundValue, EvalError, Provenance};
 

@@ -12,7 +12,7 @@ use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
 use super::checks::{CheckSnapshot, eval_failure};
 use super::{Conversation, ConversationOutput};
 use crate::deviation::proposal::MissedExpectation;
-use crate::event::{CheckOutcome, FrameKind, HistoryDirection};
+use crate::outcome::{CheckOutcome, FrameKind, HistoryDirection};
 use crate::protocol::RuleLevel;
 use crate::scenario::model::{ActorId, BlockId, CheckId, ExpectedEvent, Program, Role, Step, StepAction, StepActors};
 use crate::scenario::template::Template;

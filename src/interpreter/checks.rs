@@ -12,7 +12,7 @@ use super::active_step::{StepFailure, StepFailureKind};
 use super::finding::ComparisonOutcome;
 use super::invariants::schema_checks;
 use crate::deviation::Deviations;
-use crate::event::{
+use crate::outcome::{
     CheckOutcome, CheckReport, FindingDetail, KnownDeviation, PreconditionFailure, Verdict, rule_verdict,
 };
 use crate::protocol::{Pack, RuleBasis, RuleLevel};

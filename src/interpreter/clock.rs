@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::ConversationConfig;
 use super::active_step::{ActiveStep, WaitCondition};
-use crate::event::TimingMargin;
+use crate::outcome::TimingMargin;
 use crate::protocol::RuleLevel;
 use crate::scenario::model::{Program, Step};
 

@@ -11,7 +11,7 @@ use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
 use super::blocks::StepProgress;
 use crate::deviation::proposal::{DeviationEvidence, MissedExpectation};
 use crate::deviation::{DeviationChange, Deviations, SightingsByEntry, TranslatedMessage, entry_name};
-use crate::event::{CheckOutcome, FindingDetail, FrameKind, HistoryDirection};
+use crate::outcome::{CheckOutcome, FindingDetail, FrameKind, HistoryDirection};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::model::{ActorId, CheckId, Step};

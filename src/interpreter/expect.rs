@@ -17,7 +17,7 @@ use super::matching::{ExpectedFrame, compile_pattern};
 use super::missed::demanded_message;
 use super::steps::{StepResult, group_values};
 use crate::deviation::proposal::MAX_BYTES;
-use crate::event::CheckOutcome;
+use crate::outcome::CheckOutcome;
 use crate::protocol::FrameDirection;
 use crate::scenario::model::{
     ActorId, CompiledPattern, Expectation, ExpectedAlternative, ExpectedCodes, ExpectedEvent, GroupQuantity, HasCheck,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::ConversationConfig;
-use crate::event::FrameReport;
+use crate::outcome::FrameReport;
 use crate::redact::SecretMasker;
 
 /// The number of frames kept from the beginning and from the end of a connection.

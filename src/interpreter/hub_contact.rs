@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::event::{AnswerTimes, HubActivity, MessageKind};
+use crate::outcome::{AnswerTimes, HubActivity, MessageKind};
 
 #[derive(Default)]
 pub struct HubContact {

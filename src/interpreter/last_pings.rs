@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Conversation;
-use crate::event::FrameKind;
+use crate::outcome::FrameKind;
 use crate::scenario::model::ActorId;
 use crate::scenario::variation::Variation;
 use crate::syntax::matcher::shorten;

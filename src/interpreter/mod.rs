@@ -34,7 +34,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::deviation::Deviations;
-use crate::event::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, UnmetNeed};
+use crate::outcome::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, UnmetNeed};
 use crate::redact::SecretMasker;
 use crate::scenario::functions::{JWT_SECRET, NEXT_OF, NEXT_USER, TOKENS};
 use crate::scenario::model::{ActorId, Need, Program, StepAction, duration};

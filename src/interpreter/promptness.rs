@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Conversation;
 use super::active_step::{ActiveStep, StepFailure, StepFailureKind};
-use crate::event::{CheckReport, HubSpeed, ScenarioReport, ShortenedWaits, WaitReport};
+use crate::outcome::{CheckReport, HubSpeed, ScenarioReport, ShortenedWaits, WaitReport};
 use crate::protocol::RuleLevel;
 use crate::scenario::model::{
     Expectation, ExpectedEvent, GroupQuantity, MessageName, RuleUse, Step, StepAction, StepActors,

@@ -12,7 +12,7 @@ use super::finding::ComparisonOutcome;
 use super::steps::{StepResult, group_values};
 use super::{Conversation, ConversationOutput};
 use crate::deviation::UpgradingClient;
-use crate::event::{CheckOutcome, FrameKind, HistoryDirection};
+use crate::outcome::{CheckOutcome, FrameKind, HistoryDirection};
 use crate::protocol::FrameDirection;
 use crate::scenario::compose;
 use crate::scenario::model::{ActorId, ConnectStep, MessageComposition, MessageName, Step, StepAction};

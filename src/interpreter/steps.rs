@@ -13,7 +13,7 @@ use super::clock::only_may;
 use super::finding::ComparisonOutcome;
 use super::hooks::HOOK_PAUSE;
 use super::{Conversation, ConversationOutput, MOST_PATIENCES};
-use crate::event::CheckOutcome;
+use crate::outcome::CheckOutcome;
 use crate::scenario::model::{ActorId, Program, SilenceExpectation, Step, StepAction, StepActors, duration};
 use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::{BoundValue, EvalError, Provenance};

@@ -15,7 +15,7 @@ use crate::deviation::proposal::{
     DeviationEvidence, DeviationProposal, MissedExpectation, MissedExpectationKind, is_same_claim, propose,
 };
 use crate::deviation::{Deviations, SightingsByEntry, add_seen};
-use crate::event::{CheckReport, FrameKind, FrameReport, HistoryDirection, ProcessReport, ScenarioReport, Verdict};
+use crate::outcome::{CheckReport, FrameKind, FrameReport, HistoryDirection, ProcessReport, ScenarioReport, Verdict};
 use crate::protocol::{FrameDirection, Pack, Rule};
 use crate::scenario::Program;
 use crate::scenario::model::RuleUse;
@@ -532,7 +532,7 @@ fn no_check_passed(scenario: &ScenarioResult) -> bool {
 mod tests {
     use super::super::fixture::{RunFixture, options};
     use super::*;
-    use crate::event::{KnownDeviation, Lack, UnmetNeed};
+    use crate::outcome::{KnownDeviation, Lack, UnmetNeed};
     use crate::syntax::yaml;
 
     fn status_of(run: RunFixture, rule: &str) -> RuleStatus {

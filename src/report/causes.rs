@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::text::without_variable_parts;
 use super::{CheckResult, KnownFailure, ProtocolReport, ScenarioResult};
-use crate::event::{CheckReport, FindingDetail, PreconditionFailure, ScenarioReport, Verdict};
+use crate::outcome::{CheckReport, FindingDetail, PreconditionFailure, ScenarioReport, Verdict};
 use crate::syntax::explanation::Explanation;
 use crate::syntax::source::Span;
 

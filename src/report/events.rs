@@ -7,8 +7,32 @@ use serde::Serialize;
 
 use super::text::format_timestamp;
 use super::{RunReport, VerdictTally, exit_code, scenario_verdict, terminal};
-use crate::event::{CheckReport, FrameReport, ScenarioEvent, ScenarioReport, Verdict, ms};
+use crate::outcome::{CheckReport, FrameReport, ScenarioReport, Verdict, ms};
 use crate::syntax::source::{Sources, Span};
+
+/// An event that the runs send to the loop that shows progress and collects reports.
+#[derive(Debug)]
+pub enum ScenarioEvent {
+    Started {
+        id: String,
+    },
+    /// A frame was sent or received; reported only with `--trace`.
+    Frame {
+        id: String,
+        frame: FrameReport,
+    },
+    /// A `wait` step began; it is shown while it lasts.
+    Waiting {
+        id: String,
+        because: String,
+        time: Duration,
+    },
+    Finished(Box<ScenarioReport>),
+    /// A scenario was played with a variation, which made no difference; `id` names both.
+    Varied {
+        id: String,
+    },
+}
 
 /// A line of the events of `hubproof check` or `hubproof fuzz`.
 #[derive(Serialize)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ProtocolOutline, ReportAggregator, RunOptions, RunReport};
-use crate::event::{
+use crate::outcome::{
     CheckReport, FindingDetail, FrameKind, FrameReport, HistoryDirection, HubCrash, Lack, LogExcerpt,
     PreconditionFailure, ProcessReport, ScenarioReport, ShortenedWaits, TimingMargin, UnmetNeed, Verdict,
 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{FindingDetail, FrameReport, Verdict, milliseconds};
+use crate::outcome::{FindingDetail, FrameReport, Verdict, milliseconds};
 
 /// The result of fuzzing one protocol.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

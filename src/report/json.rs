@@ -12,7 +12,7 @@ use super::{
     CheckResult, ProtocolReport, RuleStatus, RunReport, ScenarioResult, VerdictTally, causes, exit_code,
     reproduce_command,
 };
-use crate::event::{ProcessReport, TimingMargin, Verdict, ms};
+use crate::outcome::{ProcessReport, TimingMargin, Verdict, ms};
 use crate::protocol::{RuleBasis, RulePlace};
 use crate::scenario::model::RuleUse;
 use crate::syntax::source::{Sources, Span};

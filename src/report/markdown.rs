@@ -8,7 +8,7 @@ use super::terminal_page::verdict_word;
 use super::test_results::{Problem, TestResults};
 use super::text::{escape_unprintable, format_time, format_timestamp, shorten};
 use super::{RunReport, exit_code};
-use crate::event::Verdict;
+use crate::outcome::Verdict;
 use crate::syntax::source::Sources;
 
 /// Most problems that are shown. A job summary of GitHub has at most 1 MiB.

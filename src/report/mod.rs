@@ -38,7 +38,7 @@ pub use fuzz::FuzzReport;
 
 use crate::deviation::proposal::DeviationProposal;
 use crate::deviation::{DeviationSightings, Deviations, SightingsByEntry};
-use crate::event::{CheckReport, ProcessReport, ScenarioReport, ShortenedWaits, TimingMargin, UnmetNeed, Verdict};
+use crate::outcome::{CheckReport, ProcessReport, ScenarioReport, ShortenedWaits, TimingMargin, UnmetNeed, Verdict};
 use crate::protocol::{Pack, RuleBasis, RuleLevel, RulePlace};
 use crate::scenario::variation;
 use crate::syntax::explanation::Explanation;

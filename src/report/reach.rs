@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::text::format_count;
 use super::{ProtocolReport, RuleReport, RuleStatus, RunOptions};
-use crate::event::{Lack, Verdict};
+use crate::outcome::{Lack, Verdict};
 use crate::protocol::{RuleBasis, RuleLevel};
 
 /// How many of the pack's musts a run judged. The musts are the rules of level must that the document states or implies

@@ -11,7 +11,7 @@ use super::causes::{FailureGroup, RootCause, checks_with_verdict, group_failures
 use super::terminal_page::list;
 use super::text::{escape_unprintable, format_count, format_time, format_timestamp};
 use super::{CheckResult, ProtocolReport, RunReport, ScenarioResult, exit_code, reproduce_command, terminal};
-use crate::event::{CheckReport, FindingDetail, LogExcerpt, Verdict};
+use crate::outcome::{CheckReport, FindingDetail, LogExcerpt, Verdict};
 use crate::protocol::RulePlace;
 use crate::syntax::source::{Sources, Span};
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use hubproof::event::Verdict;
 use hubproof::fuzz::case::MutationKind;
 use hubproof::fuzz::oracle::oracle_rules;
 use hubproof::fuzz::placement::Placement;
 use hubproof::load::ledger::LedgerViolationKind;
 use hubproof::load::metrics::LoadErrorKind;
 use hubproof::load::validity::{RunValidity, ValidityCode};
+use hubproof::outcome::Verdict;
 use hubproof::syntax::source::Sources;
 use rstest::rstest;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hubproof::deviation::Deviations;
 use hubproof::deviation::proposal::{DeviationEvidence, DeviationProposal, MissedExpectation, propose};
-use hubproof::event::ScenarioReport;
+use hubproof::outcome::ScenarioReport;
 use hubproof::protocol::{FrameDirection, MessageType, Pack};
 use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Span;

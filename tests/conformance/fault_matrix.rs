@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use hubproof::event::Verdict;
+use hubproof::outcome::Verdict;
 use hubproof::protocol::FrameDirection;
 use hubproof_reference::fault::injector::conditions_hold;
 use hubproof_reference::fault::{ChangeAction, ChangeSubject, FaultEffect, OutputChange};

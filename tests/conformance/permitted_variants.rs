@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hubproof::event::Verdict;
+use hubproof::outcome::Verdict;
 use hubproof_reference::machine::{ConnectionId, EventError, Machine, MachineInput, MachineOutput};
 use rstest::rstest;
 use serde_json::{Map, Value, json};

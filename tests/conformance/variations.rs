@@ -1,7 +1,7 @@
 //! Variations of scenarios: a correct hub passes all of them, and some find what no scenario finds.
 
 use hubproof::check::VariationChoice;
-use hubproof::event::Verdict;
+use hubproof::outcome::Verdict;
 use hubproof::scenario::variation::Variation;
 use hubproof::websocket::frame::ConnectionEvent;
 use rstest::rstest;

@@ -1,7 +1,7 @@
 //! The pack of WebSocket itself: over real sockets against every hub of the reference server, and simulated against
 //! hubs that use permissions of RFC 6455 that the reference server does not use.
 
-use hubproof::event::Verdict;
+use hubproof::outcome::Verdict;
 use rstest::rstest;
 
 use crate::support::hostile_servers::{HostileHub, Misbehaviour};

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubproof::event::{CheckReport, FrameKind, Verdict};
 use hubproof::fuzz::actors::OBSERVER;
 use hubproof::fuzz::case::churn::Churn;
 use hubproof::fuzz::case::{FuzzCase, FuzzCell, MutationKind};
@@ -18,6 +17,7 @@ use hubproof::fuzz::mutate::schema::MemberMutation;
 use hubproof::fuzz::oracle;
 use hubproof::fuzz::placement::Placement;
 use hubproof::fuzz::scheduler::CaseScheduler;
+use hubproof::outcome::{CheckReport, FrameKind, Verdict};
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::scenario::parse::verbs::StepVerb;
 use hubproof::scenario::{self, Program, SharedFile};

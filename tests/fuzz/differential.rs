@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hubproof::event::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use hubproof::fuzz::campaign::{Campaign, walks};
 use hubproof::fuzz::case::{FuzzCell, MutationKind};
 use hubproof::fuzz::differential::compare::{self, ComparisonContext, ComparisonFacts, HubComparison};
 use hubproof::fuzz::placement::Placement;
 use hubproof::fuzz::scheduler::CaseScheduler;
+use hubproof::outcome::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use hubproof::scenario::Program;
 use hubproof::syntax::source::{Sources, Span};
 use hubproof_reference::fault::{ChangeAction, FaultEffect};

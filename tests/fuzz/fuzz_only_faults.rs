@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hubproof::event::{ScenarioReport, Verdict};
+use hubproof::outcome::{ScenarioReport, Verdict};
 use hubproof_reference::fault::FaultEffect;
 use hubproof_reference::machine::{EventError, MachineInput, MachineOutput};
 use hubproof_reference::{Fault, Machine, faults};

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use hubproof::event::{HistoryDirection, ScenarioReport, Verdict};
 use hubproof::fuzz::campaign::Campaign;
 use hubproof::fuzz::campaign::results::CampaignResults;
 use hubproof::fuzz::case::FuzzCell;
 use hubproof::fuzz::placement::Placement;
+use hubproof::outcome::{HistoryDirection, ScenarioReport, Verdict};
 use hubproof::protocol::PackFolder;
 use hubproof::report::fuzz::{OmittedMutation, UnusedStep};
 use hubproof::report::{ProtocolReport, RunOptions};

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hubproof::event::{HistoryDirection, ScenarioReport, Verdict};
 use hubproof::fuzz::case::FuzzCase;
 use hubproof::fuzz::placement::Placement;
 use hubproof::fuzz::scheduler::CaseScheduler;
+use hubproof::outcome::{HistoryDirection, ScenarioReport, Verdict};
 use hubproof::protocol::{FrameDirection, Pack};
 use rstest::rstest;
 

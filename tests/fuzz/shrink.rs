@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hubproof::event::Verdict;
 use hubproof::fuzz::case::{FuzzCase, MutationKind};
 use hubproof::fuzz::case_scenario::{CaseScenario, CaseStep};
 use hubproof::fuzz::placement::Placement;
@@ -11,6 +10,7 @@ use hubproof::fuzz::scheduler::CaseScheduler;
 use hubproof::fuzz::shrink::constraints::ShrinkConstraints;
 use hubproof::fuzz::shrink::{CandidateResult, ShrinkLimits, Shrinker, control_run, count_beyond_opening};
 use hubproof::fuzz::step_rule::StepRule;
+use hubproof::outcome::Verdict;
 use hubproof::scenario::Program;
 use hubproof::scenario::parse::verbs::StepVerb;
 use rstest::rstest;

@@ -1,7 +1,7 @@
 //! Messages that are arrays, as in OCPP-J (`[2, "17", "Heartbeat", {}]`), or any other JSON value: a number is an index
 //! where an array stands, and `""` is the whole value.
 
-use hubproof::event::Verdict;
+use hubproof::outcome::Verdict;
 use rstest::rstest;
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! `cases`: one scenario for each row of a table.
 
-use hubproof::event::Verdict;
+use hubproof::outcome::Verdict;
 use rstest::rstest;
 use serde_json::Value;
 

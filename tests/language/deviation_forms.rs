@@ -3,7 +3,7 @@
 
 use hubproof::config;
 use hubproof::deviation::Deviations;
-use hubproof::event::{CheckReport, ScenarioReport, Verdict};
+use hubproof::outcome::{CheckReport, ScenarioReport, Verdict};
 use hubproof::syntax::diagnostic::render_all;
 use hubproof::websocket::frame::ConnectionEvent;
 use rstest::rstest;

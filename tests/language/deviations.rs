@@ -1,7 +1,7 @@
 //! Declared deviations: a hub that deviates from its document is judged beyond them, and they count as known, never as
 //! passed.
 
-use hubproof::event::{ScenarioReport, Verdict};
+use hubproof::outcome::{ScenarioReport, Verdict};
 use rstest::rstest;
 use serde_json::{Value, json};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubproof::event::{ScenarioReport, Verdict};
 use hubproof::interpreter::{Conversation, ConversationInput, ConversationOutput};
+use hubproof::outcome::{ScenarioReport, Verdict};
 use hubproof::scenario::Program;
 use hubproof::websocket::frame::{AssembledMessage, ConnectionEvent};
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! Invariants over both directions: the lifecycles of ids under `always`, and the functions `sent_frames` and `all_frames`.
 
-use hubproof::event::{ScenarioReport, Verdict};
+use hubproof::outcome::{ScenarioReport, Verdict};
 use rstest::rstest;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use hubproof::event::Verdict;
+use hubproof::outcome::Verdict;
 use hubproof::syntax::source::Sources;
 
 use crate::support::disk;

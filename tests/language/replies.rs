@@ -1,6 +1,6 @@
 //! Replies that only their request identifies, as in OCPP and JSON-RPC; and members that are filled per message.
 
-use hubproof::event::Verdict;
+use hubproof::outcome::Verdict;
 use rstest::rstest;
 use serde_json::Value;
 

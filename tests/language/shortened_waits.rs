@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubproof::event::{ScenarioReport, Verdict};
 use hubproof::interpreter::{Conversation, ConversationConfig, HubPromptness, planned_wait, unmet_needs};
+use hubproof::outcome::{ScenarioReport, Verdict};
 use hubproof::scenario::{Isolation, Program, first_cases_first};
 use rstest::rstest;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hubproof::event::{CheckReport, ScenarioReport, Verdict};
 use hubproof::interpreter::{Conversation, ConversationConfig, name_pool, unmet_needs};
+use hubproof::outcome::{CheckReport, ScenarioReport, Verdict};
 use hubproof::websocket::frame::ConnectionEvent;
 use rstest::rstest;
 

@@ -1,7 +1,7 @@
 //! Members and messages that an expression cannot use are reported before the run; mistakes that only a run reveals are
 //! reported at their place.
 
-use hubproof::event::Verdict;
+use hubproof::outcome::Verdict;
 use rstest::rstest;
 
 use crate::support::mini_protocol::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hubproof::event::Verdict;
+use hubproof::outcome::Verdict;
 use hubproof::websocket::frame::ConnectionEvent;
 use rstest::rstest;
 

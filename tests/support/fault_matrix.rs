@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use hubproof::event::{CheckReport, ScenarioReport, Verdict};
+use hubproof::outcome::{CheckReport, ScenarioReport, Verdict};
 use hubproof::protocol::{RuleBasis, RuleLevel};
 use hubproof_reference::fault::FaultEffect;
 use hubproof_reference::fault::injector::RehearsalMachine;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hubproof::event::{ScenarioReport, Verdict};
+use hubproof::outcome::{ScenarioReport, Verdict};
 use hubproof::reference::relay_facts;
 use hubproof_reference::fault::injector::{self, Injector};
 use hubproof_reference::machine::{EventError, Machine, MachineInput, MachineOutput};

@@ -3,7 +3,6 @@
 use crate::check::hang::HANG_EXPLANATION;
 use crate::cli::exit;
 use crate::deviation::ENTRY_EXPLANATION;
-use crate::event::Verdict;
 use crate::fuzz::case::MutationKind;
 use crate::fuzz::placement::Placement;
 use crate::fuzz::regression::replay::ReplayResult;
@@ -14,6 +13,7 @@ use crate::load::ledger::LedgerViolationKind;
 use crate::load::metrics::LoadErrorKind;
 use crate::load::plan::threshold::{self, ThresholdStanding};
 use crate::load::validity::{RunValidity, ValidityCode};
+use crate::outcome::Verdict;
 use crate::report::causes::CAUSE_EXPLANATIONS;
 use crate::report::terminal_page::verdict_word;
 use crate::report::{EntryStanding, RuleStatus};

@@ -10,9 +10,9 @@ use crate::cli::CliError;
 use crate::cli::hub::{self, RunInput, TimeLimit};
 use crate::cli::progress::RunProgress;
 use crate::cli::signals::SignalListener;
-use crate::event::ScenarioEvent;
 use crate::fuzz::campaign::PlayEnvironment;
 use crate::hub::prepare::PreparedHub;
+use crate::report::events::ScenarioEvent;
 
 pub struct PlaySession<'a> {
     pub hub: &'a Arc<PreparedHub>,

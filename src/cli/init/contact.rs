@@ -9,8 +9,8 @@ use super::super::{CliError, hub};
 use crate::check::first_contact::{ContactRecord, PlainConnection, TriedPack, try_packs};
 use crate::check::stamp;
 use crate::config::Target;
-use crate::event::{FrameKind, HistoryDirection};
 use crate::hub::prepare::{PreparedHub, PromptnessByInstance, TestedHub, prepare_hub};
+use crate::outcome::{FrameKind, HistoryDirection};
 use crate::protocol::Pack;
 use crate::protocol::recognition::{FrameOccasion, HubFrame, PackEvidence, Recognition, recognise_protocol};
 

@@ -6,7 +6,7 @@ use super::super::protocol_files::ValidProtocol;
 use super::contact::{Contact, Finding};
 use super::{TARGET_FILE, WORKFLOW_FILE, check_command, joined};
 use crate::check::first_contact::ContactRecord;
-use crate::event::FrameKind;
+use crate::outcome::FrameKind;
 use crate::protocol::recognition::{FrameFit, FrameMatch};
 use crate::report::terminal::{UNREACHABLE_HELP, describe_credentials};
 use crate::report::terminal_page::{Page, Style};

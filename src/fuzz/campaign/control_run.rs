@@ -5,9 +5,9 @@
 use std::collections::HashSet;
 
 use super::fingerprint;
-use crate::event::{CheckReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::fuzz::case_scenario::CaseScenario;
 use crate::fuzz::shrink;
+use crate::outcome::{CheckReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::protocol::Pack;
 use crate::report::scenario_verdict;
 
@@ -180,7 +180,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::event::FrameReport;
+    use crate::outcome::FrameReport;
     use crate::report::fixture::RunFixture;
 
     #[rstest]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::event::{CheckReport, ScenarioReport, Verdict};
 use crate::fuzz::case::FuzzCell;
+use crate::outcome::{CheckReport, ScenarioReport, Verdict};
 use crate::protocol::{FrameDirection, Pack};
 use crate::report::text::without_variable_parts;
 

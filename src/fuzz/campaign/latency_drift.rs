@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use super::{Campaign, PlayEnvironment};
 use crate::check::hang::HubPulse;
-use crate::event::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::fuzz::actors::NEW_CLIENT;
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::oracle::{self, MAX_SLOWDOWN};
 use crate::fuzz::step_rule::StepRule;
+use crate::outcome::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::report::fuzz::NewClientLatency;
 use crate::report::scenario_verdict;
 use crate::scenario::parse::verbs::StepVerb;

@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::fingerprint::{Fingerprint, broken_checks};
 use super::{Campaign, HubLost};
 use crate::check::hang::HubOutage;
-use crate::event::{
-    CheckReport, FindingDetail, FrameKind, HistoryDirection, HubCrash, Lack, ProcessReport, ScenarioReport, Verdict,
-};
 use crate::fuzz::actors::{NEW_CLIENT, OBSERVER};
 use crate::fuzz::case::FuzzCell;
 use crate::fuzz::corpus::{Corpus, prefix};
 use crate::fuzz::placement::Placement;
 use crate::hub::process::RESTART_HOOK;
+use crate::outcome::{
+    CheckReport, FindingDetail, FrameKind, HistoryDirection, HubCrash, Lack, ProcessReport, ScenarioReport, Verdict,
+};
 use crate::report::fuzz::{self, FuzzReport, NewClientLatency, OracleTally, ShrunkFinding};
 use crate::report::text::format_count;
 use crate::report::{ProtocolReport, aggregator};

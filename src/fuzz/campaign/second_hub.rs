@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 use super::shrink_findings::with_exclusive_hub;
 use super::{Campaign, PlayEnvironment};
 use crate::check::comparison::Counterpart;
-use crate::event::{FrameKind, FrameReport, ScenarioReport, Verdict};
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::expected_answer::InputProperties;
@@ -18,6 +17,7 @@ use crate::fuzz::differential::compare::{self, ComparisonContext, HubComparison}
 use crate::fuzz::mutate::payload::PayloadClass;
 use crate::fuzz::placement::Placement;
 use crate::interpreter::shorten_frame;
+use crate::outcome::{FrameKind, FrameReport, ScenarioReport, Verdict};
 use crate::protocol::MessageType;
 use crate::scenario::parse::verbs::StepVerb;
 

@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use super::fingerprint::{Fingerprint, broken_checks, oracle_name};
 use super::{Campaign, PlayEnvironment};
-use crate::event::ScenarioReport;
 use crate::fuzz::case::FuzzCell;
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::shrink::constraints::ShrinkConstraints;
 use crate::fuzz::shrink::{CandidateResult, ShrinkLimits, Shrinker, control_run, makes_check};
+use crate::outcome::ScenarioReport;
 use crate::scenario::parse::verbs::StepVerb;
 
 /// Factor for the timeouts of a candidate.

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Campaign;
 use super::second_hub::{MAX_COMPARED_CHARS, compare_reports, was_served};
 use crate::check::comparison::{COMPARISON_CHECK, Counterpart, PlayComparer, PlayComparison, VariedAnswer};
-use crate::event::{CheckReport, ScenarioReport, Verdict};
 use crate::fuzz::differential::compare::{self, HubDifference, HubDifferenceKind};
 use crate::fuzz::stateful::long_walk::make_long_walk;
 use crate::fuzz::stateful::model::WalkModel;
+use crate::outcome::{CheckReport, ScenarioReport, Verdict};
 use crate::protocol::Pack;
 use crate::scenario::Program;
 

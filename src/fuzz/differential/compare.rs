@@ -26,10 +26,10 @@ use serde_json::Value;
 
 use super::equivalence::{self, ComparedMessage, MessageDifference};
 use super::transcript::{self, SentValueNames, Transcript, TranscriptEvent, TranscriptEventKind};
-use crate::event::{CheckReport, FindingDetail, ScenarioReport, Verdict};
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::mutate::payload::{self, PayloadClass};
 use crate::generate::schema_shape::{BranchChoice, SchemaShape};
+use crate::outcome::{CheckReport, FindingDetail, ScenarioReport, Verdict};
 use crate::protocol::{MessageType, Pack};
 use crate::scenario::model::RuleUse;
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use crate::event::{FrameKind, FrameReport, HistoryDirection, ScenarioReport};
+use crate::outcome::{FrameKind, FrameReport, HistoryDirection, ScenarioReport};
 use crate::protocol::{FrameDirection, MessageType, Pack};
 
 /// One play of a case.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::event::{CheckReport, ScenarioReport, Verdict};
+use crate::outcome::{CheckReport, ScenarioReport, Verdict};
 use crate::syntax::explanation::Explanation;
 
 /// The result of replaying a finding.
@@ -122,7 +122,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::event::{Lack, PreconditionFailure, UnmetNeed};
+    use crate::outcome::{Lack, PreconditionFailure, UnmetNeed};
     use crate::syntax::source::{Sources, Span};
 
     /// Returns the report of a play with these verdicts.

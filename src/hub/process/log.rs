@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::event::LogExcerpt;
+use crate::outcome::LogExcerpt;
 
 /// The most bytes kept of the first lines, and of the last lines.
 const MAX_FIRST_BYTES: usize = 16 << 10;

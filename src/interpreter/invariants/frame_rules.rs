@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::event::FrameKind;
 use crate::interpreter::Conversation;
 use crate::interpreter::checks::{ALWAYS_STEP, compare};
 use crate::interpreter::finding::ComparisonOutcome;
+use crate::outcome::FrameKind;
 use crate::scenario::model::{ActorId, AlwaysEntry};
 use crate::scenario::value::Traced;
 

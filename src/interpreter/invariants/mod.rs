@@ -15,7 +15,7 @@ use super::checks::{ALWAYS_STEP, compare, compute};
 use super::decode::{JsonDecodeError, decode_json, member_texts, memory_weight};
 use super::finding::ComparisonOutcome;
 use crate::deviation::proposal::MAX_BYTES;
-use crate::event::{CheckOutcome, FindingDetail};
+use crate::outcome::{CheckOutcome, FindingDetail};
 use crate::protocol::{FrameDirection, MessageType, Pack, RuleLevel, SchemaViolation};
 use crate::scenario::model::{ActorId, AlwaysEntry, RuleUse, ValueTest};
 use crate::scenario::template::Template;

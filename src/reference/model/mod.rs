@@ -14,8 +14,8 @@ use self::simulation::{AdminInterface, SendingManner, SimulatedPlay, play_on_mac
 use super::setup::{ReferenceAddresses, ReferenceSetups};
 use crate::config::{self, HookSpec};
 use crate::deviation::Deviations;
-use crate::event::ScenarioReport;
 use crate::interpreter::{Conversation, ConversationConfig, unmet_needs};
+use crate::outcome::ScenarioReport;
 use crate::scenario::template::Template;
 use crate::scenario::{Program, SharedDefinitions};
 use crate::syntax::diagnostic::Diagnostic;

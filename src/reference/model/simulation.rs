@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use crate::config::HookSpec;
 use crate::config::template::fill_template;
-use crate::event::ScenarioReport;
 use crate::interpreter::{Conversation, ConversationInput, ConversationOutput};
+use crate::outcome::ScenarioReport;
 use crate::websocket::frame::{AssembledMessage, ConnectionEvent, Frame, Opcode};
 
 /// How a hub sends frames where RFC 6455 leaves a choice.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Tool;
-use crate::event::{FindingDetail, FrameReport, HubCrash, LogExcerpt, Verdict};
+use crate::outcome::{FindingDetail, FrameReport, HubCrash, LogExcerpt, Verdict};
 use crate::report::causes::BlockedChecks;
 use crate::report::{EntryStanding, FlakyTally, FuzzReport, VerdictTally};
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::conversation::{Diagram, diagram};
 use super::diff::{JsonDiff, json_diff};
 use super::page::{Anchors, PageError, Templates, format_ms, view};
-use crate::event::{FindingDetail, HubCrash, Verdict, ms};
+use crate::outcome::{FindingDetail, HubCrash, Verdict, ms};
 use crate::report::document::check::{Check, Finding, Protocol, RootCause, Rule, RunDocument, Scenario, Status};
 use crate::report::fuzz::ShrunkFinding;
 use crate::report::text::format_count;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::page::format_ms;
-use crate::event::{FindingDetail, FrameKind, FrameReport, HistoryDirection, ms};
+use crate::outcome::{FindingDetail, FrameKind, FrameReport, HistoryDirection, ms};
 use crate::report::text::shorten;
 
 /// A conversation with at most this many lines is shown in full.

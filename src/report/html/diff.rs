@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::conversation::find_frame;
-use crate::event::{FindingDetail, FrameReport};
+use crate::outcome::{FindingDetail, FrameReport};
 use crate::report::text::shorten;
 use crate::syntax::matcher::{Matcher, escape, find_difference};
 

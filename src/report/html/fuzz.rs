@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::check::{self, RunPage};
 use super::page::{Anchors, PageError, Templates, format_ms, view};
-use crate::event::ms;
+use crate::outcome::ms;
 use crate::report::FuzzReport;
 use crate::report::document::check::{Protocol, RunDocument};
 

@@ -7,7 +7,7 @@ use super::super::fuzz::{CellTally, FindingTally, FuzzReport, OmittedMutation, U
 use super::super::text::{escape_unprintable, format_count};
 use super::super::{ProtocolReport, RunReport};
 use super::{DIM, Page};
-use crate::event::Verdict;
+use crate::outcome::Verdict;
 
 /// Most findings that are shown in full; each further one takes one line.
 const FULL_CAUSES: usize = 10;

@@ -7,7 +7,7 @@ use super::super::text::{escape_unprintable, format_count};
 use super::super::{CheckResult, EntryStanding, ProtocolReport, RunReport, ScenarioResult, entry_covers};
 use super::{Page, list};
 use crate::deviation::proposal::to_toml;
-use crate::event::Verdict;
+use crate::outcome::Verdict;
 
 impl Page<'_, RunReport> {
     /// Shows the target-file entries that would let more rules be judged.

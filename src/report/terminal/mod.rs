@@ -17,7 +17,7 @@ use super::{
     CheckResult, ProtocolDoubt, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult,
     SharedPreconditionFailure, VerdictTally, explain_command, reach, reproduce_command, selection_arguments,
 };
-use crate::event::{
+use crate::outcome::{
     CheckReport, FindingDetail, FrameReport, HistoryDirection, ScenarioReport, ShortenedWaits, Verdict,
 };
 use crate::protocol::{RuleBasis, RulePlace};

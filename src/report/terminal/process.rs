@@ -3,7 +3,7 @@
 use super::super::text::{escape_unprintable, format_count, shorten};
 use super::super::{ProtocolReport, RunReport};
 use super::{DIM, Page, list};
-use crate::event::{HubCrash, LogExcerpt, ProcessReport};
+use crate::outcome::{HubCrash, LogExcerpt, ProcessReport};
 
 /// Most characters of the last frame before a crash.
 const MAX_SENT_CHARS: usize = 200;

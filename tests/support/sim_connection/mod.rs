@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hubproof::deviation::Deviations;
-use hubproof::event::ScenarioReport;
 use hubproof::interpreter::{Conversation, ConversationConfig};
+use hubproof::outcome::ScenarioReport;
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::reference::model::ReferenceModel;
 use hubproof::reference::model::simulation::{self, AdminInterface};

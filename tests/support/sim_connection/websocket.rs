@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use hubproof::event::ScenarioReport;
 use hubproof::interpreter::{Conversation, ConversationInput, ConversationOutput};
+use hubproof::outcome::ScenarioReport;
 use hubproof::transport::{ConnectionSide, PeerLimits};
 use hubproof::websocket::codec::{FrameDecoder, encode};
 use hubproof::websocket::frame::{ConnectionEvent, Frame};

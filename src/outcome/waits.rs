@@ -1,0 +1,79 @@
+//! How promptly a hub answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How promptly the hub answered in a conversation. An awaited event has a name: the name of a message, or a phrase
+/// such as `the answer to the upgrade`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WaitReport {
+    /// Names of the events that arrived while a step waited for them, or later.
+    pub arrived: BTreeSet<String>,
+    /// Whether the hub sent a documented message that steps do not ignore.
+    pub answered: bool,
+    /// Names of the events that did not arrive within a full wait.
+    pub missed: BTreeSet<String>,
+    pub speed: HubSpeed,
+    /// The shortened waits that ran out, by the name of the awaited event.
+    pub shortened: BTreeMap<String, ShortenedWaits>,
+    /// The names of checks that failed because their step received nothing within a full wait.
+    pub silent_checks: BTreeSet<String>,
+}
+
+/// How fast a hub is, measured by waits that ended with an arrival.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HubSpeed {
+    pub slowest_answer: Duration,
+    /// Shows how slow the network is. The slowest upgrade does not: simultaneous upgrades delay each other.
+    pub quickest_upgrade: Option<Duration>,
+}
+
+impl HubSpeed {
+    /// A wait is ample if it lasts this many times as long as the slowest answer.
+    const SLOWNESS: u32 = 4;
+
+    pub fn add(&mut self, other: Self) {
+        self.slowest_answer = self.slowest_answer.max(other.slowest_answer);
+        self.quickest_upgrade = self.quickest_upgrade.into_iter().chain(other.quickest_upgrade).min();
+    }
+
+    /// Returns how long a wait is ample. An upgrade takes at least two round trips, and an answer one.
+    pub fn ample_wait(self) -> Duration {
+        (self.slowest_answer * Self::SLOWNESS).max(self.quickest_upgrade.unwrap_or_default())
+    }
+}
+
+/// Waits that were shortened because earlier conversations waited for the same event in vain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShortenedWaits {
+    pub times: usize,
+    /// Total time by which they were shortened.
+    pub saved: Duration,
+}
+
+impl ShortenedWaits {
+    pub fn plus(self, other: Self) -> Self {
+        Self { times: self.times + other.times, saved: self.saved + other.saved }
+    }
+}
+
+/// How close a successful wait came to its time limit, and thus a slow machine to a false alarm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TimingMargin {
+    /// The step that waited.
+    pub step: String,
+    pub waited: Duration,
+    /// How long the step would have waited; never zero.
+    pub bound: Duration,
+}
+
+impl TimingMargin {
+    /// Returns the share of the time limit that passed: 0 if the wait ended at once, 1 if it ended at the last moment.
+    pub fn used_share(&self) -> f64 {
+        self.waited.as_secs_f64() / self.bound.as_secs_f64()
+    }
+
+    pub fn remaining(&self) -> Duration {
+        self.bound.saturating_sub(self.waited)
+    }
+}
