@@ -34,7 +34,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::deviation::Deviations;
-use crate::outcome::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, UnmetNeed};
+use crate::outcome::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, UnmetNeed, WaitReport};
 use crate::redact::SecretMasker;
 use crate::scenario::functions::{JWT_SECRET, NEXT_OF, NEXT_USER, TOKENS};
 use crate::scenario::model::{ActorId, Need, Program, StepAction, duration};
@@ -404,7 +404,7 @@ impl Conversation {
             verdict,
             checks,
             cause,
-            waits: self.waits.report,
+            waits: WaitReport { slimmest: self.clock.slimmest, ..self.waits.report },
             mistake,
             mistake_at,
             leftovers: self.actors.leftovers.into_iter().collect(),
@@ -412,7 +412,6 @@ impl Conversation {
             history_dropped,
             activity: self.contact.activity,
             duration: self.clock.now,
-            slimmest: self.clock.slimmest,
             deviations: seen,
             missed,
             evidence,

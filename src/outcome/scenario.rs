@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{CheckReport, FrameKind, FrameReport, PreconditionFailure, TimingMargin, Verdict, WaitReport};
+use super::{CheckReport, FrameKind, FrameReport, PreconditionFailure, Verdict, WaitReport};
 use crate::deviation::SightingsByEntry;
 use crate::deviation::proposal::{DeviationEvidence, MissedExpectation};
 use crate::scenario::Program;
@@ -100,8 +100,6 @@ pub struct ScenarioReport {
     /// The scenario that the hub no longer served when it was played again after this one.
     pub unserved: Option<UnservedProbe>,
     pub duration: Duration,
-    /// The successful wait that took the largest share of its time limit.
-    pub slimmest: Option<TimingMargin>,
     pub waits: WaitReport,
     /// The declared deviations that applied.
     pub deviations: SightingsByEntry,
@@ -135,7 +133,6 @@ impl ScenarioReport {
             activity: HubActivity::default(),
             unserved: None,
             duration: Duration::ZERO,
-            slimmest: None,
             waits: WaitReport::default(),
             deviations: SightingsByEntry::new(),
             missed: None,

@@ -14,6 +14,8 @@ pub struct WaitReport {
     /// Names of the events that did not arrive within a full wait.
     pub missed: BTreeSet<String>,
     pub speed: HubSpeed,
+    /// The successful wait that took the largest share of its time limit.
+    pub slimmest: Option<TimingMargin>,
     /// The shortened waits that ran out, by the name of the awaited event.
     pub shortened: BTreeMap<String, ShortenedWaits>,
     /// The names of checks that failed because their step received nothing within a full wait.
@@ -58,7 +60,7 @@ impl ShortenedWaits {
 }
 
 /// How close a successful wait came to its time limit, and thus a slow machine to a false alarm.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimingMargin {
     /// The step that waited.
     pub step: String,

@@ -484,7 +484,7 @@ impl RunFixture {
                 r#"{"say":"welcome","name":"anna","mood":"happy","at":1}"#,
             ),
         ];
-        report.slimmest = Some(TimingMargin {
+        report.waits.slimmest = Some(TimingMargin {
             step: "anna expects: welcome".to_owned(),
             waited: Duration::from_millis(2),
             bound: Duration::from_secs(5),

@@ -168,7 +168,7 @@ impl JsonReportWriter<'_> {
                 place: self.place(cause.span),
             }),
             leftovers,
-            slimmest: run.slimmest.as_ref().map(margin),
+            slimmest: run.waits.slimmest.as_ref().map(margin),
             history: run.history.clone(),
             history_dropped: run.history_dropped,
         }

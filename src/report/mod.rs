@@ -464,7 +464,7 @@ impl ProtocolReport {
     /// Like [`RunReport::slimmest_margin`], for this protocol.
     pub fn slimmest_margin(&self) -> Option<(&str, &TimingMargin)> {
         slimmest_of(self.scenarios.iter().flat_map(|scenario| {
-            scenario.runs.iter().filter_map(|run| Some((scenario.id.as_str(), run.slimmest.as_ref()?)))
+            scenario.runs.iter().filter_map(|run| Some((scenario.id.as_str(), run.waits.slimmest.as_ref()?)))
         }))
     }
 

@@ -157,7 +157,7 @@ fn the_wait_closest_to_its_timeout_is_reported(
 ) {
     let report = play_scripted_texts(&format!("{JOIN_STEPS}{step}"), [(at, SUCCESS_REPLY.to_owned())]);
     let ms = |time: Duration| time.as_millis() as u64;
-    let found = report.slimmest.as_ref().map(|found| (found.step.as_str(), ms(found.waited), ms(found.bound)));
+    let found = report.waits.slimmest.as_ref().map(|found| (found.step.as_str(), ms(found.waited), ms(found.bound)));
     match expected {
         // Of several with a share of zero, any may be reported.
         Some((_, 0, bound)) => assert_eq!(found.map(|(_, waited, bound)| (waited, bound)), Some((0, bound))),
@@ -169,15 +169,18 @@ fn the_wait_closest_to_its_timeout_is_reported(
 fn a_retry_counts_as_a_wait_but_a_may_or_a_look_up_does_not() {
     let retry = "  - retry: 2s\n    do:\n      - caller expects: any\n        where: { status: success }\n        within: 100ms\n";
     let report = play_scripted_texts(&format!("{JOIN_STEPS}{retry}"), [(900, SUCCESS_REPLY.to_owned())]);
-    let slimmest = report.slimmest.unwrap();
+    let slimmest = report.waits.slimmest.unwrap();
     assert_eq!((slimmest.step.as_str(), slimmest.bound), ("retry: 2s", Duration::from_secs(2)));
     assert_eq!(slimmest.waited, Duration::from_millis(900));
     let allowed = "  - caller expects: any\n    rules: [QI-031]\n";
     let report = play_scripted_texts(&format!("{JOIN_STEPS}{allowed}"), [(299, SUCCESS_REPLY.to_owned())]);
-    assert_eq!(report.slimmest.unwrap().waited, Duration::ZERO);
+    assert_eq!(report.waits.slimmest.unwrap().waited, Duration::ZERO);
     let looked_up = "  - wait: 1s\n    because: it has come by then\n  - caller expects: any\n    within: 0s\n    rules: [QI-025]\n";
     let report = play_scripted_texts(&format!("{JOIN_STEPS}{looked_up}"), [(900, SUCCESS_REPLY.to_owned())]);
-    assert_eq!((verdict(&report, "QI-025"), report.slimmest.unwrap().bound), (Verdict::Pass, Duration::from_secs(4)));
+    assert_eq!(
+        (verdict(&report, "QI-025"), report.waits.slimmest.unwrap().bound),
+        (Verdict::Pass, Duration::from_secs(4))
+    );
 }
 
 /// A hook is called again while its answer does not match. A slow one is called for the last time just before the end
