@@ -18,14 +18,14 @@ mod fault_matrix;
 #[allow(dead_code)]
 mod sim_connection;
 
-use fault_matrix::FaultMatrix;
+use fault_matrix::{FaultMatrix, MatrixDepth};
 
 const INTRODUCTION: &str = "\
 # The fault matrix
 
 Every scenario is played against a hub with each of the reference server's faults, without sockets. A rule is proven
 when a check at the rule's own level finds it broken; a rule that only allows something is proven when the result of its
-check differs from that on a correct hub. `cargo test` checks that no check blames a rule that the fault does not break,
+check differs from that on a correct hub. The tests check that no check blames a rule that the fault does not break,
 and that every check fails for some fault.
 ";
 
@@ -43,12 +43,13 @@ fn render() {
     let mut names = hubproof_reference::protocols().to_vec();
     names.retain(|name| root.join("scenarios").join(name).is_dir());
     for name in names {
-        print!("\n{}", FaultMatrix::play(name, &|_| true).markdown());
+        print!("\n{}", FaultMatrix::play(name, MatrixDepth::Full, &|_| true).markdown());
     }
 }
 
 fn show(protocol: &str, part: Option<&str>) {
-    let matrix = FaultMatrix::play(protocol, &|fault| part.is_none_or(|part| fault.id.contains(part)));
+    let matrix =
+        FaultMatrix::play(protocol, MatrixDepth::Full, &|fault| part.is_none_or(|part| fault.id.contains(part)));
     print!("{}", matrix.complaints());
     for case in &matrix.cases {
         let idle: Vec<_> =

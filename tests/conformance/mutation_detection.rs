@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::support::disk;
 use crate::support::disk::protocol_name;
+use crate::support::evidence;
 use crate::support::mutation_detection::{ChangeDetection, measurable_protocols};
 
 /// In percent. The report lists the undetected changes.
@@ -43,11 +44,7 @@ fn assert_enough_changes_made_by_the_relay_are_detected(name: &str) {
         detection.gaps()
     );
     let noticed = format!("{:.1} %", detection.detected_percent());
-    assert_eq!(
-        disk::evidence_cells(name)[9],
-        noticed,
-        "the page shows another share; see `cargo run --example detection`"
-    );
+    evidence::assert_cells(name, 9, &[noticed]);
 }
 
 #[test]

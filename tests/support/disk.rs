@@ -86,13 +86,3 @@ pub fn protocol_name(path: &Path) -> String {
     let inner = path.strip_prefix(root().join("schemas")).unwrap();
     inner.iter().next().unwrap().to_str().unwrap().to_owned()
 }
-
-/// Returns the cells of a protocol's row in the table of docs/src/evidence.md, which has results of tests: name,
-/// document, messages, scenarios, rules, not testable, proven, faults, killed, share of the computed changes that are
-/// detected.
-pub fn evidence_cells(protocol: &str) -> Vec<String> {
-    let page = fs::read_to_string(root().join("docs/src/evidence.md")).unwrap();
-    let row = page.lines().find(|line| line.starts_with(&format!("| {protocol} |")));
-    let row = row.unwrap_or_else(|| panic!("docs/src/evidence.md has no row for {protocol}"));
-    row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
-}

@@ -1,5 +1,5 @@
-//! The fault matrix: every scenario against every fault of the reference server, without sockets. A check counts as
-//! proven once it has failed for a fault, and a fault may fail only the rules that it breaks.
+//! The fault matrix: scenarios against faults of the reference server, without sockets. A check counts as proven once it
+//! has failed for a fault, and a fault may fail only the rules that it breaks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use hubproof::outcome::{CheckReport, ScenarioReport, Verdict};
 use hubproof::protocol::{RuleBasis, RuleLevel};
+use hubproof::scenario::Program;
 use hubproof_reference::fault::FaultEffect;
 use hubproof_reference::fault::injector::RehearsalMachine;
 use hubproof_reference::{Fault, Machine, faults};
@@ -22,7 +23,18 @@ pub struct FaultMatrix {
     pub cases: Vec<FaultResults>,
 }
 
+/// The scenarios that each fault is played against.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum MatrixDepth {
+    /// All in which the fault may have an effect.
+    Full,
+    /// Those that check its rules first, and no more once they have found it, with all of its rules that no other fault
+    /// has proven: a tenth of the plays.
+    UntilFound,
+}
+
 /// The results for a hub with one fault.
+#[derive(Debug)]
 pub struct FaultResults {
     pub fault: &'static Fault,
     /// Findings under the rules that the fault breaks.
@@ -34,6 +46,7 @@ pub struct FaultResults {
 }
 
 /// A rule that a check found broken.
+#[derive(Debug)]
 pub struct BrokenRule {
     pub rule: String,
     pub verdict: Verdict,
@@ -52,23 +65,20 @@ impl FaultResults {
 }
 
 impl FaultMatrix {
-    /// Plays all scenarios against all faults that `wanted` selects.
-    pub fn play(protocol: &str, wanted: &(dyn Fn(&Fault) -> bool + Sync)) -> Self {
+    /// Plays the scenarios against all faults that `wanted` selects.
+    pub fn play(protocol: &str, depth: MatrixDepth, wanted: &(dyn Fn(&Fault) -> bool + Sync)) -> Self {
         let mut protocol = SimulatedProtocol::load(protocol);
         if protocol.pack.name == "emprops" {
             // Ten megabytes, hundreds of times, would take too long.
             protocol.set(Some("max_message_bytes"), "message_limit", 100_000);
             protocol.set(None, "chunks_above", 10_000);
         }
-        let correct = play_all(&protocol, None);
-        for report in &correct {
-            assert!(matches!(report.verdict, Verdict::Pass | Verdict::Info), "{} on a correct hub", report.id);
-        }
-        let expected = ExpectedVerdicts::from_two_runs(&correct, &play_all(&protocol, None));
         let chosen: Vec<&'static Fault> = faults()
             .filter(|fault| fault.protocol == protocol.pack.name && !fault.is_for_fuzzing() && wanted(fault))
             .collect();
-        let touched = scenarios_touched_by_faults(&protocol, &chosen);
+        let rehearsals = rehearse(&protocol, &chosen);
+        let expected = ExpectedVerdicts::from_rehearsals(&protocol, &rehearsals);
+        let proven = Mutex::new(BTreeSet::new());
         let next = AtomicUsize::new(0);
         let work = || {
             let mut cases = Vec::new();
@@ -76,12 +86,19 @@ impl FaultMatrix {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(fault) = chosen.get(index) else { return cases };
                 // If a fault does nothing in a conversation, the result is that of a correct hub.
-                let programs = protocol.scenarios.programs.iter().zip(&touched);
-                let reports: Vec<_> = programs
-                    .filter(|(_, touched)| touched.contains(&index))
-                    .filter_map(|(program, _)| protocol.play(program, Some(fault.id)))
-                    .collect();
-                cases.push(FaultResults::judge(fault, &reports, &expected));
+                let mut programs: Vec<_> = rehearsals.iter().filter(|one| one.touched.contains(&index)).collect();
+                if depth == MatrixDepth::UntilFound {
+                    programs.sort_by_key(|rehearsal| !rehearsal.checks_a_rule_of(fault));
+                }
+                let mut case = FaultResults::new(fault);
+                for rehearsal in programs {
+                    let report = protocol.play(&rehearsal.program, Some(fault.id)).unwrap();
+                    case.judge(&report, &expected);
+                    if depth == MatrixDepth::UntilFound && case.proves_its_rules(&mut proven.lock().unwrap()) {
+                        break;
+                    }
+                }
+                cases.push(case);
             }
         };
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
@@ -90,6 +107,7 @@ impl FaultMatrix {
             workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
         });
         cases.sort_by_key(|case| chosen.iter().position(|fault| fault.id == case.fault.id));
+        let correct = rehearsals.into_iter().map(|rehearsal| rehearsal.report).collect();
         Self { protocol, correct, cases }
     }
 
@@ -225,44 +243,59 @@ impl std::fmt::Display for BrokenRule {
     }
 }
 
-fn play_all(protocol: &SimulatedProtocol, fault: Option<&str>) -> Vec<ScenarioReport> {
-    protocol.scenarios.programs.iter().filter_map(|program| protocol.play(program, fault)).collect()
+/// A scenario played against a correct hub.
+struct Rehearsal {
+    program: Arc<Program>,
+    report: ScenarioReport,
+    /// The indices of the faults that may have an effect: those outside the machine whose changes apply to a correct hub's
+    /// outputs, and all of those inside, whose effect cannot be known.
+    touched: BTreeSet<usize>,
 }
 
-/// Returns for each scenario the faults that may have an effect in it: those outside the machine whose changes apply to
-/// a correct hub's outputs, and all of those inside, whose effect cannot be known.
-fn scenarios_touched_by_faults(protocol: &SimulatedProtocol, faults: &[&'static Fault]) -> Vec<BTreeSet<usize>> {
+impl Rehearsal {
+    /// Whether the scenario checks a rule that the fault breaks.
+    fn checks_a_rule_of(&self, fault: &Fault) -> bool {
+        let decided = self.report.checks.iter().filter(|check| check.verdict != Verdict::NotTestable);
+        decided.flat_map(|check| &check.rules).any(|(rule, _)| fault.rules.contains(&rule.id.as_str()))
+    }
+}
+
+/// Plays each scenario, for which there is an instance, against a correct hub.
+fn rehearse(protocol: &SimulatedProtocol, faults: &[&'static Fault]) -> Vec<Rehearsal> {
     let changes = |fault: &&'static Fault| match fault.effect {
         FaultEffect::Outside(changes) => changes,
         FaultEffect::Inside | FaultEffect::FuzzOnly(_) | FaultEffect::FuzzOnlyInside => &[],
     };
     let lists: Vec<_> = faults.iter().map(changes).collect();
     let inside = || (0..faults.len()).filter(|index| lists[*index].is_empty());
-    let programs = protocol.scenarios.programs.iter();
-    programs
-        .map(|program| {
-            let acted = Arc::new(Mutex::new(inside().collect::<BTreeSet<_>>()));
-            let around =
-                |machine| -> Box<dyn Machine> { Box::new(RehearsalMachine::new(machine, &lists, Arc::clone(&acted))) };
-            protocol.play_on(program, None, &around, SendingManner::default());
-            let acted = acted.lock().unwrap();
-            acted.clone()
-        })
-        .collect()
+    let mut rehearsals = Vec::new();
+    for program in &protocol.scenarios.programs {
+        let acted = Arc::new(Mutex::new(inside().collect::<BTreeSet<_>>()));
+        let around =
+            |machine| -> Box<dyn Machine> { Box::new(RehearsalMachine::new(machine, &lists, Arc::clone(&acted))) };
+        let played = protocol.play_on(program, None, &around, SendingManner::default());
+        let Some(report) = played else { continue };
+        assert!(matches!(report.verdict, Verdict::Pass | Verdict::Info), "{} on a correct hub", report.id);
+        let touched = acted.lock().unwrap().clone();
+        rehearsals.push(Rehearsal { program: Arc::clone(program), report, touched });
+    }
+    rehearsals
 }
 
 /// The verdict of each check on a correct hub.
 struct ExpectedVerdicts<'a>(BTreeMap<(&'a str, &'a str), (Verdict, Option<&'a str>)>);
 
 impl<'a> ExpectedVerdicts<'a> {
-    /// Takes two runs, so that messages with random parts are not compared.
-    fn from_two_runs(one: &'a [ScenarioReport], other: &[ScenarioReport]) -> Self {
+    /// Plays scenarios that record something once more, so that messages with random parts are not compared.
+    fn from_rehearsals(protocol: &SimulatedProtocol, rehearsals: &'a [Rehearsal]) -> Self {
         let mut expected = BTreeMap::new();
-        for (first, second) in one.iter().zip(other) {
-            for check in &first.checks {
-                let again = second.checks.iter().find(|again| again.name == check.name);
+        for Rehearsal { program, report, .. } in rehearsals {
+            let recorded = report.checks.iter().any(|check| check.verdict == Verdict::Info);
+            let second = if recorded { protocol.play(program, None) } else { None };
+            for check in &report.checks {
+                let again = second.iter().flat_map(|second| &second.checks).find(|again| again.name == check.name);
                 let steady = again.is_some_and(|again| again.message == check.message);
-                let key = (first.id.as_str(), check.name.as_str());
+                let key = (report.id.as_str(), check.name.as_str());
                 expected.insert(key, (check.verdict, steady.then_some(check.message.as_str())));
             }
         }
@@ -283,44 +316,50 @@ impl<'a> ExpectedVerdicts<'a> {
 }
 
 impl FaultResults {
-    fn judge(fault: &'static Fault, reports: &[ScenarioReport], expected: &ExpectedVerdicts<'_>) -> Self {
-        let mut case = Self { fault, within: Vec::new(), outside: Vec::new(), undecided: Vec::new() };
-        for report in reports {
-            assert_eq!(report.mistake, None, "{} with {}", report.id, fault.id);
-            if let (Verdict::Inconclusive, Some(cause)) = (report.verdict, &report.cause) {
-                case.undecided.push(format!("{}: {}: {}", report.id, cause.step, cause.message));
-            }
-            for check in &report.checks {
-                for (rule, verdict) in &check.rules {
-                    if !expected.differs(&report.id, check, *verdict) {
-                        continue;
-                    }
-                    let proves = !rule.lowered
-                        && match rule.level {
-                            RuleLevel::Must => *verdict == Verdict::Fail || rule.basis == RuleBasis::Silent,
-                            RuleLevel::Should => *verdict == Verdict::Warn,
-                            RuleLevel::May => true,
-                        };
-                    let seen = BrokenRule {
-                        rule: rule.id.clone(),
-                        verdict: *verdict,
-                        proves,
-                        scenario: report.id.clone(),
-                        check: check.name.clone(),
-                        step: if check.step.is_empty() { check.name.clone() } else { check.step.clone() },
-                        message: check.message.clone(),
+    fn new(fault: &'static Fault) -> Self {
+        Self { fault, within: Vec::new(), outside: Vec::new(), undecided: Vec::new() }
+    }
+
+    /// Whether the fault is detected and all of its rules are proven, by this fault or another.
+    fn proves_its_rules(&self, proven: &mut BTreeSet<String>) -> bool {
+        proven.extend(self.within.iter().filter(|seen| seen.proves).map(|seen| seen.rule.clone()));
+        self.is_killed() && self.fault.rules.iter().all(|rule| proven.contains(*rule))
+    }
+
+    fn judge(&mut self, report: &ScenarioReport, expected: &ExpectedVerdicts<'_>) {
+        assert_eq!(report.mistake, None, "{} with {}", report.id, self.fault.id);
+        if let (Verdict::Inconclusive, Some(cause)) = (report.verdict, &report.cause) {
+            self.undecided.push(format!("{}: {}: {}", report.id, cause.step, cause.message));
+        }
+        for check in &report.checks {
+            for (rule, verdict) in &check.rules {
+                if !expected.differs(&report.id, check, *verdict) {
+                    continue;
+                }
+                let proves = !rule.lowered
+                    && match rule.level {
+                        RuleLevel::Must => *verdict == Verdict::Fail || rule.basis == RuleBasis::Silent,
+                        RuleLevel::Should => *verdict == Verdict::Warn,
+                        RuleLevel::May => true,
                     };
-                    if fault.rules.contains(&rule.id.as_str()) {
-                        case.within.push(seen);
-                    } else if matches!(verdict, Verdict::Fail | Verdict::Warn) {
-                        case.outside.push(seen);
-                    }
+                let seen = BrokenRule {
+                    rule: rule.id.clone(),
+                    verdict: *verdict,
+                    proves,
+                    scenario: report.id.clone(),
+                    check: check.name.clone(),
+                    step: if check.step.is_empty() { check.name.clone() } else { check.step.clone() },
+                    message: check.message.clone(),
+                };
+                if self.fault.rules.contains(&rule.id.as_str()) {
+                    self.within.push(seen);
+                } else if matches!(verdict, Verdict::Fail | Verdict::Warn) {
+                    self.outside.push(seen);
                 }
-                if check.rules.is_empty() && matches!(check.verdict, Verdict::Fail | Verdict::Warn) {
-                    case.undecided.push(format!("{}: {}: {}", report.id, check.name, check.message));
-                }
+            }
+            if check.rules.is_empty() && matches!(check.verdict, Verdict::Fail | Verdict::Warn) {
+                self.undecided.push(format!("{}: {}: {}", report.id, check.name, check.message));
             }
         }
-        case
     }
 }

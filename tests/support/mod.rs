@@ -3,6 +3,7 @@
 pub mod breakable_checks;
 pub mod byte_edits;
 pub mod disk;
+pub mod evidence;
 #[allow(dead_code)]
 pub mod fault_matrix;
 pub mod hostile_servers;
