@@ -257,6 +257,7 @@ pub fn hub_with_fault(id: &'static str) -> HubVariant {
 #[case::binary_closes(hub_with_fault("concierge-binary-closes"), &[])]
 #[case::subprotocol_required(hub_with_fault("concierge-bare-upgrade-refused"), &[])]
 #[case::null_seq(hub_with_variant(null_seq), &["CON-039"])]
+#[ignore = "thorough: repeats the proof against other hubs"]
 fn a_concierge_with_a_permitted_variant_passes(#[case] hub: HubVariant, #[case] tolerated: &[&str]) {
     assert_variant_passes(SimulatedProtocol::load("concierge"), hub, tolerated);
 }
@@ -300,6 +301,7 @@ fn a_qi_server_with_a_permitted_variant_passes(#[case] hub: HubVariant, #[case] 
 #[case::worker_subscriptions_refused(hub_with_fault("airavata-worker-subscription-refused"), &[])]
 #[case::other_close_code(hub_with_fault("airavata-refusal-code"), &[])]
 #[case::frequent_system_status(hub_with_variant(frequent_system_status), &[])]
+#[ignore = "thorough: repeats the proof against other hubs"]
 fn an_airavata_hub_with_a_permitted_variant_passes(#[case] hub: HubVariant, #[case] tolerated: &[&str]) {
     assert_variant_passes(SimulatedProtocol::load("airavata"), hub, tolerated);
 }
