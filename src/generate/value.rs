@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Number, Value, json};
 
+use super::pattern::draw_match;
 use super::rng::RandomSource;
 use super::schema_shape::{BranchChoice, SchemaShape};
 
@@ -190,7 +191,7 @@ fn draw_text(shape: &SchemaShape<'_>, dice: &mut RandomSource) -> String {
     let least = shape.lower_bound("minLength").unwrap_or(0.0) as usize;
     let most = shape.upper_bound("maxLength").map(|most| most as usize);
     if let Some(pattern) = shape.keyword_text("pattern")
-        && let Some(text) = draw_matching_text(pattern, dice)
+        && let Some(text) = draw_match(pattern, dice)
     {
         return text;
     }
@@ -210,43 +211,6 @@ fn draw_text(shape: &SchemaShape<'_>, dice: &mut RandomSource) -> String {
     match most {
         Some(most) if length > most => text.chars().take(most).collect(),
         _ => text,
-    }
-}
-
-/// The longest text generated for a regular expression.
-const MAX_MATCH_LENGTH: usize = 1 << 16;
-
-/// Returns a text that matches a regular expression; `None` if none can be generated (look-around, back references, or
-/// a text beyond [`MAX_MATCH_LENGTH`]).
-fn draw_matching_text(pattern: &str, dice: &mut RandomSource) -> Option<String> {
-    // A pattern without anchors may match anywhere; here it has to match the whole text.
-    let hir =
-        regex_syntax::ParserBuilder::new().build().parse(pattern.trim_start_matches('^').trim_end_matches('$')).ok()?;
-    if hir.properties().minimum_len().is_some_and(|least| least > MAX_MATCH_LENGTH)
-        || bounded_match_length(&hir) > MAX_MATCH_LENGTH
-    {
-        return None;
-    }
-    let texts = rand_regex::Regex::with_hir(hir, 8).ok()?;
-    let text: Result<String, _> =
-        rand::distr::Distribution::<Result<String, std::string::FromUtf8Error>>::sample(&texts, dice.generator());
-    text.ok()
-}
-
-/// Returns the greatest length of a match, with unbounded repetitions limited to a few.
-fn bounded_match_length(hir: &regex_syntax::hir::Hir) -> usize {
-    use regex_syntax::hir::HirKind;
-    match hir.kind() {
-        HirKind::Empty | HirKind::Look(_) => 0,
-        HirKind::Literal(literal) => literal.0.len(),
-        HirKind::Class(_) => 4,
-        HirKind::Capture(capture) => bounded_match_length(&capture.sub),
-        HirKind::Concat(parts) => parts.iter().map(bounded_match_length).fold(0, usize::saturating_add),
-        HirKind::Alternation(parts) => parts.iter().map(bounded_match_length).max().unwrap_or(0),
-        HirKind::Repetition(repeated) => {
-            let most = repeated.max.unwrap_or_else(|| repeated.min.saturating_add(8)) as usize;
-            bounded_match_length(&repeated.sub).saturating_mul(most)
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use crate::generate::pattern;
 use crate::syntax::json_schema::json_type;
 use crate::syntax::matcher::{are_equal, array_index};
 
@@ -146,7 +147,7 @@ fn member_schema<'s>(root: &Value, schema: &'s Value, name: &str) -> Option<&'s 
         return Some(found);
     }
     let patterns = schema.get("patternProperties").and_then(Value::as_object);
-    let fits = |pattern: &String| regex::Regex::new(pattern).is_ok_and(|pattern| !pattern.is_match(name));
+    let fits = |pattern: &String| pattern::compile(pattern).is_some_and(|pattern| !pattern.is_match(name));
     if patterns.is_some_and(|patterns| !patterns.keys().all(fits)) {
         return None;
     }

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use hubproof_reference::fault::FrameCondition;
 use hubproof_reference::relay::mutation::{HubMessage, MemberFact, MemberProperty};
-use regex::Regex;
 use serde_json::Value;
 
+use crate::generate::pattern;
 use crate::protocol::{MessageType, Pack, RuleLevel};
 use crate::syntax::matcher::{MatchCondition, escape};
 
@@ -97,7 +97,7 @@ fn schema_conditions(pointer: &'static str, schema: &Value) -> Option<Vec<FrameC
         all.push(match keyword.as_str() {
             "const" => FrameCondition::Equals(pointer, leak_value(value)),
             "type" => FrameCondition::Type(pointer, leak_text(value.as_str()?)),
-            "pattern" => FrameCondition::Matches(pointer, Box::leak(Box::new(Regex::new(value.as_str()?).ok()?))),
+            "pattern" => FrameCondition::Matches(pointer, Box::leak(Box::new(pattern::compile(value.as_str()?)?))),
             "not" => FrameCondition::Not(schema_conditions(pointer, value)?.leak()),
             _ => return None,
         });
