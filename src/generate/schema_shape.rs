@@ -1,104 +1,163 @@
-//! The demands of a schema on one member of a message, with combinators merged: allowed types, members, bounds.
-//! Generated values and mutations are derived from them; the validator decides whether those are valid.
+//! The walk over a JSON Schema: which schemas apply to a part of a value, with references and combinators resolved.
+//! Values and mutations are derived from it, and so is what may stand in a place; the validator decides about values.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::pattern;
 use super::rng::RandomSource;
 use crate::syntax::json_schema::json_type;
+use crate::syntax::matcher::{are_equal, array_index};
 
-/// All schemas that apply to one member.
+/// The most levels that are followed: of references and combinators, and of generated values.
+pub const MAX_DEPTH: usize = 64;
+/// The most schemas of one shape: nested unions multiply. What is beyond them counts as unrestricted.
+pub const MAX_SCHEMAS: usize = 4_000;
+
+const CLOSED: &Value = &Value::Bool(false);
+
+/// What a shape says about the values of a schema.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum ShapeReading {
+    /// What is typical: recommendations count, and a form that says nothing about a part is left out there.
+    #[default]
+    Typical,
+    /// What is certain: only demands count, and a form that says nothing about a part allows anything there.
+    Certain,
+}
+
+/// All schemas that apply to one part of a value.
 #[derive(Clone, Debug, Default)]
 pub struct SchemaShape<'a> {
     root: Option<&'a Value>,
-    /// The schemas that all apply.
+    reading: ShapeReading,
+    /// The schemas that all apply. `false` among them allows nothing.
     schemas: Vec<&'a Value>,
     /// The unions (`anyOf`, `oneOf`, `if`): of each, at least one form applies.
     unions: Vec<Vec<Self>>,
 }
 
-/// The depth to which nested combinators and references are followed.
-const MAX_COMBINATOR_DEPTH: usize = 16;
-/// The most schemas of one shape: nested unions multiply.
-const MAX_SCHEMAS: usize = 4_000;
-
-/// How to treat alternatives (`anyOf`, `oneOf`, `if`).
-pub enum BranchChoice<'d> {
-    /// Keep all, to get the members of every form of the message.
-    All,
-    /// Draw one: a payload has one form.
-    One(&'d mut RandomSource),
+/// A step from a value to a value in it.
+#[derive(Clone, Copy)]
+pub enum ShapeStep<'n> {
+    Member(&'n str),
+    Item(usize),
 }
 
-/// The schemas that lead to the one that is being added, and how many more may be added.
-struct SchemaTrail<'a> {
+/// How far a walk has come.
+struct ShapeWalk<'w, 'a> {
+    /// Draws one form of each union; without it, all are kept.
+    dice: Option<&'w mut RandomSource>,
+    /// The schemas that lead to the one that is being added.
     above: Vec<&'a Value>,
-    left: usize,
-}
-
-impl SchemaTrail<'_> {
-    fn new() -> Self {
-        Self { above: Vec::new(), left: MAX_SCHEMAS }
-    }
+    /// How many more schemas may be added.
+    left: &'w mut usize,
 }
 
 impl<'a> SchemaShape<'a> {
-    /// Returns the shape of the whole message.
-    pub fn from_schema(root: &'a Value, branches: &mut BranchChoice<'_>) -> Self {
-        let mut shape = Self { root: Some(root), ..Self::default() };
-        shape.add(root, branches, &mut SchemaTrail::new());
-        shape
+    /// Returns the shape of the whole message, with all forms of each union.
+    pub fn from_schema(root: &'a Value) -> Self {
+        Self::within(root, root)
     }
 
-    fn add(&mut self, schema: &'a Value, branches: &mut BranchChoice<'_>, trail: &mut SchemaTrail<'a>) {
+    /// Returns the shape of the whole message with one form of each union.
+    pub fn draw_form(root: &'a Value, dice: &mut RandomSource) -> Self {
+        let shape = Self { root: Some(root), ..Self::default() };
+        shape.with_schemas(vec![root], Some(dice), &mut MAX_SCHEMAS.clone())
+    }
+
+    /// Returns the shape of the values of a schema in the document `root`.
+    pub fn within(root: &'a Value, schema: &'a Value) -> Self {
+        let shape = Self { root: Some(root), ..Self::default() };
+        shape.with_schemas(vec![schema], None, &mut MAX_SCHEMAS.clone())
+    }
+
+    /// Returns what a schema demands of all its values, from at most `left` schemas.
+    pub fn certain(root: &'a Value, schema: &'a Value, left: &mut usize) -> Self {
+        let shape = Self { root: Some(root), reading: ShapeReading::Certain, ..Self::default() };
+        shape.with_schemas(vec![schema], None, left)
+    }
+
+    /// Returns the shape of another schema of the document in the same reading, from at most `left` schemas.
+    pub fn of_schema(&self, schema: &'a Value, left: &mut usize) -> Self {
+        self.empty().with_schemas(vec![schema], None, left)
+    }
+
+    /// Returns the shape of the value at a path of names of members and indices.
+    pub fn at_path(root: &'a Value, path: &[impl AsRef<str>]) -> Self {
+        Self::from_schema(root).descend(path)
+    }
+
+    /// Returns the shape of a place in this value, at a path of names of members and indices.
+    pub fn descend(self, path: &[impl AsRef<str>]) -> Self {
+        path.iter().fold(self, |shape, name| match array_index(name.as_ref()) {
+            Some(index) if !shape.member_names().contains(&name.as_ref()) => shape.item(index),
+            _ => shape.member(name.as_ref()),
+        })
+    }
+
+    fn empty(&self) -> Self {
+        Self { root: self.root, reading: self.reading, ..Self::default() }
+    }
+
+    fn with_schemas(mut self, schemas: Vec<&'a Value>, dice: Option<&mut RandomSource>, left: &mut usize) -> Self {
+        let mut walk = ShapeWalk { dice, above: Vec::new(), left };
+        schemas.into_iter().for_each(|schema| self.add(schema, &mut walk));
+        self
+    }
+
+    fn add(&mut self, schema: &'a Value, walk: &mut ShapeWalk<'_, 'a>) {
         // A reference may lead back to a schema that was already added.
-        let added = trail.above.iter().chain(&self.schemas).any(|before| std::ptr::eq(*before, schema));
-        if trail.above.len() > MAX_COMBINATOR_DEPTH || trail.left == 0 || added || !schema.is_object() {
+        let added = walk.above.iter().chain(&self.schemas).any(|before| std::ptr::eq(*before, schema));
+        if walk.above.len() > MAX_DEPTH || *walk.left == 0 || added || !self.holds(schema) {
             return;
         }
-        trail.left -= 1;
-        trail.above.push(schema);
+        *walk.left -= 1;
+        walk.above.push(schema);
         self.schemas.push(schema);
         if let Some(target) = schema.get("$ref").and_then(Value::as_str).and_then(|path| self.resolve_reference(path)) {
-            self.add(target, branches, trail);
+            self.add(target, walk);
         }
         for inner in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
-            self.add(inner, branches, trail);
+            self.add(inner, walk);
         }
-        for entry in schema.get("x-should").and_then(Value::as_array).into_iter().flatten() {
-            if let Some(inner) = entry.get("schema") {
-                self.add(inner, branches, trail);
-            }
+        let recommended = schema.get("x-should").filter(|_| self.reading == ShapeReading::Typical);
+        for inner in recommended.and_then(Value::as_array).into_iter().flatten().filter_map(|one| one.get("schema")) {
+            self.add(inner, walk);
         }
         for name in ["anyOf", "oneOf"] {
             let forms = schema.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            self.add_union(forms.iter().map(|form| vec![form]).collect(), branches, trail);
+            self.add_union(forms.iter().map(|form| vec![form]).collect(), walk);
         }
         if let Some(condition) = schema.get("if") {
             let yes = std::iter::once(condition).chain(schema.get("then")).collect();
-            self.add_union(vec![yes, schema.get("else").into_iter().collect()], branches, trail);
+            self.add_union(vec![yes, schema.get("else").into_iter().collect()], walk);
         }
-        trail.above.pop();
+        walk.above.pop();
+    }
+
+    /// Whether a schema says anything in this reading.
+    fn holds(&self, schema: &Value) -> bool {
+        match schema {
+            Value::Bool(open) => *open || self.reading == ShapeReading::Certain,
+            schema => schema.is_object(),
+        }
     }
 
     /// Adds a union, or the form of it that is drawn. Each form is a list of schemas that all apply.
-    fn add_union(&mut self, forms: Vec<Vec<&'a Value>>, branches: &mut BranchChoice<'_>, trail: &mut SchemaTrail<'a>) {
-        match branches {
-            BranchChoice::One(dice) => {
-                let drawn = dice.pick(&forms).cloned().unwrap_or_default();
-                drawn.into_iter().for_each(|schema| self.add(schema, branches, trail));
-            }
-            BranchChoice::All => {
-                let shape = |schemas: Vec<&'a Value>| {
-                    let mut form = Self { root: self.root, ..Self::default() };
-                    schemas.into_iter().for_each(|schema| form.add(schema, &mut BranchChoice::All, trail));
-                    form
-                };
-                let forms: Vec<Self> = forms.into_iter().map(shape).collect();
-                self.unions.extend((!forms.is_empty()).then_some(forms));
-            }
+    fn add_union(&mut self, forms: Vec<Vec<&'a Value>>, walk: &mut ShapeWalk<'_, 'a>) {
+        if let Some(dice) = walk.dice.as_mut() {
+            let drawn = dice.pick(&forms).cloned().unwrap_or_default();
+            return drawn.into_iter().for_each(|schema| self.add(schema, walk));
         }
+        let shape = |schemas: Vec<&'a Value>| {
+            let mut form = self.empty();
+            schemas.into_iter().for_each(|schema| form.add(schema, walk));
+            form
+        };
+        let forms: Vec<Self> = forms.into_iter().map(shape).collect();
+        self.unions.extend((!forms.is_empty()).then_some(forms));
     }
 
     /// Resolves references within the document: `#`, `#/$defs/name`.
@@ -107,8 +166,13 @@ impl<'a> SchemaShape<'a> {
         self.root?.pointer(pointer)
     }
 
+    /// Returns the schemas that apply in any case, and the unions.
+    pub fn parts(&self) -> (&[&'a Value], &[Vec<Self>]) {
+        (&self.schemas, &self.unions)
+    }
+
     /// Returns all schemas, including the schemas of every form of each union.
-    fn all_schemas(&self) -> Vec<&'a Value> {
+    pub fn all_schemas(&self) -> Vec<&'a Value> {
         let mut all = self.schemas.clone();
         all.extend(self.unions.iter().flatten().flat_map(Self::all_schemas));
         all
@@ -119,23 +183,97 @@ impl<'a> SchemaShape<'a> {
         self.all_schemas().into_iter().filter_map(move |schema| schema.get(keyword))
     }
 
-    /// Returns the shape of the schemas that `inner` finds in each schema; `None` if there are none. A form of a union
-    /// without such a schema is left out: it is not about this part of the value.
-    fn subshape(
-        &self,
-        inner: &dyn Fn(&'a Value) -> Vec<&'a Value>,
-        branches: &mut BranchChoice<'_>,
-        trail: &mut SchemaTrail<'a>,
-    ) -> Option<Self> {
-        let mut shape = Self { root: self.root, ..Self::default() };
-        for schema in self.schemas.iter().copied().flat_map(inner) {
-            shape.add(schema, branches, trail);
+    /// Returns the schemas that one schema has for a part of its values.
+    pub fn schemas_of_part(&self, schema: &'a Value, step: ShapeStep<'_>) -> Vec<&'a Value> {
+        let certain = self.reading == ShapeReading::Certain;
+        let closes = |name: &str| certain && schema.get(name) == Some(CLOSED);
+        let applied = || self.root.map(|root| Self::within(root, schema).all_schemas()).unwrap_or_default();
+        match step {
+            ShapeStep::Member(name) => {
+                let named = schema.get("properties").and_then(|properties| properties.get(name));
+                let mut found: Vec<&Value> = named.into_iter().collect();
+                let mut unknown = false;
+                for (pattern, inner) in schema.get("patternProperties").and_then(Value::as_object).into_iter().flatten()
+                {
+                    match pattern::compile(pattern) {
+                        Some(pattern) => found.extend(pattern.is_match(name).then_some(inner)),
+                        None => unknown = true,
+                    }
+                }
+                if !found.is_empty() || unknown {
+                    return found;
+                }
+                found.extend(schema.get("additionalProperties").filter(|value| certain || value.is_object()));
+                let evaluates = |one: &&Value| {
+                    one.get("properties").is_some_and(|members| members.get(name).is_some())
+                        || one.get("patternProperties").is_some()
+                        || one.get("additionalProperties").is_some()
+                };
+                if closes("unevaluatedProperties") && !applied().iter().any(evaluates) {
+                    found.push(CLOSED);
+                }
+                found
+            }
+            ShapeStep::Item(index) => {
+                let first = schema.get("prefixItems").and_then(|items| items.get(index));
+                let mut found: Vec<&Value> = first.or_else(|| schema.get("items")).into_iter().collect();
+                found.extend(schema.get("contains").filter(|_| index == 0 && !certain));
+                let evaluates = |one: &&Value| {
+                    one.get("prefixItems").is_some_and(|items| items.get(index).is_some())
+                        || one.get("items").is_some()
+                        || one.get("contains").is_some()
+                };
+                let most = schema.get("maxItems").and_then(Value::as_u64).filter(|_| certain);
+                if most.is_some_and(|most| index as u64 >= most)
+                    || closes("unevaluatedItems") && !applied().iter().any(evaluates)
+                {
+                    found.push(CLOSED);
+                }
+                found
+            }
+        }
+    }
+
+    /// Returns the shape of a part; `None` if no schema is about it.
+    fn subshape(&self, step: ShapeStep<'_>, walk: &mut ShapeWalk<'_, 'a>) -> Option<Self> {
+        let mut shape = self.empty();
+        for schema in self.schemas.iter().flat_map(|schema| self.schemas_of_part(schema, step)) {
+            shape.add(schema, walk);
         }
         for union in &self.unions {
-            let forms: Vec<Self> = union.iter().filter_map(|form| form.subshape(inner, branches, trail)).collect();
-            shape.unions.extend((!forms.is_empty()).then_some(forms));
+            let forms = union.iter().map(|form| form.subshape(step, walk));
+            let forms: Option<Vec<Self>> = match self.reading {
+                ShapeReading::Typical => Some(forms.flatten().collect()),
+                ShapeReading::Certain => forms.collect(),
+            };
+            shape.unions.extend(forms.filter(|forms| !forms.is_empty()));
         }
         (!shape.schemas.is_empty() || !shape.unions.is_empty()).then_some(shape)
+    }
+
+    fn part(&self, step: ShapeStep<'_>, dice: Option<&mut RandomSource>) -> Self {
+        let mut walk = ShapeWalk { dice, above: Vec::new(), left: &mut MAX_SCHEMAS.clone() };
+        self.subshape(step, &mut walk).unwrap_or_else(|| self.empty())
+    }
+
+    /// Returns the shape of a member.
+    pub fn member(&self, name: &str) -> Self {
+        self.part(ShapeStep::Member(name), None)
+    }
+
+    /// Returns the shape of a member with one form of each union.
+    pub fn draw_member(&self, name: &str, dice: &mut RandomSource) -> Self {
+        self.part(ShapeStep::Member(name), Some(dice))
+    }
+
+    /// Returns the shape of an item of an array.
+    pub fn item(&self, index: usize) -> Self {
+        self.part(ShapeStep::Item(index), None)
+    }
+
+    /// Returns the shape of an item of an array with one form of each union.
+    pub fn draw_item(&self, index: usize, dice: &mut RandomSource) -> Self {
+        self.part(ShapeStep::Item(index), Some(dice))
     }
 
     /// Returns the allowed types; empty if the schema does not restrict them. An integer also fits `number`.
@@ -143,7 +281,8 @@ impl<'a> SchemaShape<'a> {
         self.allowed_types().unwrap_or_default()
     }
 
-    fn allowed_types(&self) -> Option<Vec<&'a str>> {
+    /// Returns the allowed types; `None` if the schema does not restrict them.
+    pub fn allowed_types(&self) -> Option<Vec<&'a str>> {
         let own = self.schemas.iter().filter_map(|schema| schema.get("type")).map(|value| match value {
             Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
             single => single.as_str().into_iter().collect::<Vec<&str>>(),
@@ -193,17 +332,16 @@ impl<'a> SchemaShape<'a> {
 
     /// Returns the values of `const` and `enum`, if there are any.
     pub fn allowed_values(&self) -> Option<Vec<&'a Value>> {
-        let own = |word| self.schemas.iter().filter_map(move |schema| schema.get(word));
-        let consts: Vec<&Value> = own("const").collect();
-        if !consts.is_empty() {
-            return Some(consts);
-        }
-        let lists = own("enum").filter_map(Value::as_array).map(|list| list.iter().collect());
+        let of_schema = |schema: &&'a Value| match (schema.get("const"), schema.get("enum").and_then(Value::as_array)) {
+            (Some(value), _) => Some(vec![value]),
+            (None, list) => list.map(|list| list.iter().collect()),
+        };
         let of_union =
             |union: &Vec<Self>| Some(union.iter().map(Self::allowed_values).collect::<Option<Vec<_>>>()?.concat());
-        lists
-            .chain(self.unions.iter().filter_map(of_union))
-            .reduce(|left: Vec<&Value>, list| left.into_iter().filter(|value| list.contains(value)).collect())
+        let both = |left: Vec<&'a Value>, list: Vec<&'a Value>| {
+            left.into_iter().filter(|value| list.iter().any(|other| are_equal(value, other))).collect()
+        };
+        self.schemas.iter().filter_map(of_schema).chain(self.unions.iter().filter_map(of_union)).reduce(both)
     }
 
     /// Returns the documented default value, if there is one.
@@ -229,6 +367,38 @@ impl<'a> SchemaShape<'a> {
 
     pub fn required_members(&self) -> BTreeSet<&'a str> {
         self.keyword_values("required").filter_map(Value::as_array).flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// Whether every form of the value has a member of this name.
+    pub fn always_requires(&self, name: &str) -> bool {
+        let required = |schema: &&Value| {
+            schema.get("required").and_then(Value::as_array).is_some_and(|names| names.iter().any(|one| one == name))
+        };
+        self.schemas.iter().any(required)
+            || self.unions.iter().any(|union| union.iter().all(|form| form.always_requires(name)))
+    }
+
+    /// Returns the number of items that every form of the value has.
+    pub fn least_items(&self) -> u64 {
+        let own = self.schemas.iter().filter_map(|schema| schema.get("minItems")?.as_u64());
+        let of_unions = self.unions.iter().filter_map(|union| union.iter().map(Self::least_items).min());
+        own.chain(of_unions).max().unwrap_or(0)
+    }
+
+    /// Returns the only members that a value can have; `None` if it can have others.
+    pub fn only_members(&self) -> Option<BTreeSet<&'a str>> {
+        let of_schema = |schema: &&'a Value| {
+            let closed =
+                schema.get("additionalProperties") == Some(CLOSED) && schema.get("patternProperties").is_none();
+            let named = || schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+            closed.then(|| named().map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>())
+        };
+        let of_union = |union: &Vec<Self>| {
+            let forms: Option<Vec<BTreeSet<&str>>> = union.iter().map(Self::only_members).collect();
+            Some(forms?.into_iter().flatten().collect())
+        };
+        let both = |one: BTreeSet<&'a str>, other: BTreeSet<&'a str>| one.intersection(&other).copied().collect();
+        self.schemas.iter().filter_map(of_schema).chain(self.unions.iter().filter_map(of_union)).reduce(both)
     }
 
     /// Whether undocumented members break the schema.
@@ -260,37 +430,6 @@ impl<'a> SchemaShape<'a> {
         self.keyword_values("prefixItems").filter_map(Value::as_array).map(Vec::len).max().unwrap_or(0)
     }
 
-    /// Returns the shape of a member.
-    pub fn member(&self, name: &str, branches: &mut BranchChoice<'_>) -> Self {
-        let inner = |schema: &'a Value| {
-            let named = schema.get("properties").and_then(|properties| properties.get(name));
-            named.or_else(|| schema.get("additionalProperties").filter(|value| value.is_object())).into_iter().collect()
-        };
-        let shape = self.subshape(&inner, branches, &mut SchemaTrail::new());
-        shape.unwrap_or(Self { root: self.root, ..Self::default() })
-    }
-
-    /// Returns the shape of an item of an array.
-    pub fn item(&self, index: usize, branches: &mut BranchChoice<'_>) -> Self {
-        let inner = |schema: &'a Value| {
-            let first = schema.get("prefixItems").and_then(|items| items.get(index));
-            let item = first.or_else(|| schema.get("items"));
-            item.into_iter().chain(schema.get("contains").filter(|_| index == 0)).collect()
-        };
-        let shape = self.subshape(&inner, branches, &mut SchemaTrail::new());
-        shape.unwrap_or(Self { root: self.root, ..Self::default() })
-    }
-
-    /// Returns the shape at a path of member names and indices.
-    pub fn at_path(root: &'a Value, path: &[String]) -> Self {
-        path.iter().fold(Self::from_schema(root, &mut BranchChoice::All), |shape, name| match name.parse::<usize>() {
-            Ok(index) if shape.member_names().iter().all(|member| member != name) => {
-                shape.item(index, &mut BranchChoice::All)
-            }
-            _ => shape.member(name, &mut BranchChoice::All),
-        })
-    }
-
     /// Returns the greatest of the lower bounds that a keyword sets.
     pub fn lower_bound(&self, keyword: &'static str) -> Option<f64> {
         self.keyword_values(keyword).filter_map(Value::as_f64).reduce(f64::max)
@@ -313,7 +452,7 @@ impl<'a> SchemaShape<'a> {
     /// Whether the schema restricts nothing.
     pub fn is_unrestricted(&self) -> bool {
         self.all_schemas().iter().all(|schema| {
-            schema.as_object().is_none_or(|object| {
+            schema.as_object().map_or(*schema != CLOSED, |object| {
                 object
                     .keys()
                     .all(|key| matches!(key.as_str(), "title" | "description" | "x-rules" | "examples" | "default"))
@@ -329,8 +468,7 @@ mod tests {
     use serde_json::json;
 
     fn types_and_bound_at(schema: &Value, path: &[&str]) -> (Vec<String>, Option<f64>) {
-        let path: Vec<String> = path.iter().map(|name| (*name).to_owned()).collect();
-        let shape = SchemaShape::at_path(schema, &path);
+        let shape = SchemaShape::at_path(schema, path);
         (shape.types().into_iter().map(str::to_owned).collect(), shape.lower_bound("minimum"))
     }
 
@@ -361,7 +499,7 @@ mod tests {
     #[test]
     fn a_recursive_schema_has_a_finite_shape() {
         let schema = json!({"$ref": "#", "properties": {"next": {"$ref": "#"}}});
-        assert_eq!(SchemaShape::from_schema(&schema, &mut BranchChoice::All).member_names(), ["next"]);
+        assert_eq!(SchemaShape::from_schema(&schema).member_names(), ["next"]);
     }
 
     #[test]
@@ -370,7 +508,7 @@ mod tests {
         let any: Value = json!({"anyOf": names.iter().map(|name| json!({"$ref": name})).collect::<Vec<_>>()});
         let defs: serde_json::Map<String, Value> = (0..12).map(|number| (format!("d{number}"), any.clone())).collect();
         let schema = json!({"$ref": "#/$defs/d0", "$defs": defs});
-        let shape = SchemaShape::from_schema(&schema, &mut BranchChoice::All);
+        let shape = SchemaShape::from_schema(&schema);
         assert!(shape.all_schemas().len() <= MAX_SCHEMAS && shape.types().is_empty());
     }
 }

@@ -6,89 +6,157 @@ use serde_json::{Map, Number, Value, json};
 
 use super::pattern::draw_match;
 use super::rng::RandomSource;
-use super::schema_shape::{BranchChoice, SchemaShape};
+use super::schema_shape::{MAX_DEPTH, SchemaShape};
 
 /// The depth to which optional parts are generated.
 const OPTIONAL_DEPTH: usize = 6;
+/// The depth to which a plain value has optional parts, and among how many of its first values.
+const PLAIN_OPTIONAL_DEPTH: usize = 4;
+const PLAIN_OPTIONAL_VALUES: usize = 400;
 /// The most optional members or items of one value.
 const MAX_OPTIONAL_MEMBERS: usize = 5;
-/// The most levels, and the most values in total: a schema may require an infinite value.
-const MAX_DEPTH: usize = 32;
+/// The most values in total: a schema may require an infinite value, or one of gigabytes.
 const MAX_VALUES: usize = 4_000;
+
+/// How parts of a value are chosen.
+#[derive(Clone, Copy)]
+pub enum ValueStyle {
+    /// Anything that the schema allows, unusual values included.
+    Varied,
+    /// For readers: the first of the listed values, defaults, and names of members as texts.
+    Plain {
+        /// Whether optional members are written, too.
+        all: bool,
+        /// Whether to use defaults and the first of several listed values, rather than any.
+        ordinary: bool,
+    },
+}
 
 /// Returns a value for `shape`, possibly an invalid one: `not` and contradictory bounds are ignored.
 pub fn draw_value(shape: &SchemaShape<'_>, dice: &mut RandomSource) -> Value {
-    draw_value_at_depth(shape, dice, 0, &mut MAX_VALUES.clone())
+    ValueMaker { style: ValueStyle::Varied, dice, left: MAX_VALUES }.make(shape, "text", 0)
 }
 
-fn draw_value_at_depth(shape: &SchemaShape<'_>, dice: &mut RandomSource, depth: usize, left: &mut usize) -> Value {
-    *left = left.saturating_sub(1);
-    if depth > MAX_DEPTH || *left == 0 {
-        return Value::Null;
-    }
-    if let Some(values) = shape.allowed_values() {
-        return dice.pick(&values).map_or(Value::Null, |value| (*value).clone());
-    }
-    let Some(kind) = dice.pick(&shape.kinds()).copied() else { return draw_any_value(dice, depth) };
-    match kind {
-        "null" => Value::Null,
-        "boolean" => Value::Bool(dice.one_in(2)),
-        "integer" => draw_integer(shape, dice),
-        "number" => draw_number(shape, dice),
-        "string" => Value::String(draw_text(shape, dice)),
-        "array" => draw_list(shape, dice, depth, left),
-        _ => draw_object(shape, dice, depth, left),
-    }
+/// Returns a value of a style for `shape`, possibly an invalid one; `None` if it would have too many parts.
+pub fn make_value(shape: &SchemaShape<'_>, style: ValueStyle, dice: &mut RandomSource) -> Option<Value> {
+    let mut maker = ValueMaker { style, dice, left: MAX_VALUES };
+    let value = maker.make(shape, "text", 0);
+    (maker.left > 0).then_some(value)
 }
 
-fn draw_object(shape: &SchemaShape<'_>, dice: &mut RandomSource, depth: usize, left: &mut usize) -> Value {
-    let required = shape.required_members();
-    let mut members = Map::new();
-    // All optional members, none, or each with some probability: then every combination of a few members occurs.
-    let share = *dice.pick(&[0.0, 0.5, 0.5, 0.8, 1.0]).unwrap_or(&0.5);
-    for name in shape.member_names() {
-        if *left == 0 {
-            break;
-        }
-        if required.contains(name) || (depth < OPTIONAL_DEPTH && dice.draw_fraction() < share) {
-            let inner = shape.member(name, &mut BranchChoice::One(dice));
-            members.insert(name.to_owned(), draw_value_at_depth(&inner, dice, depth + 1, left));
-        }
-    }
-    let least = shape.lower_bound("minProperties").unwrap_or(0.0) as usize;
-    let more = if shape.welcomes_members() && dice.one_in(8) { 1 + dice.draw_below(2) } else { 0 };
-    let mut wanted = least.saturating_sub(members.len()).max(more);
-    if shape.is_closed() {
-        wanted = 0;
-    }
-    for _ in 0..wanted.min(64) {
-        let name = format!("x_{}", draw_word(dice));
-        let inner = shape.member(&name, &mut BranchChoice::One(dice));
-        members.insert(name, draw_value_at_depth(&inner, dice, depth + 1, left));
-    }
-    Value::Object(members)
+struct ValueMaker<'d> {
+    style: ValueStyle,
+    dice: &'d mut RandomSource,
+    /// How many more values may be made.
+    left: usize,
 }
 
-fn draw_list(shape: &SchemaShape<'_>, dice: &mut RandomSource, depth: usize, left: &mut usize) -> Value {
-    let least = shape.lower_bound("minItems").unwrap_or(0.0) as usize;
-    let most = shape.upper_bound("maxItems").map_or(least.saturating_add(MAX_OPTIONAL_MEMBERS), |most| most as usize);
-    let more = if depth >= OPTIONAL_DEPTH {
-        0
-    } else {
-        dice.draw_below(most.saturating_sub(least).min(MAX_OPTIONAL_MEMBERS) + 1)
-    };
-    let mut items: Vec<Value> = Vec::new();
-    for index in 0..least.saturating_add(more).min(1024) {
-        if *left == 0 || (index >= least && shape.is_full_list(index)) {
-            break;
+impl ValueMaker<'_> {
+    /// Makes the value of the member `name`.
+    fn make(&mut self, shape: &SchemaShape<'_>, name: &str, depth: usize) -> Value {
+        self.left = self.left.saturating_sub(1);
+        if depth > MAX_DEPTH || self.left == 0 {
+            return Value::Null;
         }
-        let inner = shape.item(index, &mut BranchChoice::One(dice));
-        let item = draw_value_at_depth(&inner, dice, depth + 1, left);
-        if !shape.keyword_is_true("uniqueItems") || !items.contains(&item) {
-            items.push(item);
+        let ordinary = matches!(self.style, ValueStyle::Plain { ordinary: true, .. });
+        if let Some(default) = shape.default_value().filter(|_| ordinary) {
+            return default.clone();
+        }
+        if let Some(values) = shape.allowed_values() {
+            let chosen = if ordinary { values.first() } else { self.dice.pick(&values) };
+            return chosen.map_or(Value::Null, |value| (*value).clone());
+        }
+        let kinds = shape.kinds();
+        let is_plain = matches!(self.style, ValueStyle::Plain { .. });
+        let kind = match is_plain {
+            true => kinds.iter().find(|kind| **kind != "null").or(kinds.first()),
+            false => self.dice.pick(&kinds),
+        };
+        let bounds = ["minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf"];
+        match kind.copied() {
+            None if is_plain => json!({}),
+            None => draw_any_value(self.dice, depth),
+            Some("null") => Value::Null,
+            Some("boolean") => Value::Bool(is_plain || self.dice.one_in(2)),
+            Some("integer" | "number") if is_plain && bounds.iter().all(|word| shape.lower_bound(word).is_none()) => {
+                json!(1)
+            }
+            Some("integer") => draw_integer(shape, self.dice),
+            Some("number") => draw_number(shape, self.dice),
+            Some("string")
+                if is_plain && ["pattern", "format"].iter().all(|word| shape.keyword_text(word).is_none()) =>
+            {
+                Value::String(fit_length(shape, name.to_owned()))
+            }
+            Some("string") => Value::String(draw_text(shape, self.dice)),
+            Some("array") => self.make_list(shape, name, depth),
+            Some(_) => self.make_object(shape, depth),
         }
     }
-    Value::Array(items)
+
+    fn make_object(&mut self, shape: &SchemaShape<'_>, depth: usize) -> Value {
+        let required = shape.required_members();
+        let mut members = Map::new();
+        // All optional members, none, or each with some probability: then every combination of a few members occurs.
+        let share = *self.dice.pick(&[0.0, 0.5, 0.5, 0.8, 1.0]).unwrap_or(&0.5);
+        for name in shape.member_names() {
+            if self.left == 0 {
+                break;
+            }
+            let is_wanted = required.contains(name)
+                || match self.style {
+                    ValueStyle::Plain { all, .. } => {
+                        all && depth < PLAIN_OPTIONAL_DEPTH && self.left > MAX_VALUES - PLAIN_OPTIONAL_VALUES
+                    }
+                    ValueStyle::Varied => depth < OPTIONAL_DEPTH && self.dice.draw_fraction() < share,
+                };
+            if is_wanted {
+                let inner = shape.draw_member(name, self.dice);
+                members.insert(name.to_owned(), self.make(&inner, name, depth + 1));
+            }
+        }
+        let least = shape.lower_bound("minProperties").unwrap_or(0.0) as usize;
+        let varies = matches!(self.style, ValueStyle::Varied);
+        let more =
+            if varies && shape.welcomes_members() && self.dice.one_in(8) { 1 + self.dice.draw_below(2) } else { 0 };
+        let mut wanted = least.saturating_sub(members.len()).max(more);
+        if shape.is_closed() {
+            wanted = 0;
+        }
+        for _ in 0..wanted.min(64) {
+            let name = format!("x_{}", draw_word(self.dice));
+            let inner = shape.draw_member(&name, self.dice);
+            let value = self.make(&inner, &name, depth + 1);
+            members.insert(name, value);
+        }
+        Value::Object(members)
+    }
+
+    fn make_list(&mut self, shape: &SchemaShape<'_>, name: &str, depth: usize) -> Value {
+        let least = shape.lower_bound("minItems").unwrap_or(0.0) as usize;
+        let most =
+            shape.upper_bound("maxItems").map_or(least.saturating_add(MAX_OPTIONAL_MEMBERS), |most| most as usize);
+        let free = most.saturating_sub(least).min(MAX_OPTIONAL_MEMBERS);
+        let more = match self.style {
+            ValueStyle::Plain { all, .. } => {
+                usize::from(all && least == 0 && free > 0 && self.left > MAX_VALUES - PLAIN_OPTIONAL_VALUES)
+            }
+            ValueStyle::Varied if depth >= OPTIONAL_DEPTH => 0,
+            ValueStyle::Varied => self.dice.draw_below(free + 1),
+        };
+        let mut items: Vec<Value> = Vec::new();
+        for index in 0..least.saturating_add(more).min(1024) {
+            if self.left == 0 || (index >= least && shape.is_full_list(index)) {
+                break;
+            }
+            let inner = shape.draw_item(index, self.dice);
+            let item = self.make(&inner, name, depth + 1);
+            if !shape.keyword_is_true("uniqueItems") || !items.contains(&item) {
+                items.push(item);
+            }
+        }
+        Value::Array(items)
+    }
 }
 
 /// Draws an integer: a bound, its neighbour, a limit of the usual integer types, or any number between the bounds.
@@ -188,8 +256,6 @@ pub const UNUSUAL_TEXTS: [&str; 17] = [
 ];
 
 fn draw_text(shape: &SchemaShape<'_>, dice: &mut RandomSource) -> String {
-    let least = shape.lower_bound("minLength").unwrap_or(0.0) as usize;
-    let most = shape.upper_bound("maxLength").map(|most| most as usize);
     if let Some(pattern) = shape.keyword_text("pattern")
         && let Some(text) = draw_match(pattern, dice)
     {
@@ -198,20 +264,22 @@ fn draw_text(shape: &SchemaShape<'_>, dice: &mut RandomSource) -> String {
     if let Some(format) = shape.keyword_text("format") {
         return draw_formatted_text(format, dice);
     }
-    let mut text = match dice.draw_below(8) {
+    let text = match dice.draw_below(8) {
         0..=2 => draw_word(dice),
         // Rarely, a long text of the size of common buffers.
         3 if dice.one_in(8) => "x".repeat(*dice.pick(&[127, 128, 255, 256, 1000, 4096]).unwrap_or(&127)),
         _ => dice.pick(&UNUSUAL_TEXTS).copied().unwrap_or_default().to_owned(),
     };
+    fit_length(shape, text)
+}
+
+/// Lengthens or shortens a text to the length that a schema allows.
+fn fit_length(shape: &SchemaShape<'_>, mut text: String) -> String {
+    let least = shape.lower_bound("minLength").unwrap_or(0.0) as usize;
+    let most = shape.upper_bound("maxLength").map_or(usize::MAX, |most| most as usize);
     let length = text.chars().count();
-    if length < least {
-        text.extend(std::iter::repeat_n('x', (least - length).min(1 << 20)));
-    }
-    match most {
-        Some(most) if length > most => text.chars().take(most).collect(),
-        _ => text,
-    }
+    text.extend(std::iter::repeat_n('x', least.saturating_sub(length).min(1 << 20)));
+    if length > most { text.chars().take(most).collect() } else { text }
 }
 
 fn draw_formatted_text(format: &str, dice: &mut RandomSource) -> String {
@@ -304,7 +372,7 @@ mod tests {
         let mut fit = 0;
         for number in 0..1000 {
             let mut dice = RandomSource::for_case(1, number);
-            let shape = SchemaShape::from_schema(&schema, &mut BranchChoice::One(&mut dice));
+            let shape = SchemaShape::draw_form(&schema, &mut dice);
             let value = draw_value(&shape, &mut dice);
             fit += usize::from(validator.is_valid(&value));
             seen.insert(value.to_string());
@@ -312,6 +380,22 @@ mod tests {
         // The generator cannot make an `if` fail on purpose, so some values are invalid.
         assert!(fit >= 850, "{fit} of 1000 fit {schema}");
         assert!(seen.len() >= kinds, "{} different of {schema}", seen.len());
+    }
+
+    #[rstest]
+    #[case::nested_lists(json!({"type": "array", "minItems": 150, "items": {"type": "array", "minItems": 150, "items": {"type": "array", "minItems": 150, "items": {"type": "integer"}}}}))]
+    #[case::infinite(json!({"type": "object", "required": ["a", "b"], "properties": {"a": {"$ref": "#"}, "b": {"$ref": "#"}}}))]
+    fn a_value_has_a_limited_number_of_parts(#[case] schema: Value) {
+        fn parts(value: &Value) -> usize {
+            1 + crate::syntax::matcher::members_of(value).into_iter().map(|(_, inner)| parts(inner)).sum::<usize>()
+        }
+        for style in [ValueStyle::Varied, ValueStyle::Plain { all: true, ordinary: true }] {
+            let mut dice = RandomSource::for_case(1, 1);
+            let shape = SchemaShape::draw_form(&schema, &mut dice);
+            assert_eq!(make_value(&shape, style, &mut dice), None);
+            let made = parts(&ValueMaker { style, dice: &mut dice, left: MAX_VALUES }.make(&shape, "text", 0));
+            assert!((1_000..=MAX_VALUES + MAX_DEPTH).contains(&made), "{made}");
+        }
     }
 
     /// Members without a schema occur only where the schema speaks of them or names no member.
@@ -324,7 +408,7 @@ mod tests {
     #[case::map(json!({"type": "object"}), true)]
     fn unnamed_members_occur_only_where_they_are_welcome(#[case] schema: Value, #[case] welcome: bool) {
         let mut dice = RandomSource::for_case(1, 1);
-        let shape = SchemaShape::from_schema(&schema, &mut BranchChoice::One(&mut dice));
+        let shape = SchemaShape::draw_form(&schema, &mut dice);
         let has_unnamed = |value: &Value| value.as_object().unwrap().keys().any(|name| name != "a");
         assert_eq!((0..1000).any(|_| has_unnamed(&draw_value(&shape, &mut dice))), welcome);
     }

@@ -355,8 +355,8 @@ fn distinguishing_clauses(first: &SchemaFacts, second: &SchemaFacts) -> Option<(
     }
     // If neither message requires the member, its type does not distinguish them.
     for (pointer, first, second) in shared(false) {
-        if let (Some(mine), Some(theirs)) = (first.possible_types(), second.possible_types())
-            && mine.is_disjoint(&theirs)
+        if let (Some(mine), Some(theirs)) = (&first.types, &second.types)
+            && mine.is_disjoint(theirs)
         {
             return Some((
                 schema_clause(pointer, first, json!({ "type": mine })),

@@ -9,6 +9,7 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, Validator};
 use serde_json::{Map, Value, json};
 
+use crate::generate::schema_shape::SchemaShape;
 use crate::syntax::json_schema;
 use crate::syntax::matcher::{are_equal, array_index, to_json_text, unescape};
 
@@ -149,10 +150,7 @@ impl MessageSchema {
             Some(Value::Array(types)) => types.iter().any(|one| one == "number"),
             one => one.is_some_and(|one| one == "number"),
         };
-        subschemas_at(&self.source, &self.source, path).into_iter().any(|schema| {
-            let entries = schema.get("x-should").and_then(Value::as_array).into_iter().flatten();
-            is_number(schema) || entries.filter_map(|entry| entry.get("schema")).any(is_number)
-        })
+        subschemas_at(&self.source, &self.source, path).into_iter().any(is_number)
     }
 
     /// Whether the element at an index of the array at a path has a schema of its own, like a member of an object.
@@ -212,41 +210,9 @@ fn rule_names(list: Option<&Value>) -> Vec<String> {
     names
 }
 
-/// Returns a schema and all others that apply to the same value: those of its combinators and references.
-pub(super) fn applied_schemas<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
-    let mut found: Vec<&Value> = Vec::new();
-    let mut open = vec![schema];
-    while let Some(schema) = open.pop() {
-        // References may be circular.
-        if found.iter().any(|known| std::ptr::eq(*known, schema)) {
-            continue;
-        }
-        found.push(schema);
-        for name in ["allOf", "anyOf", "oneOf"] {
-            open.extend(schema.get(name).and_then(Value::as_array).into_iter().flatten());
-        }
-        open.extend(["if", "then", "else"].into_iter().filter_map(|name| schema.get(name)));
-        let reference = schema.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix('#'));
-        open.extend(reference.and_then(|pointer| root.pointer(pointer)));
-    }
-    found
-}
-
-/// Returns every subschema for the value at a path, through combinators and references.
+/// Returns every schema for the value at a path.
 fn subschemas_at<'a>(root: &'a Value, schema: &'a Value, path: &[impl AsRef<str>]) -> Vec<&'a Value> {
-    let here = applied_schemas(root, schema);
-    let Some((first, rest)) = path.split_first() else { return here };
-    let name = first.as_ref();
-    let element = |schema: &&'a Value| {
-        let index = array_index(name)?;
-        schema.get("prefixItems").and_then(|items| items.get(index)).or_else(|| schema.get("items"))
-    };
-    let member = |schema: &&'a Value| schema.get("properties").and_then(|members| members.get(name));
-    here.iter()
-        .flat_map(|schema| [member(schema), element(schema)])
-        .flatten()
-        .flat_map(|inner| subschemas_at(root, inner, rest))
-        .collect()
+    SchemaShape::within(root, schema).descend(path).all_schemas()
 }
 
 fn schema_documents_path(schema: &Value, path: &[&str]) -> bool {
@@ -418,7 +384,7 @@ fn to_violation(error: &ValidationError<'_>, source: &Value, should: Option<&Vec
 }
 
 /// Returns the innermost `x-rules` on the path from the root to the broken keyword.
-fn rules_of_keyword(source: &Value, schema_path: &str) -> Vec<String> {
+pub fn rules_of_keyword(source: &Value, schema_path: &str) -> Vec<String> {
     let mut rules = Vec::new();
     let mut pointer = String::new();
     let mut consider = |pointer: &str| {

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::generate::pattern;
+use crate::generate::schema_shape::{MAX_SCHEMAS, SchemaShape, ShapeStep};
 use crate::syntax::json_schema::json_type;
 use crate::syntax::matcher::{are_equal, array_index};
 
@@ -78,56 +78,60 @@ impl PlaceDemand<'_> {
 
 const JSON_TYPES: [&str; 6] = ["null", "boolean", "number", "string", "array", "object"];
 
-/// The most references and combinators that lead to one place.
-const MAX_DEPTH: usize = 64;
-
 /// Whether a value that is valid under the schema can have this place.
 fn can_have_place(root: &Value, path: &[PlaceStep]) -> bool {
-    allows(root, root, path, PlaceDemand::Exists, 0)
+    schema_allows(root, path, PlaceDemand::Exists)
 }
 
 /// Whether a value that is valid under the schema can have this value at a place.
 pub fn can_have_value(root: &Value, path: &[PlaceStep], value: &Value) -> bool {
-    allows(root, root, path, PlaceDemand::Equals(value), 0)
+    schema_allows(root, path, PlaceDemand::Equals(value))
 }
 
 /// Returns the JSON types that the value at a place can have.
 fn possible_types(root: &Value, path: &[PlaceStep]) -> Vec<&'static str> {
-    JSON_TYPES.into_iter().filter(|kind| allows(root, root, path, PlaceDemand::Type(kind), 0)).collect()
+    JSON_TYPES.into_iter().filter(|kind| schema_allows(root, path, PlaceDemand::Type(kind))).collect()
 }
 
-fn allows(root: &Value, schema: &Value, path: &[PlaceStep], demand: PlaceDemand<'_>, depth: usize) -> bool {
-    let Value::Object(keywords) = schema else { return *schema != Value::Bool(false) };
-    if depth > MAX_DEPTH {
-        return true;
-    }
-    let inner = |schema: &Value, path: &[PlaceStep]| allows(root, schema, path, demand, depth + 1);
+fn schema_allows(root: &Value, path: &[PlaceStep], demand: PlaceDemand<'_>) -> bool {
+    let mut left = MAX_SCHEMAS;
+    allows(&SchemaShape::certain(root, root, &mut left), path, demand, &mut left)
+}
+
+/// Whether a value of a shape can meet a demand at a place. Beyond the limit on schemas, everything counts as possible.
+fn allows(shape: &SchemaShape<'_>, path: &[PlaceStep], demand: PlaceDemand<'_>, left: &mut usize) -> bool {
+    let (schemas, unions) = shape.parts();
+    schemas.iter().all(|schema| own_keywords_allow(shape, schema, path, demand, left))
+        && unions.iter().all(|forms| forms.iter().any(|form| allows(form, path, demand, left)))
+}
+
+/// Whether the keywords of one schema allow it, apart from combinators and references.
+fn own_keywords_allow<'a>(
+    shape: &SchemaShape<'a>,
+    schema: &'a Value,
+    path: &[PlaceStep],
+    demand: PlaceDemand<'_>,
+    left: &mut usize,
+) -> bool {
+    let Value::Object(keywords) = schema else { return *schema == Value::Bool(true) };
     let at =
         |value: &Value| path.iter().try_fold(value, |value, step| step.child(value)).is_some_and(|v| demand.holds(v));
-    let parts = |name: &str| keywords.get(name).and_then(Value::as_array).filter(|parts| !parts.is_empty());
-    let reference = keywords.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix('#'));
-    keywords.get("const").is_none_or(at)
-        && keywords.get("enum").and_then(Value::as_array).is_none_or(|values| values.iter().any(at))
-        && reference.and_then(|pointer| root.pointer(pointer)).is_none_or(|schema| inner(schema, path))
-        && parts("allOf").is_none_or(|parts| parts.iter().all(|part| inner(part, path)))
-        && ["anyOf", "oneOf"]
-            .iter()
-            .all(|name| parts(name).is_none_or(|parts| parts.iter().any(|part| inner(part, path))))
-        && match (keywords.get("if"), keywords.get("then"), keywords.get("else")) {
-            (Some(_), Some(then), Some(otherwise)) => inner(then, path) || inner(otherwise, path),
-            _ => true,
-        }
-        && match path.split_first() {
-            None => demand.json_type().is_none_or(|kind| allows_type(schema, kind)),
-            Some((step, rest)) => {
-                let member = step.member().filter(|_| allows_type(schema, "object"));
-                let element = step.element().filter(|_| allows_type(schema, "array"));
-                member.is_some_and(|name| member_schema(root, schema, name).is_none_or(|schema| inner(schema, rest)))
-                    || element.is_some_and(|index| {
-                        element_schema(root, schema, index).is_none_or(|schema| inner(schema, rest))
-                    })
-            }
-        }
+    if !keywords.get("const").is_none_or(at)
+        || !keywords.get("enum").and_then(Value::as_array).is_none_or(|values| values.iter().any(at))
+    {
+        return false;
+    }
+    let Some((step, rest)) = path.split_first() else {
+        return demand.json_type().is_none_or(|kind| allows_type(schema, kind));
+    };
+    let mut part_allows = |part: ShapeStep<'_>| {
+        shape.schemas_of_part(schema, part).into_iter().all(|inner| {
+            let inner = shape.of_schema(inner, left);
+            allows(&inner, rest, demand, left)
+        })
+    };
+    step.member().is_some_and(|name| allows_type(schema, "object") && part_allows(ShapeStep::Member(name)))
+        || step.element().is_some_and(|index| allows_type(schema, "array") && part_allows(ShapeStep::Item(index)))
 }
 
 fn allows_type(schema: &Value, kind: &str) -> bool {
@@ -137,49 +141,6 @@ fn allows_type(schema: &Value, kind: &str) -> bool {
         Some(name) => is(name),
         None => true,
     }
-}
-
-const CLOSED: &Value = &Value::Bool(false);
-
-/// Returns the schema of a member; `None` if it can be anything.
-fn member_schema<'s>(root: &Value, schema: &'s Value, name: &str) -> Option<&'s Value> {
-    if let Some(found) = schema.get("properties").and_then(|properties| properties.get(name)) {
-        return Some(found);
-    }
-    let patterns = schema.get("patternProperties").and_then(Value::as_object);
-    let fits = |pattern: &String| pattern::compile(pattern).is_some_and(|pattern| !pattern.is_match(name));
-    if patterns.is_some_and(|patterns| !patterns.keys().all(fits)) {
-        return None;
-    }
-    let evaluated = || {
-        super::schema::applied_schemas(root, schema).into_iter().any(|one| {
-            one.get("properties").is_some_and(|members| members.get(name).is_some())
-                || one.get("patternProperties").is_some()
-                || one.get("additionalProperties").is_some()
-        })
-    };
-    let open = |name: &str| schema.get(name).filter(|value| **value == Value::Bool(false));
-    schema
-        .get("additionalProperties")
-        .or_else(|| open("unevaluatedProperties").filter(|_| !evaluated()).map(|_| CLOSED))
-}
-
-/// Returns the schema of an element; `None` if it can be anything.
-fn element_schema<'s>(root: &Value, schema: &'s Value, index: usize) -> Option<&'s Value> {
-    let longest = schema.get("maxItems").and_then(Value::as_u64);
-    if longest.is_some_and(|longest| index as u64 >= longest) {
-        return Some(CLOSED);
-    }
-    let first = schema.get("prefixItems").and_then(|items| items.get(index)).or_else(|| schema.get("items"));
-    let evaluated = || {
-        super::schema::applied_schemas(root, schema).into_iter().any(|one| {
-            one.get("prefixItems").is_some_and(|items| items.get(index).is_some())
-                || one.get("items").is_some()
-                || one.get("contains").is_some()
-        })
-    };
-    let closed = schema.get("unevaluatedItems").filter(|value| **value == Value::Bool(false));
-    first.or_else(|| closed.filter(|_| !evaluated()).map(|_| CLOSED))
 }
 
 /// Why a value cannot have a place.
@@ -318,6 +279,26 @@ mod tests {
     ) {
         let schema = json!({"properties": {"a": member}});
         assert_eq!(can_have_value(&schema, &path("/a"), &value), expected);
+    }
+
+    #[test]
+    fn places_below_nested_unions_are_judged_from_a_limited_number_of_schemas() {
+        let any: Value = json!({ "anyOf": [{ "$ref": "#/$defs/next" }, { "$ref": "#/$defs/next" }] });
+        let defs = (0..40).map(|number| {
+            let text = any.to_string().replace("next", &format!("d{}", number + 1));
+            (format!("d{number}"), serde_json::from_str(&text).unwrap())
+        });
+        let mut defs: serde_json::Map<String, Value> = defs.collect();
+        defs.insert("d40".to_owned(), json!({ "type": "string" }));
+        let schema = json!({ "$ref": "#/$defs/d0", "$defs": defs });
+        let mut left = MAX_SCHEMAS;
+        assert!(allows(
+            &SchemaShape::certain(&schema, &schema, &mut left),
+            &path("/a"),
+            PlaceDemand::Exists,
+            &mut left
+        ));
+        assert_eq!(left, 0);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::fuzz::mutate::payload::{self, PayloadChange, PayloadClass, PayloadEdi
 use crate::fuzz::mutate::schema::{self, MemberMutation, MutationSite};
 use crate::fuzz::placement::Placement;
 use crate::generate::rng::RandomSource;
-use crate::generate::schema_shape::{BranchChoice, SchemaShape};
+use crate::generate::schema_shape::SchemaShape;
 use crate::generate::value;
 use crate::protocol::MessageType;
 use crate::scenario::compose;
@@ -385,8 +385,8 @@ impl FreePlace<'_> {
     fn draw(&self, dice: &mut RandomSource) -> Value {
         let shape = match &self.place {
             FreePlaceKind::Whole => self.around.clone(),
-            FreePlaceKind::Member(name) => self.around.member(name, &mut BranchChoice::One(dice)),
-            FreePlaceKind::Item(index) => self.around.item(*index, &mut BranchChoice::One(dice)),
+            FreePlaceKind::Member(name) => self.around.draw_member(name, dice),
+            FreePlaceKind::Item(index) => self.around.draw_item(*index, dice),
         };
         value::draw_value(&shape, dice)
     }
@@ -408,7 +408,7 @@ fn collect_free_places<'a>(
             for (index, item) in items.iter().enumerate() {
                 let here = format!("{pointer}/{index}");
                 if matches!(item, Value::Array(_) | Value::Object(_)) {
-                    let inner = shape.item(index, &mut BranchChoice::One(dice));
+                    let inner = shape.draw_item(index, dice);
                     collect_free_places(&inner, item, &here, stays, dice, (free, open));
                 } else if !stays(&here) {
                     let (around, place) = (shape.clone(), FreePlaceKind::Item(index));
@@ -446,7 +446,7 @@ pub(crate) fn draw_valid_edits(
     fixed: &[String],
     dice: &mut RandomSource,
 ) -> Vec<PayloadEdit> {
-    let shape = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::One(dice));
+    let shape = SchemaShape::draw_form(&message.schema.source, dice);
     let literals = payload::literal_values(&message.matcher);
     let is_within = |inner: &str, place: &str| {
         inner.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -517,7 +517,7 @@ static EDGE_VALUES: LazyLock<Vec<Value>> = LazyLock::new(|| {
 
 /// Draws edge values for one or two parts of a message, or removes an optional one. The message need not stay valid.
 pub(crate) fn draw_edge_edits(message: &MessageType, base: &Value, dice: &mut RandomSource) -> Vec<PayloadEdit> {
-    let shape = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::One(dice));
+    let shape = SchemaShape::draw_form(&message.schema.source, dice);
     let literals = payload::literal_values(&message.matcher);
     // An id must not be used twice.
     let kept: Vec<&String> = literals.keys().chain(&message.correlation).collect();

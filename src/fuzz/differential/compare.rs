@@ -28,7 +28,7 @@ use super::equivalence::{self, ComparedMessage, MessageDifference};
 use super::transcript::{self, SentValueNames, Transcript, TranscriptEvent, TranscriptEventKind};
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::mutate::payload::{self, PayloadClass};
-use crate::generate::schema_shape::{BranchChoice, SchemaShape};
+use crate::generate::schema_shape::SchemaShape;
 use crate::outcome::{CheckReport, FindingDetail, ScenarioReport, Verdict};
 use crate::protocol::{MessageType, Pack};
 use crate::scenario::model::RuleUse;
@@ -327,7 +327,7 @@ impl ReceivedMessage<'_> {
     /// Whether another message says the same, apart from times and from members that the schema does not name.
     fn is_like(&self, other: &Self) -> bool {
         let (Value::Object(one), Value::Object(two)) = (self.json, other.json) else { return self.json == other.json };
-        let shape = SchemaShape::from_schema(&self.message.schema.source, &mut BranchChoice::All);
+        let shape = SchemaShape::from_schema(&self.message.schema.source);
         let is_like = |name| match (one.get(name), two.get(name)) {
             (Some(one), Some(two)) => one == two || equivalence::is_time(one) && equivalence::is_time(two),
             (one, two) => one == two,

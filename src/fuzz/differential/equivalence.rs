@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::transcript::{self, SentValueNames, is_prose};
-use crate::generate::schema_shape::{BranchChoice, SchemaShape};
+use crate::generate::schema_shape::SchemaShape;
 use crate::protocol::MessageType;
 
 /// A message and the values that clients had sent before it.
@@ -39,7 +39,7 @@ pub fn compare_messages(
         let at = |json: &Value| json.pointer(&pointer).unwrap_or(json).to_string();
         return Some(MessageDifference { left: at(left.json), right: at(right.json), pointer });
     }
-    let shape = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::All);
+    let shape = SchemaShape::from_schema(&message.schema.source);
     let template = message.starting_value();
     // The hub numbers what it sends unasked.
     let own = message.correlation.as_deref().filter(|_| message.directions.unasked);
@@ -102,7 +102,7 @@ impl MessageComparer<'_> {
                     // The schema covers missing members.
                     let (Some(left), Some(right)) = (one.get(name), other.get(name)) else { continue };
                     let pointer = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
-                    let inner = shape.member(name, &mut BranchChoice::All);
+                    let inner = shape.member(name);
                     let found = self.compare_values(&inner, (left, right), &pointer, name);
                     if found.is_some() {
                         return found;
@@ -110,11 +110,11 @@ impl MessageComparer<'_> {
                 }
                 None
             }
-            (Value::Array(one), Value::Array(other)) if !shape.item(0, &mut BranchChoice::All).is_unrestricted() => {
+            (Value::Array(one), Value::Array(other)) if !shape.item(0).is_unrestricted() => {
                 if one.len() != other.len() {
                     return here();
                 }
-                let inner = shape.item(0, &mut BranchChoice::All);
+                let inner = shape.item(0);
                 let mut free: Vec<&Value> = other.iter().collect();
                 for item in one {
                     let found = free.iter().position(|counterpart| {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::payload::{self, PayloadChange, PayloadEdit};
 use crate::generate::rng::RandomSource;
-use crate::generate::schema_shape::{BranchChoice, SchemaShape};
+use crate::generate::schema_shape::SchemaShape;
 use crate::generate::value;
 use crate::protocol::{MessageType, Pack};
 use crate::syntax::json_schema::json_type;
@@ -156,7 +156,7 @@ enum PlaceParent {
 /// Returns all sites of a message, in the order of its schema. `identities` are pointers to members that identify the
 /// sender.
 pub fn message_sites(message: &MessageType, identities: &[&str]) -> Vec<MutationSite> {
-    let root = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::All);
+    let root = SchemaShape::from_schema(&message.schema.source);
     let example = message.starting_value();
     let literals = payload::literal_values(&message.matcher);
     let mut sites = Vec::new();
@@ -251,7 +251,7 @@ fn visit_places(
         let prefix = place.shape.prefix_length();
         // Items after the prefix are alike.
         for (index, item) in items.iter().enumerate().take(prefix + 1) {
-            let shape = place.shape.item(index, &mut BranchChoice::All);
+            let shape = place.shape.item(index);
             let required = index < prefix || (index as f64) < least;
             visit(&index.to_string(), shape, Some(item), PlaceParent::List, required, level);
         }
@@ -259,7 +259,7 @@ fn visit_places(
     }
     let required = place.shape.required_members();
     for name in place.shape.member_names() {
-        let shape = place.shape.member(name, &mut BranchChoice::All);
+        let shape = place.shape.member(name);
         let value = place.value.and_then(|value| value.get(name));
         visit(name, shape, value, PlaceParent::Object, required.contains(name), level + 1);
     }

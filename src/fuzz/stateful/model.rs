@@ -10,7 +10,7 @@ use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::prefix::{self, Overrides};
 use crate::fuzz::expressions;
 use crate::fuzz::mutate::payload;
-use crate::generate::schema_shape::{BranchChoice, SchemaShape};
+use crate::generate::schema_shape::SchemaShape;
 use crate::protocol::MessageType;
 use crate::scenario::expression::PathSegment;
 use crate::scenario::parse::verbs::StepVerb;
@@ -106,7 +106,7 @@ fn find_creating_messages(corpus: &Corpus, leaves: &BTreeMap<String, Vec<TextLea
 
 fn find_leaves(message: &MessageType) -> Vec<TextLeaf> {
     let mut found = Vec::new();
-    let shape = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::All);
+    let shape = SchemaShape::from_schema(&message.schema.source);
     collect_leaves(&message.starting_value(), &shape, &mut Vec::new(), true, &mut found);
     let fixed = payload::literal_values(&message.matcher);
     found.retain(|leaf| !fixed.contains_key(&leaf.pointer));
@@ -136,7 +136,7 @@ fn collect_leaves(
             let needed = shape.required_members();
             for (name, member) in members {
                 path.push(PathSegment::Member(name.clone()));
-                let inner = shape.member(name, &mut BranchChoice::All);
+                let inner = shape.member(name);
                 collect_leaves(member, &inner, path, required && needed.contains(name.as_str()), found);
                 path.pop();
             }
@@ -145,7 +145,7 @@ fn collect_leaves(
             let least = shape.lower_bound("minItems").unwrap_or(0.0);
             for (index, item) in items.iter().enumerate() {
                 path.push(PathSegment::Index(index));
-                let inner = shape.item(index, &mut BranchChoice::All);
+                let inner = shape.item(index);
                 collect_leaves(item, &inner, path, required && (index as f64) < least, found);
                 path.pop();
             }
