@@ -78,12 +78,14 @@ fn server_frame(first: u8, payload: &str) -> Vec<u8> {
 
 const MESSAGE_A: &str = r#"{"t":"a","n":1}"#;
 const MESSAGE_B: &str = r#"{"t":"b"}"#;
-const MESSAGE_A_CONDITION: &[FrameCondition] = &[FrameCondition::Is("/t", "a")];
+fn message_a() -> Vec<FrameCondition> {
+    vec![FrameCondition::Is("/t".into(), "a".into())]
+}
 
 #[rstest]
 #[case::nothing(None)]
-#[case::elsewhere(Some(select_frames(&[FrameCondition::Has("/absent")]).with_action(ChangeAction::Drop)))]
-#[case::no_such_member(Some(select_frames(MESSAGE_A_CONDITION).with_action(ChangeAction::Remove("/absent"))))]
+#[case::elsewhere(Some(select_frames(vec![FrameCondition::Has("/absent".into())]).with_action(ChangeAction::Drop)))]
+#[case::no_such_member(Some(select_frames(message_a()).with_action(ChangeAction::Remove("/absent".into()))))]
 #[tokio::test]
 async fn traffic_without_a_matching_change_passes_unmodified(#[case] change: Option<OutputChange>) {
     let mut three = start_upgraded_connection(change).await;
@@ -119,16 +121,16 @@ async fn traffic_without_a_matching_change_passes_unmodified(#[case] change: Opt
 #[case::double(ChangeAction::Double, &[server_frame(0x81, MESSAGE_A), server_frame(0x81, MESSAGE_A), server_frame(0x81, MESSAGE_B)], 1)]
 #[case::swap(ChangeAction::Swap, &[server_frame(0x81, MESSAGE_B), server_frame(0x81, MESSAGE_A)], 1)]
 #[case::delay(ChangeAction::Delay(FRAME_DELAY), &[server_frame(0x81, MESSAGE_B), server_frame(0x81, MESSAGE_A)], 1)]
-#[case::remove(ChangeAction::Remove("/n"), &[server_frame(0x81, r#"{"t":"a"}"#), server_frame(0x81, MESSAGE_B)], 1)]
-#[case::retype(ChangeAction::Retype("/n"), &[server_frame(0x81, r#"{"t":"a","n":"1"}"#), server_frame(0x81, MESSAGE_B)], 1)]
-#[case::alter(ChangeAction::Alter("/n"), &[server_frame(0x81, r#"{"t":"a","n":-2}"#), server_frame(0x81, MESSAGE_B)], 1)]
+#[case::remove(ChangeAction::Remove("/n".into()), &[server_frame(0x81, r#"{"t":"a"}"#), server_frame(0x81, MESSAGE_B)], 1)]
+#[case::retype(ChangeAction::Retype("/n".into()), &[server_frame(0x81, r#"{"t":"a","n":"1"}"#), server_frame(0x81, MESSAGE_B)], 1)]
+#[case::alter(ChangeAction::Alter("/n".into()), &[server_frame(0x81, r#"{"t":"a","n":-2}"#), server_frame(0x81, MESSAGE_B)], 1)]
 #[tokio::test]
 async fn the_configured_change_is_applied(
     #[case] act: ChangeAction,
     #[case] expected: &[Vec<u8>],
     #[case] applied: u64,
 ) {
-    let mut three = start_upgraded_connection(Some(select_frames(MESSAGE_A_CONDITION).with_action(act))).await;
+    let mut three = start_upgraded_connection(Some(select_frames(message_a()).with_action(act))).await;
     three.hub.write_all(&[server_frame(0x81, MESSAGE_A), server_frame(0x81, MESSAGE_B)].concat()).await.unwrap();
     let expected = expected.concat();
     assert_eq!(read_bytes(&mut three.client, expected.len()).await, expected);
@@ -146,9 +148,9 @@ async fn the_nth_frame_is_counted_over_all_connections() {
         admin: None,
     });
     let hub = hub.await.unwrap();
-    let change = select_frames(&[FrameCondition::Is("/type", "connection_established")])
+    let change = select_frames(vec![FrameCondition::Is("/type".into(), "connection_established".into())])
         .nth_only(2)
-        .with_action(ChangeAction::Remove("/type"));
+        .with_action(ChangeAction::Remove("/type".into()));
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let to = relayed_hub(hub.hubs[0].url.strip_prefix("ws://").unwrap().parse().unwrap(), "");
     let relay = start_relay(RelayConfig { hub: to, listen, change: Some(change), observer: None }).await.unwrap();
@@ -166,8 +168,7 @@ async fn the_nth_frame_is_counted_over_all_connections() {
 #[tokio::test]
 async fn a_delayed_frame_is_sent_before_the_close() {
     let mut three =
-        start_upgraded_connection(Some(select_frames(MESSAGE_A_CONDITION).with_action(ChangeAction::Delay(TIMEOUT))))
-            .await;
+        start_upgraded_connection(Some(select_frames(message_a()).with_action(ChangeAction::Delay(TIMEOUT)))).await;
     let close = vec![0x88, 2, 0x03, 0xe8];
     three.hub.write_all(&[server_frame(0x81, MESSAGE_A), close.clone()].concat()).await.unwrap();
     let expected = [server_frame(0x81, MESSAGE_A), close].concat();
@@ -243,8 +244,7 @@ async fn a_disconnect_of_the_client_is_passed_on(
 /// A hub that sends without end to a client that does not read is held back, not stored.
 #[tokio::test]
 async fn a_client_that_does_not_read_slows_the_hub_down() {
-    let mut three =
-        start_upgraded_connection(Some(select_frames(MESSAGE_A_CONDITION).with_action(ChangeAction::Double))).await;
+    let mut three = start_upgraded_connection(Some(select_frames(message_a()).with_action(ChangeAction::Double))).await;
     let many = server_frame(0x81, MESSAGE_A).repeat(10_000);
     let mut sent = 0;
     let started = Instant::now();

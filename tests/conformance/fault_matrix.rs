@@ -117,10 +117,10 @@ fn undetected_member_removals(matrix: &FaultMatrix) -> BTreeSet<String> {
         };
         let example = message.starting_value();
         for path in facts.required_paths() {
-            let does = |wanted: fn(ChangeAction, &str) -> bool| {
+            let does = |wanted: fn(&ChangeAction, &str) -> bool| {
                 matrix.cases.iter().filter(|case| case.is_killed()).any(|case| match case.fault.effect {
                     FaultEffect::Outside(changes) => {
-                        changes.iter().any(|change| wanted(change.act, path) && change_applies_to(change, &example))
+                        changes.iter().any(|change| wanted(&change.act, path) && change_applies_to(change, &example))
                     }
                     FaultEffect::Inside | FaultEffect::FuzzOnly(_) | FaultEffect::FuzzOnlyInside => false,
                 })
@@ -142,6 +142,6 @@ fn undetected_member_removals(matrix: &FaultMatrix) -> BTreeSet<String> {
 
 /// Whether a change applies to a message like this one.
 fn change_applies_to(change: &OutputChange, example: &Value) -> bool {
-    let ChangeSubject::Frame(conditions) = change.subject else { return false };
+    let ChangeSubject::Frame(conditions) = &change.subject else { return false };
     conditions_hold(conditions, Some(example))
 }

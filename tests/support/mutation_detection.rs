@@ -79,7 +79,7 @@ impl SentFrames {
                 let fitting: Vec<&str> = known
                     .messages
                     .iter()
-                    .filter(|message| injector::conditions_hold(message.when, Some(&frame)))
+                    .filter(|message| injector::conditions_hold(&message.when, Some(&frame)))
                     .map(|message| message.name.as_str())
                     .collect();
                 let pack = protocol
@@ -100,9 +100,10 @@ impl SentFrames {
 
     /// Plays one scenario with a change; returns how often it was applied, and the report.
     fn play(&self, scenario: usize, change: &Mutation) -> (u64, ScenarioReport) {
-        let changes = vec![change.to_change()].leak();
+        let changes = vec![change.to_change()];
         let applied = Arc::new(AtomicU64::new(0));
-        let around = |inner| Box::new(Injector::with_counter(inner, changes, Arc::clone(&applied))) as Box<dyn Machine>;
+        let around =
+            |inner| Box::new(Injector::with_counter(inner, changes.clone(), Arc::clone(&applied))) as Box<dyn Machine>;
         let program = &self.protocol.scenarios.programs[scenario];
         let report = self.protocol.play_on(program, None, &around, SendingManner::default()).unwrap();
         assert_eq!(report.mistake, None, "{} with {change}", report.id);

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::fault::FrameCondition;
 use crate::fault::injector::conditions_hold;
-use crate::fault::parse::{MapEntries, StaticText, conditions, pattern, pointer, text, texts, time};
+use crate::fault::parse::{MapEntries, StaticText, conditions, pattern, static_pointer, static_text, texts, time};
 use crate::machine::{ConnectionId, EventError, Machine, MachineInput, MachineOutput, Utf8Bytes};
 
 /// A fault that only fuzzing triggers.
@@ -124,9 +124,12 @@ pub enum FaultReaction {
     /// The hub delays all further outputs by this time.
     SlowDown(#[serde(deserialize_with = "time")] Duration),
     /// This member of the replies quotes the last message of other clients.
-    QuoteOthers(#[serde(deserialize_with = "pointer")] StaticText),
+    QuoteOthers(#[serde(deserialize_with = "static_pointer")] StaticText),
     /// The first match of the pattern is read as this text.
-    ReadAs(#[serde(deserialize_with = "pattern")] &'static Regex, #[serde(deserialize_with = "text")] StaticText),
+    ReadAs(
+        #[serde(deserialize_with = "pattern")] &'static Regex,
+        #[serde(deserialize_with = "static_text")] StaticText,
+    ),
     /// The first match of the pattern is read in lower case.
     ReadInSmallLetters(#[serde(deserialize_with = "pattern")] &'static Regex),
     /// Nothing more is sent on the connection that triggered the fault.

@@ -10,6 +10,7 @@ pub mod fuzz_only;
 pub mod injector;
 pub mod parse;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::parse::{StaticText, json, pointer, text, time};
+use self::parse::{json, pointer, text, time};
 use crate::fault::fuzz_only::FuzzOnlyFault;
 
 /// A deliberate fault.
@@ -60,29 +61,32 @@ impl Fault {
 }
 
 /// A condition on a member of a frame. Members are named by JSON Pointers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum FrameCondition {
     /// The member is this string.
-    Is(&'static str, &'static str),
+    Is(FaultText, FaultText),
     /// The member is this JSON value.
-    Equals(&'static str, &'static Value),
+    Equals(FaultText, Value),
     /// The member has this JSON type, named as in JSON Schema.
-    Type(&'static str, &'static str),
+    Type(FaultText, FaultText),
     /// The member is a string that contains a match.
-    Matches(&'static str, &'static Regex),
+    Matches(FaultText, Regex),
     /// Not all of these conditions hold.
-    Not(&'static [FrameCondition]),
+    Not(Vec<FrameCondition>),
     /// The member is present.
-    Has(&'static str),
+    Has(FaultText),
     /// The member is absent.
-    Lacks(&'static str),
+    Lacks(FaultText),
 }
 
+/// A text in the description of a fault.
+pub type FaultText = Cow<'static, str>;
+
 /// The outputs that a change applies to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum ChangeSubject {
     /// Text frames that meet all of these conditions.
-    Frame(&'static [FrameCondition]),
+    Frame(Vec<FrameCondition>),
     /// Outputs that close a connection with this code.
     Close(u16),
     /// Outputs that grant an upgrade.
@@ -90,12 +94,12 @@ pub enum ChangeSubject {
 }
 
 /// The input that led to an output.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum OutputCause {
     /// Any input.
     Any,
     /// A text frame that meets all of these conditions.
-    Frame(&'static [FrameCondition]),
+    Frame(Vec<FrameCondition>),
     /// The end of a connection.
     Leaving,
 }
@@ -125,7 +129,7 @@ pub enum Occurrence {
 }
 
 /// A change of one matching output.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChangeAction {
     /// The output is not sent.
@@ -142,23 +146,23 @@ pub enum ChangeAction {
     /// The output is sent as a binary message.
     AsBinary,
     /// This text follows the output, to the same connection.
-    Also(#[serde(deserialize_with = "text")] StaticText),
+    Also(#[serde(deserialize_with = "text")] FaultText),
     /// This text precedes the output, to the same connection.
-    Before(#[serde(deserialize_with = "text")] StaticText),
+    Before(#[serde(deserialize_with = "text")] FaultText),
     /// The member becomes this JSON value. `*` in the pointer is every element.
-    Set(#[serde(deserialize_with = "pointer")] StaticText, #[serde(deserialize_with = "json")] StaticText),
+    Set(#[serde(deserialize_with = "pointer")] FaultText, #[serde(deserialize_with = "json")] FaultText),
     /// The member becomes a string of this length.
-    Fill(#[serde(deserialize_with = "pointer")] StaticText, usize),
+    Fill(#[serde(deserialize_with = "pointer")] FaultText, usize),
     /// The member is removed.
-    Remove(#[serde(deserialize_with = "pointer")] StaticText),
+    Remove(#[serde(deserialize_with = "pointer")] FaultText),
     /// The member changes its JSON type: a string becomes an array around it, any other value its JSON text as a
     /// string.
-    Retype(#[serde(deserialize_with = "pointer")] StaticText),
+    Retype(#[serde(deserialize_with = "pointer")] FaultText),
     /// The member changes its value, not its JSON type: a string gets one more letter in front, a number n becomes -n -
     /// 1, booleans are negated, arrays and objects are emptied. `null` stays as it is.
-    Alter(#[serde(deserialize_with = "pointer")] StaticText),
+    Alter(#[serde(deserialize_with = "pointer")] FaultText),
     /// The member is renamed, in the same object.
-    Rename(#[serde(deserialize_with = "pointer")] StaticText, #[serde(deserialize_with = "text")] StaticText),
+    Rename(#[serde(deserialize_with = "pointer")] FaultText, #[serde(deserialize_with = "text")] FaultText),
     /// A close gets this code instead.
     Code(u16),
     /// The connection is closed with this code instead of sending the output.
@@ -170,7 +174,7 @@ pub enum ChangeAction {
 }
 
 /// One change to the outputs of a machine.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct OutputChange {
     /// The outputs that the change applies to.
     pub subject: ChangeSubject,
@@ -185,11 +189,11 @@ pub struct OutputChange {
 }
 
 /// The outputs that an [`OutputChange`] applies to; [`OutputSelector::with_action`] adds the act.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct OutputSelector(OutputChange);
 
 /// Selects text frames that meet all of these conditions.
-pub const fn select_frames(conditions: &'static [FrameCondition]) -> OutputSelector {
+pub fn select_frames(conditions: Vec<FrameCondition>) -> OutputSelector {
     let subject = ChangeSubject::Frame(conditions);
     OutputSelector(OutputChange {
         subject,
@@ -202,13 +206,13 @@ pub const fn select_frames(conditions: &'static [FrameCondition]) -> OutputSelec
 
 impl OutputSelector {
     /// Selects only the n-th matching output, counted from 1 over the life of the hub.
-    pub const fn nth_only(mut self, n: u64) -> OutputSelector {
+    pub fn nth_only(mut self, n: u64) -> OutputSelector {
         self.0.nth = Occurrence::Only(n);
         self
     }
 
     /// Adds the act to make a change.
-    pub const fn with_action(mut self, act: ChangeAction) -> OutputChange {
+    pub fn with_action(mut self, act: ChangeAction) -> OutputChange {
         self.0.act = act;
         self.0
     }
@@ -273,7 +277,7 @@ mod tests {
                 assert!(!changes.is_empty(), "{}", fault.id);
                 for change in changes {
                     if let ChangeAction::Set(_, json) | ChangeAction::Also(json) | ChangeAction::Before(json) =
-                        change.act
+                        &change.act
                         && !fault.id.contains("not-json")
                     {
                         serde_json::from_str::<serde_json::Value>(json)

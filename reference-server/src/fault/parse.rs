@@ -1,5 +1,6 @@
 //! Parses `faults/<protocol>.yaml`, the faults of one protocol. `faults/README.md` describes the format.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,8 +15,8 @@ use serde_json::Value;
 use serde_saphyr::{Error, Options, Spanned};
 
 use super::{
-    Addressees, ChangeAction, ChangeSubject, Fault, FaultEffect, FrameCondition, Occurrence, OutputCause, OutputChange,
-    OutputSelector,
+    Addressees, ChangeAction, ChangeSubject, Fault, FaultEffect, FaultText, FrameCondition, Occurrence, OutputCause,
+    OutputChange, OutputSelector,
 };
 use crate::fault::fuzz_only::{FaultReaction, FuzzOnlyFault, InputCondition};
 
@@ -231,7 +232,9 @@ fn parse_condition<'de, A: MapAccess<'de>>(
         ),
         "type" => {
             let types = map.next_value::<IndexMap<MemberPointer, JsonType>>()?;
-            all.extend(types.into_iter().map(|(MemberPointer(at), JsonType(name))| FrameCondition::Type(at, name)));
+            all.extend(
+                types.into_iter().map(|(MemberPointer(at), JsonType(name))| FrameCondition::Type(at, name.into())),
+            );
         }
         "matches" => {
             let patterns = map.next_value::<IndexMap<MemberPointer, Pattern>>()?;
@@ -239,12 +242,12 @@ fn parse_condition<'de, A: MapAccess<'de>>(
                 patterns.into_iter().map(|(MemberPointer(at), Pattern(regex))| FrameCondition::Matches(at, regex)),
             );
         }
-        "not" => all.push(FrameCondition::Not(map.next_value::<FrameConditions>()?.0.leak())),
+        "not" => all.push(FrameCondition::Not(map.next_value::<FrameConditions>()?.0)),
         _ if key.starts_with('/') => {
-            let at = key.to_owned().leak();
+            let at = key.to_owned().into();
             all.push(match map.next_value()? {
-                Value::String(text) => FrameCondition::Is(at, text.leak()),
-                other => FrameCondition::Equals(at, Box::leak(Box::new(other))),
+                Value::String(text) => FrameCondition::Is(at, text.into()),
+                other => FrameCondition::Equals(at, other),
             });
         }
         _ => return Ok(false),
@@ -321,7 +324,7 @@ impl<'de> Visitor<'de> for SelectorVisitor {
             }
         }
         let subject = match other {
-            None => ChangeSubject::Frame(conditions.leak()),
+            None => ChangeSubject::Frame(conditions),
             Some(other) if conditions.is_empty() => other,
             Some(_) => {
                 return Err(A::Error::custom("a close or an upgrade has no members: remove the conditions on members"));
@@ -351,21 +354,21 @@ impl<'de> Visitor<'de> for CauseVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<OutputCause, A::Error> {
-        ConditionsVisitor.visit_map(map).map(|FrameConditions(all)| OutputCause::Frame(all.leak()))
+        ConditionsVisitor.visit_map(map).map(|FrameConditions(all)| OutputCause::Frame(all))
     }
 }
 
 /// A JSON Pointer to a member.
 #[derive(PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct MemberPointer(StaticText);
+pub(crate) struct MemberPointer(FaultText);
 
 impl TryFrom<String> for MemberPointer {
     type Error = String;
 
     fn try_from(text: String) -> Result<MemberPointer, String> {
         if text.starts_with('/') {
-            Ok(MemberPointer(text.leak()))
+            Ok(MemberPointer(text.into()))
         } else {
             Err(format!("`{text}` names no member: write `/{text}`"))
         }
@@ -374,14 +377,14 @@ impl TryFrom<String> for MemberPointer {
 
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct Pattern(&'static Regex);
+pub(crate) struct Pattern(Regex);
 
 impl TryFrom<String> for Pattern {
     type Error = String;
 
     fn try_from(text: String) -> Result<Pattern, String> {
         match Regex::new(&text) {
-            Ok(regex) => Ok(Pattern(Box::leak(Box::new(regex)))),
+            Ok(regex) => Ok(Pattern(regex)),
             Err(error) => Err(format!("`{text}` is not a regular expression: {error}")),
         }
     }
@@ -415,7 +418,11 @@ impl TryFrom<u64> for Ordinal {
     }
 }
 
-pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StaticText, D::Error> {
+pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FaultText, D::Error> {
+    String::deserialize(deserializer).map(Cow::Owned)
+}
+
+pub(crate) fn static_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StaticText, D::Error> {
     String::deserialize(deserializer).map(|text| &*text.leak())
 }
 
@@ -423,12 +430,16 @@ pub(crate) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'stat
     Vec::<String>::deserialize(deserializer).map(|all| leak_slice(all.into_iter().map(|text| &*text.leak()).collect()))
 }
 
-pub(crate) fn pointer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StaticText, D::Error> {
+pub(crate) fn pointer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FaultText, D::Error> {
     MemberPointer::deserialize(deserializer).map(|MemberPointer(text)| text)
 }
 
+pub(crate) fn static_pointer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StaticText, D::Error> {
+    pointer(deserializer).map(|text| &*text.into_owned().leak())
+}
+
 pub(crate) fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static Regex, D::Error> {
-    Pattern::deserialize(deserializer).map(|Pattern(regex)| regex)
+    Pattern::deserialize(deserializer).map(|Pattern(regex)| &*Box::leak(Box::new(regex)))
 }
 
 pub(crate) fn conditions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static [FrameCondition], D::Error> {
@@ -436,8 +447,8 @@ pub(crate) fn conditions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&
 }
 
 /// Reads a JSON value as its text.
-pub(crate) fn json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StaticText, D::Error> {
-    Value::deserialize(deserializer).map(|value| &*value.to_string().leak())
+pub(crate) fn json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FaultText, D::Error> {
+    Value::deserialize(deserializer).map(|value| Cow::Owned(value.to_string()))
 }
 
 /// Reads a time with its unit: `20ms`, `3s`.
@@ -479,13 +490,15 @@ qi-four:
                 format!("{} {} {:?} {} {:?}", fault.id, fault.text, fault.rules, fault.occasional, fault.effect)
             })
             .collect();
-        let n = &Value::from(1);
         let one = OutputChange {
-            subject: ChangeSubject::Frame(&[FrameCondition::Is("/status", "success"), FrameCondition::Lacks("/id")]),
-            cause: OutputCause::Frame(leak_slice(vec![FrameCondition::Equals("/n", Box::leak(Box::new(n.clone())))])),
+            subject: ChangeSubject::Frame(vec![
+                FrameCondition::Is("/status".into(), "success".into()),
+                FrameCondition::Lacks("/id".into()),
+            ]),
+            cause: OutputCause::Frame(vec![FrameCondition::Equals("/n".into(), Value::from(1))]),
             to: Addressees::Any,
             nth: Occurrence::Only(2),
-            act: ChangeAction::Set("/a/b", r#"{"c":null}"#),
+            act: ChangeAction::Set("/a/b".into(), r#"{"c":null}"#.into()),
         };
         let four = [
             OutputChange {
@@ -493,7 +506,7 @@ qi-four:
                 cause: OutputCause::Leaving,
                 to: Addressees::Others,
                 nth: Occurrence::Each,
-                act: ChangeAction::Also(r#"{"a":1}"#),
+                act: ChangeAction::Also(r#"{"a":1}"#.into()),
             },
             OutputChange {
                 subject: ChangeSubject::Accept,

@@ -238,7 +238,7 @@ impl FrameMutator {
                 out.extend(raw);
             }
             ChangeAction::Swap => applied = late.delay_frame(Instant::now() + SWAP_TIME, true, raw, out),
-            act => match edit_frame(&text, act) {
+            act => match edit_frame(&text, &act) {
                 Some(edited) => out.extend(text_frame(&edited)),
                 None => {
                     applied = false;

@@ -137,9 +137,10 @@ impl Relay {
 pub async fn start_relay(config: RelayConfig) -> Result<Relay, ServeError> {
     let (listener, addr) = bind_listener(config.listen).await?;
     let (shutdown, down) = watch::channel(());
-    let changes: &'static [OutputChange] = Vec::from_iter(config.change).leak();
-    let mutator =
-        Arc::new(FrameMutator { choice: Mutex::new(ChangeMatcher::new(changes)), applied: AtomicU64::new(0) });
+    let mutator = Arc::new(FrameMutator {
+        choice: Mutex::new(ChangeMatcher::new(Vec::from_iter(config.change))),
+        applied: AtomicU64::new(0),
+    });
     let mut task = JoinSet::new();
     task.spawn(accept_clients(listener, Arc::new(config.hub), mutator.clone(), config.observer, down));
     Ok(Relay { url: format!("ws://{addr}"), mutator, shutdown, task })

@@ -15,8 +15,8 @@ pub const FRAME_DELAY: Duration = Duration::from_secs(1);
 pub struct HubMessage {
     /// The message's name.
     pub name: String,
-    /// The conditions that only this message meets. They are constants, like those of faults: the caller leaks them.
-    pub when: &'static [FrameCondition],
+    /// The conditions that only this message meets.
+    pub when: Vec<FrameCondition>,
     /// The facts about the message's members.
     pub facts: Vec<MemberFact>,
 }
@@ -133,7 +133,7 @@ pub struct Mutation {
     pub must: bool,
     /// The only frame that is changed, counted from 1 over the life of the hub; without a number, all frames.
     pub nth: Option<u64>,
-    when: &'static [FrameCondition],
+    when: Vec<FrameCondition>,
 }
 
 impl Mutation {
@@ -142,9 +142,9 @@ impl Mutation {
         Mutation { nth: Some(nth), ..self.clone() }
     }
 
-    /// Returns the change to make. It leaks a few bytes, as faults do.
+    /// Returns the change to make.
     pub fn to_change(&self) -> OutputChange {
-        let member = || &*self.member.clone().unwrap_or_default().leak();
+        let member = || self.member.clone().unwrap_or_default().into();
         let act = match self.kind {
             MutationKind::Drop => ChangeAction::Drop,
             MutationKind::Double => ChangeAction::Double,
@@ -154,9 +154,10 @@ impl Mutation {
             MutationKind::Retype => ChangeAction::Retype(member()),
             MutationKind::Alter => ChangeAction::Alter(member()),
         };
+        let frames = select_frames(self.when.clone());
         match self.nth {
-            None => select_frames(self.when).with_action(act),
-            Some(nth) => select_frames(self.when).nth_only(nth).with_action(act),
+            None => frames.with_action(act),
+            Some(nth) => frames.nth_only(nth).with_action(act),
         }
     }
 }
@@ -181,7 +182,7 @@ pub fn possible_mutations(messages: &[HubMessage]) -> Vec<Mutation> {
             of: fact.map(|(fact, _)| fact.of),
             must: fact.is_some_and(|(fact, must)| must && !is_recognised_by(message, &fact.member)),
             nth: None,
-            when: message.when,
+            when: message.when.clone(),
         };
         for kind in [MutationKind::Drop, MutationKind::Double] {
             all.extend([None, Some(1), Some(2)].map(|nth| Mutation { nth, ..one(kind, None) }));
@@ -205,7 +206,7 @@ pub fn possible_mutations(messages: &[HubMessage]) -> Vec<Mutation> {
 
 /// Whether a message is recognised by this member, so that changing the member makes it another message.
 fn is_recognised_by(message: &HubMessage, member: &str) -> bool {
-    message.when.iter().any(|cond| matches!(cond, FrameCondition::Equals(pointer, _) if *pointer == member))
+    message.when.iter().any(|cond| matches!(cond, FrameCondition::Equals(pointer, _) if pointer == member))
 }
 
 #[cfg(test)]
@@ -221,7 +222,7 @@ mod tests {
             fact("/mode", MemberProperty::Closed, false),
             fact("/id", MemberProperty::Echoed, false),
         ];
-        let message = HubMessage { name: "m".to_owned(), when: &[FrameCondition::Has("/type")], facts };
+        let message = HubMessage { name: "m".to_owned(), when: vec![FrameCondition::Has("/type".into())], facts };
         let all = possible_mutations(&[message]);
         let lines: Vec<String> =
             all.iter().map(|one| format!("{one}{}", if one.must { " must" } else { "" })).collect();

@@ -4,13 +4,15 @@
 
 use std::collections::BTreeSet;
 
-use hubproof_reference::fault::FrameCondition;
+use hubproof_reference::fault::{FaultText, FrameCondition};
 use hubproof_reference::relay::mutation::{HubMessage, MemberFact, MemberProperty};
 use serde_json::Value;
 
 use crate::generate::pattern;
+use crate::protocol::schema::rules_of_keyword;
 use crate::protocol::{MessageType, Pack, RuleLevel};
-use crate::syntax::matcher::{MatchCondition, escape};
+use crate::syntax::json_schema::visit_schemas;
+use crate::syntax::matcher::{MatchCondition, child, escape, unescape};
 
 /// Facts about the messages that a hub of this protocol sends.
 #[derive(Debug, Default)]
@@ -20,8 +22,7 @@ pub struct RelayFacts {
     pub strange: Vec<String>,
 }
 
-/// Returns the facts about a pack. Leaks the conditions, a few kilobytes per pack, because the relay needs them
-/// `'static`.
+/// Returns the facts about a pack.
 pub fn relay_facts(pack: &Pack) -> RelayFacts {
     let sent: Vec<(&MessageType, Option<Vec<FrameCondition>>)> = (pack.messages.iter())
         .filter(|message| message.directions.from_hub)
@@ -40,10 +41,10 @@ pub fn relay_facts(pack: &Pack) -> RelayFacts {
             (Some(own), Some(others)) => {
                 let mut when = own.clone();
                 let others = others.into_iter().filter(|other| !are_contradictory(own, other));
-                when.extend(others.map(|other| FrameCondition::Not(other.clone().leak())));
+                when.extend(others.map(|other| FrameCondition::Not(other.clone())));
                 known.messages.push(HubMessage {
                     name: message.name.clone(),
-                    when: when.leak(),
+                    when,
                     facts: message_facts(pack, message),
                 });
             }
@@ -55,9 +56,9 @@ pub fn relay_facts(pack: &Pack) -> RelayFacts {
 
 /// Whether no frame can meet both conditions.
 fn are_contradictory(one: &[FrameCondition], other: &[FrameCondition]) -> bool {
-    let constant = |cond: &FrameCondition| {
-        if let FrameCondition::Equals(pointer, value) = *cond { Some((pointer, value)) } else { None }
-    };
+    fn constant(cond: &FrameCondition) -> Option<(&FaultText, &Value)> {
+        if let FrameCondition::Equals(pointer, value) = cond { Some((pointer, value)) } else { None }
+    }
     one.iter().filter_map(constant).any(|(pointer, value)| {
         other.iter().filter_map(constant).any(|(at, another)| at == pointer && another != value)
     })
@@ -68,21 +69,17 @@ fn message_conditions(message: &MessageType) -> Option<Vec<FrameCondition>> {
     let mut all = Vec::new();
     for condition in message.matcher.member_conditions() {
         match condition {
-            MatchCondition::Is(pointer, value) => {
-                all.push(FrameCondition::Equals(leak_text(&pointer), leak_value(value)))
-            }
-            MatchCondition::Absent(pointer) => all.push(FrameCondition::Lacks(leak_text(pointer))),
-            MatchCondition::Present(pointer) => all.push(FrameCondition::Has(leak_text(pointer))),
+            MatchCondition::Is(pointer, value) => all.push(FrameCondition::Equals(pointer.into(), value.clone())),
+            MatchCondition::Absent(pointer) => all.push(FrameCondition::Lacks(text(pointer))),
+            MatchCondition::Present(pointer) => all.push(FrameCondition::Has(text(pointer))),
             MatchCondition::Fits { pointer, optional, schema } => {
-                let pointer = leak_text(pointer);
-                let mut fits = vec![FrameCondition::Has(pointer)];
+                let mut fits = vec![FrameCondition::Has(text(pointer))];
                 fits.extend(schema_conditions(pointer, schema)?);
                 match optional {
                     false => all.extend(fits),
                     // If the member exists, its value must fit.
-                    true => all.push(FrameCondition::Not(
-                        vec![FrameCondition::Has(pointer), FrameCondition::Not(fits.leak())].leak(),
-                    )),
+                    true => all
+                        .push(FrameCondition::Not(vec![FrameCondition::Has(text(pointer)), FrameCondition::Not(fits)])),
                 }
             }
         }
@@ -90,33 +87,31 @@ fn message_conditions(message: &MessageType) -> Option<Vec<FrameCondition>> {
     Some(all)
 }
 
+fn text(text: &str) -> FaultText {
+    text.to_owned().into()
+}
+
 /// Converts a member's schema; returns `None` if it uses keywords other than `const`, `type`, `pattern` and `not`.
-fn schema_conditions(pointer: &'static str, schema: &Value) -> Option<Vec<FrameCondition>> {
+fn schema_conditions(pointer: &str, schema: &Value) -> Option<Vec<FrameCondition>> {
     let mut all = Vec::new();
     for (keyword, value) in schema.as_object()? {
         all.push(match keyword.as_str() {
-            "const" => FrameCondition::Equals(pointer, leak_value(value)),
-            "type" => FrameCondition::Type(pointer, leak_text(value.as_str()?)),
-            "pattern" => FrameCondition::Matches(pointer, Box::leak(Box::new(pattern::compile(value.as_str()?)?))),
-            "not" => FrameCondition::Not(schema_conditions(pointer, value)?.leak()),
+            "const" => FrameCondition::Equals(text(pointer), value.clone()),
+            "type" => FrameCondition::Type(text(pointer), text(value.as_str()?)),
+            "pattern" => FrameCondition::Matches(text(pointer), pattern::compile(value.as_str()?)?),
+            "not" => FrameCondition::Not(schema_conditions(pointer, value)?),
             _ => return None,
         });
     }
     Some(all)
 }
 
-fn leak_text(text: &str) -> &'static str {
-    text.to_owned().leak()
-}
-
-fn leak_value(value: &Value) -> &'static Value {
-    Box::leak(Box::new(value.clone()))
-}
-
 /// Returns the facts about a message's members.
 fn message_facts(pack: &Pack, message: &MessageType) -> Vec<MemberFact> {
     let mut found = BTreeSet::new();
-    collect_facts(pack, &message.schema.source, "", true, &mut found);
+    visit_schemas(&message.schema.source, "", &mut |schema, at| {
+        add_facts(pack, &message.schema.source, schema, at, &mut found)
+    });
     // Only a reply repeats an id; the id of a request is the client's own.
     if let Some(member) = message.correlation.clone().filter(|_| message.replies.is_empty()) {
         found.insert(MemberFact { member, of: MemberProperty::Echoed, must: false });
@@ -124,44 +119,55 @@ fn message_facts(pack: &Pack, message: &MessageType) -> Vec<MemberFact> {
     found.into_iter().collect()
 }
 
-/// Collects everything that the schema demands unconditionally (outside `x-should`), with the innermost rules it names.
-fn collect_facts(pack: &Pack, schema: &Value, at: &str, outer: bool, found: &mut BTreeSet<MemberFact>) {
-    let level = |rule: &Value| pack.rules.get(rule.as_str()?).map(|rule| rule.level == RuleLevel::Must);
-    let rules = schema.get("x-rules").and_then(Value::as_array);
-    let must = rules.map_or(outer, |rules| rules.iter().filter_map(level).any(|must| must));
+/// Adds what one schema inside a message's schema demands unconditionally, with the innermost rules around it.
+fn add_facts(pack: &Pack, source: &Value, schema: &Value, schema_path: &str, found: &mut BTreeSet<MemberFact>) {
+    let Some((at, recommended)) = unconditional_place(source, schema_path) else { return };
+    let is_must = |rule: &String| pack.rules.get(rule.as_str()).is_some_and(|rule| rule.level == RuleLevel::Must);
+    let rules = rules_of_keyword(source, schema_path);
+    let must = !recommended && (rules.is_empty() || rules.iter().any(is_must));
+    let mut add = |member: String, of: MemberProperty| {
+        found.insert(MemberFact { member, of, must });
+    };
     for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-        found.insert(MemberFact { member: format!("{at}/{}", escape(name)), of: MemberProperty::Required, must });
+        add(format!("{at}/{}", escape(name)), MemberProperty::Required);
     }
     for (keyword, of) in [("const", MemberProperty::Constant), ("enum", MemberProperty::Closed)] {
         if schema.get(keyword).is_some() && !at.is_empty() {
-            found.insert(MemberFact { member: at.to_owned(), of, must });
+            add(at.clone(), of);
         }
-    }
-    for (name, member) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        collect_facts(pack, member, &format!("{at}/{}", escape(name)), must, found);
-    }
-    for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
-        collect_facts(pack, part, at, must, found);
     }
     // An array in which some elements have a schema of their own is a record: its elements are like members.
-    let record = schema.get("prefixItems").and_then(Value::as_array);
-    let least = schema.get("minItems").and_then(Value::as_u64).unwrap_or_default();
-    for (index, element) in record.into_iter().flatten().enumerate() {
-        let member = format!("{at}/{index}");
-        if (index as u64) < least {
-            found.insert(MemberFact { member: member.clone(), of: MemberProperty::Required, must });
-        }
-        collect_facts(pack, element, &member, must, found);
+    let record = schema.get("prefixItems").and_then(Value::as_array).map_or(0, Vec::len);
+    let least = schema.get("minItems").and_then(Value::as_u64).unwrap_or_default() as usize;
+    (0..record.min(least)).for_each(|index| add(format!("{at}/{index}"), MemberProperty::Required));
+}
+
+/// Returns the place to which a schema inside a message's schema applies in every message, and whether it only
+/// recommends; `None` if it does not apply in every message.
+fn unconditional_place(source: &Value, schema_path: &str) -> Option<(String, bool)> {
+    let (mut at, mut recommended, mut schema) = (String::new(), false, source);
+    let mut tokens = schema_path.split('/').skip(1);
+    while let Some(keyword) = tokens.next() {
+        let inner = schema.get(keyword)?;
+        schema = match keyword {
+            "items" if schema.get("prefixItems").is_none() => {
+                at.push_str("/*");
+                inner
+            }
+            "properties" | "prefixItems" => {
+                let token = tokens.next()?;
+                at.push_str(&format!("/{token}"));
+                child(inner, &unescape(token))?
+            }
+            "allOf" => child(inner, tokens.next()?)?,
+            "x-should" => {
+                recommended = true;
+                child(inner, tokens.next()?)?.get(tokens.next()?)?
+            }
+            _ => return None,
+        };
     }
-    if let Some(elements) = schema.get("items").filter(|_| record.is_none()) {
-        collect_facts(pack, elements, &format!("{at}/*"), must, found);
-    }
-    for entry in schema.get("x-should").and_then(Value::as_array).into_iter().flatten() {
-        let Some(schema) = entry.get("schema") else { continue };
-        let mut recommended = BTreeSet::new();
-        collect_facts(pack, schema, at, false, &mut recommended);
-        found.extend(recommended.into_iter().map(|fact| MemberFact { must: false, ..fact }));
-    }
+    Some((at, recommended))
 }
 
 #[cfg(test)]

@@ -78,8 +78,8 @@ fn properties_of_elements_are_derived_from_the_document() {
     let any = known.messages.iter().find(|message| message.name == "any").unwrap();
     let facts: Vec<String> = any.facts.iter().map(|fact| format!("{} {:?}", fact.member, fact.of)).collect();
     assert_eq!(facts, ["/0 Constant", "/0 Required", "/1 Required", "/2 Closed"]);
-    assert!(hubproof_reference::fault::injector::conditions_hold(any.when, Some(&json!([3, "x"]))));
-    assert!(!hubproof_reference::fault::injector::conditions_hold(any.when, Some(&json!([4, "x"]))));
+    assert!(hubproof_reference::fault::injector::conditions_hold(&any.when, Some(&json!([3, "x"]))));
+    assert!(!hubproof_reference::fault::injector::conditions_hold(&any.when, Some(&json!([4, "x"]))));
 }
 
 #[rstest]
@@ -93,6 +93,6 @@ fn message_conditions_match_a_frame_to_exactly_one_message(#[case] frame: Value,
     let fitting = known
         .messages
         .iter()
-        .filter(|message| hubproof_reference::fault::injector::conditions_hold(message.when, Some(&frame)));
+        .filter(|message| hubproof_reference::fault::injector::conditions_hold(&message.when, Some(&frame)));
     assert_eq!(fitting.map(|message| message.name.as_str()).collect::<Vec<_>>(), expected);
 }

@@ -4,6 +4,7 @@
 
 mod rehearsal;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,7 +43,7 @@ struct DelayedOutput {
 
 /// Selects the outputs to change.
 pub(crate) struct ChangeMatcher {
-    changes: &'static [OutputChange],
+    changes: Cow<'static, [OutputChange]>,
     /// The number of outputs that each change has matched.
     matched: Vec<u64>,
 }
@@ -56,14 +57,14 @@ pub(crate) enum Trigger {
 
 impl Injector {
     /// `inner` with `changes` made to its outputs.
-    pub fn new(inner: Box<dyn Machine>, changes: &'static [OutputChange]) -> Injector {
+    pub fn new(inner: Box<dyn Machine>, changes: impl Into<Cow<'static, [OutputChange]>>) -> Injector {
         Injector::with_counter(inner, changes, Arc::default())
     }
 
     /// `inner` with `changes` made to its outputs; `applied` counts the outputs that were in fact changed.
     pub fn with_counter(
         inner: Box<dyn Machine>,
-        changes: &'static [OutputChange],
+        changes: impl Into<Cow<'static, [OutputChange]>>,
         applied: Arc<AtomicU64>,
     ) -> Injector {
         Injector {
@@ -169,15 +170,15 @@ impl Injector {
                 MachineOutput::Text { conn, text } => MachineOutput::Binary { conn, data: text.as_bytes().to_vec() },
                 other => other,
             }),
-            ChangeAction::Also(text) => out.extend([output, MachineOutput::Text { conn, text: text.into() }]),
-            ChangeAction::Before(text) => out.extend([MachineOutput::Text { conn, text: text.into() }, output]),
+            ChangeAction::Also(text) => out.extend([output, MachineOutput::Text { conn, text: (&*text).into() }]),
+            ChangeAction::Before(text) => out.extend([MachineOutput::Text { conn, text: (&*text).into() }, output]),
             ChangeAction::Set(..)
             | ChangeAction::Fill(..)
             | ChangeAction::Remove(_)
             | ChangeAction::Retype(_)
             | ChangeAction::Alter(_)
             | ChangeAction::Rename(..) => {
-                let edited = if let MachineOutput::Text { text, .. } = &output { edit_frame(text, act) } else { None };
+                let edited = if let MachineOutput::Text { text, .. } = &output { edit_frame(text, &act) } else { None };
                 applied = edited.is_some();
                 out.push(edited.map_or(output, |text| MachineOutput::Text { conn, text: text.into() }));
             }
@@ -206,8 +207,9 @@ impl Injector {
 
 impl ChangeMatcher {
     /// A choice that has matched no output yet.
-    pub fn new(changes: &'static [OutputChange]) -> ChangeMatcher {
-        ChangeMatcher { changes, matched: vec![0; changes.len()] }
+    pub fn new(changes: impl Into<Cow<'static, [OutputChange]>>) -> ChangeMatcher {
+        let changes = changes.into();
+        ChangeMatcher { matched: vec![0; changes.len()], changes }
     }
 
     /// Returns the act for an output that `cause` has led to, if any.
@@ -219,12 +221,12 @@ impl ChangeMatcher {
         parsed: &mut Option<Option<Value>>,
     ) -> Option<ChangeAction> {
         for (change, matched) in self.changes.iter().zip(&mut self.matched) {
-            let subject = match (change.subject, output) {
+            let subject = match (&change.subject, output) {
                 (ChangeSubject::Frame(conditions), MachineOutput::Text { text, .. }) => {
                     let value = parsed.get_or_insert_with(|| serde_json::from_str(text).ok());
                     conditions_hold(conditions, value.as_ref())
                 }
-                (ChangeSubject::Close(code), MachineOutput::Close { code: actual, .. }) => code == *actual,
+                (ChangeSubject::Close(code), MachineOutput::Close { code: actual, .. }) => code == actual,
                 (ChangeSubject::Accept, MachineOutput::Accept { .. }) => true,
                 _ => false,
             };
@@ -233,7 +235,7 @@ impl ChangeMatcher {
                 Addressees::Initiator => cause.conn() == Some(output.conn()),
                 Addressees::Others => cause.conn() != Some(output.conn()),
             };
-            if !(subject && to && cause.matches_cause(change.cause)) {
+            if !(subject && to && cause.matches_cause(&change.cause)) {
                 continue;
             }
             *matched += 1;
@@ -243,7 +245,7 @@ impl ChangeMatcher {
                 Occurrence::Every(n) => matched.is_multiple_of(n),
             };
             if turn {
-                return Some(change.act);
+                return Some(change.act.clone());
             }
         }
         None
@@ -306,7 +308,7 @@ impl Trigger {
         }
     }
 
-    fn matches_cause(&self, cause: OutputCause) -> bool {
+    fn matches_cause(&self, cause: &OutputCause) -> bool {
         match (cause, self) {
             (OutputCause::Any, _) | (OutputCause::Leaving, Trigger::Leaving) => true,
             (OutputCause::Frame(conditions), Trigger::Frame(_, value)) => conditions_hold(conditions, value.as_ref()),
@@ -318,8 +320,8 @@ impl Trigger {
 /// Whether a frame meets all conditions; one that is not JSON meets only the empty list.
 pub fn conditions_hold(conditions: &[FrameCondition], frame: Option<&Value>) -> bool {
     conditions.iter().all(|condition| {
-        frame.is_some_and(|frame| match *condition {
-            FrameCondition::Is(pointer, text) => frame.pointer(pointer).and_then(Value::as_str) == Some(text),
+        frame.is_some_and(|frame| match condition {
+            FrameCondition::Is(pointer, text) => frame.pointer(pointer).and_then(Value::as_str) == Some(&**text),
             FrameCondition::Equals(pointer, value) => frame.pointer(pointer) == Some(value),
             FrameCondition::Type(pointer, name) => frame.pointer(pointer).is_some_and(|value| has_type(value, name)),
             FrameCondition::Matches(pointer, regex) => {
@@ -344,7 +346,7 @@ fn has_type(value: &Value, name: &str) -> bool {
 }
 
 /// Returns the edited frame, or `None` if there is nothing to edit.
-pub(crate) fn edit_frame(text: &str, act: ChangeAction) -> Option<String> {
+pub(crate) fn edit_frame(text: &str, act: &ChangeAction) -> Option<String> {
     let (ChangeAction::Set(pointer, _)
     | ChangeAction::Fill(pointer, _)
     | ChangeAction::Remove(pointer)
@@ -360,7 +362,7 @@ pub(crate) fn edit_frame(text: &str, act: ChangeAction) -> Option<String> {
     if let ([name], ChangeAction::Rename(_, new)) = (&*path, act) {
         let members = json::split_members(text).ok()?;
         let renamed: IndexMap<_, _> =
-            members.iter().map(|(key, value)| (if key == name { new } else { key }, *value)).collect();
+            members.iter().map(|(key, value)| (if key == name { &**new } else { &**key }, *value)).collect();
         return serde_json::to_string(&renamed).ok();
     }
     let (first, rest) = path.split_first()?;
@@ -384,7 +386,7 @@ pub(crate) fn edit_frame(text: &str, act: ChangeAction) -> Option<String> {
 
 /// Returns a frame that is an array, edited at `rest` in the element `first`, or in each element for `*`. The other
 /// elements keep their text.
-fn edit_array(text: &str, first: &str, rest: &[&str], act: ChangeAction) -> Option<String> {
+fn edit_array(text: &str, first: &str, rest: &[&str], act: &ChangeAction) -> Option<String> {
     let mut elements: Vec<Box<RawValue>> = serde_json::from_str(text).ok()?;
     let edited =
         if first == "*" { 0..elements.len() } else { element_index(first, elements.len()).map(|i| i..i + 1)? };
@@ -409,11 +411,11 @@ fn element_index(name: &str, length: usize) -> Option<usize> {
 }
 
 /// Edits `value` at `path`; `None` if there is nothing to edit.
-fn edit_value(value: &mut Value, path: &[&str], act: ChangeAction, present: bool) -> Option<()> {
+fn edit_value(value: &mut Value, path: &[&str], act: &ChangeAction, present: bool) -> Option<()> {
     let Some((name, rest)) = path.split_first() else {
         *value = match act {
             ChangeAction::Set(_, json) => serde_json::from_str(json).ok()?,
-            ChangeAction::Fill(_, length) => Value::String("A".repeat(length)),
+            ChangeAction::Fill(_, length) => Value::String("A".repeat(*length)),
             ChangeAction::Retype(_) if present => match value.take() {
                 Value::String(text) => Value::Array(vec![Value::String(text)]),
                 other => Value::String(other.to_string()),
@@ -442,7 +444,7 @@ fn edit_value(value: &mut Value, path: &[&str], act: ChangeAction, present: bool
             ([], ChangeAction::Remove(_)) => members.shift_remove(*name).map(drop),
             ([], ChangeAction::Rename(_, new)) => {
                 let value = members.shift_remove(*name)?;
-                members.insert(new.to_owned(), value);
+                members.insert(new.clone().into_owned(), value);
                 Some(())
             }
             _ => {

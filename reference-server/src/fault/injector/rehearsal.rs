@@ -25,7 +25,7 @@ impl RehearsalMachine {
         lists: &[&'static [OutputChange]],
         acted: Arc<Mutex<BTreeSet<usize>>>,
     ) -> RehearsalMachine {
-        RehearsalMachine { inner, parts: lists.iter().map(|changes| ChangeMatcher::new(changes)).collect(), acted }
+        RehearsalMachine { inner, parts: lists.iter().map(|changes| ChangeMatcher::new(*changes)).collect(), acted }
     }
 
     fn record(&mut self, cause: &Trigger, outputs: &[MachineOutput]) {
