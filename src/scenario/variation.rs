@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::functions::NameForm;
+use super::template::{Piece, pieces};
 
 /// Longer messages are sent as they are: another form could exceed the limits of the hub.
 const MAX_REWRITTEN_BYTES: usize = 2000;
@@ -111,11 +112,10 @@ impl Variation {
         if *form == TextForm::Fragments || text.len() > MAX_REWRITTEN_BYTES {
             return None;
         }
-        let mut out = String::with_capacity(text.len() * 2);
-        let around = if *form == TextForm::WhiteSpace { " \n" } else { "" };
-        out.push_str(around);
-        write_value(*form, value, 0, &mut out);
-        out.push_str(around);
+        let mut out = match form {
+            TextForm::MemberOrder => with_reversed_members(value).to_string(),
+            form => rewrite_json(*form, text, &[Piece::Literal(0..text.len())]),
+        };
         if *form == TextForm::Padding {
             out.extend(std::iter::repeat_n(' ', PADDED_BYTES.saturating_sub(out.len())));
         }
@@ -158,49 +158,74 @@ impl FromStr for Variation {
     }
 }
 
-fn write_value(form: TextForm, value: &Value, depth: usize, out: &mut String) {
-    let (open, close, items): (char, char, Vec<(Option<&String>, &Value)>) = match value {
-        Value::Object(members) => {
-            let mut items: Vec<_> = members.iter().map(|(name, value)| (Some(name), value)).collect();
-            if form == TextForm::MemberOrder {
-                items.reverse();
-            }
-            ('{', '}', items)
-        }
-        Value::Array(items) => ('[', ']', items.iter().map(|item| (None, item)).collect()),
-        Value::String(text) => return write_string(form, text, out),
-        other => return out.push_str(&other.to_string()),
-    };
-    let space = |out: &mut String, depth: usize| {
-        if form == TextForm::WhiteSpace {
-            out.push_str("\r\n");
-            out.extend(std::iter::repeat_n('\t', depth));
-        }
-    };
-    out.push(open);
-    for (index, (name, item)) in items.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        space(out, depth + 1);
-        if let Some(name) = name {
-            write_string(form, name, out);
-            out.push_str(if form == TextForm::WhiteSpace { " : " } else { ":" });
-        }
-        write_value(form, item, depth + 1, out);
+impl TextForm {
+    /// Returns a JSON text with expressions in this form, if white space or escapes make it. Expressions stay as they
+    /// are.
+    pub fn rewrite_template(self, text: &str) -> String {
+        pieces(text).map_or_else(|_| text.to_owned(), |pieces| rewrite_json(self, text, &pieces))
     }
-    space(out, depth);
-    out.push(close);
 }
 
-fn write_string(form: TextForm, text: &str, out: &mut String) {
-    if form == TextForm::Escapes {
-        out.push('"');
-        out.extend(text.encode_utf16().map(|unit| format!("\\u{unit:04x}")));
-        out.push('"');
-    } else {
-        out.push_str(&Value::from(text).to_string());
+fn with_reversed_members(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members = members.iter().rev();
+            Value::Object(members.map(|(name, value)| (name.clone(), with_reversed_members(value))).collect())
+        }
+        Value::Array(items) => items.iter().map(with_reversed_members).collect(),
+        other => other.clone(),
     }
+}
+
+/// Adds white space to a JSON text or escapes the characters of its strings, as the form says.
+fn rewrite_json(form: TextForm, text: &str, pieces: &[Piece]) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    let around = if form == TextForm::WhiteSpace { " \n" } else { "" };
+    out.push_str(around);
+    let mut in_string = false;
+    // How many characters of an escape follow, and whether the next one says which escape it is.
+    let (mut escape_left, mut is_kind) = (0, false);
+    for piece in pieces {
+        let literal = match piece {
+            Piece::Literal(range) => &text[range.clone()],
+            Piece::Expression(inside) => {
+                out.push_str(&text[inside.start - 2..=inside.end]);
+                continue;
+            }
+        };
+        for letter in literal.chars() {
+            match (in_string, letter) {
+                (true, _) if escape_left > 0 => {
+                    escape_left = if is_kind && letter == 'u' { 4 } else { escape_left - 1 };
+                    is_kind = false;
+                    out.push(letter);
+                }
+                (true, '\\') => {
+                    (escape_left, is_kind) = (1, true);
+                    out.push(letter);
+                }
+                (_, '"') => {
+                    in_string = !in_string;
+                    out.push(letter);
+                }
+                (true, _) if form == TextForm::Escapes => {
+                    out.extend(letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+                }
+                (false, ':') if form == TextForm::WhiteSpace => out.push_str(" : "),
+                (false, '{' | '[' | ',') if form == TextForm::WhiteSpace => {
+                    out.push(letter);
+                    out.push_str("\r\n\t");
+                }
+                (false, '}' | ']') if form == TextForm::WhiteSpace => {
+                    out.push_str("\r\n");
+                    out.push(letter);
+                }
+                _ => out.push(letter),
+            }
+        }
+    }
+    out.push_str(around);
+    out
 }
 
 #[cfg(test)]
@@ -213,7 +238,7 @@ mod tests {
     #[case(TextForm::MemberOrder, r#"{"b":[true,{"y":0,"x":"é"}],"a":1.0}"#)]
     #[case(
         TextForm::WhiteSpace,
-        " \n{\r\n\t\"a\" : 1.0,\r\n\t\"b\" : [\r\n\t\ttrue,\r\n\t\t{\r\n\t\t\t\"x\" : \"é\",\r\n\t\t\t\"y\" : 0\r\n\t\t}\r\n\t]\r\n} \n"
+        " \n{\r\n\t\"a\" : 1.0,\r\n\t\"b\" : [\r\n\ttrue,\r\n\t{\r\n\t\"x\" : \"é\",\r\n\t\"y\" : 0\r\n}\r\n]\r\n} \n"
     )]
     #[case(TextForm::Escapes, r#"{"\u0061":1.0,"\u0062":[true,{"\u0078":"\u00e9","\u0079":0}]}"#)]
     fn another_form_is_the_same_value(#[case] form: TextForm, #[case] expected: &str) {
@@ -221,6 +246,16 @@ mod tests {
         let text = Variation::Form(form).text_of(&value, &value.to_string());
         assert_eq!(text.as_deref(), Some(expected));
         assert_eq!(serde_json::from_str::<Value>(expected).ok(), Some(value));
+    }
+
+    #[rstest]
+    #[case(
+        TextForm::WhiteSpace,
+        " \n{\r\n\t\"t\" : ${json(a['}'])},\r\n\t\"a,b\" : [\r\n\t\"x\\\"y\\u0000z\",\r\n\t1\r\n]\r\n} \n"
+    )]
+    #[case(TextForm::Escapes, r#"{"\u0074":${json(a['}'])},"\u0061\u002c\u0062":["\u0078\"\u0079\u0000\u007a",1]}"#)]
+    fn expressions_and_escapes_stay_in_another_form(#[case] form: TextForm, #[case] expected: &str) {
+        assert_eq!(form.rewrite_template(r#"{"t":${json(a['}'])},"a,b":["x\"y\u0000z",1]}"#), expected);
     }
 
     #[test]

@@ -6,17 +6,18 @@ use serde_json::{Map, Value, json};
 
 use super::model::WalkModel;
 use super::random_walk::{ActorPresence, RandomWalk, WalkActor, received_names, reply_name, sent_names};
-use super::rewrite::{self, JsonForm};
 use crate::fuzz::actors::OBSERVER;
 use crate::fuzz::case::message::{self, SentMessage};
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::prefix;
+use crate::fuzz::mutate::frames::FramingMutation;
 use crate::fuzz::mutate::payload::{PayloadChange, PayloadClass, PayloadEdit};
 use crate::generate::rng::RandomSource;
 use crate::protocol::MessageType;
 use crate::scenario::compose;
 use crate::scenario::parse::verbs::StepVerb;
+use crate::scenario::variation::TextForm;
 
 /// The actors of a long walk.
 const ACTOR_NAMES: [&str; 5] = ["anna", "ben", "carl", "dora", "emil"];
@@ -162,9 +163,13 @@ impl<'a> LongWalk<'a> {
             self.put_look_alike(message, &mut base, dice);
         }
         let Some(sent) = draw_sent(corpus, message, &base, dice) else { return };
-        let form = [JsonForm::Plain, JsonForm::Spaced, JsonForm::Escaped, JsonForm::Fragments];
-        let form = if dice.one_in(4) { dice.pick(&form).copied() } else { None };
-        let raw = rewrite::rewritten(&sent.raw, form.unwrap_or(JsonForm::Plain));
+        let forms = [TextForm::WhiteSpace, TextForm::Escapes, TextForm::Fragments];
+        let form = if dice.one_in(5) { dice.pick(&forms).copied() } else { None };
+        let raw = match (form, sent.raw.get("text").and_then(Value::as_str)) {
+            (Some(TextForm::Fragments), Some(text)) => FramingMutation::Fragments.raw_argument(text, dice),
+            (Some(form), Some(text)) => json!({ "text": form.rewrite_template(text) }),
+            _ => sent.raw,
+        };
         self.base.known.extend(sent_names(self.base.model.leaves(message), &base));
         self.add_raw(actor, index, raw);
     }

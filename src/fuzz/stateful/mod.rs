@@ -3,4 +3,3 @@
 pub mod long_walk;
 pub mod model;
 pub mod random_walk;
-mod rewrite;
