@@ -40,6 +40,44 @@ fn with_payload(payload: &str) -> String {
 }
 
 #[rstest]
+#[case::digits(r"^\d{4}$")]
+#[case::word_characters(r"^\w+$")]
+#[case::class(r"[\w-]")]
+#[case::date(r"^\d{4}-[01]\d-[0-3]\d$")]
+#[case::look_ahead(r"^(?=.*[A-Z])(?=.*\d).{8,}$")]
+fn messages_with_patterns_get_a_payload(#[case] pattern: &str) {
+    let payload = format!("{{ required: [v], properties: {{ v: {{ type: string, pattern: '{pattern}' }} }} }}");
+    let made = import_document(&with_payload(&payload), Perspective::Hub, &[]);
+    let schema = &made.pack.message("m").unwrap().schema;
+    assert!(schema.is_valid(schema.example.as_ref().unwrap()), "{:?}", made.notes);
+}
+
+/// A schema of a few hundred bytes that needs gigabytes of memory, or hours, if all of it is followed.
+#[rstest]
+#[case::nested_lists(
+    "{ type: array, minItems: 150, items: { type: array, minItems: 150, items: { type: array, minItems: 150 } } }",
+    "",
+    "no payload was found"
+)]
+#[case::nested_alternatives(
+    "{ $ref: '#/components/schemas/d0' }",
+    &(0..40).map(|n| format!("d{n}: {{ anyOf: [ {{ $ref: '#/components/schemas/d{0}' }}, {{ $ref: '#/components/schemas/d{0}' }} ] }}, ", n + 1)).collect::<String>(),
+    "combinations of alternatives"
+)]
+fn a_schema_that_explodes_is_reported(#[case] payload: &str, #[case] definitions: &str, #[case] expected: &str) {
+    let document =
+        with_payload(payload).replace("schemas: { ", &format!("schemas: {{ {definitions}d40: {{ type: string }}, "));
+    let mut sources = Sources::default();
+    let file = sources.add("asyncapi.yaml", document);
+    let library =
+        DocumentLibrary::read_files("asyncapi.yaml", file, &mut sources, &mut |path, _| Err(path.to_owned())).unwrap();
+    let (folder, mut diagnostics) = super::import_folder("made", &library, Perspective::Hub, &mut sources);
+    diagnostics.extend(Pack::load(&folder, &sources).1);
+    let rendered = crate::syntax::diagnostic::render_all(&diagnostics, &sources, false);
+    assert!(rendered.contains(expected), "{rendered}");
+}
+
+#[rstest]
 #[case::as_it_is("{ type: object, required: [a], properties: { a: { const: 1 } } }", json!({"type": "object", "required": ["a"], "properties": {"a": {"const": 1}}}))]
 #[case::draft_4_above("{ minimum: 0, exclusiveMinimum: true }", json!({"exclusiveMinimum": 0}))]
 #[case::draft_4_not_above("{ minimum: 0, exclusiveMinimum: false }", json!({"minimum": 0}))]

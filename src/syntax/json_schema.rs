@@ -1,6 +1,8 @@
 //! JSON Schema 2020-12 in packs and scenarios. Unknown keywords are errors, because the validator library would ignore
 //! a misspelt keyword and accept everything.
 
+use std::collections::HashMap;
+
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
@@ -263,8 +265,62 @@ pub fn visit_schemas(schema: &Value, pointer: &str, visit: &mut impl FnMut(&Valu
     }
 }
 
+/// The most combinations of alternatives in a schema: a validator may try all of them on one value.
+const MAX_COMBINATIONS: u64 = 1 << 16;
+/// The most levels of schemas and references whose combinations are counted.
+const MAX_COUNTED_DEPTH: usize = 256;
+
+/// Counts the combinations of alternatives that a validator may try on one value. A reference back to a schema above it
+/// counts as one: how often it is followed depends on the value.
+struct CombinationCounter<'s> {
+    root: &'s Value,
+    /// The combinations of schemas that are counted, or, as 1, being counted.
+    known: HashMap<*const Value, u64>,
+}
+
+impl<'s> CombinationCounter<'s> {
+    fn count(&mut self, schema: &'s Value, depth: usize) -> u64 {
+        let Some(keywords) = schema.as_object().filter(|_| depth < MAX_COUNTED_DEPTH) else { return 1 };
+        if let Some(known) = self.known.get(&std::ptr::from_ref(schema)) {
+            return *known;
+        }
+        self.known.insert(schema, 1);
+        // Schemas for the same value add up; of those for its parts, the largest counts.
+        let (mut here, mut below) = (1_u64, 0);
+        for (name, value) in keywords.iter().filter(|(name, _)| *name != "$defs") {
+            let inner: Vec<&Value> = match (subschema_layout(name), value) {
+                (Some(SubschemaLayout::Schema), one) => vec![one],
+                (Some(SubschemaLayout::List), Value::Array(all)) => all.iter().collect(),
+                (Some(SubschemaLayout::Map), Value::Object(all)) => all.values().collect(),
+                (_, Value::String(path)) if name == "$ref" => {
+                    path.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer)).into_iter().collect()
+                }
+                _ => continue,
+            };
+            for one in inner {
+                let count = self.count(one, depth + 1);
+                match name.as_str() {
+                    "$ref" | "allOf" | "anyOf" | "oneOf" | "not" | "if" | "then" | "else" | "dependentSchemas" => {
+                        here = here.saturating_add(count);
+                    }
+                    _ => below = below.max(count),
+                }
+            }
+        }
+        let all = here.saturating_add(below);
+        self.known.insert(schema, all);
+        all
+    }
+}
+
 /// Builds a 2020-12 validator that asserts formats and reads neither the network nor files.
 pub fn build_validator(schema: &Value) -> Result<Validator, String> {
+    let mut counter = CombinationCounter { root: schema, known: HashMap::new() };
+    if counter.count(schema, 0) > MAX_COMBINATIONS {
+        return Err(format!(
+            "a value could be tried against more than {MAX_COMBINATIONS} combinations of alternatives"
+        ));
+    }
     compile_schema(schema).map_err(|error| format!("not a JSON Schema: {error}"))
 }
 
