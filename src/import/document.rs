@@ -8,6 +8,7 @@ use super::references::{DocumentLibrary, DocumentRef};
 use crate::protocol::MessageDirections;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::Span;
+use crate::syntax::yaml::NodeKey;
 use crate::websocket::endpoint::{join_paths, join_queries, split_query};
 
 /// The most messages read from one document.
@@ -321,69 +322,7 @@ impl<'a> DocumentReader<'a, '_> {
         }
         let operations = root.get("operations");
         for (key, operation) in operations.iter().flat_map(DocumentRef::members) {
-            let Some(operation) = self.follow_reference(operation) else { continue };
-            let received = match operation.text("action") {
-                Some("receive") => self.perspective == Perspective::Hub,
-                Some("send") => self.perspective == Perspective::Client,
-                _ => {
-                    let help = "write `action: receive` if the application receives the messages, `action: send` if it sends them";
-                    self.error(key.span, format!("operation `{}` has no action", key.name), help);
-                    continue;
-                }
-            };
-            let channel = operation.get("channel").and_then(|channel| self.follow_reference(channel));
-            let Some(channel) = channel else {
-                if operation.get("channel").is_none() {
-                    self.error(
-                        key.span,
-                        format!("operation `{}` has no channel", key.name),
-                        "write `channel: { $ref: '#/channels/NAME' }`",
-                    );
-                }
-                continue;
-            };
-            if self.uses_other_transport(root, &channel) {
-                self.warning(key.span, format!("the operation `{}` is ignored: it is not for WebSocket", key.name), "");
-                continue;
-            }
-            let places = self.message_refs(&operation, &channel);
-            let asked = self.read_messages(places);
-            for &index in &asked {
-                self.add_direction(index, received, true);
-            }
-            add_sent_messages(&mut channels, &channel, received, &asked);
-            let declared = DocumentOperation {
-                to_hub: received,
-                messages: asked.clone(),
-                ..DocumentOperation::on_channel(channel.clone())
-            };
-            let reply = operation.get("reply").and_then(|reply| self.follow_reference(reply));
-            let answered = reply.as_ref().and_then(|reply| match reply.get("channel") {
-                Some(place) => self.follow_reference(place),
-                None => Some(channel.clone()),
-            });
-            let (Some(reply), Some(answered)) = (reply, answered) else {
-                self.add_operation(&key.name, key.span, &operation, declared);
-                continue;
-            };
-            let places = self.message_refs(&reply, &answered);
-            let declared_answers = places.len();
-            let answers = self.read_messages(places);
-            let complete = answers.len() == declared_answers;
-            let span = operation.node.key_at_pointer("/reply");
-            let replied = OperationReply { span, messages: answers.clone(), complete, channel: answered.clone() };
-            self.add_operation(&key.name, key.span, &operation, DocumentOperation { reply: Some(replied), ..declared });
-            for &index in &answers {
-                self.add_direction(index, !received, false);
-            }
-            if received {
-                for &index in &asked {
-                    let replies = &mut self.outline.messages[index].replies;
-                    let more: Vec<usize> = answers.iter().copied().filter(|one| !replies.contains(one)).collect();
-                    replies.extend(more);
-                }
-            }
-            add_sent_messages(&mut channels, &answered, !received, &answers);
+            self.read_operation_3(root, key, operation, &mut channels);
         }
         for (name, place, mut sent) in channels {
             // A channel may list a message that only an operation of another channel names.
@@ -395,6 +334,79 @@ impl<'a> DocumentReader<'a, '_> {
             let span = place.node.at_pointer("/address").span;
             self.add_channel(root, &name, address, span, place, sent);
         }
+    }
+
+    fn read_operation_3(
+        &mut self,
+        root: &DocumentRef<'a>,
+        key: &NodeKey,
+        operation: DocumentRef<'a>,
+        channels: &mut Vec<OpenChannel<'a>>,
+    ) {
+        let Some(operation) = self.follow_reference(operation) else { return };
+        let received = match operation.text("action") {
+            Some("receive") => self.perspective == Perspective::Hub,
+            Some("send") => self.perspective == Perspective::Client,
+            _ => {
+                let help =
+                    "write `action: receive` if the application receives the messages, `action: send` if it sends them";
+                self.error(key.span, format!("operation `{}` has no action", key.name), help);
+                return;
+            }
+        };
+        let channel = operation.get("channel").and_then(|channel| self.follow_reference(channel));
+        let Some(channel) = channel else {
+            if operation.get("channel").is_none() {
+                self.error(
+                    key.span,
+                    format!("operation `{}` has no channel", key.name),
+                    "write `channel: { $ref: '#/channels/NAME' }`",
+                );
+            }
+            return;
+        };
+        if self.uses_other_transport(root, &channel) {
+            self.warning(key.span, format!("the operation `{}` is ignored: it is not for WebSocket", key.name), "");
+            return;
+        }
+        let places = self.message_refs(&operation, &channel);
+        let asked = self.read_messages(places);
+        for &index in &asked {
+            self.add_direction(index, received, true);
+        }
+        add_sent_messages(channels, &channel, received, &asked);
+        let declared = DocumentOperation {
+            to_hub: received,
+            messages: asked.clone(),
+            ..DocumentOperation::on_channel(channel.clone())
+        };
+        let reply = operation.get("reply").and_then(|reply| self.follow_reference(reply));
+        let answered = reply.as_ref().and_then(|reply| match reply.get("channel") {
+            Some(place) => self.follow_reference(place),
+            None => Some(channel.clone()),
+        });
+        let (Some(reply), Some(answered)) = (reply, answered) else {
+            self.add_operation(&key.name, key.span, &operation, declared);
+            return;
+        };
+        let places = self.message_refs(&reply, &answered);
+        let declared_answers = places.len();
+        let answers = self.read_messages(places);
+        let complete = answers.len() == declared_answers;
+        let span = operation.node.key_at_pointer("/reply");
+        let replied = OperationReply { span, messages: answers.clone(), complete, channel: answered.clone() };
+        self.add_operation(&key.name, key.span, &operation, DocumentOperation { reply: Some(replied), ..declared });
+        for &index in &answers {
+            self.add_direction(index, !received, false);
+        }
+        if received {
+            for &index in &asked {
+                let replies = &mut self.outline.messages[index].replies;
+                let more: Vec<usize> = answers.iter().copied().filter(|one| !replies.contains(one)).collect();
+                replies.extend(more);
+            }
+        }
+        add_sent_messages(channels, &answered, !received, &answers);
     }
 
     /// Returns the places of the messages of an operation or reply: those it lists, or else all of its channel.

@@ -288,39 +288,12 @@ impl<'l> SchemaConverter<'l, '_> {
                     made.add("items", span, rest);
                 }
             }
-            "dependencies" => {
-                let (mut members, mut schemas) = (Vec::new(), Vec::new());
-                for (name, inner) in inner.members() {
-                    if inner.node.list().is_some() {
-                        members.push((name.clone(), inner.node.clone()));
-                    } else {
-                        schemas.push((name.clone(), self.convert_schema(&inner, dialect)));
-                    }
-                }
-                for (word, entries) in [("dependentRequired", members), ("dependentSchemas", schemas)] {
-                    if !entries.is_empty() {
-                        made.add(word, span, map_node(inner.node.span, entries));
-                    }
-                }
-            }
+            "dependencies" => self.convert_dependencies(span, inner, dialect, made),
             "$dynamicRef" | "$recursiveRef" => {
                 self.warn_once(span, &format!("`{}` is ignored", name.name), "write `$ref` with a path");
             }
             other if json_schema::is_keyword(other) => {
-                let held = match json_schema::subschema_layout(other) {
-                    Some(SubschemaLayout::Schema) => self.convert_schema(inner, dialect),
-                    Some(SubschemaLayout::List) if inner.node.list().is_some() => {
-                        let items = inner.items().map(|item| self.convert_schema(&item, dialect)).collect();
-                        SyntaxNode { span: inner.node.span, kind: NodeKind::List(items) }
-                    }
-                    Some(SubschemaLayout::Map) if inner.node.map().is_some() => {
-                        let members =
-                            inner.members().map(|(key, member)| (key.clone(), self.convert_schema(&member, dialect)));
-                        let members = members.collect();
-                        map_node(inner.node.span, members)
-                    }
-                    _ => inner.node.clone(),
-                };
+                let held = self.convert_subschemas(other, inner, dialect);
                 made.add(other, span, held);
             }
             other if other.starts_with("x-") => {}
@@ -328,6 +301,46 @@ impl<'l> SchemaConverter<'l, '_> {
                 let help = suggest(other, json_schema::KEYWORDS.iter().copied(), "the schema is read without it");
                 self.warn_once(span, &format!("`{other}` is ignored: JSON Schema has no such keyword"), &help);
             }
+        }
+    }
+
+    /// Converts `dependencies`, which newer drafts have split in two.
+    fn convert_dependencies(
+        &mut self,
+        span: Span,
+        inner: &DocumentRef<'l>,
+        dialect: SchemaDialect,
+        made: &mut SchemaEntries,
+    ) {
+        let (mut members, mut schemas) = (Vec::new(), Vec::new());
+        for (name, inner) in inner.members() {
+            if inner.node.list().is_some() {
+                members.push((name.clone(), inner.node.clone()));
+            } else {
+                schemas.push((name.clone(), self.convert_schema(&inner, dialect)));
+            }
+        }
+        for (word, entries) in [("dependentRequired", members), ("dependentSchemas", schemas)] {
+            if !entries.is_empty() {
+                made.add(word, span, map_node(inner.node.span, entries));
+            }
+        }
+    }
+
+    /// Converts the schemas in the value of a keyword.
+    fn convert_subschemas(&mut self, keyword: &str, inner: &DocumentRef<'l>, dialect: SchemaDialect) -> SyntaxNode {
+        match json_schema::subschema_layout(keyword) {
+            Some(SubschemaLayout::Schema) => self.convert_schema(inner, dialect),
+            Some(SubschemaLayout::List) if inner.node.list().is_some() => {
+                let items = inner.items().map(|item| self.convert_schema(&item, dialect)).collect();
+                SyntaxNode { span: inner.node.span, kind: NodeKind::List(items) }
+            }
+            Some(SubschemaLayout::Map) if inner.node.map().is_some() => {
+                let members = inner.members().map(|(key, member)| (key.clone(), self.convert_schema(&member, dialect)));
+                let members = members.collect();
+                map_node(inner.node.span, members)
+            }
+            _ => inner.node.clone(),
         }
     }
 

@@ -151,25 +151,7 @@ impl Pack {
         let all_there =
             document.files_known && used.iter().all(|path| folder.pack.contains_key(path) || path == "rules.yaml");
         for declared in document.messages {
-            let loaded = match &declared.payload {
-                asyncapi::PayloadSchema::Inline { node } => {
-                    compile_schema(&declared.name, node.to_json(), node, &rules, &mut diagnostics)
-                }
-                asyncapi::PayloadSchema::File { path, span } => match folder.pack.get(path) {
-                    Some(file) => load_schema(&declared.name, *file, sources, &rules, &mut diagnostics),
-                    None => {
-                        let known = folder.pack.keys().map(String::as_str).collect::<Vec<_>>();
-                        diagnostics.push(
-                            Diagnostic::error(*span, format!("there is no file {path} in the pack")).help(suggest(
-                                path,
-                                known,
-                                "paths are relative to asyncapi.yaml",
-                            )),
-                        );
-                        None
-                    }
-                },
-            };
+            let loaded = load_payload(folder, &declared, sources, &rules, &mut diagnostics);
             let Some(schema) = loaded else { continue };
             messages.push(MessageType {
                 name: declared.name,
@@ -345,6 +327,35 @@ impl MessageType {
     /// Returns the message from which a scenario starts: the example, or the members by which it is recognised.
     pub fn starting_value(&self) -> Value {
         self.schema.example.clone().unwrap_or_else(|| Value::Object(self.matcher.literal_members()))
+    }
+}
+
+/// Compiles the schema of a message, which is in the document or in a file of the pack.
+fn load_payload(
+    folder: &PackFolder,
+    declared: &asyncapi::MessageDeclaration,
+    sources: &Sources,
+    rules: &RuleSet,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<MessageSchema> {
+    match &declared.payload {
+        asyncapi::PayloadSchema::Inline { node } => {
+            compile_schema(&declared.name, node.to_json(), node, rules, diagnostics)
+        }
+        asyncapi::PayloadSchema::File { path, span } => match folder.pack.get(path) {
+            Some(file) => load_schema(&declared.name, *file, sources, rules, diagnostics),
+            None => {
+                let known = folder.pack.keys().map(String::as_str).collect::<Vec<_>>();
+                diagnostics.push(
+                    Diagnostic::error(*span, format!("there is no file {path} in the pack")).help(suggest(
+                        path,
+                        known,
+                        "paths are relative to asyncapi.yaml",
+                    )),
+                );
+                None
+            }
+        },
     }
 }
 

@@ -24,14 +24,14 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+pub use super::difference::{DIFFERS_RULE, HubDifference, HubDifferenceKind, comparison_check};
 use super::equivalence::{self, ComparedMessage, MessageDifference};
 use super::transcript::{self, SentValueNames, Transcript, TranscriptEvent, TranscriptEventKind};
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::mutate::payload::{self, PayloadClass};
 use crate::generate::schema_shape::SchemaShape;
-use crate::outcome::{CheckReport, FindingDetail, ScenarioReport, Verdict};
+use crate::outcome::ScenarioReport;
 use crate::protocol::{MessageType, Pack};
-use crate::scenario::model::RuleUse;
 
 /// Whether a document demands an answer to input of this class, message and payload.
 pub type AnswerDemand<'a> = &'a dyn Fn(PayloadClass, Option<&MessageType>, Option<&Value>) -> bool;
@@ -89,34 +89,6 @@ pub struct ComparisonContext<'a> {
     pub facts: &'a ComparisonFacts,
     /// Whether the document demands an answer to input of some class, message and payload.
     pub decided: AnswerDemand<'a>,
-}
-
-/// One difference between two hubs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HubDifference {
-    pub actor: String,
-    /// The message that was answered, or the last message that the actor sent; empty if there is none.
-    pub after: String,
-    pub kind: HubDifferenceKind,
-    /// JSON pointer to the differing member; empty if the difference does not concern a member.
-    pub pointer: String,
-    /// What each hub sent; empty if it sent nothing.
-    pub left: String,
-    pub right: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum HubDifferenceKind {
-    /// The hubs answer a message with different messages.
-    Answer(Vec<String>, Vec<String>),
-    /// Only the first hub sends an unsolicited message, or sends it more often.
-    OnlyLeft(String),
-    /// Only the second hub sends an unsolicited message, or sends it more often.
-    OnlyRight(String),
-    /// Both hubs send a message of this kind, with different content.
-    Member(String),
-    /// Only one of the hubs accepts the connection, or keeps it.
-    Connection,
 }
 
 /// The result of comparing two plays of a case.
@@ -353,6 +325,19 @@ struct MessageExchange<'t> {
     received: Vec<ReceivedMessage<'t>>,
 }
 
+impl MessageExchange<'_> {
+    /// Returns the names of the answers, sorted.
+    fn kinds(&self) -> Vec<String> {
+        let mut kinds: Vec<String> = self.received.iter().map(|received| received.message.name.clone()).collect();
+        kinds.sort();
+        kinds
+    }
+
+    fn texts(&self) -> String {
+        self.received.iter().map(|received| received.text).collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// Whether both values are there and identify the same; a number may be written in several ways.
 fn is_same_id(one: Option<&Value>, other: Option<&Value>) -> bool {
     let (Some(one), Some(other)) = (one, other) else { return false };
@@ -551,16 +536,7 @@ fn compare_answers(
     (compared, members): (&mut usize, &mut Vec<(usize, HubDifference)>),
 ) -> Option<(usize, Option<HubDifference>)> {
     for (one, other) in left.exchanges.iter().zip(&right.exchanges) {
-        let kinds = |exchange: &MessageExchange<'_>| {
-            let mut kinds: Vec<String> =
-                exchange.received.iter().map(|received| received.message.name.clone()).collect();
-            kinds.sort();
-            kinds
-        };
-        let texts = |exchange: &MessageExchange<'_>| {
-            exchange.received.iter().map(|received| received.text).collect::<Vec<_>>().join(" ")
-        };
-        let (mut lefts, mut rights) = (kinds(one), kinds(other));
+        let (mut lefts, mut rights) = (one.kinds(), other.kinds());
         // One that the hub may send unasked may come at the same time.
         let unasked = |kind: &String| context.pack.message(kind).is_some_and(|message| message.directions.unasked);
         if lefts != rights {
@@ -608,7 +584,7 @@ fn compare_answers(
             if says_why || exceeds || chosen {
                 return Some((one.number, None));
             }
-            let (left, right) = (texts(one), texts(other));
+            let (left, right) = (one.texts(), other.texts());
             let (after, kind) = (one.sent.to_owned(), HubDifferenceKind::Answer(lefts, rights));
             let actor = actor.to_owned();
             return Some((one.number, Some(HubDifference { actor, after, kind, pointer: String::new(), left, right })));
@@ -755,117 +731,4 @@ fn compare_connections(
     let (left, right) = (how(one), how(other));
     let (actor, kind, pointer) = (actor.to_owned(), HubDifferenceKind::Connection, String::new());
     Some((number, HubDifference { actor, after, kind, pointer, left, right }))
-}
-
-/// The rule by which differences are reported.
-pub const DIFFERS_RULE: &str = "FUZZ-DIFFERS";
-
-/// Returns a comparison as a check of the case that shows the first difference in full, with both transcripts. `None`
-/// if nothing was compared.
-pub fn comparison_check(
-    comparison: &HubComparison,
-    pack: &Pack,
-    left: &ScenarioReport,
-    right: &ScenarioReport,
-) -> Option<CheckReport> {
-    let rule = pack.rules.get(DIFFERS_RULE)?;
-    let first = comparison.differences.first();
-    if first.is_none() && comparison.compared == 0 {
-        return None;
-    }
-    let verdict = if first.is_some() { Verdict::Warn } else { Verdict::Pass };
-    let used = RuleUse { id: DIFFERS_RULE.to_owned(), level: rule.level, basis: rule.basis, lowered: false };
-    let detail = first.map(|first| FindingDetail {
-        actor: first.actor.clone(),
-        expected: format!("{} | what the other hub sent:\n{}", shorten(&first.right), transcript_lines(pack, right)),
-        received: format!("{} | what this hub sent:\n{}", shorten(&first.left), transcript_lines(pack, left)),
-        ..FindingDetail::default()
-    });
-    Some(CheckReport {
-        rules: vec![(used, verdict)],
-        step: "the other hub receives the same input".to_owned(),
-        message: first.map(HubDifference::describe).unwrap_or_default(),
-        detail,
-        ..CheckReport::new(DIFFERS_RULE, verdict)
-    })
-}
-
-fn shorten(text: &str) -> String {
-    if text.is_empty() { "nothing".to_owned() } else { crate::syntax::matcher::shorten(text, MAX_FRAME_CHARS) }
-}
-
-impl HubDifference {
-    /// Returns the rules that the schema of the differing message names.
-    pub fn rules<'p>(&self, pack: &'p Pack) -> Vec<&'p str> {
-        let name = match &self.kind {
-            HubDifferenceKind::OnlyLeft(name)
-            | HubDifferenceKind::OnlyRight(name)
-            | HubDifferenceKind::Member(name) => Some(name),
-            HubDifferenceKind::Answer(left, right) => right.first().or(left.first()),
-            HubDifferenceKind::Connection => None,
-        };
-        let schema = name.and_then(|name| pack.message(name)).map(|message| &message.schema);
-        schema.iter().flat_map(|schema| &schema.rules).map(String::as_str).collect()
-    }
-
-    /// Whether the play's own check of the differing message's schema reports it.
-    pub fn is_seen_by_schema(&self, report: &ScenarioReport) -> bool {
-        let HubDifferenceKind::Member(message) = &self.kind else { return false };
-        report.checks.iter().any(|check| {
-            let name = check.name.strip_prefix("schema:").and_then(|name| name.strip_prefix(message.as_str()));
-            let is_of_message = name.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
-            is_of_message && matches!(check.verdict, Verdict::Fail | Verdict::Warn)
-        })
-    }
-
-    /// Describes the difference between two hubs in one line. Differences with the same cause have the same line.
-    pub fn describe(&self) -> String {
-        self.in_words(false)
-    }
-
-    /// Describes the difference between a play with a variation and one as the scenario is written.
-    pub fn describe_varied(&self) -> String {
-        self.in_words(true)
-    }
-
-    fn in_words(&self, varied: bool) -> String {
-        let Self { after, kind, pointer, .. } = self;
-        let after = if after.is_empty() { "at first".to_owned() } else { format!("after {after}") };
-        let list = |kinds: &[String]| if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") };
-        let what = match kind {
-            HubDifferenceKind::Answer(left, right) if varied => format!("{} instead of {}", list(left), list(right)),
-            HubDifferenceKind::Answer(left, right) => {
-                format!("this hub answers {}, the other {}", list(left), list(right))
-            }
-            HubDifferenceKind::OnlyLeft(message) => format!("only this hub sends {message}"),
-            HubDifferenceKind::OnlyRight(message) => format!("only the other hub sends {message}"),
-            HubDifferenceKind::Member(message) => {
-                format!("{message} differs at {}", if pointer.is_empty() { "the whole" } else { pointer })
-            }
-            HubDifferenceKind::Connection if varied => "only one of the connections stays open".to_owned(),
-            HubDifferenceKind::Connection => "only one of the hubs keeps the connection open".to_owned(),
-        };
-        format!("{after}: {what}")
-    }
-}
-
-/// The most characters of a frame, and the most frames, that are shown.
-const MAX_FRAME_CHARS: usize = 160;
-const MAX_LINES: usize = 24;
-
-fn transcript_lines(pack: &Pack, report: &ScenarioReport) -> String {
-    let transcript = Transcript::from_report(pack, report);
-    let skipped = transcript.events.len().saturating_sub(MAX_LINES);
-    let line = |event: &TranscriptEvent<'_>| {
-        let way = if matches!(
-            event.what,
-            TranscriptEventKind::Sent(..) | TranscriptEventKind::Raw | TranscriptEventKind::Left
-        ) {
-            "->"
-        } else {
-            "<-"
-        };
-        format!("{} {way} {}", event.actor, crate::syntax::matcher::shorten(&event.text, MAX_FRAME_CHARS))
-    };
-    transcript.events.iter().skip(skipped).map(line).collect::<Vec<_>>().join("\n")
 }

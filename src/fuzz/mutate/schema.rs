@@ -288,16 +288,7 @@ pub fn draw_edits(
         MemberMutation::Null => put(Value::Null),
         MemberMutation::WrongType => put(value_of_other_type(&shape, now, dice)),
         MemberMutation::OutOfRange => put(value_out_of_range(&shape, now, dice)?),
-        MemberMutation::UnknownValue => {
-            let value = shape.allowed_values().and_then(|values| dice.pick(&values).map(|value| (*value).clone()));
-            put(match value {
-                Some(Value::String(text)) => json!(format!("{text}_{}", value::draw_word(dice))),
-                Some(Value::Number(number)) => {
-                    json!(number.as_f64().unwrap_or(0.0) + 1000.0 + dice.draw_below(1000) as f64)
-                }
-                _ => json!(value::draw_word(dice)),
-            })
-        }
+        MemberMutation::UnknownValue => put(unknown_value(&shape, dice)),
         MemberMutation::WrongForm => {
             put(json!(dice.pick(&["", "not it", "0", "%", "2024-13-45T25:61:61Z", "..", "１２３"])?))
         }
@@ -309,32 +300,17 @@ pub fn draw_edits(
             let change = PayloadChange::Put(value::draw_any_value(dice, 4));
             Some(vec![PayloadEdit { pointer: format!("{pointer}/{name}"), change }])
         }
-        MemberMutation::Empty => {
-            let kinds = shape.kinds();
-            put(match kinds.first().copied().unwrap_or("string") {
-                "array" => json!([]),
-                "object" => json!({}),
-                _ => json!(""),
-            })
-        }
+        MemberMutation::Empty => put(match shape.kinds().first() {
+            Some(&"array") => json!([]),
+            Some(&"object") => json!({}),
+            _ => json!(""),
+        }),
         MemberMutation::Huge => put(huge_value(&shape, now, short, dice)),
         MemberMutation::Twice => {
             let again = if dice.one_in(2) { now?.clone() } else { value::draw_any_value(dice, 5) };
             Some(vec![PayloadEdit { pointer: pointer.clone(), change: PayloadChange::Twice(again) }])
         }
-        MemberMutation::WrongDiscriminator => {
-            let others: Vec<Value> = pack
-                .messages
-                .iter()
-                .filter_map(|other| payload::literal_values(&other.matcher).remove(&pointer))
-                .filter(|other| Some(other) != now)
-                .collect();
-            put(match dice.pick(&others) {
-                Some(other) if dice.one_in(2) => other.clone(),
-                _ if dice.one_in(2) => json!(value::draw_word(dice)),
-                _ => json!(dice.pick(&value::UNUSUAL_TEXTS)?),
-            })
-        }
+        MemberMutation::WrongDiscriminator => put(foreign_discriminator(pack, &pointer, now, dice)?),
         MemberMutation::WrongCase => {
             let (name, value) = (path.last().map_or("", String::as_str), now?);
             match value {
@@ -369,6 +345,33 @@ pub fn draw_edits(
             text((*dice.pick(&[r#""\ud800""#, r#""\udc00\ud800""#, r#""a\ud83db""#, r#""\uDFFF""#])?).to_owned())
         }
     }
+}
+
+/// Returns a value that is none of those that the schema lists.
+fn unknown_value(shape: &SchemaShape<'_>, dice: &mut RandomSource) -> Value {
+    let value = shape.allowed_values().and_then(|values| dice.pick(&values).map(|value| (*value).clone()));
+    match value {
+        Some(Value::String(text)) => json!(format!("{text}_{}", value::draw_word(dice))),
+        Some(Value::Number(number)) => {
+            json!(number.as_f64().unwrap_or(0.0) + 1000.0 + dice.draw_below(1000) as f64)
+        }
+        _ => json!(value::draw_word(dice)),
+    }
+}
+
+/// Returns a value by which no message, or another one, is recognised.
+fn foreign_discriminator(pack: &Pack, pointer: &str, now: Option<&Value>, dice: &mut RandomSource) -> Option<Value> {
+    let others: Vec<Value> = pack
+        .messages
+        .iter()
+        .filter_map(|other| payload::literal_values(&other.matcher).remove(pointer))
+        .filter(|other| Some(other) != now)
+        .collect();
+    Some(match dice.pick(&others) {
+        Some(other) if dice.one_in(2) => other.clone(),
+        _ if dice.one_in(2) => json!(value::draw_word(dice)),
+        _ => json!(dice.pick(&value::UNUSUAL_TEXTS)?),
+    })
 }
 
 /// Returns a value of a type that the schema does not allow.

@@ -65,27 +65,19 @@ pub fn parse_nodes(text: &str) -> Option<Vec<JsonTextNode>> {
         }
         let start = at;
         let first = *bytes.get(at)?;
-        let mut done = true;
-        let kind = match first {
-            b'{' | b'[' => {
-                at = skip_blanks(bytes, at + 1);
-                let close = if first == b'{' { b'}' } else { b']' };
-                if bytes.get(at) == Some(&close) {
-                    at += 1;
-                } else {
-                    done = false;
-                }
-                if first == b'{' { JsonTextKind::Object(Vec::new()) } else { JsonTextKind::Array(Vec::new()) }
-            }
-            b'"' => {
-                at = text_end(text, at)?;
-                JsonTextKind::Text
-            }
-            _ => {
-                at = scalar_end(text, at)?;
-                JsonTextKind::Other
-            }
+        let (kind, end) = match first {
+            b'{' => (JsonTextKind::Object(Vec::new()), skip_blanks(bytes, at + 1)),
+            b'[' => (JsonTextKind::Array(Vec::new()), skip_blanks(bytes, at + 1)),
+            b'"' => (JsonTextKind::Text, text_end(text, at)?),
+            _ => (JsonTextKind::Other, scalar_end(text, at)?),
         };
+        // A list or an object with content is not complete yet.
+        let done = match kind {
+            JsonTextKind::Object(_) => bytes.get(end) == Some(&b'}'),
+            JsonTextKind::Array(_) => bytes.get(end) == Some(&b']'),
+            JsonTextKind::Text | JsonTextKind::Other => true,
+        };
+        at = end + usize::from(done && matches!(first, b'{' | b'['));
         nodes.push(JsonTextNode { range: start..at, kind });
         let mut value = nodes.len() - 1;
         if !done {

@@ -267,16 +267,7 @@ impl ScenarioParser<'_> {
             StepVerb::ExpectsOneOf => self.parse_expect_one_of(value, options, who),
             StepVerb::Plays | StepVerb::Play => self.parse_play(value, options)?,
             StepVerb::Hook => self.parse_hook(value, options)?,
-            StepVerb::Wait => {
-                if options.get("because").and_then(SyntaxNode::text).is_none() {
-                    self.error(
-                        key.span,
-                        "`wait` needs a reason",
-                        "add `because: REASON`, such as what the hub needs the time for",
-                    );
-                }
-                StepAction::Wait { time: self.parse_time(value, "`wait`") }
-            }
+            StepVerb::Wait => self.parse_wait(key, value, options),
             StepVerb::Check => StepAction::Check {
                 value: self.parse_checked_value(value),
                 test: self.parse_test(options.get("equals"), options.get("fits")),
@@ -284,36 +275,46 @@ impl ScenarioParser<'_> {
             },
             StepVerb::Order => self.parse_order(value, options),
             StepVerb::Each => self.parse_each(key, value, options)?,
-            StepVerb::Either => {
-                let name = self.parse_free_name(value)?;
-                let values = self.required_option(key, "in", "write `in: [a, b]`", options)?;
-                let values = self.parse_loop_values(values);
-                let steps = self.required_option(key, "do", "write the steps under `do`", options)?;
-                let body = self.parse_inner_block(steps, &[&name], ValueShape::of_loop(&values));
-                self.bind_name(&name, Some(value.span), NameOrigin::Computed);
-                StepAction::Either { name, values, body }
-            }
-            StepVerb::Retry => {
-                let time = self.parse_time(value, "`retry`");
-                if time.constant().and_then(Value::as_str).is_some_and(|time| duration(time).is_ok_and(|t| t.is_zero()))
-                {
-                    self.error(
-                        value.span,
-                        "a `retry` of zero time repeats nothing",
-                        "write how long to repeat the steps, such as `retry: 5s`",
-                    );
-                }
-                let steps = self.required_option(key, "do", "write the steps under `do`", options)?;
-                if steps.list().is_some_and(<[_]>::is_empty) {
-                    self.error(
-                        steps.span,
-                        "`retry` has no steps",
-                        "write steps that succeed once the condition is true",
-                    );
-                }
-                StepAction::Retry { time, body: self.parse_inner_block(steps, &[], ValueShape::Unknown) }
-            }
+            StepVerb::Either => self.parse_either(key, value, options)?,
+            StepVerb::Retry => self.parse_retry(key, value, options)?,
         })
+    }
+
+    fn parse_wait(&mut self, key: &NodeKey, value: &SyntaxNode, options: &StepOptions<'_>) -> StepAction {
+        if options.get("because").and_then(SyntaxNode::text).is_none() {
+            self.error(
+                key.span,
+                "`wait` needs a reason",
+                "add `because: REASON`, such as what the hub needs the time for",
+            );
+        }
+        StepAction::Wait { time: self.parse_time(value, "`wait`") }
+    }
+
+    fn parse_either(&mut self, key: &NodeKey, value: &SyntaxNode, options: &StepOptions<'_>) -> Option<StepAction> {
+        let name = self.parse_free_name(value)?;
+        let values = self.required_option(key, "in", "write `in: [a, b]`", options)?;
+        let values = self.parse_loop_values(values);
+        let steps = self.required_option(key, "do", "write the steps under `do`", options)?;
+        let body = self.parse_inner_block(steps, &[&name], ValueShape::of_loop(&values));
+        self.bind_name(&name, Some(value.span), NameOrigin::Computed);
+        Some(StepAction::Either { name, values, body })
+    }
+
+    fn parse_retry(&mut self, key: &NodeKey, value: &SyntaxNode, options: &StepOptions<'_>) -> Option<StepAction> {
+        let time = self.parse_time(value, "`retry`");
+        if time.constant().and_then(Value::as_str).is_some_and(|time| duration(time).is_ok_and(|t| t.is_zero())) {
+            self.error(
+                value.span,
+                "a `retry` of zero time repeats nothing",
+                "write how long to repeat the steps, such as `retry: 5s`",
+            );
+        }
+        let steps = self.required_option(key, "do", "write the steps under `do`", options)?;
+        if steps.list().is_some_and(<[_]>::is_empty) {
+            self.error(steps.span, "`retry` has no steps", "write steps that succeed once the condition is true");
+        }
+        Some(StepAction::Retry { time, body: self.parse_inner_block(steps, &[], ValueShape::Unknown) })
     }
 
     fn parse_join(&mut self, key: &NodeKey, options: &StepOptions<'_>) -> StepAction {
