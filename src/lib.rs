@@ -12,7 +12,7 @@
 //! syntax       source files, diagnostics, and the small languages: YAML, JSON Schema, matchers, durations
 //! websocket    RFC 6455 on bytes: frames, codec, opening handshake
 //! redact       masks secrets in everything that is shown
-//! generate     values made from JSON Schemas by a seeded random number generator
+//! generate     what JSON Schemas allow, and values made from them by a seeded random number generator
 //! protocol     one protocol's pack: messages with their schemas, and rules
 //! scenario     scenarios: compiles YAML to programs, and finds every mistake before a socket opens
 //! deviation    declared deviations of a hub from its document: translates messages in both directions

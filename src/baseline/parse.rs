@@ -4,10 +4,10 @@ use super::BaselineEntry;
 use crate::config::tree;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::fields::{flag, list, table, text};
+use crate::syntax::grammar::FileFormat;
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::SyntaxNode;
 
-const ENTRY_KEYS: [&str; 3] = ["failure", "reason", "flaky"];
 /// Maximum number of entries of a baseline.
 const MAX_ENTRIES: usize = 10_000;
 /// Maximum number of errors that are reported.
@@ -49,7 +49,7 @@ fn entries(sources: &Sources, root: &SyntaxNode, errors: &mut Vec<Diagnostic>) -
 }
 
 fn entry(sources: &Sources, node: &SyntaxNode, errors: &mut Vec<Diagnostic>) -> Option<BaselineEntry> {
-    let entry = table(node, &ENTRY_KEYS, "an entry", errors);
+    let entry = table(node, &FileFormat::Baseline.keys("/properties/known/items"), "an entry", errors);
     let help = "name it as reports do: failure = \"scenario:check\" or \"scenario\"";
     let named = entry.required("failure", help, errors);
     let help = "state why it fails and what will fix it: reason = \"...\"";

@@ -9,9 +9,6 @@ use crate::report::{EntryStanding, RunOptions, RunReport, exit_code};
 use crate::syntax::diagnostic::render_all;
 use crate::syntax::source::Sources;
 
-/// The published JSON Schema of the file, for editors.
-const BASELINE_SCHEMA: &str = include_str!("../../schemas/hubproof/baseline.schema.json");
-
 const FILE: &str = "known.toml";
 
 fn entry(failure: &str) -> String {
@@ -157,30 +154,6 @@ fn the_reason_comes_from_the_entry_that_names_the_check() {
     let report = apply_to_run(&RunFixture::one_failure(), false, &text);
     let known = report.protocols[0].scenarios.iter().flat_map(|s| &s.checks).find_map(|check| check.known.as_ref());
     assert_eq!(known.unwrap().reason, "its own");
-}
-
-#[rstest]
-#[case("", true)]
-#[case("known = []", true)]
-#[case("[[known]]\nfailure = \"a/b:C\"\nreason = \"x\"\nflaky = false", true)]
-#[case("[[known]]\nfailure = \"a/b:C\"\nreason = \"x\"\n[[known]]\nfailure = \"a/b:D\"\nreason = \"x\"", true)]
-#[case("[[known]]\nfailure = \"a/b:C\"", false)]
-#[case("[[known]]\nfailure = \"a/b:C\"\nreason = \" \"", false)]
-#[case("[[known]]\nfailure = \"\"\nreason = \"x\"", false)]
-#[case("[[known]]\nreason = \"x\"", false)]
-#[case("[[known]]\nfailure = 1\nreason = \"x\"", false)]
-#[case("[[known]]\nfailure = \"a/b:C\"\nreason = \"x\"\nflaky = \"yes\"", false)]
-#[case("[[known]]\nfailure = \"a/b:C\"\nreason = \"x\"\nsince = \"x\"", false)]
-#[case("[[knwon]]\nfailure = \"a/b:C\"\nreason = \"x\"", false)]
-#[case("known = [1]", false)]
-#[case("known = \"x\"", false)]
-fn the_published_schema_accepts_what_the_parser_accepts(#[case] text: &str, #[case] fine: bool) {
-    let schema: serde_json::Value = serde_json::from_str(BASELINE_SCHEMA).unwrap();
-    jsonschema::draft202012::meta::validate(&schema).unwrap();
-    let file: toml::Table = text.parse().unwrap();
-    let file = serde_json::to_value(&file).unwrap();
-    assert_eq!(jsonschema::draft202012::new(&schema).unwrap().is_valid(&file), fine, "the schema");
-    assert_eq!(parse_text(text).is_ok(), fine, "the parser: {:?}", parse_text(text).err());
 }
 
 #[test]

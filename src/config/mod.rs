@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, io};
 
-pub use parse::TOP_LEVEL_KEYS;
+pub use parse::top_level_keys;
 use serde_json::Value;
 
 pub use crate::syntax::duration::{format_duration, parse_duration};

@@ -7,9 +7,6 @@ use serde_json::json;
 use super::*;
 use crate::syntax::diagnostic::render_all;
 
-/// The published JSON Schema of the file, for editors.
-const TARGET_SCHEMA: &str = include_str!("../../schemas/hubproof/target.schema.json");
-
 const FULL: &str = r#"
 protocol = "concierge"
 url = "ws://127.0.0.1:4000"
@@ -674,107 +671,6 @@ fn a_written_target_file_round_trips(#[case] text: &str) {
     }
     let written = target.to_toml();
     assert_eq!(parse_file(&written, &[]), Ok(target), "{written}");
-}
-
-/// Checks that the published schema and the parser agree on these texts.
-#[rstest]
-#[case(FULL, true)]
-#[case("", false)]
-#[case("url = \"ws://h\"", true)]
-#[case("url = 5", false)]
-#[case("url = \"http://h\"", false)]
-#[case("url = \"ws://\"", false)]
-#[case("url = \"ws://h#x\"", false)]
-#[case("url = \"ws://h\"\nulr = \"\"", false)]
-#[case("url = \"ws://h\"\nprotocol = \"qi\"", true)]
-#[case("url = \"ws://h\"\nprotocol = \"\"", false)]
-#[case("url = \"ws://h\"\nconnections = 1", true)]
-#[case("url = \"ws://h\"\nconnections = 0", false)]
-#[case("url = \"ws://h\"\nconnections = 1000001", false)]
-#[case("url = \"ws://h\"\nconnections = 1.5", false)]
-#[case("url = \"ws://h\"\nconnections = \"1\"", false)]
-#[case("url = \"ws://h\"\npatience = \"1.5s\"", true)]
-#[case("url = \"ws://h\"\npatience = 5", false)]
-#[case("url = \"ws://h\"\npatience = \"5\"", false)]
-#[case("url = \"ws://h\"\npatience = \"5d\"", false)]
-#[case("url = \"ws://h\"\npatience = \"0.0s\"", false)]
-#[case("url = \"ws://h\"\nquiet = \"\"", false)]
-#[case("url = \"ws://h\"\nrestartable = 1", false)]
-#[case("url = \"ws://h\"\nprovides = [\"a\", \"b-c_1\"]", true)]
-#[case("url = \"ws://h\"\nprovides = [\"a b\"]", false)]
-#[case("url = \"ws://h\"\nprovides = [1]", false)]
-#[case("url = \"ws://h\"\nprovides = \"a\"", false)]
-#[case("url = \"ws://h\"\nsettings = { a = [1, true, { b = 1.5 }] }", true)]
-#[case("url = \"ws://h\"\nsettings = { a-b = 1 }", false)]
-#[case("url = \"ws://h\"\nsettings = 1", false)]
-#[case("url = \"ws://h\"\nsecrets = { a = \"x\" }", true)]
-#[case("url = \"ws://h\"\nsecrets = { a = \"\" }", false)]
-#[case("url = \"ws://h\"\nsecrets = { a = 1 }", false)]
-#[case("url = \"ws://h\"\nexec = \"hub\"", true)]
-#[case("url = \"ws://h\"\nexec = \" \"", false)]
-#[case("url = \"ws://h\"\nexec = [\"hub\"]", false)]
-#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\nexec = \"hub -p 1\"", true)]
-#[case("url = \"ws://h\"\nsecrets = { a = { env = \"HUB_SECRET\" } }", true)]
-#[case("url = \"ws://h\"\nsecrets = { a = { env = 1 } }", false)]
-#[case("url = \"ws://h\"\nsecrets = { a = { file = \"secret.txt\" } }", true)]
-#[case("url = \"ws://h\"\nsecrets = { a = { file = \"\" } }", false)]
-#[case("url = \"ws://h\"\nsecrets = { a = { env = \"HUB_SECRET\", file = \"secret.txt\" } }", false)]
-#[case("url = \"ws://h\"\nsecrets = { a = {} }", false)]
-#[case("url = \"ws://h\"\nsecrets = { a-b = \"x\" }", false)]
-#[case("url = \"ws://h\"\ntls = {}", true)]
-#[case("url = \"ws://h\"\ntls = { ca = \"\" }", false)]
-#[case("url = \"ws://h\"\ntls = { insecure = \"no\" }", false)]
-#[case("url = \"ws://h\"\ntls = { key = \"x\" }", false)]
-#[case("url = \"ws://h\"\ninstance = []", false)]
-#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"", true)]
-#[case("url = \"ws://h\"\n[[instance]]\nprovides = []", false)]
-#[case("url = \"ws://h\"\n[[instance]]\nname = \"a b\"", false)]
-#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\nprotocol = \"qi\"", false)]
-#[case("url = \"ws://h\"\n[instance]\nname = \"a\"", false)]
-#[case("[[instance]]\nname = \"a\"\nurl = \"ws://h\"", true)]
-#[case("[[instance]]\nname = \"a\"\nurl = \"ws://h\"\n[[instance]]\nname = \"b\"", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\" }", true)]
-#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"${hub.admin}/x\" }", true)]
-#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"h\" }", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\nhttp = {}", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\nhttp = \"http://h\"", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", method = \"get\" }", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", method = \"GET\", body = \"x\" }", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", method = \"DELETE\", body = \"x\" }", true)]
-#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", body = 1 }", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", headers = { \"a b\" = \"x\" } }", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", headers = { a = 1 } }", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", timeout = \"0s\" }", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\" }\ntimeout = \"5s\"", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\ncommand = [\"x\", \"\"]\ntimeout = \"5s\"", true)]
-#[case("url = \"ws://h\"\n[hooks.a]\ncommand = []", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\ncommand = [\"\"]", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\ncommand = [1]", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\ncommand = \"ls\"", false)]
-#[case("url = \"ws://h\"\n[hooks.a]\ncommand = [\"x\"]\nhttp = { url = \"http://h\" }", false)]
-#[case("url = \"ws://h\"\n[hooks.a]", false)]
-#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\n[instance.hooks.a]\ncommand = [\"x\"]", true)]
-#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\n[instance.hooks.a]\ncommand = []", false)]
-#[case("url = \"ws://h\"\n[hooks.a-b]\ncommand = [\"x\"]", false)]
-#[case("url = \"ws://h\"\n[secrets.tokens]\nalice = \"a\"\nbob = { env = \"HUB_SECRET\" }", true)]
-#[case("url = \"ws://h\"\n[secrets.headers]\nAuthorization = { env = \"HUB_SECRET\" }\nX-Key = \"a\"", true)]
-#[case("url = \"ws://h\"\n[secrets.headers]\nAuthorization = 1", false)]
-#[case("url = \"ws://h\"\n[secrets.other]\nAuthorization = \"a\"", false)]
-fn the_published_schema_accepts_what_the_parser_accepts(#[case] text: &str, #[case] fine: bool) {
-    let schema: serde_json::Value = serde_json::from_str(TARGET_SCHEMA).expect("the schema is JSON");
-    let validator = jsonschema::draft202012::new(&schema).expect("the schema is a schema");
-    let file: toml::Table = text.parse().expect("TOML");
-    let file = serde_json::to_value(&file).expect("JSON");
-    let complaints: Vec<_> = validator.iter_errors(&file).map(|e| e.to_string()).collect();
-    assert_eq!(complaints.is_empty(), fine, "the schema says {complaints:?}");
-    let parsed = parse_file(text, &[]);
-    assert_eq!(parsed.is_ok(), fine, "the parser says {parsed:?}");
-}
-
-#[test]
-fn the_published_schema_is_a_valid_json_schema() {
-    let schema: serde_json::Value = serde_json::from_str(TARGET_SCHEMA).expect("the schema is JSON");
-    jsonschema::draft202012::meta::validate(&schema).expect("it follows its own dialect");
 }
 
 /// In a thread with a small stack, so that unbounded recursion would overflow it.

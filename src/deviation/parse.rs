@@ -14,32 +14,11 @@ use crate::scenario::model::{ExpectedCodes, RuleUse};
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, suggest, suggest_or_list};
 use crate::syntax::fields::{Table, choice, entries, flag, list, mapping, table, text, text_or_blank};
+use crate::syntax::grammar::FileFormat;
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 
-const ENTRY_KEYS: [&str; 20] = [
-    "reason",
-    "rules",
-    "direction",
-    "message",
-    "member",
-    "instead",
-    "value",
-    "spelled",
-    "renamed",
-    "missing",
-    "assume",
-    "added",
-    "from_hub",
-    "to_hub",
-    "absent",
-    "closes",
-    "after",
-    "where",
-    "upgrade",
-    "setting",
-];
 /// The keys that say what is different, each with the other keys of its kind. `from_hub` and `to_hub` are one kind.
 const KIND_KEYS: [(&str, &[&str]); 11] = [
     ("instead", &["message", "direction"]),
@@ -54,11 +33,14 @@ const KIND_KEYS: [(&str, &[&str]); 11] = [
     ("upgrade", &[]),
     ("setting", &["value"]),
 ];
-const UPGRADE_KEYS: [&str; 6] = ["role", "everyone", "path", "headers", "query", "subprotocols"];
 const CHANGE_HELP: &str = "say what is different: instead, spelled, renamed, missing, added, from_hub, to_hub, absent, \
     closes, upgrade or setting";
 /// The value of `after` for a message that follows the connection itself.
 pub(super) const AFTER_CONNECTION: &str = "connection";
+
+fn entry_keys() -> Vec<&'static str> {
+    FileFormat::Target.keys("/$defs/deviation")
+}
 
 impl Deviations {
     /// Parses the entries of a target file, or entries that hubproof assumes itself (`assumed`).
@@ -99,7 +81,7 @@ impl DeviationParser<'_> {
     fn parse_entry(&mut self, node: &SyntaxNode, assumed: bool) -> Option<Deviation> {
         let before = self.errors.len();
         let node = &replace_json_forms(node, !assumed, &mut self.errors);
-        let entry = table(node, &ENTRY_KEYS, "a deviation", &mut self.errors);
+        let entry = table(node, &entry_keys(), "a deviation", &mut self.errors);
         let reason = entry.required("reason", "reports show it: reason = \"...\"", &mut self.errors);
         let reason = text(reason, "`reason`", &mut self.errors).map(str::to_owned);
         let Some((kind, others)) = KIND_KEYS.iter().find(|(name, _)| node.get(name).is_some()) else {
@@ -107,7 +89,7 @@ impl DeviationParser<'_> {
         };
         for (key, _) in entries(Some(node)) {
             let fits = [*kind, "reason", "rules"].contains(&key.name.as_str()) || others.contains(&key.name.as_str());
-            if !fits && ENTRY_KEYS.contains(&key.name.as_str()) {
+            if !fits && entry_keys().contains(&key.name.as_str()) {
                 let help = "one entry says one thing: make it two, or remove this key";
                 self.report_error::<()>(key.span, format!("`{}` does not go with `{kind}`", key.name), help);
             }
@@ -173,19 +155,7 @@ impl DeviationParser<'_> {
                 let (from_hub, to_hub) = (conversion("from_hub").ok()?, conversion("to_hub").ok()?);
                 DeviationChange::Converted { message, member, from_hub, to_hub }
             }
-            "absent" => {
-                self.parse_true(value)?;
-                let message = self.parse_message_of_hub(message?, node)?;
-                let Some(after) = self.parse_trigger(node).transpose().ok()? else {
-                    return Some(DeviationChange::NeverSent { message });
-                };
-                let nothing = SyntaxNode { span: node.span, kind: NodeKind::Map(Vec::new()) };
-                let assume = node.get("assume").unwrap_or(&nothing);
-                let assume = Arc::new(self.parse_template(assume, &["request"]).ok()?);
-                let when = self.parse_request_pattern(node).transpose().ok()?;
-                let fresh = FreshMembers::of(&self.pack.messages[message], &assume);
-                DeviationChange::Absent { message, after, when, assume, fresh }
-            }
+            "absent" => self.parse_absence(value, message?, node)?,
             "closes" => {
                 let codes = self.parse_codes(value)?;
                 let message = self.parse_message_of_hub(message?, node)?;
@@ -194,17 +164,35 @@ impl DeviationParser<'_> {
                 DeviationChange::Closes { message, codes, after, when }
             }
             "upgrade" => self.parse_upgrade(value)?,
-            _ => {
-                let setting = text(Some(value), "`setting`", &mut self.errors)?.to_owned();
-                if !self.shared.settings.contains_key(&setting) {
-                    let known = self.shared.settings.keys().map(String::as_str);
-                    let help = suggest(&setting, known, "`hubproof check --list` lists the settings of the protocol");
-                    return self.report_error(value.span, format!("there is no setting `{setting}`"), help);
-                }
-                let value = entry.required("value", "write value = the size that this hub has", &mut self.errors)?;
-                DeviationChange::Setting { setting, value: value.to_json() }
-            }
+            _ => self.parse_size(value, entry)?,
         })
+    }
+
+    /// Reads a message that the hub never sends, or does not send after a trigger.
+    fn parse_absence(&mut self, value: &SyntaxNode, message: usize, node: &SyntaxNode) -> Option<DeviationChange> {
+        self.parse_true(value)?;
+        let message = self.parse_message_of_hub(message, node)?;
+        let Some(after) = self.parse_trigger(node).transpose().ok()? else {
+            return Some(DeviationChange::NeverSent { message });
+        };
+        let nothing = SyntaxNode { span: node.span, kind: NodeKind::Map(Vec::new()) };
+        let assume = node.get("assume").unwrap_or(&nothing);
+        let assume = Arc::new(self.parse_template(assume, &["request"]).ok()?);
+        let when = self.parse_request_pattern(node).transpose().ok()?;
+        let fresh = FreshMembers::of(&self.pack.messages[message], &assume);
+        Some(DeviationChange::Absent { message, after, when, assume, fresh })
+    }
+
+    /// Reads another value of a setting of the protocol.
+    fn parse_size(&mut self, value: &SyntaxNode, entry: &Table<'_>) -> Option<DeviationChange> {
+        let setting = text(Some(value), "`setting`", &mut self.errors)?.to_owned();
+        if !self.shared.settings.contains_key(&setting) {
+            let known = self.shared.settings.keys().map(String::as_str);
+            let help = suggest(&setting, known, "`hubproof check --list` lists the settings of the protocol");
+            return self.report_error(value.span, format!("there is no setting `{setting}`"), help);
+        }
+        let value = entry.required("value", "write value = the size that this hub has", &mut self.errors)?;
+        Some(DeviationChange::Setting { setting, value: value.to_json() })
     }
 
     /// Returns the message that a hub does not send.
@@ -262,7 +250,7 @@ impl DeviationParser<'_> {
     }
 
     fn parse_upgrade(&mut self, node: &SyntaxNode) -> Option<DeviationChange> {
-        table(node, &UPGRADE_KEYS, "`upgrade`", &mut self.errors);
+        table(node, &FileFormat::Target.keys("/$defs/deviation/properties/upgrade"), "`upgrade`", &mut self.errors);
         let changes = ["path", "headers", "query", "subprotocols"];
         if node.map().is_some() && !changes.iter().any(|key| node.get(key).is_some()) {
             let help = "write upgrade = { headers = { X-Api-Key = \"...\" } }";

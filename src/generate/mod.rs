@@ -1,4 +1,4 @@
-//! Values made from JSON Schemas by a seeded random number generator.
+//! What JSON Schemas allow, and values made from them by a seeded random number generator.
 
 pub mod pattern;
 pub mod rng;

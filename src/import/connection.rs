@@ -234,7 +234,7 @@ fn declare_setting(
 fn add_setting(name: &str, declared: Map<String, Value>, settings: &mut Map<String, Value>) -> String {
     let mut name = to_identifier(name);
     // Keys of a target file cannot be settings.
-    if crate::config::TOP_LEVEL_KEYS.contains(&name.as_str()) || name == "headers" {
+    if crate::config::top_level_keys().contains(&name.as_str()) || name == "headers" {
         name = format!("{name}_value");
     }
     let differs = |known: &Value| ["default", "optional"].iter().any(|key| known.get(*key) != declared.get(*key));

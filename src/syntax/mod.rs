@@ -4,6 +4,7 @@ pub mod diagnostic;
 pub mod duration;
 pub mod explanation;
 pub mod fields;
+pub mod grammar;
 pub mod json_schema;
 pub mod matcher;
 pub mod source;

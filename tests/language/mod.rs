@@ -7,7 +7,7 @@ mod cases;
 mod deviation_forms;
 mod deviations;
 mod diagnostics;
-pub mod editor_schema;
+pub mod grammar;
 pub mod interpreter;
 pub mod interpreter_incomplete;
 mod lifecycles;

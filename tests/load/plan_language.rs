@@ -5,17 +5,18 @@ use std::fs;
 use hubproof::load::compile::lint::lint;
 use hubproof::load::plan::{self, PlanOverrides};
 use hubproof::syntax::diagnostic::{Severity, render_all};
+use hubproof::syntax::grammar::FileFormat;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
-use jsonschema::Registry;
 use rstest::rstest;
 use serde_json::Value;
 
+use crate::language::grammar;
 use crate::support::disk::{self, CONCIERGE};
 use crate::support::sim_load::{CompiledTestPlan, PlanSource, parse_test_plan, run};
 
 /// The diagnostics of a plan for the concierge: the messages, and all of them rendered.
-fn plan_mistakes(text: &str) -> (Vec<String>, String) {
+pub fn plan_mistakes(text: &str) -> (Vec<String>, String) {
     let mut sources = CONCIERGE.sources.clone();
     let file = sources.add("plan.yaml", text);
     let diagnostics = match yaml::parse(&sources, file) {
@@ -110,22 +111,11 @@ fn a_mistake_in_a_plan_is_shown_with_its_place_and_advice() {
 }
 
 fn schema_errors(text: &str) -> Vec<String> {
-    let schema = |name: &str| -> Value {
-        let text = fs::read_to_string(disk::root().join("schemas/hubproof").join(name)).unwrap();
-        serde_json::from_str(&text).unwrap()
-    };
-    let base = "https://example.com/";
-    let scenario = schema("scenario.schema.json");
-    let registry = Registry::new().add(format!("{base}scenario.schema.json"), &scenario).unwrap().prepare().unwrap();
-    let validator = jsonschema::draft202012::options()
-        .with_registry(&registry)
-        .with_base_uri(format!("{base}plan.schema.json"))
-        .build(&schema("plan.schema.json"))
-        .unwrap();
     let mut sources = Sources::default();
     let file = sources.add("plan.yaml", text);
     let value = yaml::parse(&sources, file).unwrap().to_json();
-    validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect()
+    let errors = grammar::validator(FileFormat::Plan);
+    errors.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 
 #[test]
@@ -142,21 +132,6 @@ fn every_plan_conforms_to_the_published_schema() {
     for example in examples() {
         assert_eq!(schema_errors(&example), [""; 0], "{example}");
     }
-}
-
-#[rstest]
-#[case("title: t\nroles: { client: {} }")]
-#[case("title: t\nroles: { client: { population: 1, ramp: 5 } }")]
-#[case(&plan_with_role("population: 1\nsteps: [ { anna sends: self_fetch } ]"))]
-#[case(&plan_with_role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"))]
-#[case(&plan_with_role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"))]
-#[case(&plan_with_role("population: 1\nsteps: [ { check: x } ]"))]
-#[case(&plan_with_role("population: 1\npace: { every: 1s, missed: skiped }\nsteps: [ { sends: self_fetch } ]"))]
-#[case("title: t\nphases: { warm_up: automatic }\nroles: { client: { population: 1 } }")]
-#[case(&plan_with_role("population: 1\nmeanwhile: [ { every: 1s } ]"))]
-fn the_schema_rejects_plans_that_the_parser_rejects(#[case] text: &str) {
-    assert!(!plan_mistakes(text).0.is_empty());
-    assert!(!schema_errors(text).is_empty(), "{text}");
 }
 
 /// The plans in the examples of the page.

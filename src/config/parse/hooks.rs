@@ -7,11 +7,10 @@ use super::super::{HookSpec, template};
 use super::TargetParser;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::fields::{choice, list, mapping, table, text_or_blank, time_above_zero};
+use crate::syntax::grammar::FileFormat;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
-const HOOK_KEYS: [&str; 3] = ["http", "command", "timeout"];
 const COMMAND: &str = "command = [\"program\", \"word\"]";
-const HTTP_KEYS: [&str; 5] = ["method", "url", "headers", "body", "timeout"];
 
 impl TargetParser<'_> {
     pub(super) fn parse_hooks(&mut self, node: &SyntaxNode) -> BTreeMap<String, HookSpec> {
@@ -26,7 +25,9 @@ impl TargetParser<'_> {
     }
 
     fn parse_hook(&mut self, key: &NodeKey, node: &SyntaxNode) -> Option<HookSpec> {
-        let hook = table(node, &HOOK_KEYS, &format!("the hook `{}`", key.name), &mut self.errors).at(key.span);
+        let hook =
+            table(node, &FileFormat::Target.keys("/$defs/hook"), &format!("the hook `{}`", key.name), &mut self.errors)
+                .at(key.span);
         let timeout = time_above_zero(node.get("timeout"), "`timeout`", &mut self.errors);
         let help = "write http = { url = \"...\" } for a request, or command = [\"program\", \"word\"] for a program";
         match hook.one_of(&["http", "command"], help, &mut self.errors)? {
@@ -45,7 +46,7 @@ impl TargetParser<'_> {
     }
 
     fn parse_http_hook(&mut self, node: &SyntaxNode) -> Option<HookSpec> {
-        let request = table(node, &HTTP_KEYS, "a request", &mut self.errors);
+        let request = table(node, &FileFormat::Target.keys("/$defs/http"), "a request", &mut self.errors);
         let methods = METHODS.map(|method| (method, method));
         let method = match node.get("method") {
             None => Some(METHODS[0]),

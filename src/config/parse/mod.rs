@@ -15,28 +15,14 @@ use super::{DEFAULT_PATIENCE, DEFAULT_QUIET, DeviationEntry, HookSpec, Instance,
 use crate::scenario::template::escape_expressions;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::fields::{Table, flag, integer, list, table, time_above_zero};
+use crate::syntax::grammar::FileFormat;
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
-/// Keys of a target file; anything else that `--set` names is a setting.
-pub const TOP_LEVEL_KEYS: [&str; 14] = [
-    "protocol",
-    "url",
-    "connections",
-    "patience",
-    "quiet",
-    "restartable",
-    "exec",
-    "provides",
-    "settings",
-    "secrets",
-    "tls",
-    "instance",
-    "hooks",
-    "deviation",
-];
-const INSTANCE_KEYS: [&str; 7] = ["name", "url", "exec", "provides", "settings", "secrets", "hooks"];
-const TLS_KEYS: [&str; 2] = ["ca", "insecure"];
+/// Returns the keys of a target file; anything else that `--set` names is a setting.
+pub fn top_level_keys() -> Vec<&'static str> {
+    FileFormat::Target.keys("")
+}
 
 /// Maximum value of `connections`.
 const MAX_CONNECTIONS: u64 = 1_000_000;
@@ -57,7 +43,7 @@ pub(super) fn parse_target_tree(
     errors.truncate(MAX_ERRORS);
     let home = root.span;
     let changes: Vec<TargetEdit> =
-        overrides.iter().map(|o| o.to_edit(sources, home.file, &TOP_LEVEL_KEYS, &mut errors)).collect();
+        overrides.iter().map(|o| o.to_edit(sources, home.file, &top_level_keys(), &mut errors)).collect();
     let broken_lines: BTreeSet<_> = errors.iter().filter_map(|e| Some(file_and_line(sources, e.span?))).collect();
     let first = errors.len();
     let own_settings = apply_overrides(&mut root, changes, &mut errors);
@@ -96,7 +82,7 @@ fn apply_overrides(root: &mut SyntaxNode, changes: Vec<TargetEdit>, errors: &mut
                 }
                 insert_at_path(root, &change.path, change.value);
             }
-            key if TOP_LEVEL_KEYS.contains(&key) => insert_at_path(root, &change.path, change.value),
+            key if top_level_keys().contains(&key) => insert_at_path(root, &change.path, change.value),
             _ => errors.push(unknown_path_error(&change.path)),
         }
     }
@@ -116,7 +102,7 @@ fn unknown_path_error(path: &[NodeKey]) -> Diagnostic {
     let names: Vec<&str> = path.iter().map(|key| key.name.as_str()).collect();
     let help = suggest(
         names[0],
-        TOP_LEVEL_KEYS,
+        top_level_keys(),
         &format!("to set a part of a setting, write settings.{}=VALUE", names.join(".")),
     );
     Diagnostic::error(path[0].span, format!("a target has no key `{}`", names[0])).help(help)
@@ -156,7 +142,7 @@ struct TargetParser<'a> {
 impl TargetParser<'_> {
     fn parse_target(&mut self, root: &SyntaxNode, over: Vec<LayeredSetting>) -> Option<Target> {
         let before = self.errors.len();
-        let target = table(root, &TOP_LEVEL_KEYS, "a target", &mut self.errors).at(self.home.subspan(0..0));
+        let target = table(root, &top_level_keys(), "a target", &mut self.errors).at(self.home.subspan(0..0));
         let protocol = root.get("protocol").and_then(|node| self.parse_name(node, "a protocol"));
         let connections = integer(root.get("connections"), "`connections`", 1..=MAX_CONNECTIONS, &mut self.errors);
         let patience = time_above_zero(root.get("patience"), "`patience`", &mut self.errors);
@@ -234,7 +220,8 @@ impl TargetParser<'_> {
         }
         let (mut instances, mut names) = (Vec::new(), BTreeSet::new());
         for item in items {
-            let instance = table(item, &INSTANCE_KEYS, "an instance", &mut self.errors);
+            let instance =
+                table(item, &FileFormat::Target.keys("/properties/instance/items"), "an instance", &mut self.errors);
             if item.map().is_none() {
                 continue;
             }
@@ -274,7 +261,7 @@ impl TargetParser<'_> {
     }
 
     fn parse_tls(&mut self, node: &SyntaxNode) -> TlsOptions {
-        table(node, &TLS_KEYS, "`tls`", &mut self.errors);
+        table(node, &FileFormat::Target.keys("/properties/tls"), "`tls`", &mut self.errors);
         TlsOptions {
             ca: node.get("ca").and_then(|node| self.parse_path(node, "`ca`")),
             insecure: flag(node.get("insecure"), "`insecure`", &mut self.errors),

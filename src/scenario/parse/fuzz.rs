@@ -6,11 +6,8 @@ use super::rules::MatcherSubject;
 use super::shared::unknown_message_error;
 use super::{ScenarioParser, StepPlace};
 use crate::syntax::fields::{choice, list, table, text};
+use crate::syntax::grammar::FileFormat;
 use crate::syntax::yaml::SyntaxNode;
-
-const FUZZ_KEYS: [&str; 8] = ["bystander", "fence", "state", "goes_on", "refusals", "failures", "answers", "open"];
-const ANSWER_KEYS: [&str; 9] =
-    ["class", "placement", "roles", "messages", "except", "where", "answer", "never", "rules"];
 
 /// Classes of input: valid, valid but unusual, against its schema, not a known message, not JSON, not a WebSocket
 /// frame.
@@ -23,7 +20,7 @@ impl ScenarioParser<'_> {
     pub(super) fn check_fuzz(&mut self) {
         let file = self.file;
         let Some(node) = file.root.get("fuzz") else { return };
-        table(node, &FUZZ_KEYS, "`fuzz`", &mut self.diagnostics);
+        table(node, &FileFormat::Shared.keys("/properties/fuzz"), "`fuzz`", &mut self.diagnostics);
         if let Some(name) = text(node.get("bystander"), "`bystander`", &mut self.diagnostics) {
             let at = node.get("bystander").map_or(node.span, |node| node.span);
             self.parse_role(name, at);
@@ -104,7 +101,12 @@ impl ScenarioParser<'_> {
 
     fn check_answers(&mut self, entry: &SyntaxNode) {
         let what = "an entry of `answers`";
-        let members = table(entry, &ANSWER_KEYS, what, &mut self.diagnostics);
+        let members = table(
+            entry,
+            &FileFormat::Shared.keys("/properties/fuzz/properties/answers/items"),
+            what,
+            &mut self.diagnostics,
+        );
         if entry.map().is_none() {
             return;
         }

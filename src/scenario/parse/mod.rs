@@ -31,6 +31,7 @@ use super::template::{Template, TemplateExpression};
 use crate::protocol::Pack;
 use crate::syntax::diagnostic::{Diagnostic, has_errors, without_duplicates};
 use crate::syntax::fields::{flag, list, mapping, table, text, wrong_kind};
+use crate::syntax::grammar::FileFormat;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKind, SyntaxNode};
 
@@ -68,9 +69,6 @@ pub fn parse_scenario(
     let diagnostics = without_duplicates(parser.diagnostics);
     (program.filter(|_| !has_errors(&diagnostics)), diagnostics)
 }
-
-const SCENARIO_KEYS: [&str; 10] =
-    ["title", "needs", "exclusive", "destructive", "actors", "cases", "let", "steps", "finally", "description"];
 
 /// The place of a list of steps. It decides whether the steps name an actor and whether they may have rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +187,7 @@ impl<'a> ScenarioParser<'a> {
     }
 
     fn parse_program(&mut self, id: &str, root: &SyntaxNode) -> Option<Program> {
-        let scenario = table(root, &SCENARIO_KEYS, "a scenario", &mut self.diagnostics);
+        let scenario = table(root, &FileFormat::Scenario.keys(""), "a scenario", &mut self.diagnostics);
         let help = "write one sentence that is true of the hub if every check passes";
         let title = scenario.required("title", help, &mut self.diagnostics);
         let title = text(title, "`title`", &mut self.diagnostics).unwrap_or_default().to_owned();

@@ -288,7 +288,7 @@ impl ScenarioParser<'_> {
             path,
             query: option("query", Value::is_object, "a mapping", "{ token: x }"),
             headers: option("headers", Value::is_object, "a mapping", "{ Authorization: x }"),
-            subprotocols: option("subprotocols", Value::is_array, "a list", "[name]"),
+            subprotocols: option("subprotocols", is_list_of_texts, "a list of texts", "[name]"),
             from: option("from", Value::is_string, "an address", "127.0.0.2"),
             method: option("method", Value::is_string, "text", "POST"),
             http: option("http", Value::is_string, "text", "\"1.0\""),
@@ -361,4 +361,8 @@ fn changed_values<'n>(with: &'n SyntaxNode, below: &str) -> Vec<(String, &'n Nod
         found.push((pointer, key, value));
     }
     found
+}
+
+fn is_list_of_texts(value: &Value) -> bool {
+    value.as_array().is_some_and(|items| items.iter().all(Value::is_string))
 }

@@ -21,6 +21,7 @@ use crate::scenario::template::Template;
 use crate::scenario::variation::Variation;
 use crate::syntax::diagnostic::{Diagnostic, ValueError, suggest};
 use crate::syntax::fields::{choice, entries, flag, integer, list, mapping, table, text};
+use crate::syntax::grammar::FileFormat;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
@@ -31,15 +32,13 @@ pub struct SharedFile {
 }
 
 const GIVEN: &str = "given: { NAME: VALUE }";
-const SHARED_KEYS: [&str; 10] =
-    ["hub", "hooks", "ignore", "fills", "reactions", "roles", "scenes", "always", "fuzz", "variations"];
 const PRELUDES: &str = "preludes: { NAME: { ROLE: SCENE } }";
 
 impl SharedFile {
     /// Parses settings, hooks and `ignore`, and checks only the shape of the rest.
     pub fn parse(root: SyntaxNode, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) -> Self {
         let mut shared = SharedDefinitions::default();
-        table(&root, &SHARED_KEYS, "shared.yaml", diagnostics);
+        table(&root, &FileFormat::Shared.keys(""), "shared.yaml", diagnostics);
         for (key, node) in mapping(root.get("hub"), "`hub`", "hub: { NAME: { about: ... } }", diagnostics) {
             shared.settings.insert(key.name.clone(), parse_setting(key, node, diagnostics));
         }
@@ -119,10 +118,12 @@ fn parse_variations(root: &SyntaxNode, shared: &mut SharedDefinitions, diagnosti
     let example = "except: [ { variations: [NAME], scenarios: [NAME], because: REASON } ]";
     for entry in list(node.get("except"), "`except`", example, diagnostics) {
         let members = table(entry, &["variations", "scenarios", "because"], "an entry of `except`", diagnostics);
-        members.required("because", "say what the document leaves open here", diagnostics);
+        let because = members.required("because", "say what the document leaves open here", diagnostics);
+        text(because, "`because`", diagnostics);
         let mut names = |key: &str| -> Vec<(String, Span)> {
             let nodes = list(entry.get(key), &format!("`{key}`"), &format!("{key}: [NAME]"), diagnostics);
-            nodes.iter().filter_map(|node| Some((node.text()?.to_owned(), node.span))).collect()
+            let named = nodes.iter().map(|node| (text(Some(node), "a name", diagnostics), node.span));
+            named.filter_map(|(name, span)| Some((name?.to_owned(), span))).collect()
         };
         let (variations, scenarios) = (names("variations"), names("scenarios"));
         for (name, at) in &variations {
@@ -438,9 +439,8 @@ impl ScenarioParser<'_> {
         let mut always = Vec::new();
         for node in list(file.root.get("always"), "`always`", "- every: MESSAGE", &mut self.diagnostics) {
             let what = "an entry of `always`";
-            let known = ["every", "has", "check", "equals", "fits", "says", "rules", "opens"];
-            let known = [known.as_slice(), LIFECYCLE_KEYS.as_slice()].concat();
-            let members = table(node, &known, what, &mut self.diagnostics);
+            let members =
+                table(node, &FileFormat::Shared.keys("/properties/always/items"), what, &mut self.diagnostics);
             let help =
                 "write `every: MESSAGE`, `every: frame` or `every: close`, `opens: MESSAGE`, or `check: \"${...}\"`";
             match members.one_of(&["every", "check", "opens"], help, &mut self.diagnostics) {

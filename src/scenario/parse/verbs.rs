@@ -1,8 +1,12 @@
 //! Parses the head of a step: `[exactly|at least|at most N of] ACTOR VERB`, or a word such as `check`.
 
 use std::fmt;
+use std::sync::LazyLock;
+
+use serde_json::Value;
 
 use crate::scenario::model::GroupQuantity;
+use crate::syntax::grammar::FileFormat;
 
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,32 +78,37 @@ const ACTORLESS_HEADS: [(&str, StepVerb); 9] = [
 const QUANTITIES: [(&str, GroupQuantity); 3] =
     [("exactly ", GroupQuantity::Exactly), ("at least ", GroupQuantity::AtLeast), ("at most ", GroupQuantity::AtMost)];
 
+/// The options of each verb: the schema of scenarios states them, in the condition on steps with one of the verb's forms.
+static OPTIONS: LazyLock<Vec<(StepVerb, Vec<&'static str>)>> = LazyLock::new(|| {
+    let conditions = FileFormat::Scenario.schema().pointer("/$defs/anyStep/allOf").and_then(Value::as_array);
+    let stated = |of_verb: &dyn Fn(&Value) -> bool| -> Vec<&'static str> {
+        let names = conditions
+            .into_iter()
+            .flatten()
+            .filter_map(|one| one.pointer("/then/propertyNames"))
+            .find(|names| of_verb(names));
+        let options = names.and_then(|names| names.get("enum").or_else(|| names.pointer("/anyOf/1/enum"))?.as_array());
+        options.into_iter().flatten().filter_map(Value::as_str).filter(|name| !matches!(*name, "as" | "if")).collect()
+    };
+    let verbs = VERBS.iter().map(|(one, many, verb)| {
+        let form = format!("({one}|{many})");
+        let pattern = |names: &Value| {
+            names.pointer("/anyOf/0/pattern").and_then(Value::as_str).is_some_and(|pattern| pattern.contains(&form))
+        };
+        (*verb, stated(&pattern))
+    });
+    let words = ACTORLESS_HEADS.iter().map(|(word, verb)| {
+        let mut options = stated(&|names| names.pointer("/enum/0").is_some_and(|first| first == word));
+        options.retain(|option| option != word);
+        (*verb, options)
+    });
+    verbs.chain(words).collect()
+});
+
 impl StepVerb {
     /// Returns the options of such a step, besides `as` and `if`.
     pub fn options(self) -> &'static [&'static str] {
-        match self {
-            Self::Joins => &["with", "rules"],
-            Self::Connects | Self::TriesToConnect => {
-                &["query", "headers", "subprotocols", "from", "method", "http", "rules"]
-            }
-            Self::Accepts => &["within", "rules"],
-            Self::Sends => &["with", "without", "fragments", "breaks"],
-            Self::SendsRaw | Self::Drops | Self::StopsReading | Self::ReadsAgain => &[],
-            Self::Closes => &["reason"],
-            Self::Expects => &["where", "after", "within", "count", "for", "rules", "has"],
-            Self::ExpectsNothing => &["where", "after", "for", "rules"],
-            Self::ExpectsOneOf => &["after", "within", "rules"],
-            Self::ExpectsClose | Self::ExpectsRefusal | Self::ExpectsEnd => &["within", "rules", "has"],
-            Self::ExpectsFrame => &["where", "within", "rules", "has"],
-            Self::Plays | Self::Play => &["with", "rules"],
-            Self::Compose => &["with", "without", "breaks"],
-            Self::Hook => &["args", "message", "with", "without", "where", "within", "rules", "has"],
-            Self::Wait => &["because"],
-            Self::Check => &["equals", "fits", "says", "rules"],
-            Self::Order => &["slack", "rules"],
-            Self::Each | Self::Either => &["in", "do"],
-            Self::Retry => &["do", "rules"],
-        }
+        OPTIONS.iter().find(|(verb, _)| *verb == self).map_or(&[], |(_, options)| options.as_slice())
     }
 
     pub fn takes_rules(self) -> bool {

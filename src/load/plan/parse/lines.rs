@@ -9,6 +9,7 @@ use crate::load::plan::script::{MeasurementOptions, PlanLine, ThinkTime};
 use crate::protocol::FrameDirection;
 use crate::scenario::model::{ExpectedEvent, MessageName, Step, StepAction, StepActors};
 use crate::scenario::parse::journeys::JourneyParser;
+use crate::scenario::template::Template;
 use crate::syntax::diagnostic::suggest_or_list;
 use crate::syntax::fields::{self, Table, choice, flag, float, integer, table, text, time};
 use crate::syntax::source::Span;
@@ -136,6 +137,15 @@ pub fn parse_step_options(node: &SyntaxNode, kind: StepKind, journeys: &mut Jour
     let mut template = |name: &str| node.get(name).map(|node| journeys.parse_template(node));
     let (item, to, by, sent_at) = (template("item"), template("to"), template("by"), template("sent at"));
     let (back_within, label) = (template("back within"), template("label"));
+    let constant = |template: &Option<Template>| template.as_ref().and_then(Template::constant).cloned();
+    if let (Some(number), Some(to)) = (constant(&to), node.get("to"))
+        && number.as_u64().is_none()
+    {
+        journeys.error(to.span, "`to` must be a whole number", "write `to: 10`, or `to: \"${population.NAME}\"`");
+    }
+    if let (Some(_), Some(at)) = (constant(&sent_at), node.get("sent at")) {
+        journeys.error(at.span, "`sent at` must be an expression", "write `sent at: \"${NAME.data.at}\"`");
+    }
     let label = label.zip(node.get("label").map(|node| node.span));
     let answers = node.get("answers").and_then(|node| {
         let name = text(Some(node), "the name under `answers`", journeys.diagnostics())?;

@@ -18,13 +18,11 @@ use crate::scenario::parse::SharedFile;
 use crate::scenario::parse::journeys::JourneyParser;
 use crate::syntax::diagnostic::{Diagnostic, has_errors};
 use crate::syntax::fields::{entries, flag, list, mapping, table, text, time};
+use crate::syntax::grammar::FileFormat;
 use crate::syntax::yaml::{NodeKind, SyntaxNode};
 
 /// A function that reads a file named in a plan, by its path in the plan. An error says why reading failed.
 pub type PlanFileReader<'a> = &'a dyn Fn(&str) -> Result<String, String>;
-
-const KEYS: [&str; 9] =
-    ["title", "description", "let", "phases", "patience", "feeders", "roles", "ordered", "thresholds"];
 
 /// Parses a plan; `None` if it has errors.
 pub fn parse_load_plan(
@@ -70,7 +68,7 @@ fn parse_plan_root(
     files: PlanFileReader<'_>,
 ) -> Option<(Plan, ScriptDraft)> {
     let errors = journeys.diagnostics();
-    let members = table(root, &KEYS, "a load plan", errors);
+    let members = table(root, &FileFormat::Plan.keys(""), "a load plan", errors);
     let help = "write one sentence that says what the plan loads, and how";
     let title = members.required("title", help, errors);
     let title = text(title, "`title`", errors).unwrap_or_default().to_owned();

@@ -11,31 +11,9 @@ use crate::scenario::model::StepAction;
 use crate::scenario::parse::journeys::JourneyParser;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::fields::{Table, choice, flag, integer, list, mapping, table, text, time, time_above_zero};
+use crate::syntax::grammar::FileFormat;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
-
-const KEYS: [&str; 20] = [
-    "plays",
-    "with",
-    "population",
-    "ramp",
-    "rate",
-    "after",
-    "reconnect",
-    "opening",
-    "meanwhile",
-    "arrivals",
-    "pace",
-    "times",
-    "let",
-    "party",
-    "at_a_time",
-    "drains",
-    "journey",
-    "item",
-    "steps",
-    "resumes",
-];
 
 /// Maximum number of clients of one role: more than any machine has ports for.
 const MAX_CLIENTS: u32 = 1_000_000;
@@ -48,7 +26,9 @@ pub fn parse_role(
     names: &[String],
     journeys: &mut JourneyParser<'_>,
 ) -> (PlanRole, RoleScript) {
-    let members = table(node, &KEYS, &format!("the role `{}`", key.name), journeys.diagnostics()).at(key.span);
+    let members =
+        table(node, &FileFormat::Plan.keys("/$defs/role"), &format!("the role `{}`", key.name), journeys.diagnostics())
+            .at(key.span);
     let role = parse_role_numbers(key, &members, names, journeys);
     let plays = match node.get("plays") {
         Some(plays) => text(Some(plays), "`plays`", journeys.diagnostics()).map(|name| (name, plays.span)),
