@@ -10,7 +10,7 @@ use crate::protocol::MessageType;
 use crate::scenario::compose::put_at_pointer;
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::template::Template;
-use crate::syntax::matcher::{escape, is_pointer, unescape};
+use crate::syntax::matcher::{escape, is_pointer, members_of, unescape};
 
 /// Members of a message that get a fresh value whenever the message is assumed. They are equal in the example, so they
 /// stay equal.
@@ -112,13 +112,10 @@ fn number_bounds(shape: &SchemaShape<'_>) -> Option<(i64, i64)> {
 
 /// Calls `visit` for every text and number in a value, with its path.
 fn visit_scalars(value: &Value, path: &mut Vec<String>, visit: &mut impl FnMut(&[String], &Value)) {
-    let members: Vec<(String, &Value)> = match value {
-        Value::Object(members) => members.iter().map(|(name, inner)| (name.clone(), inner)).collect(),
-        Value::Array(items) => items.iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect(),
-        Value::String(_) | Value::Number(_) => return visit(path, value),
-        Value::Null | Value::Bool(_) => return,
-    };
-    for (name, inner) in members {
+    if value.is_string() || value.is_number() {
+        return visit(path, value);
+    }
+    for (name, inner) in members_of(value) {
         path.push(name);
         visit_scalars(inner, path, visit);
         path.pop();

@@ -10,7 +10,7 @@ use super::document::DocumentMessage;
 use super::examples;
 use super::schema_facts::{self, SchemaFact, SchemaFacts};
 use crate::syntax::diagnostic::Diagnostic;
-use crate::syntax::json_schema::{self, SubschemaLayout};
+use crate::syntax::json_schema;
 use crate::syntax::matcher::{Matcher, are_equal, only_token, unescape};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::SyntaxNode;
@@ -170,26 +170,11 @@ fn recognised_schema(one: &MessageCandidate, others: &[&MessageCandidate]) -> Va
 
 /// Returns a schema whose references to `$defs` have a prefix before their names.
 fn rename_definitions(schema: &Value, prefix: &str) -> Value {
-    let Value::Object(members) = schema else { return schema.clone() };
-    let renamed = members.iter().map(|(name, value)| {
-        let value = match (name.as_str(), json_schema::subschema_layout(name), value) {
-            ("$ref", _, Value::String(to)) => match to.strip_prefix("#/$defs/") {
-                Some(to) => json!(format!("#/$defs/{prefix}{to}")),
-                None => value.clone(),
-            },
-            (_, Some(SubschemaLayout::Schema), _) => rename_definitions(value, prefix),
-            (_, Some(SubschemaLayout::List), Value::Array(items)) => {
-                items.iter().map(|item| rename_definitions(item, prefix)).collect()
-            }
-            (_, Some(SubschemaLayout::Map), Value::Object(members)) => {
-                let renamed = |(name, schema): (&String, &Value)| (name.clone(), rename_definitions(schema, prefix));
-                Value::Object(members.iter().map(renamed).collect())
-            }
-            _ => value.clone(),
-        };
-        (name.clone(), value)
-    });
-    Value::Object(renamed.collect())
+    let mut renamed = json_schema::map_subschemas(schema, "", &mut |inner, _| rename_definitions(inner, prefix));
+    if let Some(to) = schema.get("$ref").and_then(Value::as_str).and_then(|to| to.strip_prefix("#/$defs/")) {
+        renamed["$ref"] = json!(format!("#/$defs/{prefix}{to}"));
+    }
+    renamed
 }
 
 /// Gives every message its matcher and its example. Returns whether a message of the hub was removed that may look like

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, Validator};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::generate::schema_shape::SchemaShape;
 use crate::syntax::json_schema;
@@ -403,40 +403,18 @@ pub fn rules_of_keyword(source: &Value, schema_path: &str) -> Vec<String> {
 
 /// Returns the schema with every `x-should` entry moved into the `allOf` beside it, and records where each went.
 fn hoist_should_entries(schema: &Value, pointer: &str, hoisted: &mut BTreeMap<String, Vec<String>>) -> Value {
-    let Value::Object(members) = schema else {
-        return match schema {
-            Value::Array(items) => Value::Array(
-                items
-                    .iter()
-                    .enumerate()
-                    .map(|(i, s)| hoist_should_entries(s, &format!("{pointer}/{i}"), hoisted))
-                    .collect(),
-            ),
-            other => other.clone(),
-        };
-    };
-    let mut copy: Map<String, Value> = Map::new();
-    for (name, value) in members {
-        if matches!(name.as_str(), "x-should" | "examples" | "const" | "enum" | "default") {
-            if name != "x-should" {
-                copy.insert(name.clone(), value.clone());
-            }
-            continue;
-        }
-        copy.insert(
-            name.clone(),
-            hoist_should_entries(value, &format!("{pointer}/{}", crate::syntax::matcher::escape(name)), hoisted),
-        );
-    }
-    if let Some(entries) = members.get("x-should").and_then(Value::as_array) {
-        let mut all = copy.remove("allOf").and_then(|v| v.as_array().cloned()).unwrap_or_default();
+    let mut copy =
+        json_schema::map_subschemas(schema, pointer, &mut |inner, at| hoist_should_entries(inner, at, hoisted));
+    let entries = copy.as_object_mut().and_then(|members| members.shift_remove("x-should"));
+    if let Some(Value::Array(entries)) = entries {
+        let mut all = copy.get("allOf").and_then(Value::as_array).cloned().unwrap_or_default();
         for entry in entries {
             hoisted.insert(format!("{pointer}/allOf/{}", all.len()), rule_names(entry.get("rules")));
             all.push(entry.get("schema").cloned().unwrap_or(json!(true)));
         }
-        copy.insert("allOf".to_owned(), Value::Array(all));
+        copy["allOf"] = Value::Array(all);
     }
-    Value::Object(copy)
+    copy
 }
 
 #[cfg(test)]

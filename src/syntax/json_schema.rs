@@ -8,7 +8,7 @@ use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
 use crate::syntax::diagnostic::{Diagnostic, suggest};
-use crate::syntax::matcher::to_json_text;
+use crate::syntax::matcher::{member_pointer, members_of, to_json_text};
 use crate::syntax::yaml::SyntaxNode;
 
 /// How the value of a keyword contains subschemas.
@@ -235,34 +235,45 @@ pub fn has_expressions(value: &Value) -> bool {
     }
 }
 
-/// Calls `visit` for the schema itself and every schema inside it, `x-should` ones included, with its JSON pointer.
-pub fn visit_schemas(schema: &Value, pointer: &str, visit: &mut impl FnMut(&Value, &str)) {
-    visit(schema, pointer);
+/// Returns the schemas directly inside a schema, `x-should` ones included: for each its keyword, and its JSON pointer.
+fn direct_subschemas(schema: &Value) -> Vec<(&str, String, &Value)> {
+    let mut found = Vec::new();
     for (name, value) in schema.as_object().into_iter().flatten() {
-        let at = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
-        match subschema_layout(name) {
-            Some(SubschemaLayout::Schema) => visit_schemas(value, &at, visit),
-            Some(SubschemaLayout::List) => value
-                .as_array()
-                .into_iter()
-                .flatten()
-                .enumerate()
-                .for_each(|(i, s)| visit_schemas(s, &format!("{at}/{i}"), visit)),
-            Some(SubschemaLayout::Map) => value
-                .as_object()
-                .into_iter()
-                .flatten()
-                .for_each(|(k, s)| visit_schemas(s, &format!("{at}/{}", crate::syntax::matcher::escape(k)), visit)),
-            None if name == "x-should" => {
-                for (i, entry) in value.as_array().into_iter().flatten().enumerate() {
-                    if let Some(schema) = entry.get("schema") {
-                        visit_schemas(schema, &format!("{at}/{i}/schema"), visit);
-                    }
-                }
+        let at = member_pointer(name);
+        match (subschema_layout(name), value) {
+            (Some(SubschemaLayout::Schema), one) => found.push((name.as_str(), at, one)),
+            (Some(SubschemaLayout::List), Value::Array(_)) | (Some(SubschemaLayout::Map), Value::Object(_)) => {
+                let inner = members_of(value).into_iter();
+                found.extend(inner.map(|(key, one)| (name.as_str(), format!("{at}{}", member_pointer(&key)), one)));
+            }
+            (None, Value::Array(entries)) if name == "x-should" => {
+                let inner = entries.iter().enumerate().filter_map(|(i, entry)| Some((i, entry.get("schema")?)));
+                found.extend(inner.map(|(i, one)| (name.as_str(), format!("{at}/{i}/schema"), one)));
             }
             _ => {}
         }
     }
+    found
+}
+
+/// Calls `visit` for the schema itself and every schema inside it, `x-should` ones included, with its JSON pointer.
+pub fn visit_schemas(schema: &Value, pointer: &str, visit: &mut impl FnMut(&Value, &str)) {
+    visit(schema, pointer);
+    for (_, at, inner) in direct_subschemas(schema) {
+        visit_schemas(inner, &format!("{pointer}{at}"), visit);
+    }
+}
+
+/// Returns a copy of a schema in which `change` replaces every schema directly inside it, apart from `x-should` ones.
+/// `change` gets the schema and its JSON pointer.
+pub fn map_subschemas(schema: &Value, pointer: &str, change: &mut dyn FnMut(&Value, &str) -> Value) -> Value {
+    let mut copy = schema.clone();
+    for (_, at, inner) in direct_subschemas(schema).into_iter().filter(|(keyword, ..)| *keyword != "x-should") {
+        if let Some(place) = copy.pointer_mut(&at) {
+            *place = change(inner, &format!("{pointer}{at}"));
+        }
+    }
+    copy
 }
 
 /// The most combinations of alternatives in a schema: a validator may try all of them on one value.
@@ -287,24 +298,16 @@ impl<'s> CombinationCounter<'s> {
         self.known.insert(schema, 1);
         // Schemas for the same value add up; of those for its parts, the largest counts.
         let (mut here, mut below) = (1_u64, 0);
-        for (name, value) in keywords.iter().filter(|(name, _)| *name != "$defs") {
-            let inner: Vec<&Value> = match (subschema_layout(name), value) {
-                (Some(SubschemaLayout::Schema), one) => vec![one],
-                (Some(SubschemaLayout::List), Value::Array(all)) => all.iter().collect(),
-                (Some(SubschemaLayout::Map), Value::Object(all)) => all.values().collect(),
-                (_, Value::String(path)) if name == "$ref" => {
-                    path.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer)).into_iter().collect()
+        let reference = keywords.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix('#'));
+        let target = reference.and_then(|pointer| self.root.pointer(pointer)).map(|target| ("$ref", target));
+        let inner = direct_subschemas(schema).into_iter().map(|(keyword, _, inner)| (keyword, inner));
+        for (keyword, inner) in inner.chain(target) {
+            match keyword {
+                "$defs" | "x-should" => {}
+                "$ref" | "allOf" | "anyOf" | "oneOf" | "not" | "if" | "then" | "else" | "dependentSchemas" => {
+                    here = here.saturating_add(self.count(inner, depth + 1));
                 }
-                _ => continue,
-            };
-            for one in inner {
-                let count = self.count(one, depth + 1);
-                match name.as_str() {
-                    "$ref" | "allOf" | "anyOf" | "oneOf" | "not" | "if" | "then" | "else" | "dependentSchemas" => {
-                        here = here.saturating_add(count);
-                    }
-                    _ => below = below.max(count),
-                }
+                _ => below = below.max(self.count(inner, depth + 1)),
             }
         }
         let all = here.saturating_add(below);
