@@ -1,5 +1,7 @@
 //! The page that compares two load reports.
 
+use minijinja::value::Value;
+
 use super::load::{plotted_metrics, run_view, title, verdict};
 use super::page::{PageError, Templates, format_ms, format_number, view};
 use super::plots::{Plot, Plots};
@@ -46,28 +48,15 @@ pub fn render(
 ) -> Result<String, PageError> {
     let templates = Templates::new()?;
     let mut plots = Plots::default();
-    let metrics: Vec<&str> =
-        plotted_metrics(&a.1.times).into_iter().filter(|metric| b.1.times.contains_key(*metric)).collect();
     let both = [("A", &a.1), ("B", &b.1)];
-    let plotted: Vec<_> = metrics
-        .iter()
-        .map(|metric| {
-            let histograms =
-                both.iter().map(|(run, document)| (*run, document.times[*metric].histogram.as_str(), *run == "B"));
-            let percentiles =
-                plots.add(Plot::by_percentile(&format!("{metric} by percentile"), histograms, Vec::new()));
-            let over_time =
-                plots.add(Plot::times_of_both(&format!("{metric}: p50 and p99 over the measured time"), metric, &both));
-            view! { metric, plots => percentiles.into_iter().chain(over_time).collect::<Vec<_>>() }
-        })
-        .collect();
+    let plotted = metric_plots(&mut plots, &both);
     let others: Vec<_> = [
-        plots.add(Plot::rates_of_both("Completed journeys per second", ".completed", &both)),
-        plots.add(Plot::rates_of_both("Messages sent per second", ".sent", &both)),
-        plots.add(Plot::times_of_both("How late the generators were: p50 and p99", "schedule.lag", &both)),
+        Plot::rates_of_both("Completed journeys per second", ".completed", &both),
+        Plot::rates_of_both("Messages sent per second", ".sent", &both),
+        Plot::times_of_both("How late the generators were: p50 and p99", "schedule.lag", &both),
     ]
     .into_iter()
-    .flatten()
+    .filter_map(|plot| plots.add(plot))
     .collect();
     // The scale of all drawings: large changes are cut.
     let largest = compared
@@ -99,15 +88,7 @@ pub fn render(
         .collect();
     let count = |class: &str| compared.differences.iter().filter(|one| conclusion(one).1 == class).count();
     let (regressions, worse, better) = (count("fail"), count("warn"), count("pass"));
-    let heading = match (regressions, worse, better) {
-        (0, 0, 0) => "No significant difference".to_owned(),
-        (0, _, _) => format!("{} worse, {better} better", format_count(worse, "metric")),
-        _ => {
-            let (regressions, metrics) = (format_count(regressions, "regression"), format_count(worse, "other metric"));
-            format!("{regressions}, {metrics} worse, {better} better")
-        }
-    };
-    let heading = format!("{heading}: B compared with A");
+    let heading = format!("{}: B compared with A", describe_counts(regressions, worse, better));
     let run = |label: &str, (name, document): &(String, LoadDocument)| {
         view! {
             label, name, title => title(document), verdict => verdict(document.run.exit_code), run => run_view(document),
@@ -123,6 +104,32 @@ pub fn render(
         },
     )?;
     templates.page(&heading, &body, Some(&plots.data()))
+}
+
+/// Plots each metric that both runs have.
+fn metric_plots(plots: &mut Plots, both: &[(&str, &LoadDocument); 2]) -> Vec<Value> {
+    let [(_, a), (_, b)] = both;
+    let metrics = plotted_metrics(&a.times).into_iter().filter(|metric| b.times.contains_key(*metric));
+    let plot = |metric: &str| {
+        let histograms =
+            both.iter().map(|(run, document)| (*run, document.times[metric].histogram.as_str(), *run == "B"));
+        let percentiles = plots.add(Plot::by_percentile(&format!("{metric} by percentile"), histograms, Vec::new()));
+        let over_time =
+            plots.add(Plot::times_of_both(&format!("{metric}: p50 and p99 over the measured time"), metric, both));
+        view! { metric, plots => percentiles.into_iter().chain(over_time).collect::<Vec<_>>() }
+    };
+    metrics.map(plot).collect()
+}
+
+fn describe_counts(regressions: usize, worse: usize, better: usize) -> String {
+    match (regressions, worse, better) {
+        (0, 0, 0) => "No significant difference".to_owned(),
+        (0, _, _) => format!("{} worse, {better} better", format_count(worse, "metric")),
+        _ => {
+            let (regressions, metrics) = (format_count(regressions, "regression"), format_count(worse, "other metric"));
+            format!("{regressions}, {metrics} worse, {better} better")
+        }
+    }
 }
 
 fn format_share(share: f64) -> String {

@@ -62,46 +62,8 @@ fn figures(
     fuzzed: &FuzzReport,
     anchors: &mut Anchors,
 ) -> Result<Value, PageError> {
-    let mutations: BTreeSet<&str> = fuzzed
-        .cells
-        .iter()
-        .map(|cell| &*cell.mutation)
-        .chain(fuzzed.omitted.iter().map(|omitted| &*omitted.mutation))
-        .collect();
-    let mut by_message: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, u64>>> = BTreeMap::new();
-    for cell in &fuzzed.cells {
-        let of_mutation = by_message.entry(&cell.message).or_default().entry(&cell.mutation).or_default();
-        *of_mutation.entry(&cell.placement).or_default() += cell.cases;
-    }
-    let omitted: BTreeMap<(&str, &str), &str> =
-        fuzzed.omitted.iter().map(|omitted| ((omitted.message.as_str(), &*omitted.mutation), &*omitted.why)).collect();
-    let order = |name: &str| MOMENTS.iter().position(|(known, _)| *known == name).unwrap_or(MOMENTS.len());
-    let rows: Vec<MessageRow<'_>> = by_message
-        .iter()
-        .map(|(message, of_mutation)| {
-            let placements: BTreeSet<&str> = of_mutation.values().flat_map(|moments| moments.keys().copied()).collect();
-            let mut placements: Vec<&str> = placements.into_iter().collect();
-            placements.sort_by_key(|name| order(name));
-            let all = of_mutation.values().flat_map(BTreeMap::values);
-            MessageRow {
-                anchor: anchors.id(&format!("tried.{}.{message}", protocol.name)),
-                cells: mutations
-                    .iter()
-                    .map(|mutation| cell(message, mutation, of_mutation.get(mutation), &omitted))
-                    .collect(),
-                moments: of_mutation
-                    .iter()
-                    .map(|(mutation, moments)| {
-                        (*mutation, placements.iter().map(|placement| moments.get(placement).copied()).collect())
-                    })
-                    .collect(),
-                placements,
-                tried: all.clone().filter(|cases| **cases > 0).count(),
-                total: all.count(),
-                message,
-            }
-        })
-        .collect();
+    let mutations = mutations(fuzzed);
+    let rows = message_rows(&protocol.name, fuzzed, &mutations, anchors);
     let mut reasons: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for omitted in &fuzzed.omitted {
         reasons.entry((&omitted.mutation, &omitted.why)).or_default().push(&omitted.message);
@@ -148,6 +110,54 @@ fn figures(
             obstacles,
         },
     )
+}
+
+fn mutations(fuzzed: &FuzzReport) -> BTreeSet<&str> {
+    let omitted = fuzzed.omitted.iter().map(|omitted| &*omitted.mutation);
+    fuzzed.cells.iter().map(|cell| &*cell.mutation).chain(omitted).collect()
+}
+
+/// Returns the rows of the table of what was tried.
+fn message_rows<'a>(
+    protocol: &str,
+    fuzzed: &'a FuzzReport,
+    mutations: &BTreeSet<&'a str>,
+    anchors: &mut Anchors,
+) -> Vec<MessageRow<'a>> {
+    let mut by_message: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, u64>>> = BTreeMap::new();
+    for cell in &fuzzed.cells {
+        let of_mutation = by_message.entry(&cell.message).or_default().entry(&cell.mutation).or_default();
+        *of_mutation.entry(&cell.placement).or_default() += cell.cases;
+    }
+    let omitted: BTreeMap<(&str, &str), &str> =
+        fuzzed.omitted.iter().map(|omitted| ((omitted.message.as_str(), &*omitted.mutation), &*omitted.why)).collect();
+    let order = |name: &str| MOMENTS.iter().position(|(known, _)| *known == name).unwrap_or(MOMENTS.len());
+    by_message
+        .into_iter()
+        .map(|(message, of_mutation)| {
+            let placements: BTreeSet<&str> = of_mutation.values().flat_map(|moments| moments.keys().copied()).collect();
+            let mut placements: Vec<&str> = placements.into_iter().collect();
+            placements.sort_by_key(|name| order(name));
+            let all = of_mutation.values().flat_map(BTreeMap::values);
+            MessageRow {
+                anchor: anchors.id(&format!("tried.{protocol}.{message}")),
+                cells: mutations
+                    .iter()
+                    .map(|mutation| cell(message, mutation, of_mutation.get(mutation), &omitted))
+                    .collect(),
+                moments: of_mutation
+                    .iter()
+                    .map(|(mutation, moments)| {
+                        (*mutation, placements.iter().map(|placement| moments.get(placement).copied()).collect())
+                    })
+                    .collect(),
+                placements,
+                tried: all.clone().filter(|cases| **cases > 0).count(),
+                total: all.count(),
+                message,
+            }
+        })
+        .collect()
 }
 
 /// Returns what was tried of one mutation of a message.

@@ -110,55 +110,16 @@ pub fn render_parts(
             view! { metric, plots => lines.into_iter().chain(heat).collect::<Vec<_>>() }
         })
         .collect();
-    let started = document.counts.keys().filter_map(|name| name.strip_suffix(".started"));
-    let journeys: BTreeSet<&str> = started.chain(document.run.schedules.keys().map(String::as_str)).collect();
-    let all = |ending: &'static str| -> RateLine<'_> {
-        (ending[1..].to_owned(), Box::new(move |name| name.ends_with(ending)))
-    };
-    let throughput: Vec<_> = [
-        plots.add(Plot::journeys(
-            "Journeys per second, and the schedule",
-            &journeys,
-            document,
-            live.and_then(|state| state.begin_s),
-        )),
-        plots.add(Plot::rates("Messages per second", document, &[all(".sent"), all(".answered"), all(".received")])),
+    let throughput = throughput_plots(&mut plots, document, live);
+    let joins = connection_plots(&mut plots, document);
+    let generator: Vec<_> = [
+        Plot::times("How late the generator was", "schedule.lag", document, Vec::new()),
+        Plot::cores("Utilisation of the cores", document),
+        Plot::levels("Memory of the generator", document, &["memory"], 1e6, "MB"),
     ]
     .into_iter()
-    .flatten()
+    .filter_map(|plot| plots.add(plot))
     .collect();
-    let kinds: BTreeSet<&str> = document
-        .intervals
-        .iter()
-        .flat_map(|interval| interval.counts.keys())
-        .filter_map(|name| name.strip_prefix("errors."))
-        .collect();
-    let errors: Vec<RateLine<'_>> = kinds
-        .iter()
-        .map(|kind| {
-            let name = format!("errors.{kind}");
-            let is_of: RateLine<'_> = ((*kind).to_owned(), Box::new(move |count| count == name));
-            is_of
-        })
-        .collect();
-    let joins: Vec<_> = [
-        plots.add(Plot::levels(
-            "Open connections and running journeys",
-            document,
-            &["connections", "journeys"],
-            1.0,
-            "",
-        )),
-        plots.add(Plot::rates("Errors per second by kind", document, &errors)),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let mut generator =
-        vec![plots.add(Plot::times("How late the generator was", "schedule.lag", document, Vec::new()))];
-    generator.push(plots.add(Plot::cores("Utilisation of the cores", document)));
-    generator.push(plots.add(Plot::levels("Memory of the generator", document, &["memory"], 1e6, "MB")));
-    let generator: Vec<_> = generator.into_iter().flatten().collect();
 
     let title = live.map_or_else(|| title(document), |_| format!("{}: running", document.run.plan));
     let verdict = if live.is_some() { "running" } else { verdict(document.run.exit_code) };
@@ -167,30 +128,51 @@ pub fn render_parts(
         view! {
             title, verdict, live, run => run_view(document),
             validity => &document.validity.verdict,
-            reasons => document.validity.reasons.iter().map(|one| view! { verdict => one.verdict, text => one.text })
-                .collect::<Vec<_>>(),
-            notes => document.validity.notes.iter().map(|note| &note.text).collect::<Vec<_>>(),
+            reasons => document.validity.reasons,
+            notes => document.validity.notes,
             thresholds => document.thresholds.iter().map(threshold_view).collect::<Vec<_>>(),
             times => document.times.iter().map(|(name, times)| times_view(name, times)).collect::<Vec<_>>(),
             latency, over_time, throughput, joins, generator,
-            due => document.due_journeys.iter().map(|(name, due)| view! {
-                name, due => due.due, started => due.started, late => due.late, missed => due.missed, skipped => due.skipped,
-            }).collect::<Vec<_>>(),
+            due => document.due_journeys,
             ratios => document.delivery_ratios.iter().map(|(name, ratio)| view! {
                 name, percent => format!("{:.3} %", ratio * 100.0)
             }).collect::<Vec<_>>(),
             errors => errors_view(document),
-            deviations => document.deviations.iter().map(|one| view! {
-                name => one.name, text => one.text, standing => one.standing, observed => one.observed,
-            }).collect::<Vec<_>>(),
+            deviations => document.deviations,
             ledger => ledger(templates, document, live.is_some())?,
-            counts => document.counts.iter().map(|(name, count)| view! {
-                name, whole_run => count.whole_run, measured => count.measured, rate => count.per_second,
-            }).collect::<Vec<_>>(),
+            counts => document.counts,
             version => &document.tool.version,
         },
     )?;
     Ok(PageParts { title, body, plots: plots.data() })
+}
+
+fn throughput_plots(plots: &mut Plots, document: &LoadDocument, live: Option<&LiveState>) -> Vec<Value> {
+    let started = document.counts.keys().filter_map(|name| name.strip_suffix(".started"));
+    let journeys: BTreeSet<&str> = started.chain(document.run.schedules.keys().map(String::as_str)).collect();
+    let all = |ending: &'static str| -> RateLine<'_> {
+        (ending[1..].to_owned(), Box::new(move |name| name.ends_with(ending)))
+    };
+    let begin = live.and_then(|state| state.begin_s);
+    let journeys = Plot::journeys("Journeys per second, and the schedule", &journeys, document, begin);
+    let messages = [all(".sent"), all(".answered"), all(".received")];
+    let messages = Plot::rates("Messages per second", document, &messages);
+    [journeys, messages].into_iter().filter_map(|plot| plots.add(plot)).collect()
+}
+
+/// Plots open connections and running journeys, and errors.
+fn connection_plots(plots: &mut Plots, document: &LoadDocument) -> Vec<Value> {
+    let counts = document.intervals.iter().flat_map(|interval| interval.counts.keys());
+    let kinds: BTreeSet<&str> = counts.filter_map(|name| name.strip_prefix("errors.")).collect();
+    let line = |kind: &&str| -> RateLine<'_> {
+        let name = format!("errors.{kind}");
+        ((*kind).to_owned(), Box::new(move |count| count == name))
+    };
+    let errors: Vec<RateLine<'_>> = kinds.iter().map(line).collect();
+    let gauges = ["connections", "journeys"];
+    let levels = Plot::levels("Open connections and running journeys", document, &gauges, 1.0, "");
+    let errors = Plot::rates("Errors per second by kind", document, &errors);
+    [levels, errors].into_iter().filter_map(|plot| plots.add(plot)).collect()
 }
 
 /// Returns the verdict line of a run.
@@ -273,22 +255,7 @@ fn errors_view(document: &LoadDocument) -> Value {
         .iter()
         .filter_map(|(name, count)| Some((name.strip_prefix("errors.")?, count.whole_run)))
         .collect();
-    let connections: Vec<_> = document
-        .connections
-        .iter()
-        .map(|ended| view! { how => ended.how, code => ended.code, reason => ended.reason, count => ended.count })
-        .collect();
-    let waits: Vec<_> = document
-        .waits
-        .iter()
-        .map(|wait| {
-            view! {
-                journey => wait.journey, message => wait.message, place => wait.place, timed_out => wait.timed_out,
-                journeys => wait.journeys,
-            }
-        })
-        .collect();
-    view! { total => document.errors, kinds, connections, waits }
+    view! { total => document.errors, kinds, connections => document.connections, waits => document.waits }
 }
 
 fn ledger(templates: &Templates, document: &LoadDocument, live: bool) -> Result<Value, PageError> {
@@ -312,16 +279,10 @@ fn ledger(templates: &Templates, document: &LoadDocument, live: bool) -> Result<
                 .iter()
                 .map(|step| view! { at => format!("{:.3} s", step.at_s), what => step.what, party => step.party })
                 .collect();
-            let missed = violation.missed.as_ref().map(|missed| {
-                view! {
-                    deliveries => missed.deliveries, candidates => missed.candidates,
-                    receivers => missed.receivers.join(", "),
-                }
-            });
             let words = VIOLATIONS.iter().find(|(kind, _)| *kind == violation.kind).map(|(_, words)| *words);
             view! {
                 kind => words.unwrap_or(&violation.kind), at => format!("{:.3} s", violation.at_s), item => violation.item,
-                steps, omitted => violation.omitted, missed,
+                steps, omitted => violation.omitted, missed => violation.missed,
             }
         })
         .collect();

@@ -70,6 +70,7 @@ impl Templates {
         environment.add_function("figure", |state: &minijinja::State<'_, '_>, plot: Value| {
             state.env().get_template("figure")?.render(plot).map(Value::from_safe_string)
         });
+        environment.add_filter("some", |names: Vec<String>, most: usize| list_some(names.iter(), most));
         environment.add_filter("glyph", |verdict: String| glyph(&verdict));
         for (name, source) in TEMPLATES {
             environment.add_template(name, source)?;
@@ -206,6 +207,12 @@ impl Anchors {
     pub fn reserve(&mut self, ids: impl IntoIterator<Item = String>) {
         self.used.extend(ids);
     }
+}
+
+/// Formats `A, B and 3 more`.
+pub fn list_some<'a>(names: impl ExactSizeIterator<Item = &'a String> + Clone, most: usize) -> String {
+    let shown = names.clone().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > most { format!("{shown} and {} more", names.len() - most) } else { shown }
 }
 
 /// Returns the sign of a verdict or status, shown beside its name.

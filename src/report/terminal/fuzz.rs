@@ -27,7 +27,7 @@ pub(super) fn verdict_parts(protocol: &ProtocolReport, fuzzed: &FuzzReport, stri
         0 => None,
         n => Some(format_count(n, "warning")),
     };
-    let mut parts = super::other_failures(protocol);
+    let mut parts = super::verdict::other_failures(protocol);
     parts.extend(warnings.clone().filter(|_| strict));
     match of(Verdict::Fail) {
         0 => parts.push(format!("no finding in {cases} (seed {})", fuzzed.seed)),
@@ -85,6 +85,13 @@ impl Page<'_, RunReport> {
         self.more(warned.len(), "warning");
         self.write_known_failures(protocol);
         self.write_log(protocol);
+        self.write_fuzz_notes(fuzzed);
+        self.gap();
+        self.write_tried_cases(protocol, fuzzed);
+    }
+
+    /// Says what limits what the run shows: that it ended early, that the hub was silent, and the like.
+    fn write_fuzz_notes(&mut self, fuzzed: &FuzzReport) {
         if let Some(why) = &fuzzed.ended {
             self.gap();
             self.wrapped("", &format!("The run ended early: {}.", escape_unprintable(why)));
@@ -139,8 +146,6 @@ impl Page<'_, RunReport> {
                 ),
             );
         }
-        self.gap();
-        self.write_tried_cases(protocol, fuzzed);
     }
 
     fn write_tried_cases(&mut self, protocol: &ProtocolReport, fuzzed: &FuzzReport) {

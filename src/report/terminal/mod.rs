@@ -4,31 +4,31 @@
 mod fuzz;
 mod known;
 mod process;
+mod totals;
+mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use annotate_snippets::Level;
 use anstyle::AnsiColor;
 
 use super::causes::{BlockedChecks, FailureGroup, RootCause, checks_with_verdict, common_symptom, group_failures};
-use super::terminal_page::{self, BOLD, DIM, Page, Style, list};
-use super::text::{escape_unprintable, format_count, format_time, quote_for_shell, shorten};
+use super::terminal_page::{BOLD, DIM, Page, Style, list};
+use super::text::{escape_unprintable, format_count, format_time, shorten};
 use super::{
-    CheckResult, ProtocolDoubt, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult,
-    SharedPreconditionFailure, VerdictTally, explain_command, reach, reproduce_command, selection_arguments,
+    CheckResult, ProtocolDoubt, ProtocolReport, RuleReport, RunReport, ScenarioResult, SharedPreconditionFailure,
+    explain_command, reach, reproduce_command, selection_arguments,
 };
-use crate::outcome::{
-    CheckReport, FindingDetail, FrameReport, HistoryDirection, ScenarioReport, ShortenedWaits, Verdict,
-};
+use crate::outcome::{CheckReport, FindingDetail, FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::protocol::{RuleBasis, RulePlace};
 use crate::syntax::source::Sources;
+
+pub use verdict::{describe_doubt, verdict_line, verdict_parts};
 
 /// How many of the last frames of a failed scenario are shown.
 const SHOWN_FRAMES: usize = 8;
 /// How many failed scenarios are shown in full if they all seem to have the same cause.
 const FULL_SIMILAR_FAILURES: usize = 2;
-/// The machine may be too slow if a successful wait had less time left than this.
-const SLIM_MARGIN: std::time::Duration = std::time::Duration::from_millis(250);
 /// Advice for a hub that cannot be reached.
 pub const UNREACHABLE_HELP: &str =
     "Is it running, and is this its address? Try the address with any other WebSocket client.";
@@ -64,12 +64,6 @@ pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
     page.out
 }
 
-/// Returns the verdict on a protocol in one line.
-pub fn verdict_line(protocol: &ProtocolReport, options: &RunOptions) -> String {
-    let parts = verdict_parts(protocol, options);
-    terminal_page::verdict_line(protocol.exit_code(options), &protocol.name, &parts)
-}
-
 /// Returns what to do if the hub refuses the client's credentials; `secrets` are the settings that may contain them.
 pub fn describe_credentials(secrets: &[String]) -> String {
     let names: Vec<String> = secrets.iter().map(|name| format!("`{name}`")).collect();
@@ -81,104 +75,6 @@ pub fn describe_credentials(secrets: &[String]) -> String {
     format!(
         "The hub refused the client's credentials. Check them: {set} (`--set secrets.NAME=VALUE`, or the target file). \
         If the hub wants them elsewhere, such as in a header, declare the deviation `upgrade`."
-    )
-}
-
-/// Returns the parts of the verdict line: `1 of 23 rules broken (CON-042)`, `5 not judged`. What fails the run comes
-/// first.
-pub fn verdict_parts(protocol: &ProtocolReport, options: &RunOptions) -> Vec<String> {
-    if let Some(fuzzed) = &protocol.fuzzed {
-        return fuzz::verdict_parts(protocol, fuzzed, options.strict);
-    }
-    let checks = protocol.check_tally();
-    let rules = protocol.rule_totals();
-    let mut parts = Vec::new();
-    let mistakes = protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()).count();
-    if mistakes > 0 {
-        parts.push(format!("{} with a mistake", format_count(mistakes, "scenario")));
-    }
-    let (mut broken, mut without_rule) = (BTreeSet::new(), BTreeSet::new());
-    let failed = unexpected_checks(protocol, Verdict::Fail);
-    for (scenario, check) in &failed {
-        // A scenario file outside the pack may name a rule that the pack does not have.
-        let of_pack =
-            scenario.check_report(check).rules_of_verdict().filter(|used| protocol.rules.contains_key(&used.id));
-        let rules: Vec<String> = of_pack.map(|used| used.id.clone()).collect();
-        if rules.is_empty() {
-            without_rule.insert(check.name.clone());
-        }
-        broken.extend(rules);
-    }
-    let names = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>();
-    if !without_rule.is_empty() {
-        let names = names(without_rule);
-        parts.push(format!(
-            "{} without a rule failed ({})",
-            format_count(names.len(), "check"),
-            list(&names, names.len())
-        ));
-    }
-    let open = rules.testable - rules.decided;
-    let holds = rules.proven > 0 && failed.is_empty();
-    let of_rules = if holds || !broken.is_empty() { open.to_string() } else { format_count(open, "rule") };
-    let warnings = match protocol.unexpected_count(Verdict::Warn) {
-        0 => None,
-        warnings => Some(format_count(warnings, "warning")),
-    };
-    let mut others = other_failures(protocol);
-    others.extend(warnings.clone().filter(|_| options.strict));
-    if broken.is_empty() {
-        parts.append(&mut others);
-        if holds {
-            parts.push(terminal_page::holding(rules.proven, "rule"));
-        }
-    } else {
-        parts.push(terminal_page::broken(&names(broken), rules.testable, "rule", MAX_CAUSE_RULES));
-    }
-    if checks.decided() == 0 {
-        parts.push("nothing could be checked".to_owned());
-    } else if open > 0 {
-        parts.push(format!("{of_rules} not judged"));
-    }
-    parts.append(&mut others);
-    if protocol.expected_count() > 0 {
-        parts.push(format_count(protocol.expected_count(), "known failure"));
-    }
-    parts.extend(warnings.filter(|_| !options.strict));
-    if !protocol.unplayed.is_empty() {
-        parts.push(format!("{} not played", format_count(protocol.unplayed.len(), "scenario")));
-    }
-    if parts.is_empty() {
-        parts.push(format!("{} without a rule passed", format_count(checks.decided(), "check")));
-    }
-    parts
-}
-
-/// Returns the parts of the verdict line about crashes and stale entries, which fail the run like a failed check.
-fn other_failures(protocol: &ProtocolReport) -> Vec<String> {
-    let mut parts: Vec<String> = process::describe_unreported_crashes(protocol).into_iter().collect();
-    let stale = protocol.stale_entries().count();
-    if stale > 0 {
-        parts.push(format!("{} in the baseline", format_count(stale, "stale line")));
-    }
-    parts.extend(terminal_page::stale_deviations(&protocol.deviations));
-    parts
-}
-
-/// Returns why the hub may implement another protocol, in one line.
-pub fn describe_doubt(protocol: &str, doubt: ProtocolDoubt) -> String {
-    let why = match doubt {
-        ProtocolDoubt::Unrecognised { unknown, received } => {
-            let kinds = if received == 1 { "1 kind".to_owned() } else { format!("{received} kinds") };
-            let matches = if unknown == 1 { "matches" } else { "match" };
-            format!("Of {kinds} of messages received, {unknown} {matches} no message of {protocol}")
-        }
-        ProtocolDoubt::NothingWorks { broken, played } => {
-            format!("In {broken} of {} no check passed", format_count(played, "scenario"))
-        }
-    };
-    format!(
-        "Is this really a hub that speaks {protocol}? {why}. It may speak another protocol; choose the right one with `--protocol`."
     )
 }
 
@@ -558,127 +454,6 @@ impl Page<'_, RunReport> {
         self.wrapped("", &format!("{word}[{}]: {}: {what} ({place}){also}", check.name, scenario.id));
     }
 
-    // Totals.
-
-    fn write_totals(&mut self, protocol: &ProtocolReport) {
-        let rules = protocol.rule_totals();
-        self.field("scenarios", &describe_tally(&protocol.scenario_tally()));
-        self.field(
-            "rules",
-            &format!(
-                "{} of {} testable proven; {} in the pack{}",
-                rules.proven,
-                rules.testable,
-                rules.total,
-                self.other_rules(protocol)
-            ),
-        );
-        for (need, waiting) in protocol.unmet_needs() {
-            let what = [(waiting.scenarios, "scenario"), (waiting.checks, "check"), (waiting.rules, "rule")];
-            let what: Vec<String> =
-                what.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format_count(*n, what)).collect();
-            self.field("not tested", &format!("{}: unmet need `{}`", what.join(", "), escape_unprintable(&need.name)));
-        }
-        if !protocol.unmet_needs().is_empty() {
-            let words =
-                self.report.options.command.iter().map(String::as_str).chain(["--protocol", &protocol.name, "--list"]);
-            let command = words.map(quote_for_shell).collect::<Vec<_>>().join(" ");
-            self.field("", "To list the settings and hooks this protocol can use:");
-            self.field("", &self.paint(BOLD, &command));
-        }
-        let not_reached = protocol
-            .scenarios
-            .iter()
-            .filter(|scenario| scenario.unmet_needs().is_empty())
-            .flat_map(|scenario| &scenario.checks);
-        let not_reached = not_reached.filter(|check| check.verdict == Verdict::NotTestable).count();
-        if not_reached > 0 {
-            self.field(
-                "not reached",
-                &format!(
-                    "{}: the situation they test did not occur, as the document allows",
-                    format_count(not_reached, "check")
-                ),
-            );
-        }
-        for process in &protocol.processes {
-            self.field("hub", &process::describe_starts(process));
-        }
-        if !protocol.unplayed.is_empty() {
-            self.field("not played", &list(&protocol.unplayed, self.names()));
-        }
-        if self.style.verbose || protocol.exit_code(&self.report.options) != 0 {
-            self.write_leftovers(protocol);
-        }
-        self.write_shortened_waits(protocol);
-        if let Some((scenario, margin)) = protocol.slimmest_margin() {
-            let slim = margin.remaining() < SLIM_MARGIN && margin.used_share() > 0.5;
-            if slim || self.style.verbose {
-                let advice = if slim { "; on a slow machine use a longer `--patience`" } else { "" };
-                let (step, waited, bound) =
-                    (escape_unprintable(&margin.step), format_time(margin.waited), format_time(margin.bound));
-                self.field("closest", &format!("`{step}` of {scenario} took {waited} of {bound}{advice}"));
-            }
-        }
-    }
-
-    fn write_shortened_waits(&mut self, protocol: &ProtocolReport) {
-        let waits = protocol.shortened_waits();
-        if waits.is_empty() {
-            return;
-        }
-        let all = waits.values().fold(ShortenedWaits::default(), |sum, one| sum.plus(*one));
-        let names: Vec<String> =
-            waits.iter().map(|(name, one)| format!("{} ({})", escape_unprintable(name), one.times)).collect();
-        let (times, saved) = (format_count(all.times, "wait"), format_time(all.saved));
-        let what = format!("{times}, by {saved} in all, for what earlier scenarios awaited in vain: ");
-        self.field("shortened", &(what + &list(&names, self.names())));
-    }
-
-    fn other_rules(&self, protocol: &ProtocolReport) -> String {
-        let of = |wanted: fn(&RuleStatus) -> bool| protocol.rules.values().filter(|rule| wanted(&rule.status)).count();
-        let kinds = [
-            (of(|status| matches!(status, RuleStatus::NotTestable { .. })), "not testable here"),
-            (of(|status| matches!(status, RuleStatus::NotAsked)), "not asked"),
-            (of(|status| matches!(status, RuleStatus::OutOfScope(_))), "out of scope"),
-            (of(|status| matches!(status, RuleStatus::NoCheck)), "without a check"),
-        ];
-        let kinds: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-        if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) }
-    }
-
-    fn write_leftovers(&mut self, protocol: &ProtocolReport) {
-        let mut by_message = BTreeMap::<&str, usize>::new();
-        for (message, n) in protocol.scenarios.iter().flat_map(|scenario| &scenario.deciding_run().leftovers) {
-            *by_message.entry(message).or_default() += n;
-        }
-        if !by_message.is_empty() {
-            let total = by_message.values().sum();
-            let each: Vec<String> =
-                by_message.iter().map(|(message, n)| format!("{n} {}", escape_unprintable(message))).collect();
-            self.field(
-                "unmatched",
-                &format!("{} that no step expected: {}", format_count(total, "frame"), list(&each, self.names())),
-            );
-        }
-    }
-
-    /// Shows the counts below the verdict line.
-    fn counts(&mut self, protocol: &ProtocolReport) {
-        if let Some(fuzzed) = &protocol.fuzzed {
-            return self.cases(fuzzed);
-        }
-        let flaky = protocol.scenarios.iter().flat_map(|scenario| &scenario.checks).filter(|one| one.flaky.is_some());
-        let flaky = match flaky.count() {
-            0 => String::new(),
-            flaky => format!("; {flaky} flaky"),
-        };
-        self.field("checks", &format!("{}{flaky}", describe_tally(&protocol.check_tally())));
-        if let Some(reach) = protocol.reach().describe() {
-            self.field("musts", &reach);
-        }
-    }
-
     // Output.
 
     /// Writes a command on one line, so that it can be copied.
@@ -722,20 +497,6 @@ fn frame_line(frame: &FrameReport, actors: usize) -> String {
         frame.kind.name(),
         escape_unprintable(&frame.text)
     )
-}
-
-fn describe_tally(tally: &VerdictTally) -> String {
-    let parts: Vec<String> = Verdict::ALL
-        .into_iter()
-        .filter(|verdict| tally.count(*verdict) > 0)
-        .map(|verdict| format!("{} {}", tally.count(verdict), verdict.name()))
-        .collect();
-    match parts.len() {
-        0 => "none".to_owned(),
-        1 if tally.total() > 1 => format!("all {}", parts[0]),
-        1 => parts[0].clone(),
-        _ => format!("{}: {}", tally.total(), parts.join(", ")),
-    }
 }
 
 /// Formats `4 checks of CON-001, CON-002 and 2 more`.
