@@ -183,7 +183,7 @@ fn a_right_hub_makes_no_tick_of_a_pace_late() {
     let report = observed.into_report(&ready, &["log_request.response.p99 < 5ms"]);
     assert_eq!(report.exit_code(), 0, "{:?}", report.judgement);
     assert_eq!(report.judgement.notes, []);
-    let [due] = &report.due_journeys()[..] else { panic!("one role") };
+    let [(_, due)] = &report.due_journeys()[..] else { panic!("one role") };
     assert_eq!((due.due, due.started, due.late, due.missed), (started, started, 0, 0));
 }
 

@@ -22,8 +22,9 @@ use crate::load::metrics::MetricRegistry;
 use crate::load::opening::MAX_EXAMPLES;
 use crate::load::plan::threshold::{self, MetricThreshold};
 use crate::load::plan::{self, Plan, PlanScript};
-use crate::load::report::{LoadReport, LoadRunMetadata, WaitReport, events};
+use crate::load::report::{LoadReport, LoadRunMetadata, events};
 use crate::load::validity::{self, RunCircumstances};
+use crate::report::document::load::Wait;
 use crate::report::text::{format_count, format_time};
 use crate::report::{DeviationReport, RunOptions};
 use crate::syntax::source::{Sources, Span};
@@ -366,7 +367,7 @@ fn describe_wait(
     prepared: &CompiledPlan,
     sources: &Sources,
     ((role, wait), journeys): ((u16, JourneyWait), u64),
-) -> WaitReport {
+) -> Wait {
     let program = &prepared.roles[usize::from(role)].programs[wait.program];
     let journey = program.journey.map_or("", |journey| &prepared.journeys[usize::from(journey.0)]).to_owned();
     let (message, place) = match program.ops.get(wait.at) {
@@ -376,7 +377,7 @@ fn describe_wait(
         }
         _ => Default::default(),
     };
-    WaitReport { journey, message, place, timed_out: wait.timed_out, journeys }
+    Wait { journey, message, place, timed_out: wait.timed_out, journeys }
 }
 
 /// Parses the thresholds of the plan and of the command line, before anything is started.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{LoadReport, LoadRunMetadata, WaitReport, terminal};
+use super::{LoadReport, LoadRunMetadata, terminal};
 use crate::deviation::{DeviationSightings, Deviations};
 use crate::load::client::io::Disconnection;
 use crate::load::details::ConnectionEnd;
@@ -19,6 +19,7 @@ use crate::load::plan::threshold::{self, ThresholdWatch};
 use crate::load::validity::{RunCircumstances, judge_run};
 use crate::load::{Nanos, SECOND};
 use crate::report::DeviationReport;
+use crate::report::document::load::Wait;
 use crate::report::terminal_page::Style;
 use crate::report::test_results::TestResults;
 use crate::syntax::source::{Sources, Span};
@@ -149,7 +150,7 @@ impl SyntheticRun {
             let closed = ConnectionEnd { how: Disconnection::Close(1011), detail: "oops".into() };
             report.ends.add(closed, 100);
             report.ends.add(ConnectionEnd { how: Disconnection::Reset, detail: "".into() }, 2);
-            report.waits.push(WaitReport {
+            report.waits.push(Wait {
                 journey: "jobs".to_owned(),
                 message: "job_completed".to_owned(),
                 place: "queue.yaml:20".to_owned(),

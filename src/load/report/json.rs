@@ -5,8 +5,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 
+use super::LoadReport;
 use super::terminal::mark_word;
-use super::{LoadReport, WaitReport};
 use crate::deviation::entry_name;
 use crate::load::details::ConnectionEnd;
 use crate::load::ledger::{LedgerViolationKind, NO_PARTY};
@@ -18,9 +18,8 @@ use crate::load::metrics::{CompactHistogram, DenseHistogram, Gauge, MetricInterv
 use crate::load::plan::schedule::RateSegment;
 use crate::report::DeviationReport;
 use crate::report::document::load::{
-    Counted, Deviation, DueJourneys, EndedConnections, FORMAT, FORMAT_VERSION, Hold, Interval, IntervalTimes, Ledger,
-    LoadDocument, Missed, Note, Range, Ranges, Reason, Run, ScheduledRate, Step, Threshold, Times, Uncertainty,
-    Validity, Violation, Wait,
+    Counted, Deviation, EndedConnections, FORMAT, FORMAT_VERSION, Hold, Interval, IntervalTimes, Ledger, LoadDocument,
+    Missed, Note, Range, Ranges, Reason, Run, ScheduledRate, Step, Threshold, Times, Uncertainty, Validity, Violation,
 };
 use crate::report::document::{Tool, check};
 use crate::report::text::format_timestamp;
@@ -84,13 +83,13 @@ pub fn build_document(report: &LoadReport) -> LoadDocument {
                 (layout.count_name(count), Counted { whole_run, measured, per_second: total.rate(layout, count) })
             })
             .collect(),
-        due_journeys: report.due_journeys().into_iter().map(due_journeys).collect(),
+        due_journeys: report.due_journeys().into_iter().collect(),
         delivery_ratios: (0..layout.names.messages.len())
             .filter_map(|m| Some((layout.names.messages[m].clone(), delivery_ratio(layout, total, m)?)))
             .collect(),
         errors: error_count(layout, total),
         connections: connections(report),
-        waits: report.waits.iter().map(wait).collect(),
+        waits: report.waits.clone(),
         ledger: ledger(report),
         intervals: report.intervals.iter().map(|interval| build_interval(layout, interval)).collect(),
     }
@@ -118,11 +117,6 @@ fn validity(report: &LoadReport) -> Validity {
     let notes =
         report.judgement.notes.iter().map(|note| Note { code: note.code.name().to_owned(), text: note.text.clone() });
     Validity { verdict: report.validity(), reasons: reasons.collect(), notes: notes.collect() }
-}
-
-fn due_journeys(found: super::DueJourneys) -> (String, DueJourneys) {
-    let super::DueJourneys { name, workload, due, started, late, missed, skipped } = found;
-    (name, DueJourneys { workload, due, started, late, missed, skipped })
 }
 
 fn thresholds(report: &LoadReport) -> Vec<Threshold> {
@@ -228,16 +222,6 @@ fn connections(report: &LoadReport) -> Vec<EndedConnections> {
         count,
     });
     report.ends.by_frequency().into_iter().map(ended).chain(others).collect()
-}
-
-fn wait(wait: &WaitReport) -> Wait {
-    Wait {
-        journey: wait.journey.clone(),
-        message: wait.message.clone(),
-        place: wait.place.clone(),
-        timed_out: wait.timed_out,
-        journeys: wait.journeys,
-    }
 }
 
 fn ledger(report: &LoadReport) -> Ledger {

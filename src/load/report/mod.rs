@@ -30,10 +30,11 @@ use super::ledger::{LedgerTotals, LedgerViolation};
 use super::metrics::selector::RunMeasurements;
 use super::metrics::{CounterId, JourneyCount, MetricInterval, MetricRegistry, MetricSeries, MetricTotals};
 use super::plan::schedule::RateSegment;
-use super::plan::script::{JourneyWorkload, Workload};
+use super::plan::script::JourneyWorkload;
 use super::plan::threshold::ThresholdOutcome;
 use super::validity::{RunValidity, ValidityJudgement};
 use crate::report::DeviationReport;
+use crate::report::document::load::{DueJourneys, Wait};
 
 /// The number of item ids shown per kind of violation.
 const MAX_EXAMPLE_ITEMS: usize = 3;
@@ -86,23 +87,10 @@ pub struct LoadReport {
     /// How connections ended unexpectedly.
     pub ends: ConnectionEnds,
     /// The waits in which journeys ended.
-    pub waits: Vec<WaitReport>,
+    pub waits: Vec<Wait>,
 }
 
-/// Journeys that ended while they waited for a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WaitReport {
-    pub journey: String,
-    /// The message, or `a message` of any kind.
-    pub message: String,
-    /// File and line of the step that waited.
-    pub place: String,
-    /// Whether the message did not come in time; otherwise the run ended first.
-    pub timed_out: bool,
-    pub journeys: u64,
-}
-
-impl WaitReport {
+impl Wait {
     /// Describes the wait: `13 journeys of buyer still waited for done (plan.yaml:20) at the end of the run`.
     pub fn describe(&self) -> String {
         let Self { journey, message, place, .. } = self;
@@ -114,19 +102,6 @@ impl WaitReport {
             format!("{number} {journeys} of {journey} still waited for {message} ({place}) at the end of the run")
         }
     }
-}
-
-/// The journeys of a role that a schedule or a pace made due in the whole run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DueJourneys {
-    pub name: String,
-    pub workload: Workload,
-    pub due: u64,
-    pub started: u64,
-    /// Started journeys that began late because their client was busy.
-    pub late: u64,
-    pub missed: u64,
-    pub skipped: u64,
 }
 
 impl LoadReport {
@@ -164,7 +139,7 @@ impl LoadReport {
     }
 
     /// Returns how many journeys of each role with due times were due, and what became of them.
-    pub fn due_journeys(&self) -> Vec<DueJourneys> {
+    pub fn due_journeys(&self) -> Vec<(String, DueJourneys)> {
         let known = self.about.workloads.iter().filter(|known| known.workload.has_due_times());
         let journey = |known: &JourneyWorkload| {
             let journey = self.layout.names.journeys.iter().position(|name| *name == known.journey)?;
@@ -172,7 +147,7 @@ impl LoadReport {
             let (started, missed) = (count(JourneyCount::Started), count(JourneyCount::Missed));
             let (late, skipped) = (count(JourneyCount::Late), count(JourneyCount::Skipped));
             let (name, due) = (known.journey.clone(), started + missed + skipped);
-            Some(DueJourneys { name, workload: known.workload, due, started, late, missed, skipped })
+            Some((name, DueJourneys { workload: known.workload, due, started, late, missed, skipped }))
         };
         known.filter_map(journey).collect()
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{DueJourneys, LoadReport, WaitReport};
+use super::LoadReport;
 use crate::deviation::entry_name;
 use crate::load::format::{format_grouped, format_nanos, format_percent, format_rate};
 use crate::load::ledger::{LedgerMark, LedgerTotals, LedgerViolation, LedgerViolationKind, NO_PARTY};
@@ -15,6 +15,7 @@ use crate::load::metrics::{
 use crate::load::plan::script::Workload;
 use crate::load::plan::threshold::{ThresholdOutcome, UNCERTAIN};
 use crate::load::validity::RunValidity;
+use crate::report::document::load::{DueJourneys, Wait};
 use crate::report::terminal_page::{self, BOLD, Page, Style};
 use crate::report::text::{escape_unprintable, format_count, format_time};
 use crate::syntax::source::Sources;
@@ -253,11 +254,11 @@ impl<'a> Page<'a, LoadReport> {
     /// Adds what became of the journeys that were due.
     fn due_journeys(&mut self) {
         let mut label = "due";
-        for found in self.report.due_journeys() {
+        for (name, found) in self.report.due_journeys() {
             if label == "due" {
                 self.gap();
             }
-            let DueJourneys { name, workload, due, started, late, missed, skipped } = found;
+            let DueJourneys { workload, due, started, late, missed, skipped } = found;
             let name = escape_unprintable(&name);
             let [due, started, late, missed] = [due, started, late, missed].map(format_grouped);
             // A journey of a schedule cannot be late: it begins with a free client, or is missed.
@@ -303,7 +304,7 @@ impl<'a> Page<'a, LoadReport> {
             .collect();
         self.gap();
         self.field("errors", &if errors.is_empty() { "none".to_owned() } else { errors.join(", ") });
-        let (ends, waits) = (self.report.ends.describe(), self.report.waits.iter().map(WaitReport::describe));
+        let (ends, waits) = (self.report.ends.describe(), self.report.waits.iter().map(Wait::describe));
         for (name, lines) in [("connections", ends), ("waiting", waits.collect())] {
             let mut name = name;
             for line in lines {

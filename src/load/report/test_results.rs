@@ -1,12 +1,13 @@
 //! A load run as build servers see it: one test case per threshold and declared deviation, and one for the validity of
 //! the run.
 
-use super::{LoadReport, WaitReport};
+use super::LoadReport;
 use crate::load::metrics::CounterId;
 use crate::load::metrics::selector::Metric;
 use crate::load::plan::threshold::{ThresholdOutcome, ThresholdStanding};
 use crate::load::validity::RunValidity;
 use crate::report::DeviationReport;
+use crate::report::document::load::Wait;
 use crate::report::test_results::{Problem, TestCase, TestResults, TestStatus, TestSuite};
 use crate::report::text::{escape_unprintable, format_timestamp};
 use crate::syntax::source::{Sources, Span};
@@ -22,7 +23,7 @@ impl TestResults {
             ("seed", about.seed.to_string()),
             ("validity", report.validity().name().to_owned()),
         ];
-        let waits = report.waits.iter().map(WaitReport::describe);
+        let waits = report.waits.iter().map(Wait::describe);
         for (name, lines) in [("connections", report.ends.describe()), ("waiting", waits.collect())] {
             properties.extend(lines.iter().map(|line| (name, escape_unprintable(line).into_owned())));
         }

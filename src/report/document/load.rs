@@ -300,7 +300,7 @@ pub struct EndedConnections {
 }
 
 /// Journeys that ended while they waited for a message.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Wait {
     pub journey: String,
