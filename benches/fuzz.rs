@@ -174,6 +174,7 @@ fn options(jobs: usize) -> PlayOptions {
         persistent: false,
         shorten: false,
         destructive: false,
+        replay_time: hubproof::judge::REPLAY_TIME,
         stamp: "bench".to_owned(),
         // Tokens in cases have to be valid by the hub's clock.
         now_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64),

@@ -24,8 +24,8 @@
 //! transport    sockets: unaltered frames over TCP and TLS
 //! reference    the reference server as the hub under test
 //! hub          the hub under test: its hooks, its process, and the preparation of a run
+//! judge        whether an observation stands: what is played again, how often, and what it shows
 //! check        conformance tests: which scenarios run, where, and how many at a time
-//! baseline     known failures of a hub
 //! fuzz         fuzzing: mutated input at every moment of a conversation, and oracles that must still hold
 //! load         load tests: thousands of virtual clients, and a ledger of every item in flight
 //! cli          arguments, progress, exit codes
@@ -68,9 +68,9 @@ pub mod reference;
 
 pub mod hub;
 
-pub mod check;
+pub mod judge;
 
-pub mod baseline;
+pub mod check;
 
 pub mod fuzz;
 

@@ -11,6 +11,8 @@ use super::job::ScenarioJob;
 use super::variations::settle;
 use crate::hub::prepare::PreparedHub;
 use crate::interpreter::WEBSOCKET_CHECK;
+use crate::judge::memory::DifferenceMemory;
+use crate::judge::{Evidence, PlayId};
 use crate::outcome::{CheckReport, ScenarioReport};
 use crate::reference::model::ReferenceModel;
 use crate::report::events::ScenarioEvent;
@@ -18,10 +20,6 @@ use crate::scenario::Program;
 
 /// The name of the check that compares a play.
 pub const COMPARISON_CHECK: &str = "as-the-model";
-/// Factor for all timeouts of the second play.
-const SECOND_PLAY_PATIENCE: f64 = 3.0;
-/// Added to the number of a play for its repetition, since a hub may remember the names of the first.
-const SECOND_PLAY_OFFSET: usize = 1 << 20;
 
 /// What a hub is compared with.
 #[derive(Clone)]
@@ -48,8 +46,8 @@ pub trait PlayComparer: Send + Sync + Debug {
     /// Returns the differences between two plays of a scenario on one hub, with a variation and as it is written.
     fn differences(&self, varied: &ScenarioReport, plain: &ScenarioReport) -> Vec<VariedAnswer>;
 
-    /// Whether a difference is still to be shown by a second play; called once for each.
-    fn takes_up(&self, difference: &str) -> bool;
+    /// Returns what trials of differences have shown so far.
+    fn memory(&self) -> &DifferenceMemory;
 }
 
 /// An answer that a variation changed.
@@ -75,46 +73,49 @@ pub struct PlayComparison {
 
 impl ScenarioJob {
     /// Waits for the scenario's turn, plays it, and compares the play if the options say so; these keep payloads as whole
-    /// as the comparer needs. `number` is unique within the run. Returns `None` if the run was interrupted before its turn.
+    /// as the comparer needs. `id` is unique within the run. Returns `None` if the run was interrupted before its turn.
     pub async fn play(
         self,
-        number: usize,
+        id: PlayId,
         options: &PlayOptions,
         events: &mpsc::Sender<ScenarioEvent>,
         interrupt: watch::Receiver<bool>,
     ) -> Option<ScenarioReport> {
         let comparer = options.comparer.as_ref().filter(|comparer| comparer.concerns(self.program()));
-        let Some(comparer) = comparer else { return self.play_once(number, options, events, interrupt).await };
+        let Some(comparer) = comparer else { return self.play_once(id, options, events, interrupt).await };
         // Waits must not depend on what the hub did in other scenarios.
         let job = self.with_full_waits();
-        let mut report = job.clone().play_once(number, options, events, interrupt.clone()).await?;
-        let compare = async |report: &ScenarioReport, number, options: &PlayOptions| {
+        let mut report = job.clone().play_once(id, options, events, interrupt.clone()).await?;
+        let compare = async |report: &ScenarioReport, id, options: &PlayOptions| {
             let counterpart = comparer.counterpart(report)?;
-            let other = job.play_elsewhere(counterpart, number, options, interrupt.clone()).await?;
+            let other = job.play_elsewhere(counterpart, id, options, interrupt.clone()).await?;
             Some(comparer.compare(report, &other)).filter(|_| !*interrupt.borrow())
         };
-        let mut compared = compare(&report, number, options).await;
+        let mut compared = compare(&report, id, options).await;
         let stopped_alike = compared.as_ref().is_some_and(|compared| compared.stopped_alike);
-        if let Some(first) = compared.as_ref().and_then(|compared| compared.differences.first().cloned()) {
-            let before = compared.take().map(|compared| compared.differences).unwrap_or_default();
-            if comparer.takes_up(&first) {
-                let patient = PlayOptions { stretch: options.stretch * SECOND_PLAY_PATIENCE, ..options.clone() };
-                let (number, unread) = (number + SECOND_PLAY_OFFSET, mpsc::channel(1).0);
-                let again = job.clone().alone().play_once(number, &patient, &unread, interrupt.clone()).await;
+        let before = compared.as_ref().map(|compared| compared.differences.clone()).unwrap_or_default();
+        if let Some(first) = before.first() {
+            let mut trial = Evidence::Difference.trial(id);
+            let known = comparer.memory().ruling(first);
+            while let Some(replay) = trial.next_replay().filter(|_| known.is_none()) {
+                let patient = PlayOptions { stretch: options.stretch * f64::from(replay.patience), ..options.clone() };
+                let unread = mpsc::channel(1).0;
+                let again = job.clone().alone().play_once(replay.id, &patient, &unread, interrupt.clone()).await;
                 let Some(again) = again else {
-                    // The run ended before the second play had its turn.
+                    // The run ended before the replay had its turn.
                     report.interrupted = true;
                     return Some(report);
                 };
-                compared = compare(&again, number, &patient).await;
-                let lasts = |compared: &PlayComparison| {
-                    compared.differences.first().is_some_and(|difference| before.contains(difference))
-                };
-                compared = compared.filter(lasts);
-                if compared.is_some() {
+                compared = compare(&again, replay.id, &patient).await;
+                let shown = compared.iter().flat_map(|compared| compared.differences.first());
+                let was_seen = shown.into_iter().any(|difference| before.contains(difference));
+                trial.record(was_seen);
+                if was_seen {
                     (report.history, report.history_dropped) = (again.history, again.history_dropped);
                 }
             }
+            comparer.memory().record(first, trial.ruling());
+            compared = compared.filter(|_| known.unwrap_or(trial.ruling().stands()));
         }
         // What scenarios check of all frames may rest on what they do not do, such as to use an id twice.
         report.checks.retain(|check| check.name.starts_with("schema:") || check.name == WEBSOCKET_CHECK);

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::job::promptness_for_trial;
-use super::trial::{self, EntryTrial, ScenarioTrial, TrialOutcome, TrialPlay};
-use super::{PlayOptions, hang, stamp};
+use super::{PlayOptions, stamp};
 use crate::deviation::Deviations;
 use crate::deviation::proposal::{DeviationProposal, is_respelled_name};
 use crate::hub::prepare::TestedHub;
+use crate::judge::proposal::{self, EntryTrial, ScenarioTrial, TrialOutcome, TrialPlay};
+use crate::judge::service;
 use crate::outcome::{ProcessReport, ScenarioReport};
 use crate::protocol::{MessageType, Pack};
 use crate::report::{ProtocolOutline, ReportAggregator, RunOptions, RunReport};
@@ -194,15 +195,16 @@ impl Rounds {
             .reports_mut(&pack.name)
             .into_iter()
             .filter(|report| {
-                report.repetition == 1 && proposals.iter().any(|proposal| trial::explains(pack, proposal, report))
+                report.repetition == 1 && proposals.iter().any(|proposal| proposal::explains(pack, proposal, report))
             })
             .map(|report| report.clone())
             .collect();
-        let missed =
-            |report: &ScenarioReport| proposals.iter().any(|proposal| trial::explains_missed(pack, proposal, report));
+        let missed = |report: &ScenarioReport| {
+            proposals.iter().any(|proposal| proposal::explains_missed(pack, proposal, report))
+        };
         // One play is enough if the deviation stops no scenario, or if the hub's frames prove it.
         let is_clear = entries.iter().all(is_respelled_name) || !reports.iter().any(missed);
-        let most = if is_clear { 1 } else { trial::MAX_PLAYS };
+        let most = if is_clear { 1 } else { proposal::MAX_PLAYS };
         let play = |before: ScenarioReport| {
             let program = programs.iter().find(|program| program.id == before.id)?;
             let id = format!("{} with proposal {}", before.id, number + 1);
@@ -215,7 +217,7 @@ impl Rounds {
             Isolation::Exclusive(_) => 1,
             Isolation::Destructive => 2,
         };
-        let shows = |report: &ScenarioReport| proposals.iter().any(|proposal| trial::shows_name(proposal, report));
+        let shows = |report: &ScenarioReport| proposals.iter().any(|proposal| proposal::shows_name(proposal, report));
         plays.sort_by_key(|TrialPlay { before, program, .. }| {
             (!shows(before), !missed(before), cost(program), before.duration)
         });
@@ -286,7 +288,7 @@ impl Rounds {
         // An entry for all messages also changes what the hub receives, so it may explain any failure.
         let explains = |report: &ScenarioReport| {
             let explained =
-                |one: &DeviationProposal| one.entry.get("message").is_none() || trial::explains(pack, one, report);
+                |one: &DeviationProposal| one.entry.get("message").is_none() || proposal::explains(pack, one, report);
             departs(report) && proposals.iter().any(explained)
         };
         let own = self.reports.reports_mut(&pack.name);
@@ -318,7 +320,7 @@ impl Rounds {
             let mut own = self.reports.reports_mut(&hub.pack.name);
             // Silence after a scenario that may leave the hub unusable does not prove a hang.
             own.retain(|report| !self.destructive.contains(&report.id));
-            hang::report_hangs(&mut own);
+            service::report_hangs(&mut own);
         }
         for (protocol, process) in processes {
             self.reports.add_process(&protocol, process);

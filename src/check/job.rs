@@ -8,15 +8,15 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::comparison::Counterpart;
-use super::hang::{self, HubPulse, ServiceLoss, UnservedScenario};
 use super::queue::Resource;
-use super::variations::has_passed;
-use super::{PlayOptions, driver, to_base36};
+use super::{PlayOptions, driver};
 use crate::deviation::Deviations;
 use crate::hub::prepare::{PreparedHub, PreparedInstance, PromptnessByInstance, SetupError};
 use crate::hub::supervisor::{self, HubUse};
-use crate::interpreter::{ConversationConfig, HubPromptness, MOST_PATIENCES, name_pool, planned_wait, unmet_needs};
-use crate::outcome::{CheckReport, Lack, PreconditionFailure, ScenarioReport, UnmetNeed, Verdict};
+use crate::interpreter::{ConversationConfig, HubPromptness, name_pool, planned_wait, unmet_needs};
+use crate::judge::service::{HubPulse, ServiceLoss, UnservedScenario};
+use crate::judge::{Evidence, PlayId, Replay, has_passed};
+use crate::outcome::{CheckReport, Lack, MessageKind, PreconditionFailure, ScenarioReport, UnmetNeed, Verdict};
 use crate::redact::SecretMasker;
 use crate::reference::model::{ModelPlay, ReferenceModel};
 use crate::report::events::ScenarioEvent;
@@ -28,9 +28,6 @@ use crate::scenario::{Isolation, Program};
 
 /// The longest planned wait of a scenario that is compared with the model. In a longer one, timers of the hub decide.
 const MAX_MODEL_WAIT: Duration = Duration::from_secs(20);
-
-/// Once this many scenarios in a row have failed even with more patience, no further one gets it.
-const MAX_FAILED_PATIENT_PLAYS: usize = 3;
 
 /// A scenario with the instance on which it will run.
 #[derive(Clone)]
@@ -48,8 +45,8 @@ pub struct ScenarioJob {
     pulses: Option<Arc<Vec<HubPulse>>>,
     /// How promptly the instances answer, if waits are to be shortened.
     promptness: Option<PromptnessByInstance>,
-    /// Whether it only shows whether the hub still serves clients.
-    is_probe: bool,
+    /// If it only shows whether the hub still serves clients: the kinds of messages that show it.
+    probed_for: Option<Vec<MessageKind>>,
     /// The declared deviations.
     deviations: Arc<Deviations>,
     variation: Option<Variation>,
@@ -57,8 +54,8 @@ pub struct ScenarioJob {
     drops_after: Option<usize>,
     /// Whether it has the hub to itself, whatever the program says.
     alone: bool,
-    /// The factor by which the target's patience is multiplied.
-    patiences: u32,
+    /// The replay for which it is played, if any.
+    replay: Option<Replay>,
 }
 
 /// The phase of a run in which a scenario is played; one phase starts when the previous one has ended.
@@ -102,12 +99,12 @@ impl ScenarioJob {
             injected_input: None,
             pulses: None,
             promptness: None,
-            is_probe: false,
+            probed_for: None,
             deviations,
             variation: None,
             drops_after: None,
             alone: false,
-            patiences: 1,
+            replay: None,
         })
     }
 
@@ -131,22 +128,33 @@ impl ScenarioJob {
         Self { alone: true, ..self }
     }
 
-    /// Returns the same job, which has the hub to itself and waits as long as a slow hub may need.
-    fn patient(self) -> Self {
-        Self { patiences: MOST_PATIENCES, ..self.with_full_waits().alone() }
+    /// Returns the same job as a trial wants it replayed, with waits in full until something is missing.
+    pub(super) fn for_replay(self, replay: &Replay) -> Self {
+        let job = Self { replay: Some(*replay), ..self };
+        if replay.is_alone { job.alone() } else { job }
     }
 
     /// Returns how promptly an instance has answered so far.
     fn promptness_of(&self, instance: &str) -> Arc<HubPromptness> {
         let known =
             self.promptness.as_ref().and_then(|promptness| lock(promptness).get(instance).cloned()).unwrap_or_default();
-        if self.is_probe { Arc::new(known.for_probe()) } else { known }
+        match (&self.probed_for, &self.replay) {
+            (Some(kinds), _) => Arc::new(known.for_probe(kinds.clone())),
+            (None, Some(_)) => Arc::new(known.for_replay()),
+            (None, None) => known,
+        }
     }
 
-    /// Returns the same job under another id, in which the `sends raw` step bound to `name` sends `instead`, or the
+    /// Whether this is a message that the hub has never sent, though scenarios waited for it in full.
+    pub(super) fn has_never_come(&self, name: &str) -> bool {
+        let JobPlacement::Instance(index) = self.place else { return false };
+        self.promptness_of(&self.subject.instances[index].name).has_never_come(name)
+    }
+
+    /// Returns the same job under another id, in which the `sends raw` step bound to `name` sends `input`, or the
     /// loop over `name` goes through it.
-    pub fn with_input(self, id: &str, name: &'static str, instead: Template) -> Self {
-        Self { id: id.to_owned(), injected_input: Some((name, Arc::new(instead))), ..self }
+    pub fn with_input(self, id: &str, name: &'static str, input: Template) -> Self {
+        Self { id: id.to_owned(), injected_input: Some((name, Arc::new(input))), ..self }
     }
 
     /// Returns the same job under another id, with other deviations.
@@ -186,33 +194,28 @@ impl ScenarioJob {
         matches!(self.place, JobPlacement::Instance(_))
     }
 
-    /// Plays the scenario on a counterpart of the hub; `number` is that of its play on the hub. Returns `None` if it
-    /// cannot be played there, or the run was interrupted before.
+    /// Plays the scenario on a counterpart of the hub; `id` is that of its play on the hub. Returns `None` if it cannot be
+    /// played there, or the run was interrupted before.
     pub(super) async fn play_elsewhere(
         &self,
         counterpart: &Counterpart,
-        number: usize,
+        id: PlayId,
         options: &PlayOptions,
         interrupt: watch::Receiver<bool>,
     ) -> Option<ScenarioReport> {
         match counterpart {
-            Counterpart::Model(model) => self.play_on_model(number, options, model),
+            Counterpart::Model(model) => self.play_on_model(id, options, model),
             Counterpart::Hub(hub) => {
                 let there = Self::new(&self.program, self.repetition, hub, options).ok()?;
                 // Its events are not reported.
                 let unread = mpsc::channel(1).0;
-                there.play_once(number, options, &unread, interrupt).await
+                there.play_once(id, options, &unread, interrupt).await
             }
         }
     }
 
     /// Plays the scenario on the model of its protocol.
-    pub fn play_on_model(
-        &self,
-        number: usize,
-        options: &PlayOptions,
-        model: &ReferenceModel,
-    ) -> Option<ScenarioReport> {
+    pub fn play_on_model(&self, id: PlayId, options: &PlayOptions, model: &ReferenceModel) -> Option<ScenarioReport> {
         let waits = match self.place {
             JobPlacement::Instance(index) => planned_wait(&self.program, &self.subject.instances[index].settings),
             JobPlacement::Nowhere(_) => return None,
@@ -220,10 +223,9 @@ impl ScenarioJob {
         if waits > MAX_MODEL_WAIT || self.program.isolation == Isolation::Destructive {
             return None;
         }
-        let stamp = format!("{}{}", options.stamp, name_number(number));
         let play = ModelPlay {
-            stamp,
-            turn: number,
+            stamp: format!("{}{id}", options.stamp),
+            turn: turn_of(id),
             stretch: options.stretch,
             kept_chars: options.kept_chars,
             persistent: options.persistent,
@@ -283,12 +285,11 @@ impl ScenarioJob {
             && self.subject.embedded.is_none()
     }
 
-    /// Waits for the scenario's turn and plays it. If it failed only because a slow hub did not answer in time, plays it
-    /// once more, with more patience, and returns the second report. Returns `None` if the run was interrupted before the
-    /// scenario's turn came. `number` must be unique within the run.
+    /// Waits for the scenario's turn and plays it. Returns `None` if the run was interrupted before. `id` must be unique
+    /// within the run.
     pub(super) async fn play_once(
         mut self,
-        number: usize,
+        id: PlayId,
         options: &PlayOptions,
         events: &mpsc::Sender<ScenarioEvent>,
         interrupt: watch::Receiver<bool>,
@@ -297,40 +298,23 @@ impl ScenarioJob {
             JobPlacement::Nowhere(unmet) => return Some(not_testable_report(&self.program, unmet, self.repetition)),
             JobPlacement::Instance(index) => index,
         };
-        self.turn = number;
+        self.turn = turn_of(id);
         let _ = events.send(ScenarioEvent::Started { id: self.id.clone() }).await;
-        let number = name_number(number);
-        let report = self.clone().play_at(index, &number, options, events, interrupt.clone()).await?;
-        if !self.may_be_late(index, &report, options) {
-            return Some(report);
-        }
-        let mut failed_patient_plays = self.subject.failed_patient_plays.lock().await;
-        // It is not worth waiting longer if other scenarios have just done so in vain.
-        if *failed_patient_plays >= MAX_FAILED_PATIENT_PLAYS {
-            return Some(report);
-        }
-        // No number begins with a zero.
-        let second = self.clone().patient().play_at(index, &format!("00{number}"), options, events, interrupt).await;
-        let Some(second) = second.filter(|second| !second.interrupted) else { return Some(report) };
-        *failed_patient_plays = if has_passed(&second) { 0 } else { *failed_patient_plays + 1 };
-        Some(second)
+        self.play_at(index, id, options, events, interrupt).await
     }
 
-    /// Whether a scenario failed only because frames did not come in time, on a hub so slow that they may still come.
-    fn may_be_late(&self, index: usize, report: &ScenarioReport, options: &PlayOptions) -> bool {
+    /// Returns what the failure of a scenario rests on, if it rests on what did not come in time: it may still have come
+    /// from a slow hub, or be late because of other scenarios.
+    pub(super) fn evidence_of_failure(&self, report: &ScenarioReport, options: &PlayOptions) -> Option<Evidence> {
+        let JobPlacement::Instance(index) = self.place else { return None };
         let as_written = self.variation.is_none() && self.injected_input.is_none() && self.drops_after.is_none();
-        let plays_again = as_written && !self.is_probe && self.program.isolation != Isolation::Destructive;
-        let is_silent = |check: &CheckReport| report.waits.silent_checks.contains(&check.name);
-        let mut broken = report.checks.iter().filter(|check| check.accuses_hub());
-        let slowness = self.slowness(index).max(report.waits.speed.ample_wait());
-        plays_again
-            && !report.interrupted
-            && report.mistake.is_none()
-            && report.unserved.is_none()
-            && !has_passed(report)
-            && !(report.waits.silent_checks.is_empty() && report.waits.missed.is_empty())
-            && broken.all(is_silent)
-            && slowness > self.patience(options)
+        let plays_again = as_written && self.probed_for.is_none() && self.program.isolation != Isolation::Destructive;
+        let is_slow = self.slowness(index).max(report.waits.speed.ample_wait()) > self.patience(options);
+        match plays_again && is_silent(report) {
+            true if is_slow => Some(Evidence::Lateness),
+            true if report.checks.iter().any(CheckReport::accuses_hub) => Some(Evidence::Silence),
+            _ => None,
+        }
     }
 
     fn patience(&self, options: &PlayOptions) -> Duration {
@@ -347,32 +331,32 @@ impl ScenarioJob {
         matches!(self.place, JobPlacement::Instance(index) if self.slowness(index) > self.patience(options))
     }
 
-    /// Waits for the scenario's turn and plays it on an instance. Names made by the scenario contain `number`.
+    /// Waits for the scenario's turn and plays it on an instance. Names made by the scenario contain `id`.
     async fn play_at(
         self,
         index: usize,
-        number: &str,
+        id: PlayId,
         options: &PlayOptions,
         events: &mpsc::Sender<ScenarioEvent>,
         mut interrupt: watch::Receiver<bool>,
     ) -> Option<ScenarioReport> {
         let site = &self.subject.instances[index];
         let isolation = self.isolation(site);
-        let stamp = format!("{}{number}", options.stamp);
         let destructive = self.program.isolation == Isolation::Destructive;
         let watched = site.process.clone().filter(|process| process.is_restartable() || !destructive);
         let Some(process) = watched else {
             let turn = wait_for_turn(&self, &isolation, &mut interrupt).await?;
-            let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
-            self.try_without_upgrades(index, &mut report, &stamp, options, &interrupt).await;
-            let unserved = self.find_unserved(index, &report, &stamp, options, interrupt).await;
+            let mut report = play_job(&self, index, id, options, events, interrupt.clone()).await;
+            self.try_without_upgrades(index, &mut report, id, options, &interrupt).await;
+            let unserved = self.find_unserved(index, &report, id, options, interrupt).await;
             report.unserved = unserved.and_then(UnservedScenario::into_hang);
             turn.release(&self.subject);
             return Some(report);
         };
         let first = if destructive { HubUse::Destructive } else { HubUse::Shared };
         let alone = Isolation::Exclusive("hub".to_owned());
-        for (kind, isolation) in [(first, &isolation), (HubUse::Alone, &alone)] {
+        let replay = Evidence::Crash.trial(id).next_replay()?;
+        for (kind, isolation, id) in [(first, &isolation, id), (HubUse::Alone, &alone, replay.id)] {
             let again = kind == HubUse::Alone;
             // A hub that was restarted may be slow at first.
             let job = Self { promptness: self.promptness.clone().filter(|_| !again), ..self.clone() };
@@ -386,12 +370,9 @@ impl ScenarioJob {
             };
             let why = match begun.await {
                 Some((turn, Ok(play))) => {
-                    // A hub that persists data knows the names of the first attempt. No number begins with a zero.
-                    let stamp = if again { format!("{}0{number}", options.stamp) } else { stamp.clone() };
-                    let mut report = play_job(&job, index, &stamp, options, events, interrupt.clone()).await;
-                    self.try_without_upgrades(index, &mut report, &stamp, options, &interrupt).await;
-                    if let Some(unserved) = self.find_unserved(index, &report, &stamp, options, interrupt.clone()).await
-                    {
+                    let mut report = play_job(&job, index, id, options, events, interrupt.clone()).await;
+                    self.try_without_upgrades(index, &mut report, id, options, &interrupt).await;
+                    if let Some(unserved) = self.find_unserved(index, &report, id, options, interrupt.clone()).await {
                         let hung = unserved.lost != ServiceLoss::Gone;
                         if hung && !process.is_restartable() {
                             report.unserved = unserved.into_hang();
@@ -446,7 +427,7 @@ impl ScenarioJob {
         &self,
         index: usize,
         report: &mut ScenarioReport,
-        stamp: &str,
+        id: PlayId,
         options: &PlayOptions,
         interrupt: &watch::Receiver<bool>,
     ) {
@@ -456,10 +437,10 @@ impl ScenarioJob {
         for upgrade in pulse.untried_upgrades(&self.program, report, followed).await {
             let deviations = Arc::new(self.deviations.without_entry(upgrade));
             let job = Self { pulses: None, promptness: None, deviations, ..self.clone() };
-            // No number of a scenario begins with three zeros.
-            let (stamp, (events, _)) = (format!("{stamp}000{upgrade}"), mpsc::channel(1));
-            let again = play_job(&job, index, &stamp, options, &events, interrupt.clone()).await;
-            if hang::has_passed(&again) && !*interrupt.borrow() {
+            let (events, _) = mpsc::channel(1);
+            let id = id.without_deviation(upgrade);
+            let again = play_job(&job, index, id, options, &events, interrupt.clone()).await;
+            if has_passed(&again) && !*interrupt.borrow() {
                 report.deviations.entry(upgrade).or_default().contradicted += 1;
             }
         }
@@ -470,7 +451,7 @@ impl ScenarioJob {
         &self,
         index: usize,
         report: &ScenarioReport,
-        stamp: &str,
+        id: PlayId,
         options: &PlayOptions,
         interrupt: watch::Receiver<bool>,
     ) -> Option<UnservedScenario> {
@@ -479,24 +460,28 @@ impl ScenarioJob {
         if self.program.isolation == Isolation::Destructive
             || (self.subject.embedded.is_some() && self.program.isolation != Isolation::Shared)
             // Only a scenario as it is written may become a probe.
-            || (self.variation.is_some() && hang::has_passed(report))
+            || (self.variation.is_some() && has_passed(report))
         {
             return None;
         }
-        let play = |program: Arc<Program>, number: usize| {
-            let job =
-                Self { program, pulses: None, is_probe: true, injected_input: None, variation: None, ..self.clone() };
-            // No number of a scenario begins with two zeros.
-            let stamp = format!("{stamp}00{number}");
+        let play = |program: Arc<Program>, id: PlayId, kinds: Vec<MessageKind>| {
+            let job = Self {
+                program,
+                pulses: None,
+                probed_for: Some(kinds),
+                injected_input: None,
+                variation: None,
+                ..self.clone()
+            };
             let interrupt = interrupt.clone();
             async move {
                 let (events, _) = mpsc::channel(1);
                 let stopped = interrupt.clone();
-                let report = play_job(&job, index, &stamp, options, &events, interrupt).await;
+                let report = play_job(&job, index, id, options, &events, interrupt).await;
                 (!*stopped.borrow()).then_some(report)
             }
         };
-        pulse.record_play(&self.program, report, play).await
+        pulse.record_play(&self.program, id, report, play).await
     }
 }
 
@@ -592,7 +577,7 @@ async fn wait_for_turn(
 async fn play_job(
     job: &ScenarioJob,
     index: usize,
-    stamp: &str,
+    id: PlayId,
     options: &PlayOptions,
     events: &mpsc::Sender<ScenarioEvent>,
     interrupt: watch::Receiver<bool>,
@@ -621,11 +606,11 @@ async fn play_job(
     let config = ConversationConfig {
         hub: site.endpoint.clone(),
         settings: site.settings.clone(),
-        stamp: stamp.to_owned(),
+        stamp: format!("{}{id}", options.stamp),
         turn: job.turn,
         // A conversation's clock starts at its own beginning, which may come late in the run.
         epoch_ms: options.now_ms + i64::try_from(subject.begun.elapsed().as_millis()).unwrap_or(0),
-        patience: subject.target.patience * job.patiences,
+        patience: subject.target.patience * job.replay.map_or(1, |replay| replay.patience),
         quiet: subject.target.quiet,
         stretch: options.stretch,
         stated_only: options.stated_only,
@@ -644,7 +629,7 @@ async fn play_job(
     let mut report =
         driver::play_conversation(Arc::clone(&job.program), config, site, options.limit, events.clone(), interrupt)
             .await;
-    if let Some(promptness) = job.promptness.as_ref().filter(|_| !job.is_probe) {
+    if let Some(promptness) = job.promptness.as_ref().filter(|_| job.probed_for.is_none()) {
         Arc::make_mut(lock(promptness).entry(name.clone()).or_default()).add(&report);
     }
     report.instance = name;
@@ -697,10 +682,21 @@ async fn take_isolation_locks(isolation: &Isolation, subject: &PreparedHub) -> I
     }
 }
 
-/// Returns the part of a name that no other play in the run uses. `number` must be unique within the run.
-fn name_number(number: usize) -> String {
-    // The names of the first plays are as long as those of later ones.
-    to_base36(number as u64 + 1000)
+/// Returns which of several users a play uses.
+fn turn_of(id: PlayId) -> usize {
+    usize::try_from(id.number()).unwrap_or(usize::MAX / 2)
+}
+
+/// Whether a conversation failed, and all that accuses the hub is that frames did not come in time.
+pub(super) fn is_silent(report: &ScenarioReport) -> bool {
+    let is_silent = |check: &CheckReport| report.waits.silent_checks.contains(&check.name);
+    let mut broken = report.checks.iter().filter(|check| check.accuses_hub());
+    !report.interrupted
+        && report.mistake.is_none()
+        && report.unserved.is_none()
+        && (report.checks.iter().any(CheckReport::accuses_hub) || scenario_verdict(report) == Verdict::Inconclusive)
+        && !(report.waits.silent_checks.is_empty() && report.waits.missed.is_empty())
+        && broken.all(is_silent)
 }
 
 fn not_testable_report(program: &Program, unmet: Vec<UnmetNeed>, repetition: usize) -> ScenarioReport {

@@ -4,34 +4,37 @@
 //! unknown hub.
 
 pub mod comparison;
+mod confirm;
 mod driver;
 mod exploration_rounds;
 pub mod first_contact;
-pub mod hang;
 mod job;
 mod queue;
-pub mod trial;
 mod variations;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use comparison::PlayComparer;
+use confirm::SilentFailure;
 pub use exploration_rounds::{Round, Rounds};
 use job::PlayPhase;
 pub use job::ScenarioJob;
 use queue::{Draining, Queued};
-use trial::ScenarioTrial;
 pub use variations::VariationChoice;
 use variations::VariedPlay;
 
 use crate::hub::prepare::{SetupError, prepare_hub};
 use crate::interpreter::shorten_frame;
+use crate::judge::proposal::ScenarioTrial;
+use crate::judge::service::HubPulse;
+use crate::judge::{self, PlayId, has_passed};
 use crate::outcome::ScenarioReport;
 use crate::report::events::ScenarioEvent;
 use crate::scenario::model::first_cases_first;
@@ -58,6 +61,8 @@ pub struct PlayOptions {
     /// Whether scenarios that destroy the hub may run even if it cannot be restarted.
     pub destructive: bool,
     pub variations: VariationChoice,
+    /// How long replays may take that confirm failures of scenarios, all of them together.
+    pub replay_time: Duration,
     /// Distinguishes this run from all others.
     pub stamp: String,
     /// The current Unix time in milliseconds.
@@ -82,7 +87,7 @@ pub async fn run_scenarios(
     for hub in hubs {
         let prepared = prepare_hub(&hub)?;
         prepared_hubs.push((Arc::clone(&prepared), Arc::clone(&hub.promptness)));
-        let pulses = Arc::new(prepared.instances.iter().map(|_| hang::HubPulse::default()).collect());
+        let pulses = Arc::new(prepared.instances.iter().map(|_| HubPulse::default()).collect());
         for repetition in 1..=options.repeat {
             for program in first_cases_first(&hub.programs) {
                 let job = ScenarioJob::new(program, repetition, &prepared, &options)?;
@@ -108,14 +113,18 @@ pub async fn run_scenarios(
     let mut varied: Vec<(usize, ScenarioJob)> = varied.collect();
     varied.sort_by_key(|(rank, _)| *rank);
     let begin = jobs.len();
-    jobs.extend(varied.into_iter().enumerate().map(|(index, (_, job))| (begin + variations::NUMBERS * index, job)));
+    jobs.extend(varied.into_iter().enumerate().map(|(index, (_, job))| (begin + index, job)));
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
     let kept = options.kept_chars;
     let options = Arc::new(match &options.comparer {
         Some(comparer) => PlayOptions { kept_chars: comparer.kept_chars(), ..options },
         None => options,
     });
+    let basic = basic_scenarios(&jobs);
     let passed = Arc::new(Mutex::new(PassedScenarios::new()));
+    let silent = Arc::new(Mutex::new(Vec::new()));
+    // How long replays have taken. On a slow hub they may take as long as the scenarios themselves.
+    let (begun, mut replaying) = (Instant::now(), Duration::ZERO);
     let is_walk = |job: &ScenarioJob| options.comparer.as_ref().is_some_and(|one| one.concerns(job.program()));
     // Walks use up what other scenarios need, such as jobs that anyone may do.
     for (phase, walks) in [
@@ -129,29 +138,39 @@ pub async fn run_scenarios(
         let queued = |(number, job): (usize, ScenarioJob)| Queued {
             wait: job.planned_wait(),
             resource: job.resource(),
+            basic: basic.contains(&job.program().id),
             spare: job.variation().is_some(),
             item: (number, job),
         };
         let play = |(number, job): (usize, ScenarioJob)| {
             let (options, events, interrupt) = (Arc::clone(&options), events.clone(), interrupt.clone());
-            let passed = Arc::clone(&passed);
+            let (passed, silent) = (Arc::clone(&passed), Arc::clone(&silent));
             async move {
+                let play = PlayId::first(number as u64);
                 let id = job.id().to_owned();
                 let varied = job.variation().is_some();
+                let again = job.clone();
                 let report = if varied {
                     let (job, options, interrupt) = (&job, &*options, &interrupt);
-                    let plain = lock(&passed).get(&job.program().id).cloned();
+                    let plain = passed.lock().get(&job.program().id).cloned();
                     let Some(plain) = plain else { return };
-                    VariedPlay { job, plain: &plain, number, options, interrupt }.find_difference().await
+                    VariedPlay { job, plain: &plain, id: play, options, interrupt }.find_difference().await
                 } else {
-                    job.play(number, &options, &events, interrupt).await
+                    job.play(play, &options, &events, interrupt).await
                 };
                 if varied && report.is_none() {
                     let _ = events.send(ScenarioEvent::Varied { id: id.clone() }).await;
                 }
+                let is_compared = options.comparer.as_ref().is_some_and(|one| one.concerns(again.program()));
+                let failed = report.as_ref().filter(|_| !is_compared);
+                let evidence = failed.and_then(|report| again.evidence_of_failure(report, &options));
+                if let (Some(evidence), Some(report)) = (evidence, &report) {
+                    silent.lock().push(SilentFailure { job: again, id: play, evidence, report: report.clone() });
+                    return;
+                }
                 if let Some(mut report) = report {
-                    if !varied && variations::has_passed(&report) {
-                        lock(&passed).insert(id.clone(), Arc::new(report.clone()));
+                    if !varied && has_passed(&report) {
+                        passed.lock().insert(id.clone(), Arc::new(report.clone()));
                     }
                     // What was kept for the comparer is too long for reports.
                     if options.kept_chars > kept {
@@ -166,20 +185,39 @@ pub async fn run_scenarios(
             at_once: options.jobs,
             to_the_end,
             is_ready: &|(_, job): &(usize, ScenarioJob)| {
-                lock(&passed).contains_key(&job.program().id) && (to_the_end || !job.is_on_slow_hub(&options))
+                passed.lock().contains_key(&job.program().id) && (to_the_end || !job.is_on_slow_hub(&options))
             },
         };
         queue::drain(jobs.map(queued).collect(), draining, &interrupt, play).await;
+        let failures = std::mem::take(&mut *silent.lock());
+        let (limit, before) = (options.replay_time.max(begun.elapsed() - replaying), Instant::now());
+        confirm::confirm_failures(failures, limit.saturating_sub(replaying), &options, &events, &interrupt).await;
+        replaying += before.elapsed();
     }
     Ok(())
 }
 
+/// How many scenarios of a protocol are played before all others.
+const BASIC_SCENARIOS: usize = 8;
+
+/// Returns the ids of the shortest scenarios of each protocol. They show its basic exchanges, so that the first findings come
+/// early, and later scenarios know how fast the hub is.
+fn basic_scenarios(jobs: &[(usize, ScenarioJob)]) -> BTreeSet<String> {
+    let mut by_protocol: BTreeMap<&str, Vec<(Duration, usize, &str)>> = BTreeMap::new();
+    for (_, job) in jobs.iter().filter(|(_, job)| job.has_place() && job.variation().is_none()) {
+        let program = job.program();
+        let steps = program.blocks.iter().map(Vec::len).sum();
+        by_protocol.entry(&program.pack.name).or_default().push((job.planned_wait(), steps, &program.id));
+    }
+    let shortest = |mut programs: Vec<(Duration, usize, &str)>| {
+        programs.sort_unstable();
+        programs.into_iter().take(BASIC_SCENARIOS).map(|(_, _, id)| id.to_owned()).collect::<Vec<_>>()
+    };
+    by_protocol.into_values().flat_map(shortest).collect()
+}
+
 /// The reports of the scenarios that have passed, by id.
 type PassedScenarios = BTreeMap<String, Arc<ScenarioReport>>;
-
-fn lock(passed: &Mutex<PassedScenarios>) -> MutexGuard<'_, PassedScenarios> {
-    passed.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Plays items as `next` returns them, at most `at_once` at a time, and returns when all started items have ended and
 /// `next` has no more. `next` is called only when a slot is free and `interrupt` is not true; it may return `None` and,
@@ -216,16 +254,5 @@ pub async fn play_in_order<T, F>(
 
 /// Returns six random letters and digits that distinguish this run from others.
 pub fn stamp() -> String {
-    to_base36(uuid::Uuid::new_v4().as_u64_pair().0).chars().take(6).collect()
-}
-
-fn to_base36(mut number: u64) -> String {
-    let mut digits = Vec::new();
-    loop {
-        digits.push(char::from_digit((number % 36) as u32, 36).unwrap_or('0'));
-        number /= 36;
-        if number == 0 {
-            return digits.into_iter().rev().collect();
-        }
-    }
+    judge::to_base36(uuid::Uuid::new_v4().as_u64_pair().0).chars().take(6).collect()
 }

@@ -1,5 +1,5 @@
-//! The order in which jobs are played: longest waits first, skipping jobs whose resource is in use. Spare jobs are played
-//! only in slots that no other job can use.
+//! The order in which jobs are played: basic ones first, then those with the longest waits, skipping jobs whose resource is
+//! in use. Spare jobs are played only in slots that no other job can use.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -19,12 +19,14 @@ pub struct Queued<T> {
     /// How long the item is known to wait.
     pub wait: Duration,
     pub resource: Option<Resource>,
+    /// Whether the item is played before others, whatever these wait.
+    pub basic: bool,
     /// Whether the item is played only in a slot that would be idle.
     pub spare: bool,
 }
 
 struct Queue<T> {
-    /// Spare items last, otherwise the longest wait first.
+    /// Basic items first and spare ones last, otherwise the longest wait first.
     pending: Vec<Queued<T>>,
     in_use: BTreeSet<Resource>,
     /// The number of items that are not spare and have not ended.
@@ -37,7 +39,7 @@ impl<T> Queue<T> {
     fn new(mut pending: Vec<Queued<T>>, to_the_end: bool) -> Self {
         // Where some spare items may never be played, they keep their order.
         let wait = |queued: &Queued<T>| if queued.spare && !to_the_end { Duration::ZERO } else { queued.wait };
-        pending.sort_by_key(|queued| (queued.spare, Reverse(wait(queued))));
+        pending.sort_by_key(|queued| (queued.spare, !queued.basic, Reverse(wait(queued))));
         let unfinished = pending.iter().filter(|queued| !queued.spare).count();
         Self { pending, in_use: BTreeSet::new(), unfinished, to_the_end }
     }
@@ -109,6 +111,7 @@ mod tests {
             item: number,
             wait: Duration::from_secs(wait),
             resource: resource.map(|name| (0, name.to_owned())),
+            basic: false,
             spare,
         };
         let mut queue = Queue::new(items.iter().enumerate().map(queued).collect(), to_the_end);

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::PlayOptions;
 use super::job::{PlayPhase, ScenarioJob};
+use crate::judge::{Evidence, PlayId, has_passed};
 use crate::outcome::{CheckReport, FindingDetail, FrameKind, ScenarioReport, Verdict};
 use crate::report::{scenario_verdict, worst_verdict};
 use crate::scenario::variation::Variation;
@@ -26,14 +27,6 @@ const SENDS_BEFORE_DROPOUT: [usize; 2] = [2, 4];
 const MAX_SHOWN_CHARS: usize = 400;
 /// The time between a conversation and its repetition with the same names.
 const BETWEEN_CONVERSATIONS: Duration = Duration::from_millis(200);
-/// How often an answer must differ again. Where a scenario allows several answers, chance decides between them.
-const SECOND_LOOKS: usize = 5;
-/// How often a step must fail again if no rule is broken.
-const FAILED_LOOKS: usize = 3;
-/// How many numbers a play with a variation may need, one for each conversation.
-pub const NUMBERS: usize = 16;
-/// What the numbers of conversations that only surround another one begin with, which no other number has.
-const NEIGHBOURS: usize = 1 << 20;
 
 /// Which variations of scenarios are played, besides the scenarios as they are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,8 +89,7 @@ pub struct VariedPlay<'a> {
     pub job: &'a ScenarioJob,
     /// The report of the scenario as it is written.
     pub plain: &'a ScenarioReport,
-    /// The first of [`NUMBERS`] numbers that nothing else in the run uses, one for each conversation.
-    pub number: usize,
+    pub id: PlayId,
     pub options: &'a PlayOptions,
     pub interrupt: &'a watch::Receiver<bool>,
 }
@@ -106,32 +98,25 @@ impl VariedPlay<'_> {
     /// Plays the scenario with the variation. Returns a report if the hub departs from what it does otherwise.
     pub async fn find_difference(&self) -> Option<ScenarioReport> {
         let variation = self.job.variation()?;
-        let first = self.play(self.number).await?;
-        if !differs(&first) {
+        let first = self.play(self.id).await?;
+        if !self.departs(&first) {
             return self.find_other_answer(&first).await;
         }
-        let seen = broken_checks(&first);
-        let mut last = None;
-        for time in 0..FAILED_LOOKS {
-            let number = self.number + 1 + 2 * time;
-            let plain = self.play_one(&self.job.as_written(), number).await?;
-            if differs(&plain) {
-                return None;
+        let seen = self.newly_broken(&first);
+        let evidence = if seen.is_empty() { Evidence::StoppedByVariation } else { Evidence::BrokenByVariation };
+        let (mut trial, mut last) = (evidence.trial(self.id), None);
+        while let Some(replay) = trial.next_replay() {
+            if replay.is_control {
+                trial.record(self.departs(&self.play_one(&self.job.as_written(), replay.id).await?));
+                continue;
             }
-            let mut second = self.play(number + 1).await?;
-            second.checks.retain(|check| !is_broken(check) || seen.contains(check.name.as_str()));
-            if !differs(&second) || first.cause.is_some() != second.cause.is_some() {
-                return None;
-            }
-            // A rule that is broken twice is broken; a step that fails may fail by chance.
-            let decided = !broken_checks(&second).is_empty();
+            let mut second = self.play(replay.id).await?;
+            second.checks.retain(|check| !check.accuses_hub() || seen.contains(check.name.as_str()));
+            trial.record(self.departs(&second) && first.cause.is_some() == second.cause.is_some());
             last = Some(second);
-            if decided {
-                break;
-            }
         }
-        let mut second = last?;
-        if broken_checks(&second).is_empty() {
+        let mut second = last.filter(|_| trial.ruling().stands())?;
+        if seen.is_empty() {
             let cause = second.cause.as_ref()?;
             let message = format!(
                 "with {}, `{}` fails, which holds as the scenario is written: {}",
@@ -147,10 +132,26 @@ impl VariedPlay<'_> {
         Some(second)
     }
 
+    /// Whether a play did not pass although the scenario passes as it is written, for a reason that lies with the hub:
+    /// hubproof may be unable to connect with a varied name, and a hook may refuse it.
+    fn departs(&self, report: &ScenarioReport) -> bool {
+        let of_hub = match &report.cause {
+            Some(cause) => !cause.step.starts_with("hook:") && !report.has_frame(FrameKind::Unreachable),
+            None => scenario_verdict(report) != Verdict::Inconclusive,
+        };
+        report.mistake.is_none() && (!self.newly_broken(report).is_empty() || report.cause.is_some() && of_hub)
+    }
+
+    /// Returns the names of the checks that accuse the hub, but do not do so as the scenario is written.
+    fn newly_broken<'r>(&self, report: &'r ScenarioReport) -> BTreeSet<&'r str> {
+        let broken = report.checks.iter().filter(|check| check.accuses_hub()).map(|check| check.name.as_str());
+        let known = |name: &str| self.plain.checks.iter().any(|check| check.accuses_hub() && check.name == name);
+        broken.filter(|name| !known(name)).collect()
+    }
+
     /// Compares the answers of a play that passed with those as the scenario is written.
     async fn find_other_answer(&self, first: &ScenarioReport) -> Option<ScenarioReport> {
         let (comparer, variation) = (self.options.comparer.as_ref()?, self.job.variation()?);
-        let mut last = None;
         // After a prelude, clients have sent more; other conversations may change what is answered; clients that wait for
         // pongs receive what others no longer do.
         let is_comparable = matches!(variation, Variation::Form(_) | Variation::Names(_));
@@ -158,21 +159,27 @@ impl VariedPlay<'_> {
             return None;
         }
         let mut seen = comparer.differences(first, self.plain);
-        for time in 1..=SECOND_LOOKS {
-            if seen.is_empty() {
-                return None;
+        if seen.is_empty() {
+            return None;
+        }
+        let (mut trial, mut plain, mut last) = (Evidence::ChangedByVariation.trial(self.id), None, None);
+        while let Some(replay) = trial.next_replay() {
+            let job = if replay.is_control { self.job.as_written() } else { self.job.clone() };
+            let job = if replay.is_alone { job.alone() } else { job };
+            let again = self.play_one(&job, replay.id).await.filter(has_passed)?;
+            if replay.is_control {
+                // A hub that answers differently by itself proves nothing.
+                trial.record(!comparer.differences(&again, self.plain).is_empty());
+                plain = Some(again);
+                continue;
             }
-            let number = self.number + 1 + 2 * time;
-            // Alone on the hub: where names are fixed, other conversations may have the same.
-            let plain = self.play_one(&self.job.as_written().alone(), number).await?;
-            // A hub that answers differently by itself proves nothing.
-            if !has_passed(&plain) || !comparer.differences(&plain, self.plain).is_empty() {
-                return None;
-            }
-            let second = self.play_one(&self.job.clone().alone(), number + 1).await.filter(has_passed)?;
-            let before = std::mem::replace(&mut seen, comparer.differences(&second, &plain));
+            let before = std::mem::replace(&mut seen, comparer.differences(&again, plain.as_ref()?));
             seen.retain(|one| before.iter().any(|before| before.words == one.words));
-            last = Some(second);
+            trial.record(!seen.is_empty());
+            last = Some(again);
+        }
+        if !trial.ruling().stands() {
+            return None;
         }
         let (mut second, other) = (last?, seen.into_iter().next()?);
         let message = format!("with {}, {}", variation.describe(), other.words);
@@ -188,22 +195,22 @@ impl VariedPlay<'_> {
     }
 
     /// Plays the scenario in the surroundings of the variation.
-    async fn play(&self, number: usize) -> Option<ScenarioReport> {
+    async fn play(&self, id: PlayId) -> Option<ScenarioReport> {
         match self.job.variation()? {
             Variation::Again => {
-                let first = self.play_one(self.job, number).await?;
-                if differs(&first) {
+                let first = self.play_one(self.job, id).await?;
+                if self.departs(&first) {
                     // Nothing was repeated, so this difference is none of repetition.
                     return Some(ScenarioReport { checks: Vec::new(), cause: None, ..first });
                 }
                 // Names may be in use for a while after their clients have left.
                 tokio::time::sleep(BETWEEN_CONVERSATIONS.mul_f64(self.options.stretch)).await;
-                self.play_one(self.job, number).await
+                self.play_one(self.job, id).await
             }
             Variation::Dropouts => {
                 let [before, during] = SENDS_BEFORE_DROPOUT.map(|sends| self.job.clone().dropping_after(sends));
-                self.play_one(&before, NEIGHBOURS + number).await?;
-                self.play_beside(vec![during], number).await
+                self.play_one(&before, id.neighbour(0)).await?;
+                self.play_beside(vec![during], id).await
             }
             Variation::Crowd => {
                 let (job, preludes) = (self.job, &self.job.program().shared.preludes);
@@ -212,38 +219,37 @@ impl VariedPlay<'_> {
                     Some(prelude) => job.clone().with_variation(job.id().to_owned(), prelude),
                     None => job.clone(),
                 });
-                self.play_beside(neighbours.collect(), number).await
+                self.play_beside(neighbours.collect(), id).await
             }
-            _ => self.play_one(self.job, number).await,
+            _ => self.play_one(self.job, id).await,
         }
     }
 
     /// Plays the scenario beside neighbours, which begin again until it ends.
-    async fn play_beside(&self, neighbours: Vec<ScenarioJob>, number: usize) -> Option<ScenarioReport> {
+    async fn play_beside(&self, neighbours: Vec<ScenarioJob>, id: PlayId) -> Option<ScenarioReport> {
         let (count, ended) = (neighbours.len(), watch::Sender::new(false));
         let mut plays = tokio::task::JoinSet::new();
-        for (first, job) in neighbours.into_iter().enumerate() {
+        for (first, job) in (1..).zip(neighbours) {
             let (options, interrupt, ended) = (self.options.clone(), self.interrupt.clone(), ended.subscribe());
             plays.spawn(async move {
                 let (unread, _) = mpsc::channel(1);
                 for play in (first..).step_by(count).take(MOST_ROUNDS) {
-                    let number = (play + 2) * NEIGHBOURS + number;
-                    job.clone().play_once(number, &options, &unread, interrupt.clone()).await;
+                    job.clone().play_once(id.neighbour(play), &options, &unread, interrupt.clone()).await;
                     if *ended.borrow() {
                         break;
                     }
                 }
             });
         }
-        let report = self.play_one(self.job, number).await;
+        let report = self.play_one(self.job, id).await;
         ended.send_replace(true);
         while plays.join_next().await.is_some() {}
         report
     }
 
-    async fn play_one(&self, job: &ScenarioJob, number: usize) -> Option<ScenarioReport> {
+    async fn play_one(&self, job: &ScenarioJob, id: PlayId) -> Option<ScenarioReport> {
         let (unread, _) = mpsc::channel(1);
-        let report = job.clone().play_once(number, self.options, &unread, self.interrupt.clone()).await?;
+        let report = job.clone().play_once(id, self.options, &unread, self.interrupt.clone()).await?;
         (!*self.interrupt.borrow()).then_some(report)
     }
 }
@@ -258,27 +264,4 @@ pub fn settle(report: &mut ScenarioReport) {
 
 fn text_or_nothing(text: &str) -> String {
     if text.is_empty() { "nothing".to_owned() } else { shorten(text, MAX_SHOWN_CHARS) }
-}
-
-/// Whether a scenario did not pass, for a reason that lies with the hub: hubproof may be unable to connect with a varied
-/// name, and a hook may refuse it.
-fn differs(report: &ScenarioReport) -> bool {
-    let of_hub = match &report.cause {
-        Some(cause) => !cause.step.starts_with("hook:") && !report.has_frame(FrameKind::Unreachable),
-        None => scenario_verdict(report) != Verdict::Inconclusive,
-    };
-    report.mistake.is_none() && (!broken_checks(report).is_empty() || report.cause.is_some() && of_hub)
-}
-
-/// Whether a scenario passed, so that its variations have to pass, too.
-pub fn has_passed(report: &ScenarioReport) -> bool {
-    report.mistake.is_none() && matches!(scenario_verdict(report), Verdict::Pass | Verdict::Info)
-}
-
-fn is_broken(check: &CheckReport) -> bool {
-    matches!(check.verdict, Verdict::Fail | Verdict::Warn)
-}
-
-fn broken_checks(report: &ScenarioReport) -> BTreeSet<&str> {
-    report.checks.iter().filter(|check| is_broken(check)).map(|check| check.name.as_str()).collect()
 }

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::CliError;
 use super::protocol_files::{self, ValidProtocol};
-use crate::baseline::{self, BaselineEntry, FailureNames};
 use crate::hub::supervisor::PROCESS_CHECK;
+use crate::judge::baseline::{self, BaselineEntry, FailureNames};
 use crate::report::RunReport;
 use crate::syntax::source::{FileId, Sources};
 

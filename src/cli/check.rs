@@ -21,8 +21,10 @@ use crate::config::Target;
 use crate::deviation::proposal::to_toml;
 use crate::fuzz::campaign::Campaign;
 use crate::fuzz::campaign::walks::{self, WalkComparer};
+use crate::fuzz::corpus::Corpus;
 use crate::hub::prepare;
 use crate::hub::process::TERMINATION_GRACE;
+use crate::judge::REPLAY_TIME;
 use crate::report::events::ScenarioEvent;
 use crate::report::{self, ProtocolOutline, RunOptions, RunReport, events};
 use crate::scenario::Program;
@@ -169,6 +171,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
             (None, Depth::Normal) if arguments.baseline.is_used() || arguments.repeat > 1 => VariationChoice::None,
             (None, Depth::Normal) => VariationChoice::Spare,
         },
+        replay_time: if arguments.depth == Depth::Thorough { Duration::MAX / 4 } else { REPLAY_TIME },
         stamp: check::stamp(),
         now_ms: hub::now_ms(),
         comparer: None,
@@ -245,6 +248,10 @@ fn add_walks(
     let mut comparer = WalkComparer::default();
     let given = super::fuzz::given_settings(target);
     for protocol in protocols {
+        if arguments.variation.is_some() {
+            comparer.add(Arc::new(Corpus::from_folder(&protocol.folder, sources, &protocol.pack, given.clone())));
+            continue;
+        }
         let campaign = match Campaign::new(&protocol.folder, sources, WALK_SEED, given.clone()) {
             Ok(campaign) => campaign,
             Err(found) if arguments.against.is_some() => return Err(CliError::from_diagnostics(&found, sources)),
@@ -252,13 +259,13 @@ fn add_walks(
             Err(_) => continue,
         };
         let mut model = None;
-        if arguments.variation.is_none() && arguments.against.is_none() && !deviates {
+        if arguments.against.is_none() && !deviates {
             model = hub::reference_model(&arguments.hub.own, protocol, sources)?;
         }
         if model.is_some() || arguments.against.is_some() {
             protocol.scenarios.programs.extend(walks::walk_programs(&campaign, WALK_SEED, WALKS));
         }
-        comparer.add(Arc::new(campaign));
+        comparer.add(Arc::clone(&campaign.corpus));
         if let Some(model) = model {
             comparer.set_counterpart(&protocol.pack.name, Counterpart::Model(model));
         }

@@ -6,12 +6,18 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::outcome::{FrameReport, HistoryDirection, Verdict};
+use crate::outcome::{CheckReport, FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::report::events::ScenarioEvent;
+use crate::report::text::{escape_unprintable, shorten};
 use crate::scenario::variation;
 
 /// Minimum time between two lines of progress if there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How many scenarios have their failure printed during the run; the report at its end has all.
+const MAX_PRINTED_FAILURES: usize = 5;
+/// The most characters of such a line.
+const MAX_FAILURE_CHARS: usize = 240;
 
 pub struct RunProgress {
     bar: ProgressBar,
@@ -27,6 +33,8 @@ pub struct RunProgress {
     /// A text to show instead of the running scenarios.
     note: Option<String>,
     failed: usize,
+    /// The number of scenarios whose failure was printed.
+    printed: usize,
     /// The number of scenarios that were played with a variation.
     varied: usize,
     running: BTreeMap<String, Option<String>>,
@@ -60,6 +68,7 @@ impl RunProgress {
             unit,
             note,
             failed: 0,
+            printed: 0,
             varied: 0,
             running,
             started: now,
@@ -82,9 +91,24 @@ impl RunProgress {
                 self.failed += usize::from(matches!(report.verdict, Verdict::Fail | Verdict::Inconclusive));
                 self.running.remove(&report.id);
                 self.bar.set_position(self.done as u64);
+                self.print_first_failure(report);
             }
         }
         self.draw();
+    }
+
+    /// Prints the first failure of a scenario as soon as it stands, in one line, for the first scenarios that fail.
+    fn print_first_failure(&mut self, report: &ScenarioReport) {
+        let failed = |check: &&CheckReport| check.verdict == Verdict::Fail && check.deviation.is_none();
+        let Some(check) = report.checks.iter().find(failed).filter(|_| self.printed < MAX_PRINTED_FAILURES) else {
+            return;
+        };
+        self.printed += 1;
+        let rules: Vec<&str> = check.rules_of_verdict().map(|used| used.id.as_str()).collect();
+        let rules = if rules.is_empty() { check.name.clone() } else { rules.join(",") };
+        let after = self.started.elapsed().as_secs_f64();
+        let line = format!("{after:.1} s: fail[{rules}] {}: {}", report.id, check.message_or_step());
+        self.print_line(&shorten(&escape_unprintable(&line), MAX_FAILURE_CHARS));
     }
 
     /// Counts a finished item.

@@ -87,8 +87,6 @@ pub struct PreparedHub {
     /// tokens that rest after a scenario, and cases of fuzz that are also played on a second hub.
     pub(crate) words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
     pub(crate) deviations: Arc<Deviations>,
-    /// How many scenarios in a row have failed again with more patience. The lock is held while one is played so.
-    pub(crate) failed_patient_plays: Mutex<usize>,
 }
 
 impl PreparedHub {
@@ -192,7 +190,6 @@ pub fn prepare_hub(hub: &TestedHub) -> Result<Arc<PreparedHub>, SetupError> {
         hub: Arc::default(),
         words: Arc::default(),
         deviations: Arc::clone(&hub.deviations),
-        failed_patient_plays: Mutex::new(0),
     }))
 }
 

@@ -150,6 +150,15 @@ impl ConversationJudgement {
         Self { checks: vec![CheckState::default(); program.checks.len()], always, stated_only, ..Self::default() }
     }
 
+    /// Returns the rules of the checks that the hub has broken in this conversation.
+    pub fn broken_rules<'p>(&self, program: &'p Program) -> BTreeSet<&'p str> {
+        let is_broken = |state: &CheckState| {
+            matches!(state.worst, Some(CheckAnswer { outcome: CheckOutcome::Broken, deviation: None, .. }))
+        };
+        let broken = self.checks.iter().zip(&program.checks).filter(|(state, _)| is_broken(state));
+        broken.flat_map(|(_, check)| &check.rules).map(|used| used.id.as_str()).collect()
+    }
+
     pub fn snapshot(&self) -> CheckSnapshot {
         CheckSnapshot(self.checks.clone())
     }

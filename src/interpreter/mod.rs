@@ -363,7 +363,12 @@ impl Conversation {
         self.set_now(now);
         self.deliver_assumed();
         match input {
-            ConversationInput::Received { connection, what } => self.receive(connection, what),
+            ConversationInput::Received { connection, what } => {
+                self.receive(connection, what);
+                if self.waits.is_probe_over(&self.contact.activity.answers) {
+                    self.blocks.stop();
+                }
+            }
             ConversationInput::HookAnswer { call, answer } => {
                 self.hooks.answers.insert(call, answer);
             }
@@ -498,6 +503,9 @@ impl Conversation {
             ConnectionEvent::NoUpgrade { reason, bound } => {
                 let shown = self.with_address(id, &reason);
                 self.record_frame(id, connection, HistoryDirection::Neither, FrameKind::NoUpgrade, &shown, 0);
+                if reason.starts_with(NO_ANSWER) {
+                    self.waits.report.silent_checks.insert(WEBSOCKET_CHECK.to_owned());
+                }
                 if bound {
                     self.judgement.record_websocket_undecided(&self.program.actors[id].name, &reason);
                 } else if !self.judge_wire(id, &serde_json::json!({ "wrong": reason }), true) {

@@ -1,6 +1,7 @@
-//! How promptly a hub answers, learned from conversations that have ended. A wait for what has not arrived in three
-//! conversations is shortened. A failure after a shortened wait is undecided, so that no slow hub is accused. A wait
-//! that could show that the hub breaks a further rule is not shortened.
+//! How promptly a hub answers, learned from conversations that have ended. A wait for what has not arrived in two
+//! conversations is shortened, and so is a wait for an answer after a failure in the same conversation. A failure after a
+//! shortened wait is undecided, so that no slow hub is accused. A wait that could show that the hub breaks a further rule
+//! is not shortened, unless it waits for a message that the hub has never sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,14 +9,14 @@ use std::time::Duration;
 
 use super::Conversation;
 use super::active_step::{ActiveStep, StepFailure, StepFailureKind};
-use crate::outcome::{CheckReport, HubSpeed, ScenarioReport, ShortenedWaits, WaitReport};
+use crate::outcome::{AnswerTimes, CheckReport, HubSpeed, MessageKind, ScenarioReport, ShortenedWaits, WaitReport};
 use crate::protocol::RuleLevel;
 use crate::scenario::model::{
     Expectation, ExpectedEvent, GroupQuantity, MessageName, RuleUse, Step, StepAction, StepActors,
 };
 
 /// Number of conversations in a row without an arrival after which waits for it are shortened.
-const MISSES: usize = 3;
+const MISSES: usize = 2;
 /// Names of awaited events that are not messages. The name of a message contains no space.
 pub(super) const UPGRADE: &str = "the answer to the upgrade";
 pub(super) const END: &str = "the end of the connection";
@@ -34,7 +35,7 @@ pub struct HubPromptness {
     /// The rules that the hub has been found to break.
     accused: BTreeSet<String>,
     /// See [`Self::for_probe`].
-    for_probe: bool,
+    probed_for: Option<Vec<MessageKind>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,12 +74,18 @@ impl HubPromptness {
         self.speed.ample_wait()
     }
 
-    /// Returns this promptness for a probe: a conversation that shows whether the hub still serves clients. Its waits are full
-    /// until the hub sends something. Waits for events that the hub has ever sent stay full after that.
-    pub fn for_probe(&self) -> Self {
-        let mut promptness = Self { for_probe: true, ..self.clone() };
+    /// Returns this promptness for a probe: a conversation that shows whether the hub still serves clients, and that ends
+    /// once the hub has sent messages of these kinds. Its waits are full until the hub sends something. Waits for events
+    /// that the hub has ever sent stay full after that.
+    pub fn for_probe(&self, kinds: Vec<MessageKind>) -> Self {
+        let mut promptness = Self { probed_for: Some(kinds), ..self.clone() };
         promptness.awaited.values_mut().filter(|arrivals| arrivals.arrived).for_each(|arrivals| arrivals.missed = 0);
         promptness
+    }
+
+    /// Returns this promptness for a replay: only how fast the hub is. The replay shows for itself what the hub does not send.
+    pub fn for_replay(&self) -> Self {
+        Self { speed: self.speed, ..Self::default() }
     }
 
     /// Returns this promptness for a trial of a deviation that may make these messages come. Waits for them are full.
@@ -90,12 +97,19 @@ impl HubPromptness {
         promptness
     }
 
-    /// Whether this did not arrive in three conversations that waited for it in full.
+    /// Whether this did not arrive in the last conversations that waited for it in full.
     fn is_missing(&self, name: &str) -> bool {
         self.awaited.get(name).is_some_and(|arrivals| arrivals.missed >= MISSES)
     }
 
-    /// Whether the hub sent nothing documented in three conversations.
+    /// Whether this is a message that has never arrived, though conversations waited for it in full. What else did not
+    /// arrive, such as the end of a connection, may have a different reason each time.
+    pub fn has_never_come(&self, name: &str) -> bool {
+        !matches!(name, UPGRADE | END | CONTROL | ANY)
+            && self.awaited.get(name).is_some_and(|arrivals| !arrivals.arrived && arrivals.missed >= MISSES)
+    }
+
+    /// Whether the hub sent nothing documented in the last conversations.
     fn is_unanswering(&self) -> bool {
         self.unanswered >= MISSES
     }
@@ -122,6 +136,11 @@ impl ConversationWaits {
         Self { promptness, received: false, arrived_now: false, report: WaitReport::default() }
     }
 
+    /// Whether the hub has sent all that a probe is to show.
+    pub fn is_probe_over(&self, sent: &BTreeMap<MessageKind, AnswerTimes>) -> bool {
+        self.promptness.probed_for.as_ref().is_some_and(|kinds| kinds.iter().all(|kind| sent.contains_key(kind)))
+    }
+
     /// Prepares to poll a step.
     pub fn begin_poll(&mut self) {
         self.arrived_now = false;
@@ -130,15 +149,10 @@ impl ConversationWaits {
     /// Records how long a step waited if it ended in time. A step with its own time limit may wait for a later event,
     /// so it does not count.
     pub fn add_speed(&mut self, step: &Step, waited: Duration) {
-        let is_answer = match &step.act {
-            StepAction::Expect(expect) => expect.within.is_none() && expect.for_.is_none(),
-            StepAction::ExpectOneOf { within, .. } => within.is_none(),
-            _ => false,
-        };
         let speed = &mut self.report.speed;
         if matches!(step.act, StepAction::Connect(_)) {
             speed.add(HubSpeed { quickest_upgrade: Some(waited), ..HubSpeed::default() });
-        } else if is_answer && self.arrived_now {
+        } else if is_plain_answer(step) && self.arrived_now {
             speed.add(HubSpeed { slowest_answer: waited, ..HubSpeed::default() });
         }
     }
@@ -166,10 +180,10 @@ impl ConversationWaits {
 
     /// Whether a wait that has begun may still be shortened, because the hub has sent something.
     pub fn may_shorten_later(&self) -> bool {
-        self.promptness.for_probe && self.received
+        self.promptness.probed_for.is_some() && self.received
     }
 
-    /// Whether nothing documented has come in this conversation, nor in three before it.
+    /// Whether nothing documented has come in this conversation, nor in the last ones before it.
     pub fn is_unanswered(&self) -> bool {
         self.promptness.is_unanswering() && !is_answered(&self.report)
     }
@@ -187,10 +201,18 @@ impl ConversationWaits {
         speed.ample_wait()
     }
 
-    /// Returns the shortened length of a wait for all of these, if it is probably in vain.
-    fn shortened(&self, names: &BTreeSet<String>, documented: Duration, least: Duration) -> Option<Duration> {
-        let short = least.max(self.promptness.speed.ample_wait());
-        let in_vain = |name: &String| !self.report.arrived.contains(name) && self.promptness.is_in_vain(name);
+    /// Returns the shortened length of a wait for all of these, if it is probably in vain, or if the conversation need not
+    /// go on: `is_moot`.
+    fn shortened(
+        &self,
+        names: &BTreeSet<String>,
+        documented: Duration,
+        least: Duration,
+        is_moot: bool,
+    ) -> Option<Duration> {
+        let short = least.max(self.ample_wait());
+        let in_vain =
+            |name: &String| is_moot || !self.report.arrived.contains(name) && self.promptness.is_in_vain(name);
         (short < documented && !names.is_empty() && names.iter().all(in_vain)).then_some(short)
     }
 
@@ -205,9 +227,11 @@ impl ConversationWaits {
         failure.kind = StepFailureKind::Undecided;
         failure.shortened = Some(waited);
         let why = if names.iter().all(|name| self.promptness.is_missing(name)) {
-            "it did not arrive in three conversations"
+            "it did not arrive in two conversations"
+        } else if self.promptness.is_unanswering() {
+            "the hub sent nothing of its document in two conversations"
         } else {
-            "the hub sent nothing of its document in three conversations"
+            "the conversation had failed before, or had missed it before"
         };
         failure.message = format!("{}, but not waited for in full: {why}", failure.message);
         for name in names {
@@ -234,24 +258,38 @@ impl Conversation {
 
     /// Returns the shortened length of a step's wait, if it is probably in vain and a failure would show nothing new.
     fn shortened(&self, step: &Step, documented: Duration) -> Option<Duration> {
-        let short = self.waits.shortened(&self.awaited(step), documented, self.least_wait())?;
-        let may_be_short = match self.waits.promptness.for_probe {
+        let names = self.awaited(step);
+        let proves_nothing = self.proves_nothing();
+        let is_probe = self.waits.promptness.probed_for.is_some();
+        // What was missing before in the same conversation is missing again.
+        let is_missed = names.iter().all(|name| self.waits.report.missed.contains(name));
+        let is_moot = !is_probe && (proves_nothing || is_missed) && is_plain_answer(step);
+        let short = self.waits.shortened(&names, documented, self.least_wait(), is_moot)?;
+        let may_be_short = match is_probe {
             true => self.waits.received,
-            false => self.accuses_of_nothing_new(step),
+            false => {
+                proves_nothing
+                    || names.iter().all(|name| self.waits.promptness.has_never_come(name))
+                    || self.accuses_of_nothing_new(step)
+            }
         };
         may_be_short.then_some(short)
+    }
+
+    /// Whether a missing frame proves nothing from now on: after a failure, or once something assumed was sent.
+    fn proves_nothing(&self) -> bool {
+        self.judgement.doubt().is_some() || self.judgement.provenance().is_assumed()
     }
 
     /// Whether the hub has been found to break all rules that a failure of this step would break.
     fn accuses_of_nothing_new(&self, step: &Step) -> bool {
         let program = &self.program;
-        let can_be_accused =
-            |rule: &RuleUse| rule.level != RuleLevel::May && !self.waits.promptness.accused.contains(&rule.id);
+        let broken = self.judgement.broken_rules(program);
+        let is_known = |rule: &RuleUse| self.waits.promptness.accused.contains(&rule.id) || broken.contains(&*rule.id);
+        let can_be_accused = |rule: &RuleUse| rule.level != RuleLevel::May && !is_known(rule);
         let around = self.blocks.failing_checks(program);
         let mut checks = step.check.into_iter().chain(around).map(|check| &program.checks[check].rules);
-        // After a failure, or once something assumed was sent, a missing frame proves nothing.
-        let proves_nothing = self.judgement.doubt().is_some() || self.judgement.provenance().is_assumed();
-        proves_nothing || checks.all(|rules| !rules.is_empty() && !rules.iter().any(can_be_accused))
+        checks.all(|rules| !rules.is_empty() && !rules.iter().any(can_be_accused))
     }
 
     /// Records a wait that ran out, from `since`. If it was shortened, `full` is when it should have ended.
@@ -339,6 +377,15 @@ impl Conversation {
 /// Whether the hub did anything documented but accept connections.
 fn is_answered(report: &WaitReport) -> bool {
     report.answered || report.arrived.iter().any(|name| name != UPGRADE)
+}
+
+/// Whether a step waits for an answer. A step with a time limit of its own may wait for a later event.
+fn is_plain_answer(step: &Step) -> bool {
+    match &step.act {
+        StepAction::Expect(expect) => expect.within.is_none() && expect.for_.is_none(),
+        StepAction::ExpectOneOf { within, .. } => within.is_none(),
+        _ => false,
+    }
 }
 
 /// Whether the end of a wait shows only that something did not arrive. With `for` and `at most`, it also shows that no

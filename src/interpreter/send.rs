@@ -270,7 +270,8 @@ impl Conversation {
             }
             ("frames", Value::Array(items)) => {
                 opcode = FrameKind::Frames;
-                let documented: Vec<Frame> = items.iter().map(parse_raw_frame).collect::<Result<_, _>>()?;
+                let documented: Vec<Frame> =
+                    items.iter().map(|item| parse_raw_frame(item, !server)).collect::<Result<_, _>>()?;
                 requests = self.texts_in_frames(id, &documented);
                 let frames = self.translate_frames(documented);
                 shown = frames.as_ref().map_or_else(|_| content.to_string(), |frames| shown_frames(items, frames));
@@ -489,7 +490,8 @@ fn parse_hex(text: &str) -> Result<Vec<u8>, StepFailure> {
         .collect()
 }
 
-fn parse_raw_frame(value: &Value) -> Result<Frame, StepFailure> {
+/// Reads a frame of `sends raw`. `masks`: whether the frame is masked unless it says otherwise, as those of clients are.
+fn parse_raw_frame(value: &Value, masks: bool) -> Result<Frame, StepFailure> {
     let opcode = match value.get("opcode") {
         Some(Value::String(name)) => match name.as_str() {
             "continuation" => Opcode::Continuation,
@@ -513,9 +515,9 @@ fn parse_raw_frame(value: &Value) -> Result<Frame, StepFailure> {
         (None, None) => Vec::new(),
         _ => return Err(StepFailure::mistake("a frame takes `data` (text) or `hex`, not both")),
     };
-    let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(true);
+    let flag = |name: &str, default: bool| value.get(name).and_then(Value::as_bool).unwrap_or(default);
     let rsv = value.get("rsv").and_then(Value::as_u64).unwrap_or(0) as u8;
-    Ok(Frame { fin: flag("fin"), rsv, opcode, masked: flag("mask"), payload })
+    Ok(Frame { fin: flag("fin", true), rsv, opcode, masked: flag("mask", masks), payload })
 }
 
 #[cfg(test)]

@@ -373,7 +373,7 @@ impl RunFixture {
             run.fail_welcome(report);
             let cause = report.cause.as_mut().unwrap();
             let why =
-                if shortened { ", but not waited for in full: it did not arrive in three conversations" } else { "" };
+                if shortened { ", but not waited for in full: it did not arrive in two conversations" } else { "" };
             (cause.message, cause.shortened) = (format!("no welcome received{why}"), shortened);
             let waits = ShortenedWaits { times: 1, saved: Duration::from_millis(4_700) };
             report.waits.shortened.extend(shortened.then(|| ("welcome".to_owned(), waits)));

@@ -147,13 +147,15 @@ pub struct CaseObstacle {
     pub cases: u64,
 }
 
+/// A run is inconclusive if more than one in this many cases were undecided: a defect may be what stopped them.
+const MAX_UNDECIDED_SHARE: u64 = 20;
+
 impl FuzzReport {
-    /// Whether the run is conclusive: some cases were decided, no fewer than were undecided, the hub sent something, and
-    /// still works.
+    /// Whether the run is conclusive: nearly all cases were decided, the hub sent something, and still works.
     pub fn is_decided(&self) -> bool {
         !self.is_silent()
             && self.decided > 0
-            && self.decided * 2 >= self.cases
+            && (self.cases - self.decided) * MAX_UNDECIDED_SHARE <= self.cases
             && self.ended.is_none()
             && self.stuck.is_none()
     }

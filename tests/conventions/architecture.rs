@@ -16,10 +16,11 @@ const MAX_FILES: usize = 22;
 /// Folders that may open sockets. `cli` serves the metrics of a load run.
 const SOCKET_FOLDERS: [&str; 4] = ["src/transport/", "src/hub/", "src/load/engine/", "src/cli/"];
 /// Folders that may use tokio.
-const TOKIO: [&str; 7] = [
+const TOKIO: [&str; 8] = [
     "src/transport/",
     "src/reference/",
     "src/hub/",
+    "src/judge/",
     "src/check/",
     "src/fuzz/campaign/",
     "src/load/engine/",

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use hubproof::baseline::parse_baseline;
 use hubproof::config;
+use hubproof::judge::baseline::parse_baseline;
 use hubproof::scenario::functions::FUNCTION_NAMES;
 use hubproof::scenario::parse::verbs::{all_words, parse_head};
 use hubproof::scenario::{SharedFile, parse};

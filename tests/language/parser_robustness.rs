@@ -7,10 +7,12 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use hubproof::config;
 use hubproof::fuzz::corpus::Corpus;
 use hubproof::fuzz::scheduler::CaseScheduler;
 use hubproof::import::{self, DocumentLibrary, Perspective};
 use hubproof::interpreter::decode::decode_json;
+use hubproof::judge::baseline;
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::reference::setup::ReferenceSetups;
 use hubproof::scenario::{self, ScenarioSet, SharedFile};
@@ -20,7 +22,6 @@ use hubproof::syntax::yaml;
 use hubproof::websocket::codec::{ConnectionSide, FrameDecoder, PeerLimits};
 use hubproof::websocket::endpoint::Endpoint;
 use hubproof::websocket::handshake;
-use hubproof::{baseline, config};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 

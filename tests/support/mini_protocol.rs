@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubproof::check::trial::ScenarioTrial;
 use hubproof::check::{PlayOptions, Round, Rounds};
 use hubproof::config::target_from_url;
 use hubproof::deviation::Deviations;
 use hubproof::hub::prepare::{PromptnessByInstance, TestedHub};
 use hubproof::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput, HubPromptness};
+use hubproof::judge::proposal::ScenarioTrial;
 use hubproof::outcome::{ScenarioReport, Verdict};
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::report::{ProtocolOutline, RunOptions, RunReport};
@@ -296,6 +296,7 @@ fn play_options() -> PlayOptions {
         persistent: true,
         shorten: false,
         destructive: false,
+        replay_time: hubproof::judge::REPLAY_TIME,
         stamp: "stamp".to_owned(),
         now_ms: 0,
         comparer: None,

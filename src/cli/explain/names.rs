@@ -1,13 +1,13 @@
 //! The names that hubproof itself defines, by kind. The explanations are written beside the types of the names.
 
-use crate::check::hang::HANG_EXPLANATION;
 use crate::cli::exit;
 use crate::deviation::ENTRY_EXPLANATION;
 use crate::fuzz::case::MutationKind;
 use crate::fuzz::placement::Placement;
-use crate::fuzz::regression::replay::ReplayResult;
 use crate::hub::supervisor::PROCESS_EXPLANATION;
 use crate::interpreter::FRAME_CHECK_EXPLANATIONS;
+use crate::judge::saved::ReplayResult;
+use crate::judge::service::HANG_EXPLANATION;
 use crate::load::compare::REMARK_EXPLANATIONS;
 use crate::load::ledger::LedgerViolationKind;
 use crate::load::metrics::LoadErrorKind;

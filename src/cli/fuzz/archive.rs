@@ -14,7 +14,8 @@ use crate::cli::{CliError, exit, print_to_stdout, protocol_files};
 use crate::config;
 use crate::fuzz::campaign::{Campaign, PlayEnvironment, shrink_findings};
 use crate::fuzz::case_scenario::CaseScenario;
-use crate::fuzz::regression::replay::{self, ReplayResult};
+use crate::judge::PlayId;
+use crate::judge::saved::{self, ReplayResult};
 use crate::outcome::ScenarioReport;
 use crate::report::text::format_count;
 use crate::syntax::source::Sources;
@@ -165,7 +166,7 @@ impl FindingArchive {
                             "the run ended after {played} of {}",
                             format_count(plays, "play")
                         )),
-                        _ => replay::judge_plays(&reports),
+                        _ => saved::judge_plays(&reports),
                     }
                 }
             };
@@ -210,8 +211,8 @@ async fn play_repeatedly(
         if stage.hub.can_start_hubs() { shrink_findings::with_exclusive_hub(scenario) } else { scenario.clone() };
     let mut reports = Vec::new();
     for _ in 0..plays {
-        let number = numbers.fetch_add(1, Ordering::Relaxed);
-        let Some(report) = campaign.play(id, &scenario, number, stage).await else { break };
+        let play = PlayId::shrink(numbers.fetch_add(1, Ordering::Relaxed));
+        let Some(report) = campaign.play(id, &scenario, play, stage).await else { break };
         reports.push(report);
     }
     reports

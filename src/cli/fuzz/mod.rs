@@ -2,11 +2,10 @@
 
 mod archive;
 mod case_selection;
-mod confirm;
 mod save;
 mod session;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,17 +23,18 @@ use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
 use super::report_sink::{self, EventLog, ReportSinks};
 use super::{CliError, build_runtime};
-use crate::baseline::FailureNames;
 use crate::check::comparison::Counterpart;
 use crate::check::{self, PlayOptions};
 use crate::config;
 use crate::fuzz::campaign::results::CampaignResults;
-use crate::fuzz::campaign::{self, Campaign, PlayEnvironment, second_hub, shrink_findings};
+use crate::fuzz::campaign::{self, Campaign, FinalHubState, PlayEnvironment, confirm, second_hub};
 use crate::fuzz::case::FuzzCell;
 use crate::fuzz::feedback::CaseFeedback;
 use crate::hub::prepare;
 use crate::hub::process::TERMINATION_GRACE;
 use crate::interpreter::KEPT_CHARS;
+use crate::judge::baseline::FailureNames;
+use crate::judge::{REPLAY_TIME, Ruling};
 use crate::report::events::ScenarioEvent;
 use crate::report::text::format_count;
 use crate::report::{self, ProtocolReport, RunOptions, RunReport, events};
@@ -159,6 +159,7 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
         persistent: false,
         shorten: false,
         destructive: false,
+        replay_time: REPLAY_TIME,
         stamp: check::stamp(),
         now_ms: hub::now_ms(),
         comparer: None,
@@ -300,7 +301,7 @@ async fn run_campaigns(
     let models = std::mem::take(&mut started.models);
     let mut outcomes: Vec<CampaignResults> = Vec::new();
     let (mut asked_to_stop, mut saved) = (0, String::new());
-    let numbers = shrink_findings::play_numbers();
+    let numbers = Arc::new(AtomicU64::new(0));
     let mut whole_limit = None;
     for (index, (campaign, tested)) in campaigns.iter().zip(&tested_hubs).enumerate() {
         let (from, end) = (Instant::now(), selection.end_of_protocol(begun, index, campaigns.len()));
@@ -353,7 +354,7 @@ async fn run_campaigns(
         asked_to_stop = signals;
         watched.progress.finish();
         if let Some(left) = left {
-            asked_to_stop += confirm::confirm_findings(campaign, &mut watched.outcome, &left, &mut session).await?;
+            asked_to_stop += confirm_findings(campaign, &mut watched.outcome, &left, &mut session).await?;
             (watched.outcome.stuck, watched.outcome.slower) = (left.stuck, left.slower);
             if let Some(gone) = left.gone {
                 watched.outcome.add_lost_hub(campaign, gone);
@@ -395,6 +396,35 @@ async fn run_campaigns(
         interrupted: asked_to_stop > 0,
     };
     Ok((report, saved))
+}
+
+/// Replays the findings that stand only if they are made again, and removes the others. Returns how often the user
+/// interrupted.
+async fn confirm_findings(
+    campaign: &Arc<Campaign>,
+    outcome: &mut CampaignResults,
+    left: &FinalHubState,
+    session: &mut PlaySession<'_>,
+) -> Result<usize, CliError> {
+    let doubtful = outcome.doubtful_findings(&left.outages, campaign.is_hub_slow(session.hub, session.options));
+    let (mut asked_to_stop, mut rulings) = (0, Vec::new());
+    if left.is_served && !doubtful.is_empty() {
+        let what = format!("replaying {}", format_count(doubtful.len(), "finding"));
+        let (campaign, findings) = (Arc::clone(campaign), doubtful.clone());
+        let (numbers, until) = (Arc::clone(&session.numbers), Instant::now() + REPLAY_TIME);
+        let replay = |stage| confirm::replay_findings(campaign, findings, stage, numbers, until);
+        let (asked, replayed) = session.run_work(what, replay).await?;
+        (asked_to_stop, rulings) = (asked, replayed.unwrap_or_default());
+    }
+    rulings.resize(doubtful.len(), Ruling::Open);
+    let open = rulings.iter().filter(|ruling| **ruling == Ruling::Open).count();
+    if open > 0 && left.is_served && asked_to_stop == 0 {
+        outcome.end_before_confirmation(open);
+    }
+    for (finding, _) in doubtful.iter().zip(rulings).filter(|(_, ruling)| !ruling.stands()) {
+        outcome.remove_unconfirmed(&finding.cause);
+    }
+    Ok(asked_to_stop)
 }
 
 /// The run of one protocol: its results so far, and their display.

@@ -14,12 +14,13 @@ use crate::check;
 use crate::cli::CliError;
 use crate::fuzz::campaign::fingerprint::Fingerprint;
 use crate::fuzz::campaign::results::CampaignResults;
-use crate::fuzz::campaign::shrink_findings::{MAX_PLAYS_TO_FAIL, ShrinkJob, ShrinkResult, ShrinkableFinding};
+use crate::fuzz::campaign::shrink_findings::{ShrinkJob, ShrinkResult, ShrinkableFinding};
 use crate::fuzz::campaign::{Campaign, PlayEnvironment};
 use crate::fuzz::case::{FuzzCase, FuzzCell};
 use crate::fuzz::case_scenario::CaseScenario;
 use crate::fuzz::regression::finding_file::{self, FindingHeader};
 use crate::fuzz::shrink;
+use crate::judge::{Evidence, REPLAY_TIME, Ruling};
 use crate::outcome::Verdict;
 use crate::redact::SecretMasker;
 use crate::report::fuzz::ShrunkFinding;
@@ -47,9 +48,6 @@ struct NewFinding {
 
 /// Number of findings to shrink at a time if each has a hub of its own.
 const MAX_CONCURRENT_FINDINGS: usize = 4;
-/// The oracle that fails if the answer to one client reaches others. The cases of the others may then fail, too,
-/// although they did not cause it.
-const LEAK_ORACLE: &str = "FUZZ-ISOLATES";
 /// Most findings of a run that are saved.
 const MAX_SAVED_FINDINGS: usize = 100;
 
@@ -69,35 +67,32 @@ pub async fn save_findings(
     let Some(folder) = &archive.folder else { return Ok((0, String::new())) };
     let new = findings_to_save(archive, campaign, outcome, folder, about);
     let (mut asked_to_stop, mut small) = (0, BTreeMap::new());
-    if !new.is_empty() && !archive.shrink_time.is_zero() {
+    if !new.is_empty() {
         let what = format!("shrinking {}", format_count(new.len(), "finding"));
         let begun = Instant::now();
         let left = session.limit.map_or(Duration::MAX, |limit| limit.interrupts.saturating_duration_since(begun));
         let time = archive.shrink_time.min(left);
-        let (half, until) = (begun + time / 2, begun + time);
+        // Without time for shrinking, findings are still replayed, since only what fails again is saved.
+        let (half, until) = (begun + (time / 2).max(REPLAY_TIME.min(left)), begun + time);
         let (asked, made) = session.run_work(what, shrink_all(campaign, &new, session, half, until)).await?;
         (asked_to_stop, small) = (asked, made.unwrap_or_default());
     }
     let mut text = String::new();
     let mut written: Vec<(CaseScenario, &Path)> = Vec::new();
-    let by_itself =
-        |(index, small): (&usize, &ShrinkResult)| (small.fails == Some(true)).then(|| new[*index].cause.oracle.clone());
-    let failing: BTreeSet<String> = small.iter().filter_map(by_itself).collect();
-    let leak = failing.iter().find(|oracle| oracle.starts_with(LEAK_ORACLE));
-    let mut unsaved: BTreeMap<&String, usize> = BTreeMap::new();
+    let (mut not_again, mut open) = (0, 0);
     for (index, new) in new.iter().enumerate() {
-        let as_found = || ShrinkResult { scenario: new.case.scenario.clone(), attempts: 0, fails: None, play: None };
-        let small = small.remove(&index).unwrap_or_else(as_found);
-        // Cases run concurrently, so one may have failed because it received frames that another caused.
-        let others = match small.fails {
-            Some(true) => None,
-            Some(false) => failing.get(&new.cause.oracle).or(leak),
-            None => leak.filter(|leak| **leak == new.cause.oracle),
+        // Other cases that were played at the same time may have caused what does not happen again.
+        let small = match small.remove(&index) {
+            Some(small) if small.ruling.stands() => small,
+            Some(ShrinkResult { ruling: Ruling::NotAgain | Ruling::Anyway, .. }) => {
+                not_again += 1;
+                continue;
+            }
+            _ => {
+                open += 1;
+                continue;
+            }
         };
-        if let Some(oracle) = others {
-            *unsaved.entry(oracle).or_default() += 1;
-            continue;
-        }
         let plain = CaseScenario { title: String::new(), ..small.scenario.clone() };
         // Two findings may shrink to the same scenario.
         if let Some((_, path)) = written.iter().find(|(known, _)| *known == plain) {
@@ -110,12 +105,13 @@ pub async fn save_findings(
         }
         written.push((plain, &new.path));
     }
-    for (oracle, more) in unsaved {
-        let _ = writeln!(
-            text,
-            "  not saved: {} that failed only alongside other cases, unlike those saved under {oracle}",
-            format_count(more, "more finding")
-        );
+    for (count, why) in [
+        (not_again, "that did not fail again when replayed alone"),
+        (open, "that there was no time to replay; --shrink-time gives more"),
+    ] {
+        if count > 0 {
+            let _ = writeln!(text, "  not saved: {} {why}", format_count(count, "finding"));
+        }
     }
     Ok((asked_to_stop, text))
 }
@@ -150,9 +146,9 @@ fn shrink_all(
                 Arc::new(ShrinkJob { campaign, stage, finding, numbers })
             };
             let mut all: Vec<(usize, Arc<ShrinkJob>)> = findings.into_iter().map(job).enumerate().collect();
-            let look = |job: Arc<ShrinkJob>| async move { job.play_until_failure(MAX_PLAYS_TO_FAIL, half).await };
+            let look = |job: Arc<ShrinkJob>| async move { job.confirm(Evidence::Crowd, half).await };
             let mut small = play_each(&stage, all.clone(), look).await;
-            all.retain(|(index, _)| small.get(index).is_some_and(|small| small.fails == Some(true)));
+            all.retain(|(index, _)| small.get(index).is_some_and(|small| small.ruling.stands()));
             // The first finding of each cause comes first, alternating between oracles; likely duplicates come last.
             let mut known: BTreeMap<(String, Option<String>), usize> = BTreeMap::new();
             let mut nth = |oracle: &str, shape: Option<&str>| {
@@ -275,8 +271,7 @@ fn write_finding(
     };
     std::fs::write(&new.path, finding_file::render_finding(&found, &path, &small.scenario, &about.masker))
         .map_err(|error| CliError::new(format!("failed to write {path}: {error}")))?;
-    let what = match small.fails {
-        Some(false) => "not shrunk: it did not fail again on its own".to_owned(),
+    let what = match small {
         _ if small.attempts == 0 => "not shrunk: no smaller scenario was tried".to_owned(),
         _ => format!(
             "{} after the opening, shrunk in {}",

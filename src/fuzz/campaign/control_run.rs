@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use super::fingerprint;
 use crate::fuzz::case_scenario::CaseScenario;
 use crate::fuzz::shrink;
+use crate::judge::Ruling;
 use crate::outcome::{CheckReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::protocol::Pack;
 use crate::report::scenario_verdict;
@@ -30,94 +31,17 @@ pub fn continuation_is_broken(report: &ScenarioReport) -> Option<bool> {
     (is_stuck || scenario_verdict(report) != Verdict::Inconclusive).then_some(is_stuck)
 }
 
-/// The next play of a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TrialPlay {
-    /// The case as it is.
-    Case,
-    /// The case without its mutated message.
-    Control,
-}
-
-/// Rounds of control run and case after which a finding only warns. Other cases at the same time may disturb both, so
-/// both are played alone in the last round.
-const TRIAL_ROUNDS: usize = 3;
-
-/// Plays control run and case in turn. The mutation is the cause once the control run passes and the case fails right
-/// after.
-#[derive(Debug, Default)]
-pub struct ControlTrial {
-    rounds: usize,
-    /// Whether the control run has just passed.
-    control_passed: bool,
-    is_cause: bool,
-    doubt: Option<CauseDoubt>,
-}
-
-/// Why the mutation may not be the cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CauseDoubt {
-    /// The control run fails, too.
-    FailsAnyway,
-    /// The case does not fail again.
-    NotAgain,
-}
-
-impl CauseDoubt {
-    fn describe(self) -> &'static str {
-        match self {
-            Self::FailsAnyway => "; it also fails without the mutation (control run)",
-            Self::NotAgain => "; it did not fail again when replayed",
-        }
-    }
-}
-
-impl ControlTrial {
-    /// Returns what to play now; `None` when the result is known.
-    pub fn next_play(&self) -> Option<TrialPlay> {
-        match self.control_passed {
-            true => Some(TrialPlay::Case),
-            false => (self.rounds < TRIAL_ROUNDS && !self.is_cause).then_some(TrialPlay::Control),
-        }
-    }
-
-    /// Whether the next play must be alone on the hub.
-    pub fn is_last_round(&self) -> bool {
-        self.rounds + 1 == TRIAL_ROUNDS
-    }
-
-    /// Takes the result of the play that [`next_play`](Self::next_play) returned.
-    pub fn record(&mut self, is_stuck: bool) {
-        match (std::mem::take(&mut self.control_passed), is_stuck) {
-            (false, false) => self.control_passed = true,
-            (true, true) => self.is_cause = true,
-            (false, true) => self.add_doubt(CauseDoubt::FailsAnyway),
-            (true, false) => self.add_doubt(CauseDoubt::NotAgain),
-        }
-    }
-
-    fn add_doubt(&mut self, doubt: CauseDoubt) {
-        self.rounds += 1;
-        self.doubt = Some(doubt);
-    }
-
-    /// Returns the doubt after all rounds; `None` if they were not all played, since the hub has died or the run has
-    /// ended.
-    pub fn doubt(&self) -> Option<CauseDoubt> {
-        self.doubt.filter(|_| self.rounds == TRIAL_ROUNDS)
-    }
-}
-
 /// Lowers a finding to a warning, and a warning, which the conversation itself has a step for, to nothing. Adds to the
 /// message why the mutation may not be the cause.
-pub fn lower_finding(report: &mut ScenarioReport, doubt: CauseDoubt) {
+pub fn lower_finding(report: &mut ScenarioReport, doubt: Ruling) {
     for check in report.checks.iter_mut().filter(|check| is_continuation_check(check)) {
         match check.verdict {
             Verdict::Fail => lower_to_warning(check),
             Verdict::Warn => check.make_inconclusive(),
             _ => continue,
         }
-        check.message.push_str(doubt.describe());
+        check.message.push_str("; ");
+        check.message.push_str(&doubt.describe());
     }
     report.verdict = scenario_verdict(report);
 }
@@ -213,28 +137,5 @@ mod tests {
         assert_eq!(scenario_verdict(&report), Verdict::Fail);
         lower_self_inflicted(&mut report, pack);
         assert_eq!(scenario_verdict(&report), expected, "{:#?}", report.checks);
-    }
-
-    /// `plays` are results in order: `+` passes, `-` fails; the run ends after the last.
-    #[rstest]
-    #[case::mutation("+-", None)]
-    #[case::mutation_beside_others("-+++-", None)]
-    #[case::anyway("---", Some(CauseDoubt::FailsAnyway))]
-    #[case::once("++++++", Some(CauseDoubt::NotAgain))]
-    #[case::once_beside_others("++-++", Some(CauseDoubt::NotAgain))]
-    #[case::ended("", None)]
-    #[case::ended_later("-++", None)]
-    fn a_finding_needs_a_passing_control_run_and_a_second_failure(
-        #[case] plays: &str,
-        #[case] doubt: Option<CauseDoubt>,
-    ) {
-        let mut trial = ControlTrial::default();
-        for play in plays.chars() {
-            assert!(trial.next_play().is_some(), "after {trial:?}");
-            trial.record(play == '-');
-        }
-        let is_over = trial.next_play().is_none();
-        assert_eq!(is_over, doubt.is_some() || plays.ends_with("+-"), "{trial:?}");
-        assert_eq!(trial.doubt(), doubt);
     }
 }

@@ -9,11 +9,12 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Campaign, PlayEnvironment};
-use crate::check::hang::HubPulse;
 use crate::fuzz::actors::NEW_CLIENT;
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::oracle::{self, MAX_SLOWDOWN};
 use crate::fuzz::step_rule::StepRule;
+use crate::judge::PlayId;
+use crate::judge::service::HubPulse;
 use crate::outcome::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::report::fuzz::NewClientLatency;
 use crate::report::scenario_verdict;
@@ -27,10 +28,6 @@ pub struct LatencyProbe {
 
 /// The id of the scenario where it is played to find out whether the hub hangs.
 const PROBE_ID: &str = "a new client";
-/// Offset of the number of the play before all cases, so that no other play has its number.
-const START_NUMBER_OFFSET: u64 = 1 << 46;
-/// Offset of the numbers of the plays after all cases.
-const END_NUMBER_OFFSET: u64 = 1 << 47;
 /// The time in which the hub must once be as fast as before: it or the machine may still be busy after the last case.
 const RECOVERY_TIME: Duration = Duration::from_secs(5);
 
@@ -40,18 +37,18 @@ impl LatencyProbe {
     pub async fn measure_start(campaign: &Campaign, stage: &PlayEnvironment) -> Option<Self> {
         let corpus = &campaign.corpus;
         corpus.set_fence_answered(true);
-        let with_fence = Self::measure(campaign, stage, START_NUMBER_OFFSET).await;
+        let with_fence = Self::measure(campaign, stage, 0).await;
         if corpus.fence().is_none() || with_fence.as_ref().is_some_and(|probe| is_answered(&probe.before)) {
             return with_fence;
         }
         corpus.set_fence_answered(false);
-        let without = Self::measure(campaign, stage, START_NUMBER_OFFSET + 1).await;
+        let without = Self::measure(campaign, stage, 1).await;
         // A client that is not even served without the fence does not show that the fence is the reason.
         corpus.set_fence_answered(without.is_none());
         without
     }
 
-    async fn measure(campaign: &Campaign, stage: &PlayEnvironment, number: u64) -> Option<Self> {
+    async fn measure(campaign: &Campaign, stage: &PlayEnvironment, index: u32) -> Option<Self> {
         let role = campaign.corpus.observer_role()?;
         let steps = vec![
             CaseStep::new(NEW_CLIENT, StepVerb::Joins, ()),
@@ -59,7 +56,7 @@ impl LatencyProbe {
         ];
         let actors = [(NEW_CLIENT.to_owned(), json!(role))].into_iter().collect();
         let scenario = CaseScenario { title: "A new client".to_owned(), actors, steps, ..CaseScenario::default() };
-        let before = play_probe(campaign, stage, &scenario, number).await?;
+        let before = play_probe(campaign, stage, &scenario, index).await?;
         Some(Self { scenario, before })
     }
 
@@ -75,16 +72,16 @@ impl LatencyProbe {
         let before = self.before.duration;
         let most = before * times + Duration::from_millis(beyond.into());
         let begun = Instant::now();
-        let mut number = END_NUMBER_OFFSET;
+        let mut index = 2;
         loop {
-            let after = play_probe(campaign, stage, &self.scenario, number).await?.duration;
+            let after = play_probe(campaign, stage, &self.scenario, index).await?.duration;
             if after <= most {
                 return None;
             }
             if begun.elapsed() >= RECOVERY_TIME {
                 return Some(NewClientLatency { before, after });
             }
-            number += 1;
+            index += 1;
         }
     }
 }
@@ -94,9 +91,10 @@ async fn play_probe(
     campaign: &Campaign,
     stage: &PlayEnvironment,
     scenario: &CaseScenario,
-    number: u64,
+    index: u32,
 ) -> Option<ScenarioReport> {
-    let played = campaign.play(&campaign.id(number), scenario, number, stage).await?;
+    let id = format!("{}/new-client", campaign.pack().name);
+    let played = campaign.play(&id, scenario, PlayId::measurement(index), stage).await?;
     (scenario_verdict(&played) == Verdict::Pass).then_some(played)
 }
 

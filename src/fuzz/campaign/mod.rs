@@ -1,6 +1,7 @@
 //! Plays cases on a hub: each is made when its turn comes, parsed like any scenario, and played by the engine of
 //! `hubproof check`. The result is the report of a scenario whose id contains the number of the case.
 
+pub mod confirm;
 pub mod control_run;
 pub mod exclusive;
 pub mod fingerprint;
@@ -18,10 +19,8 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use self::control_run::{CauseDoubt, ControlTrial, TrialPlay};
 use self::exclusive::ResourceQueues;
 use self::latency_drift::LatencyProbe;
-use self::second_hub::DifferenceDoubts;
 use super::actors::{BATCH_VARIABLE, MUTATED_STEP, ROUND_VARIABLE};
 use super::case::FuzzCase;
 use super::case_scenario::{CaseScenario, CaseStep};
@@ -30,9 +29,11 @@ use super::differential::compare::ComparisonFacts;
 use super::oracle;
 use super::scheduler::CaseScheduler;
 use crate::check::comparison::Counterpart;
-use crate::check::hang::{HubOutage, HubPulse};
 use crate::check::{self, PlayOptions, ScenarioJob};
 use crate::hub::prepare::PreparedHub;
+use crate::judge::memory::DifferenceMemory;
+use crate::judge::service::{HubOutage, HubPulse};
+use crate::judge::{Evidence, PlayId, Replay, Ruling};
 use crate::outcome::{CheckReport, FrameKind, FrameReport, HubSpeed, ScenarioReport, Verdict};
 use crate::protocol::{Pack, PackFolder, RulePlace};
 use crate::reference::model::ReferenceModel;
@@ -48,12 +49,12 @@ use crate::syntax::yaml::{self, SyntaxNode};
 
 /// One protocol, with everything that its cases are made of.
 pub struct Campaign {
-    pub corpus: Corpus,
+    pub corpus: Arc<Corpus>,
     pub scheduler: CaseScheduler,
     /// What a comparison with another hub needs to know.
-    pub facts: ComparisonFacts,
-    /// The differences from another hub that were played a second time.
-    pub(crate) doubts: DifferenceDoubts,
+    pub facts: Arc<ComparisonFacts>,
+    /// What trials of differences from another hub have shown.
+    pub(crate) differences: DifferenceMemory,
     shared: SharedFile,
     /// The file of spans in programs and reports of cases; see [`Campaign::place_report`].
     file: FileId,
@@ -84,6 +85,11 @@ pub struct PlayEnvironment {
 }
 
 impl PlayEnvironment {
+    /// Returns the environment of a replay.
+    pub fn for_replay(&self, replay: &Replay) -> Self {
+        self.patient(replay.patience.into())
+    }
+
     /// Returns the same environment, in which every wait lasts `factor` times as long.
     pub fn patient(&self, factor: f64) -> Self {
         let stretch = self.options.stretch * factor;
@@ -109,12 +115,22 @@ impl Campaign {
         pack.rules.extend(oracle::oracle_rules(sources).into_iter().map(|rule| (rule.id.clone(), rule)));
         let pack = Arc::new(pack);
         let shared = scenario::load_shared(folder, sources, &pack, &mut Vec::new());
-        let corpus = Corpus::from_folder(folder, sources, &pack, given);
+        let corpus = Arc::new(Corpus::from_folder(folder, sources, &pack, given));
         let scheduler = CaseScheduler::new(&corpus, seed, &|_| true);
         let file = sources.add("case.yaml", "");
-        let facts = ComparisonFacts::for_corpus(&corpus);
+        let facts = Arc::new(ComparisonFacts::for_corpus(&corpus));
         let (programs, left, speed) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Ok(Self { corpus, scheduler, facts, doubts: DifferenceDoubts::default(), shared, file, programs, left, speed })
+        Ok(Self {
+            corpus,
+            scheduler,
+            facts,
+            differences: DifferenceMemory::default(),
+            shared,
+            file,
+            programs,
+            left,
+            speed,
+        })
     }
 
     pub fn pack(&self) -> &Arc<Pack> {
@@ -144,31 +160,29 @@ impl Campaign {
         program.ok_or_else(|| diagnostics.iter().map(words).collect::<Vec<_>>().join("; "))
     }
 
-    /// Plays a scenario: a case, or one derived from a case. `number` must differ from all others of the run. Returns
-    /// `None` if the run was interrupted before.
+    /// Plays a scenario: a case, or one derived from a case. `play` must differ from all others of the run. Returns `None`
+    /// if the run was interrupted before.
     pub async fn play(
         &self,
         id: &str,
         scenario: &CaseScenario,
-        number: u64,
+        play: PlayId,
         stage: &PlayEnvironment,
     ) -> Option<ScenarioReport> {
         let job = self.job(id, scenario, stage);
-        self.play_job(id, scenario, number, stage, job).await
+        self.play_job(id, scenario, play, stage, job).await
     }
 
     async fn play_job(
         &self,
         id: &str,
         scenario: &CaseScenario,
-        number: u64,
+        play: PlayId,
         stage: &PlayEnvironment,
         job: Result<ScenarioJob, String>,
     ) -> Option<ScenarioReport> {
-        // Only has to be unique within a run, so that it may be smaller on 32-bit machines.
-        let number = usize::try_from(number).unwrap_or(usize::MAX / 2);
         let played = match job {
-            Ok(job) => job.play(number, &stage.options, &stage.events, stage.interrupt.clone()).await,
+            Ok(job) => job.play(play, &stage.options, &stage.events, stage.interrupt.clone()).await,
             Err(mistake) => Some(self.mistake_report(id, mistake)),
         };
         played.map(|mut report| {
@@ -197,16 +211,15 @@ impl Campaign {
         &self,
         id: &str,
         scenario: &CaseScenario,
-        number: u64,
+        play: PlayId,
         stage: &PlayEnvironment,
         model: &ReferenceModel,
     ) -> Option<(ScenarioReport, Option<ScenarioReport>)> {
         let job = self.job(id, scenario, stage);
         let twin = job.clone();
-        let report = self.play_job(id, scenario, number, stage, job).await?;
+        let report = self.play_job(id, scenario, play, stage, job).await?;
         let is_met = second_hub::was_served(&report);
-        let number = usize::try_from(number).unwrap_or(usize::MAX / 2);
-        let played = twin.ok().filter(|_| is_met).and_then(|job| job.play_on_model(number, &stage.options, model));
+        let played = twin.ok().filter(|_| is_met).and_then(|job| job.play_on_model(play, &stage.options, model));
         Some((report, played))
     }
 
@@ -385,19 +398,14 @@ pub async fn run_cases(
     };
     let stuck = match stuck {
         Some((number, control)) if gone.is_none() => {
-            // Nothing else is being played now. Another case may have left something behind, such as a job that any
-            // worker may do, which is gone after a few replays. Only a conversation that fails in all of them is reported.
-            let patient = stage.patient(FINAL_REPLAY_PATIENCE);
-            let mut is_stuck = true;
-            for play in 0..FINAL_REPLAYS {
-                let replay = number + FINAL_REPLAY_NUMBER_OFFSET + play * REPLAY_NUMBER_OFFSET;
-                let played = campaign.play(&campaign.id(number), &control, replay, &patient).await;
-                is_stuck = played.as_ref().and_then(control_run::continuation_is_broken) == Some(true);
-                if !is_stuck {
-                    break;
-                }
+            let mut trial = Evidence::Obstruction.trial(PlayId::first(number));
+            while let Some(replay) = trial.next_replay() {
+                let patient = stage.for_replay(&replay);
+                let played = campaign.play(&campaign.id(number), &control, replay.id, &patient).await;
+                let Some(is_stuck) = played.as_ref().and_then(control_run::continuation_is_broken) else { break };
+                trial.record(is_stuck);
             }
-            is_stuck.then_some(number)
+            trial.ruling().stands().then_some(number)
         }
         _ => None,
     };
@@ -434,7 +442,7 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
     watch.lock_state().under_way.insert(number);
     let played = match &stage.against {
         Some(other) => second_hub::play_and_compare(campaign, &case.scenario, number, stage, other).await,
-        None => campaign.play(&campaign.id(number), &case.scenario, number, stage).await,
+        None => campaign.play(&campaign.id(number), &case.scenario, PlayId::first(number), stage).await,
     };
     if let Some(mut report) = played {
         control_run::lower_self_inflicted(&mut report, campaign.pack());
@@ -443,23 +451,23 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
             report.checks.iter_mut().filter(|check| check.accuses_hub()).for_each(CheckReport::make_inconclusive);
         } else if let Some(control) = control_run::control_scenario(&case.scenario, &report) {
             let id = campaign.id(number);
-            let (mut trial, mut replay) = (ControlTrial::default(), number);
-            while let Some(sent) = trial.next_play() {
-                replay += REPLAY_NUMBER_OFFSET;
-                let mut scenario = if sent == TrialPlay::Case { &case.scenario } else { &control }.clone();
-                if trial.is_last_round() {
-                    scenario.exclusive = Some("hub".to_owned());
-                }
-                let played = campaign.play(&id, &scenario, replay, stage).await;
+            let mut trial = Evidence::Mutation.trial(PlayId::first(number));
+            while let Some(replay) = trial.next_replay() {
+                let scenario = if replay.is_control { &control } else { &case.scenario };
+                let scenario = scenario_for_replay(scenario, &replay);
+                let played = campaign.play(&id, &scenario, replay.id, &stage.for_replay(&replay)).await;
                 let Some(is_stuck) = played.as_ref().and_then(control_run::continuation_is_broken) else { break };
                 trial.record(is_stuck);
             }
-            if trial.next_play().is_some() && *stage.interrupt.borrow() {
-                control_run::leave_undecided(&mut report);
-            } else if let Some(doubt) = trial.doubt() {
-                control_run::lower_finding(&mut report, doubt);
-                if doubt == CauseDoubt::FailsAnyway {
-                    watch.lock_state().stuck = Some((number, control));
+            match trial.ruling() {
+                Ruling::Stands { .. } => {}
+                Ruling::Open if *stage.interrupt.borrow() => control_run::leave_undecided(&mut report),
+                Ruling::Open => {}
+                doubt => {
+                    control_run::lower_finding(&mut report, doubt);
+                    if doubt == Ruling::Anyway {
+                        watch.lock_state().stuck = Some((number, control));
+                    }
                 }
             }
         }
@@ -468,15 +476,12 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
     }
 }
 
-/// Offset of a replay's number from that of its case: ids made from it differ, so a hub that remembers them is not
-/// confused.
-const REPLAY_NUMBER_OFFSET: u64 = 1 << 41;
-/// Offset of the replay at the end of the run.
-const FINAL_REPLAY_NUMBER_OFFSET: u64 = 1 << 45;
-/// How many times a failing conversation is replayed at the end of the run before it is reported.
-const FINAL_REPLAYS: u64 = 3;
-/// How much longer these replays wait.
-const FINAL_REPLAY_PATIENCE: f64 = 3.0;
+/// Returns a scenario as a trial wants it replayed; alone means on a hub of its own where hubproof starts hubs.
+pub fn scenario_for_replay(scenario: &CaseScenario, replay: &Replay) -> CaseScenario {
+    let exclusive = if replay.is_alone { Some("hub".to_owned()) } else { scenario.exclusive.clone() };
+    CaseScenario { exclusive, ..scenario.clone() }
+}
+
 /// Consecutive cases without a connection after which the hub is given up.
 const MAX_UNREACHABLE_CASES: usize = 4;
 /// How long a hub that refuses all connections as if overloaded must have had none of ours before it is given up.

@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::confirm::DoubtfulFinding;
 use super::fingerprint::{Fingerprint, broken_checks};
 use super::{Campaign, HubLost};
-use crate::check::hang::HubOutage;
 use crate::fuzz::actors::{NEW_CLIENT, OBSERVER};
 use crate::fuzz::case::FuzzCell;
 use crate::fuzz::corpus::{Corpus, prefix};
 use crate::fuzz::placement::Placement;
 use crate::hub::process::RESTART_HOOK;
+use crate::judge::Evidence;
+use crate::judge::service::HubOutage;
 use crate::outcome::{
     CheckReport, FindingDetail, FrameKind, HistoryDirection, HubCrash, Lack, ProcessReport, ScenarioReport, Verdict,
 };
@@ -177,17 +179,22 @@ impl CampaignResults {
         self.causes.iter().filter_map(first)
     }
 
-    /// Returns the findings that may only mean that the hub served no clients or is slow, as fingerprints and numbers of
-    /// their first cases. They stand only if they occur again.
-    pub fn doubtful_findings(&self, outages: &[HubOutage], is_slow: bool) -> Vec<(Fingerprint, u64)> {
+    /// Returns the findings that may only mean that the hub served no clients then, or was slow.
+    pub fn doubtful_findings(&self, outages: &[HubOutage], is_slow: bool) -> Vec<DoubtfulFinding> {
         let during = |report: &ScenarioReport, outage: &HubOutage| {
             report.begun + report.duration >= outage.since && report.begun <= outage.noticed
         };
-        let doubtful = self.causes.iter().filter(|(cause, group)| {
-            let may_be_late = is_slow && group.is_silent;
-            cause.oracle != PROCESS_ORACLE && (may_be_late || outages.iter().any(|outage| during(&group.first, outage)))
-        });
-        doubtful.filter_map(|(cause, group)| Some((cause.clone(), case_number(&group.first.id)?))).collect()
+        let evidence = |group: &CauseGroup| match group.is_silent {
+            true if is_slow => Some(Evidence::Lateness),
+            true => Some(Evidence::Crowd),
+            false => outages.iter().any(|outage| during(&group.first, outage)).then_some(Evidence::Crowd),
+        };
+        let doubtful = self.causes.iter().filter(|(cause, _)| cause.oracle != PROCESS_ORACLE);
+        let finding = |(cause, group): (&Fingerprint, &CauseGroup)| {
+            let number = case_number(&group.first.id)?;
+            Some(DoubtfulFinding { cause: cause.clone(), number, evidence: evidence(group)? })
+        };
+        doubtful.filter_map(finding).collect()
     }
 
     /// Removes a finding that did not occur again.

@@ -1,22 +1,21 @@
 //! Plays a case on a second hub, too, or on the model of the protocol, and compares the answers. Differences warn under
 //! FUZZ-DIFFERS, in addition to what the oracles report of the first hub; the second is not judged.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::shrink_findings::with_exclusive_hub;
-use super::{Campaign, PlayEnvironment};
+use super::{Campaign, PlayEnvironment, scenario_for_replay};
 use crate::check::comparison::Counterpart;
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::expected_answer::InputProperties;
-use crate::fuzz::differential::compare::{self, ComparisonContext, HubComparison};
+use crate::fuzz::differential::compare::{self, ComparisonContext, ComparisonFacts, HubComparison};
 use crate::fuzz::mutate::payload::PayloadClass;
 use crate::fuzz::placement::Placement;
 use crate::interpreter::shorten_frame;
+use crate::judge::{Evidence, PlayId};
 use crate::outcome::{FrameKind, FrameReport, ScenarioReport, Verdict};
 use crate::protocol::MessageType;
 use crate::scenario::parse::verbs::StepVerb;
@@ -24,39 +23,8 @@ use crate::scenario::parse::verbs::StepVerb;
 /// Characters of a payload that are kept while hubs are compared; longer payloads are not compared.
 pub const MAX_COMPARED_CHARS: usize = (1 << 16) + (1 << 12);
 
-/// Bit in the number of a second play, which no case's number has.
-const SECOND_PLAY_BIT: u64 = 1 << 32;
-
-/// Factor for all timeouts of the second play, and the wait at its end.
-const SECOND_PLAY_PATIENCE: f64 = 10.0;
-const SECOND_PLAY_WAIT: &str = "500ms";
-
-/// How often one difference from the model is played a second time, which takes the hub for itself. After that, what was
-/// seen before decides.
-const MAX_SECOND_PLAYS: u32 = 3;
-
-/// How often each difference was seen again in a second play, and how often not, by its description.
-#[derive(Default)]
-pub struct DifferenceDoubts(Mutex<HashMap<String, (u32, u32)>>);
-
-impl DifferenceDoubts {
-    fn record(&self, words: &str, seen_again: bool) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = known.entry(words.to_owned()).or_default();
-        if seen_again {
-            entry.0 += 1;
-        } else {
-            entry.1 += 1;
-        }
-    }
-
-    /// Returns whether a difference is known to be lasting; `None` if a second play has to show it.
-    fn verdict(&self, words: &str) -> Option<bool> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (seen, missed) = known.get(words).copied().unwrap_or_default();
-        (seen + missed >= MAX_SECOND_PLAYS).then_some(seen > missed)
-    }
-}
+/// The wait at the end of a replay.
+const FINAL_WAIT: &str = "500ms";
 
 /// Plays a case on the hub of the stage and on another one, or the model. Differences count only if a second play with
 /// longer timeouts shows them again: a late answer or another order of broadcasts usually occurs once. Returns `None` if
@@ -68,7 +36,8 @@ pub async fn play_and_compare(
     stage: &PlayEnvironment,
     other: &Counterpart,
 ) -> Option<ScenarioReport> {
-    let (mut report, right) = play_both(campaign, scenario, number, stage, other).await?;
+    let first = PlayId::first(number);
+    let (mut report, right) = play_both(campaign, scenario, first, stage, other).await?;
     // Not played on the other, or the hub is not there.
     let Some(mut right) = right else { return Some(shortened(report)) };
     let of_model = matches!(other, Counterpart::Model(_));
@@ -76,31 +45,31 @@ pub async fn play_and_compare(
         // What a rule decides needs no model.
         return Some(shortened(report));
     }
-    let mut comparison = compare_reports(campaign, &report, &right);
-    if let Some(words) = comparison.differences.first().map(compare::HubDifference::describe) {
-        match campaign.doubts.verdict(&words).filter(|_| of_model) {
-            Some(true) => {}
-            Some(false) => comparison.differences.clear(),
-            None => {
-                let patient = stage.patient(SECOND_PLAY_PATIENCE);
-                let mut again = with_final_wait(scenario);
-                if of_model {
-                    // Nothing else may happen on the hub, as nothing else happens on the model.
-                    again = with_exclusive_hub(&again);
-                }
-                let (left_again, right_again) =
-                    play_both(campaign, &again, number | SECOND_PLAY_BIT, &patient, other).await?;
-                let Some(right_again) = right_again else { return Some(shortened(report)) };
-                let all: Vec<String> = comparison.differences.iter().map(compare::HubDifference::describe).collect();
-                comparison = compare_reports(campaign, &left_again, &right_again);
-                comparison.differences.retain(|difference| all.contains(&difference.describe()));
-                if of_model {
-                    campaign.doubts.record(&words, !comparison.differences.is_empty());
-                }
-                (report.history, report.history_dropped) = (left_again.history, left_again.history_dropped);
-                right = right_again;
+    let mut comparison = compare_reports(&campaign.corpus, &campaign.facts, &report, &right);
+    let all: Vec<String> = comparison.differences.iter().map(compare::HubDifference::describe).collect();
+    if let Some(words) = all.first() {
+        // Another hub may differ in one case by chance, as both are busy; the model does not.
+        let known = campaign.differences.ruling(words).filter(|_| of_model);
+        let mut trial = Evidence::Difference.trial(first);
+        while let Some(replay) = trial.next_replay().filter(|_| known.is_none()) {
+            let mut again = with_final_wait(scenario);
+            if of_model {
+                // Nothing else may happen on the hub, as nothing else happens on the model.
+                again = scenario_for_replay(&again, &replay);
             }
+            let patient = stage.for_replay(&replay);
+            let (left_again, right_again) = play_both(campaign, &again, replay.id, &patient, other).await?;
+            let Some(right_again) = right_again else { return Some(shortened(report)) };
+            comparison = compare_reports(&campaign.corpus, &campaign.facts, &left_again, &right_again);
+            comparison.differences.retain(|difference| all.contains(&difference.describe()));
+            trial.record(!comparison.differences.is_empty());
+            (report.history, report.history_dropped) = (left_again.history, left_again.history_dropped);
+            right = right_again;
         }
+        if known == Some(false) {
+            comparison.differences.clear();
+        }
+        campaign.differences.record(words, trial.ruling());
     }
     report.checks.extend(compare::comparison_check(&comparison, campaign.pack(), &report, &right));
     Some(shortened(report))
@@ -111,21 +80,21 @@ pub async fn play_and_compare(
 async fn play_both(
     campaign: &Campaign,
     scenario: &CaseScenario,
-    number: u64,
+    play: PlayId,
     stage: &PlayEnvironment,
     other: &Counterpart,
 ) -> Option<(ScenarioReport, Option<ScenarioReport>)> {
-    let id = campaign.id(number);
+    let id = campaign.id(play.number());
     match other {
         Counterpart::Hub(other) => {
             // Events of the second hub are not reported.
             let (unread, _) = mpsc::channel(1);
             let there = PlayEnvironment { hub: Arc::clone(other), events: unread, ..stage.clone() };
             let (left, right) =
-                tokio::join!(campaign.play(&id, scenario, number, stage), campaign.play(&id, scenario, number, &there));
+                tokio::join!(campaign.play(&id, scenario, play, stage), campaign.play(&id, scenario, play, &there));
             Some((left?, Some(right?)))
         }
-        Counterpart::Model(model) => campaign.play_with_model(&id, scenario, number, stage, model).await,
+        Counterpart::Model(model) => campaign.play_with_model(&id, scenario, play, stage, model).await,
     }
 }
 
@@ -138,7 +107,7 @@ pub fn was_served(report: &ScenarioReport) -> bool {
 /// Adds a wait to the end of a scenario, for answers that are still to come.
 fn with_final_wait(scenario: &CaseScenario) -> CaseScenario {
     let mut rested = scenario.clone();
-    rested.steps.push(CaseStep::new("", StepVerb::Wait, SECOND_PLAY_WAIT).with("because", "a hub may be slow"));
+    rested.steps.push(CaseStep::new("", StepVerb::Wait, FINAL_WAIT).with("because", "a hub may be slow"));
     rested
 }
 
@@ -148,7 +117,12 @@ fn shortened(mut report: ScenarioReport) -> ScenarioReport {
     report
 }
 
-pub(super) fn compare_reports(campaign: &Campaign, left: &ScenarioReport, right: &ScenarioReport) -> HubComparison {
+pub(super) fn compare_reports(
+    corpus: &Corpus,
+    facts: &ComparisonFacts,
+    left: &ScenarioReport,
+    right: &ScenarioReport,
+) -> HubComparison {
     let idle = |report: &ScenarioReport| !report.unmet.is_empty() || report.mistake.is_some();
     if idle(left) || idle(right) {
         return HubComparison { ended: Some("one of the two hubs did not play the case"), ..HubComparison::default() };
@@ -160,9 +134,9 @@ pub(super) fn compare_reports(campaign: &Campaign, left: &ScenarioReport, right:
         return HubComparison { ended: Some("only one of the hubs let the client in"), ..HubComparison::default() };
     }
     let decided = |class: PayloadClass, message: Option<&MessageType>, payload: Option<&Value>| {
-        demands_answer(&campaign.corpus, class, message, payload)
+        demands_answer(corpus, class, message, payload)
     };
-    let context = ComparisonContext { pack: campaign.pack(), facts: &campaign.facts, decided: &decided };
+    let context = ComparisonContext { pack: &corpus.pack, facts, decided: &decided };
     let mut comparison = compare::compare_plays(&context, left, right);
     comparison.differences.retain(|difference| !difference.is_seen_by_schema(left));
     comparison

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fingerprint::{Fingerprint, broken_checks, oracle_name};
 use super::{Campaign, PlayEnvironment};
@@ -14,17 +14,15 @@ use crate::fuzz::case::FuzzCell;
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::shrink::constraints::ShrinkConstraints;
 use crate::fuzz::shrink::{CandidateResult, ShrinkLimits, Shrinker, control_run, makes_check};
+use crate::judge::{Evidence, PlayId, Ruling};
 use crate::outcome::ScenarioReport;
 use crate::scenario::parse::verbs::StepVerb;
 
 /// Factor for the timeouts of a candidate.
 const CANDIDATE_PATIENCE: f64 = 0.2;
-/// Number of plays without a failure after which a finding counts as not failing on its own.
-pub const MAX_PLAYS_TO_FAIL: usize = 3;
-/// Consecutive plays in which the smallest scenario has to fail.
-const CONFIRMING_PLAYS: usize = 3;
-/// First number of plays, above those of all cases.
-const FIRST_PLAY_NUMBER: u64 = 1 << 40;
+
+/// How long the smallest scenario may take to fail again. A finding is worth more than the time that was set for it.
+const CONFIRMING_TIME: Duration = Duration::from_secs(60);
 
 /// The result of shrinking.
 #[derive(Clone, Debug)]
@@ -32,15 +30,10 @@ pub struct ShrinkResult {
     pub scenario: CaseScenario,
     /// Candidates that were played.
     pub attempts: usize,
-    /// Whether the finding fails on its own, without other cases at the same time; `None` if that was not tried.
-    pub fails: Option<bool>,
+    /// Whether the finding was made again on its own, without other cases at the same time.
+    pub ruling: Ruling,
     /// The last play of `scenario` that failed.
     pub play: Option<ScenarioReport>,
-}
-
-/// Returns the counter from which all plays of a run take their numbers.
-pub fn play_numbers() -> Arc<AtomicU64> {
-    Arc::new(AtomicU64::new(FIRST_PLAY_NUMBER))
 }
 
 /// A finding to shrink.
@@ -63,22 +56,29 @@ pub struct ShrinkJob {
 }
 
 impl ShrinkJob {
-    /// Plays the finding until it fails on its own once, at most `plays` times.
-    pub async fn play_until_failure(&self, plays: usize, until: Instant) -> ShrinkResult {
-        let (mut fails, mut play) = (Some(false), None);
-        for _ in 0..plays {
-            fails = match Instant::now() < until {
-                true => {
-                    play = self.failing_play(&self.finding.scenario, 1.0).await;
-                    Some(play.is_some())
-                }
-                false => None,
-            };
-            if fails != Some(false) {
+    /// Replays the finding on its own, as this evidence demands, until `until`.
+    pub async fn confirm(&self, evidence: Evidence, until: Instant) -> ShrinkResult {
+        let (ruling, play) = self.replay(evidence, &self.finding.scenario, until).await;
+        ShrinkResult { scenario: self.with_wait(&self.finding.scenario), attempts: 0, ruling, play }
+    }
+
+    /// Returns the ruling on a scenario, and the last play in which it failed.
+    async fn replay(
+        &self,
+        evidence: Evidence,
+        scenario: &CaseScenario,
+        until: Instant,
+    ) -> (Ruling, Option<ScenarioReport>) {
+        let (mut trial, mut last) = (evidence.trial(PlayId::shrink(0)), None);
+        while let Some(replay) = trial.next_replay().filter(|_| Instant::now() < until) {
+            let play = self.failing_play(scenario, replay.patience.into()).await;
+            if *self.stage.interrupt.borrow() {
                 break;
             }
+            trial.record(play.is_some());
+            last = play.or(last);
         }
-        ShrinkResult { scenario: self.with_wait(&self.finding.scenario), attempts: 0, fails, play }
+        (trial.ruling(), last)
     }
 
     /// Returns the smallest scenario that fails like the finding, found before `until`. The finding must fail on its
@@ -116,15 +116,15 @@ impl ShrinkJob {
         }
         let attempts = shrink.attempts();
         // A scenario that fails only sometimes is not saved.
-        let (mut fails, mut play) = (attempts > 0, None);
-        for _ in 0..CONFIRMING_PLAYS {
-            if fails {
-                play = self.failing_play(shrink.smallest(), 1.0).await;
-                fails = play.is_some();
-            }
+        let mut small = (scenario, None);
+        if attempts > 0 {
+            let end = Instant::now() + CONFIRMING_TIME;
+            let (ruling, play) = self.replay(Evidence::Shrinking, shrink.smallest(), end).await;
+            small = if ruling.stands() { (shrink.smallest(), play) } else { small };
         }
-        let smallest = if fails { shrink.smallest() } else { scenario };
-        ShrinkResult { scenario: self.with_wait(smallest), attempts, fails: Some(true), play }
+        let (smallest, play) = small;
+        let ruling = Ruling::Stands { times: 1, is_alone: true };
+        ShrinkResult { scenario: self.with_wait(smallest), attempts, ruling, play }
     }
 
     async fn reproduces(&self, scenario: &CaseScenario, patience: f64) -> bool {
@@ -162,12 +162,12 @@ impl ShrinkJob {
 
     async fn play(&self, scenario: &CaseScenario, patience: f64) -> Option<ScenarioReport> {
         let stage = self.stage.patient(patience);
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let play = PlayId::shrink(self.numbers.fetch_add(1, Ordering::Relaxed));
         let scenario = self.with_wait(scenario);
         // Other plays run at the same time, so each gets a hub of its own where hubproof starts hubs.
         match self.stage.hub.can_start_hubs() {
-            true => self.campaign.play(&self.finding.id, &with_exclusive_hub(&scenario), number, &stage).await,
-            false => self.campaign.play(&self.finding.id, &scenario, number, &stage).await,
+            true => self.campaign.play(&self.finding.id, &with_exclusive_hub(&scenario), play, &stage).await,
+            false => self.campaign.play(&self.finding.id, &scenario, play, &stage).await,
         }
     }
 }

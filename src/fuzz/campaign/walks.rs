@@ -2,21 +2,19 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::Campaign;
 use super::second_hub::{MAX_COMPARED_CHARS, compare_reports, was_served};
 use crate::check::comparison::{COMPARISON_CHECK, Counterpart, PlayComparer, PlayComparison, VariedAnswer};
-use crate::fuzz::differential::compare::{self, HubDifference, HubDifferenceKind};
+use crate::fuzz::corpus::Corpus;
+use crate::fuzz::differential::compare::{self, ComparisonFacts, HubComparison, HubDifference, HubDifferenceKind};
 use crate::fuzz::stateful::long_walk::make_long_walk;
 use crate::fuzz::stateful::model::WalkModel;
+use crate::judge::memory::DifferenceMemory;
 use crate::outcome::{CheckReport, ScenarioReport, Verdict};
 use crate::protocol::Pack;
 use crate::scenario::Program;
-
-/// How often a difference is shown again by a second play, and how many differences of a protocol are.
-const MAX_SECOND_PLAYS: usize = 6;
-const MAX_DIFFERENCES: usize = 24;
 
 /// Returns the long walks of a protocol as programs, `NAME/walk-1` and so on: the same for the same seed. Walks that do
 /// not compile are left out.
@@ -33,12 +31,24 @@ pub fn walk_programs(campaign: &Campaign, seed: u64, count: u64) -> Vec<Arc<Prog
 /// The beginning of the name of a walk.
 const WALK_PREFIX: &str = "walk-";
 
+/// What the comparison of plays needs to know about a protocol.
+struct ComparedProtocol {
+    corpus: Arc<Corpus>,
+    facts: ComparisonFacts,
+    counterpart: Option<Counterpart>,
+}
+
+impl ComparedProtocol {
+    fn compare(&self, left: &ScenarioReport, right: &ScenarioReport) -> HubComparison {
+        compare_reports(&self.corpus, &self.facts, left, right)
+    }
+}
+
 /// Compares the plays of walks with those on the counterparts of the hubs.
 #[derive(Default)]
 pub struct WalkComparer {
-    protocols: HashMap<String, (Arc<Campaign>, Option<Counterpart>)>,
-    /// How many second plays each difference had.
-    taken_up: Mutex<HashMap<String, usize>>,
+    protocols: HashMap<String, ComparedProtocol>,
+    memory: DifferenceMemory,
 }
 
 impl fmt::Debug for WalkComparer {
@@ -48,15 +58,16 @@ impl fmt::Debug for WalkComparer {
 }
 
 impl WalkComparer {
-    /// Adds a protocol.
-    pub fn add(&mut self, campaign: Arc<Campaign>) {
-        self.protocols.insert(campaign.pack().name.clone(), (campaign, None));
+    /// Adds the protocol of a corpus.
+    pub fn add(&mut self, corpus: Arc<Corpus>) {
+        let (name, facts) = (corpus.pack.name.clone(), ComparisonFacts::for_corpus(&corpus));
+        self.protocols.insert(name, ComparedProtocol { corpus, facts, counterpart: None });
     }
 
     /// Sets what the hub of a protocol is compared with.
     pub fn set_counterpart(&mut self, protocol: &str, counterpart: Counterpart) {
         if let Some(entry) = self.protocols.get_mut(protocol) {
-            entry.1 = Some(counterpart);
+            entry.counterpart = Some(counterpart);
         }
     }
 }
@@ -74,23 +85,23 @@ impl PlayComparer for WalkComparer {
     fn counterpart(&self, report: &ScenarioReport) -> Option<&Counterpart> {
         // What a rule decides needs no counterpart.
         let fails = report.checks.iter().any(|check| check.verdict == Verdict::Fail);
-        self.protocols.get(&report.protocol)?.1.as_ref().filter(|_| !fails && was_served(report))
+        self.protocols.get(&report.protocol)?.counterpart.as_ref().filter(|_| !fails && was_served(report))
     }
 
     fn compare(&self, report: &ScenarioReport, other: &ScenarioReport) -> PlayComparison {
-        let Some((campaign, _)) = self.protocols.get(&report.protocol) else { return PlayComparison::default() };
-        let comparison = compare_reports(campaign, report, other);
+        let Some(protocol) = self.protocols.get(&report.protocol) else { return PlayComparison::default() };
+        let (comparison, pack) = (protocol.compare(report, other), &protocol.corpus.pack);
         let differences = comparison.differences.iter().map(HubDifference::describe).collect();
-        let check = compare::comparison_check(&comparison, campaign.pack(), report, other);
-        let check = check.map(|check| named_check(check, &comparison.differences, campaign.pack(), &report.id));
+        let check = compare::comparison_check(&comparison, pack, report, other);
+        let check = check.map(|check| named_check(check, &comparison.differences, pack, &report.id));
         let stop = |report: &ScenarioReport| report.cause.as_ref().map(|cause| cause.step.clone());
         let stopped_alike = stop(report).is_some_and(|step| stop(other) == Some(step));
         PlayComparison { differences, check, stopped_alike }
     }
 
     fn differences(&self, varied: &ScenarioReport, plain: &ScenarioReport) -> Vec<VariedAnswer> {
-        let Some((campaign, _)) = self.protocols.get(&plain.protocol) else { return Vec::new() };
-        let found = compare_reports(campaign, varied, plain).differences.into_iter();
+        let Some(protocol) = self.protocols.get(&plain.protocol) else { return Vec::new() };
+        let found = protocol.compare(varied, plain).differences.into_iter();
         // When something comes unasked, or after the last step, depends on the time and on other conversations.
         let is_timely = |found: &HubDifference| match &found.kind {
             HubDifferenceKind::OnlyLeft(_) | HubDifferenceKind::OnlyRight(_) => false,
@@ -108,14 +119,8 @@ impl PlayComparer for WalkComparer {
             .collect()
     }
 
-    fn takes_up(&self, difference: &str) -> bool {
-        let mut taken_up = self.taken_up.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken_up.len() >= MAX_DIFFERENCES && !taken_up.contains_key(difference) {
-            return false;
-        }
-        let times = taken_up.entry(difference.to_owned()).or_default();
-        *times += 1;
-        *times <= MAX_SECOND_PLAYS
+    fn memory(&self) -> &DifferenceMemory {
+        &self.memory
     }
 }
 

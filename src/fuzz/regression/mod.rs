@@ -1,4 +1,3 @@
-//! Saved findings: their files and their replay.
+//! The files of saved findings.
 
 pub mod finding_file;
-pub mod replay;

@@ -73,7 +73,7 @@ pub struct Protocol {
     pub processes: Vec<Process>,
     /// The results of the baseline's entries for this protocol.
     pub baseline: Vec<Entry>,
-    /// Waits that were shortened because what they awaited did not arrive in three conversations, or because the hub
+    /// Waits that were shortened because what they awaited did not arrive in two conversations, or because the hub
     /// sent nothing of its document. A check whose wait was shortened is inconclusive.
     pub shortened_waits: Vec<Shortened>,
     /// The deviations of the hub that the target declares.

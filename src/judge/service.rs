@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
+use super::{Evidence, PlayId, has_passed};
 use crate::outcome::{
     AnswerTimes, CheckReport, FindingDetail, FrameKind, FrameReport, HistoryDirection, MessageKind, ScenarioReport,
     UnservedProbe, Verdict,
@@ -30,8 +31,6 @@ pub const HANG_EXPLANATION: Explanation = Explanation::new(
 )
 .usually("A lock that a handler never releases, a blocking call in an event loop, or a worker pool in which every worker waits for a client that has left.")
 .next("Look at the last conversation before the hang, which the finding names, and play it alone: hubproof check URL --protocol NAME --scenario SCENARIO");
-/// Number of probes in a row that the hub must not serve.
-const PROBES: usize = 2;
 /// If the hub sent something this shortly before a conversation ended, it still served that client.
 const RECENT: Duration = Duration::from_millis(100);
 /// Pause between attempts to reach a hub that accepts no connections, or to find a probe.
@@ -207,13 +206,14 @@ impl HubPulse {
         state
     }
 
-    /// Records a scenario that was played. If it failed, or was cut off, this calls `play` to play a probe, and returns
-    /// the probe if the hub no longer serves it.
+    /// Records the play of a scenario. If it failed, or was cut off, this calls `play` to play a probe until the hub has
+    /// sent messages of the given kinds, and returns the probe if the hub no longer serves it.
     pub async fn record_play<F: Future<Output = Option<ScenarioReport>>>(
         &self,
         program: &Arc<Program>,
+        id: PlayId,
         report: &ScenarioReport,
-        play: impl Fn(Arc<Program>, usize) -> F,
+        play: impl Fn(Arc<Program>, PlayId, Vec<MessageKind>) -> F,
     ) -> Option<UnservedScenario> {
         let mut state = self.state.lock().await;
         state.add_service(report);
@@ -241,11 +241,12 @@ impl HubPulse {
             }
         }
         let mut lost = None;
-        for number in 1..=PROBES {
+        let mut trial = Evidence::LostService.trial(id);
+        while let Some(replay) = trial.next_replay() {
             if lost == Some(ServiceLoss::Gone) {
                 tokio::time::sleep(PROBE_PAUSE).await;
             }
-            let again = play(Arc::clone(&probe.program), number).await?;
+            let again = play(Arc::clone(&probe.program), replay.id, probe.answers.clone()).await?;
             lost = match probe.judge(&again) {
                 ProbeResult::Lost(now) => Some(now),
                 // A hub that was gone when it cut the connection off has been started again.
@@ -253,7 +254,7 @@ impl HubPulse {
                 ProbeResult::Served | ProbeResult::Refused => None,
             };
             state.probed = Some((again.begun, lost));
-            lost?;
+            trial.record(lost.is_some());
         }
         let lost = lost?;
         // Other scenarios may have noticed the end a moment earlier.
@@ -342,11 +343,6 @@ fn shows_service(report: &ScenarioReport, lost: ServiceLoss) -> bool {
 /// Whether a conversation was completed, and nothing in it accuses the hub.
 fn is_sound(report: &ScenarioReport) -> bool {
     matches!(scenario_verdict(report), Verdict::Pass | Verdict::Info)
-}
-
-/// Whether a conversation was completed, with no failures other than those of declared deviations.
-pub fn has_passed(report: &ScenarioReport) -> bool {
-    matches!(scenario_verdict(report), Verdict::Pass | Verdict::Info | Verdict::Warn)
 }
 
 /// Looks for hangs in the reports of a run, which must not include scenarios that may leave the hub unusable. For each
@@ -547,15 +543,13 @@ mod tests {
         let mut passed = RunFixture::all_pass().reports.swap_remove(1);
         passed.activity.answers = answers(&[(GREETING, 0), (ANSWER, 0)]);
         let played = AtomicUsize::new(0);
-        let play = |_, number: usize| {
-            played.fetch_add(1, Ordering::Relaxed);
-            std::future::ready(probes.get(number - 1).cloned())
-        };
-        assert_eq!(pulse.record_play(&program, &passed, play).await, None);
-        let found = pulse.record_play(&program, &failed, play).await;
+        let play = |_, _: PlayId, _| std::future::ready(probes.get(played.fetch_add(1, Ordering::Relaxed)).cloned());
+        let id = PlayId::first(1);
+        assert_eq!(pulse.record_play(&program, id, &passed, play).await, None);
+        let found = pulse.record_play(&program, id, &failed, play).await;
         // A scenario that ended before the last probe does not cause another probe.
         let earlier = ScenarioReport { begun: failed.begun - SECOND, ..failed };
-        assert_eq!(pulse.record_play(&program, &earlier, play).await, found);
+        assert_eq!(pulse.record_play(&program, id, &earlier, play).await, found);
         assert_eq!(pulse.outages().await.len(), usize::from(found.is_some()));
         (found.map(|found| found.lost), played.into_inner())
     }

@@ -1,0 +1,110 @@
+//! Replays scenarios whose failure rests on what did not happen. A frame that breaks a rule stands by itself; a message
+//! that is missing once may have been delayed by other scenarios, or by the machine.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::PlayOptions;
+use super::job::{ScenarioJob, is_silent};
+use crate::judge::{Evidence, PlayId, Ruling};
+use crate::outcome::{CheckReport, ScenarioReport};
+use crate::report::events::ScenarioEvent;
+
+/// A scenario that failed only because something did not come in time.
+pub struct SilentFailure {
+    pub job: ScenarioJob,
+    pub id: PlayId,
+    pub evidence: Evidence,
+    pub report: ScenarioReport,
+}
+
+impl SilentFailure {
+    /// Returns the rules that the failure accuses the hub of breaking.
+    fn accused(&self) -> impl Iterator<Item = &String> {
+        let accusing = self.report.checks.iter().filter(|check| check.accuses_hub());
+        accusing.flat_map(CheckReport::rules_of_verdict).map(|used| &used.id)
+    }
+
+    /// Whether everything that is missing was also missing in a scenario that was replayed, and never came in this run.
+    fn is_explained(&self, missing: &BTreeSet<String>) -> bool {
+        let own = &self.report.waits.missed;
+        !own.is_empty() && own.is_subset(missing) && own.iter().all(|name| self.job.has_never_come(name))
+    }
+}
+
+/// Replays the scenarios, one at a time, those first that decide most rules, until `limit` has passed. Sends their final
+/// reports on `events`.
+pub async fn confirm_failures(
+    mut failures: Vec<SilentFailure>,
+    limit: Duration,
+    options: &PlayOptions,
+    events: &mpsc::Sender<ScenarioEvent>,
+    interrupt: &watch::Receiver<bool>,
+) {
+    let until = Instant::now() + limit;
+    let (mut missing, mut decided) = (BTreeSet::new(), BTreeSet::new());
+    while !failures.is_empty() {
+        let new = |failure: &SilentFailure| failure.accused().filter(|rule| !decided.contains(*rule)).count();
+        let best = (0..failures.len()).max_by_key(|index| new(&failures[*index])).unwrap_or_default();
+        let failure = failures.swap_remove(best);
+        let is_over = *interrupt.borrow() || Instant::now() >= until;
+        let mut report = if failure.is_explained(&missing) {
+            conclude(failure.report.clone(), "the same message was missing in a scenario that was replayed alone")
+        } else if is_over {
+            leave_open(failure.report.clone())
+        } else {
+            replay(&failure, options, interrupt).await
+        };
+        if report.checks.iter().any(CheckReport::accuses_hub) {
+            missing.extend(report.waits.missed.iter().cloned());
+            decided.extend(failure.accused().cloned());
+        }
+        failure.job.id().clone_into(&mut report.id);
+        let _ = events.send(ScenarioEvent::Finished(Box::new(report))).await;
+    }
+}
+
+/// Plays a scenario again. Returns the report of the replay, in which only what was seen in both plays accuses the hub.
+async fn replay(failure: &SilentFailure, options: &PlayOptions, interrupt: &watch::Receiver<bool>) -> ScenarioReport {
+    let mut trial = failure.evidence.trial(failure.id);
+    let mut last = None;
+    while let Some(replay) = trial.next_replay() {
+        let unread = mpsc::channel(1).0;
+        let job = failure.job.clone().for_replay(&replay);
+        let again = job.play_once(replay.id, options, &unread, interrupt.clone()).await;
+        let Some(again) = again.filter(|again| !again.interrupted) else { break };
+        trial.record(is_silent(&again));
+        last = Some(again);
+    }
+    match (trial.ruling(), last) {
+        (Ruling::Open, _) | (_, None) => leave_open(failure.report.clone()),
+        (ruling @ Ruling::Stands { .. }, Some(again)) => conclude(again, &ruling.describe()),
+        // What the replay shows counts, even if it is a failure of another kind.
+        (_, Some(again)) => again,
+    }
+}
+
+/// Adds to the findings of a report why they stand.
+fn conclude(mut report: ScenarioReport, why: &str) -> ScenarioReport {
+    for check in report.checks.iter_mut().filter(|check| check.accuses_hub()) {
+        check.message = format!("{}; {why}", check.message_or_step());
+    }
+    report
+}
+
+/// Makes findings inconclusive that were not replayed.
+fn leave_open(mut report: ScenarioReport) -> ScenarioReport {
+    let id = report.id.clone();
+    for check in report.checks.iter_mut().filter(|check| check.accuses_hub()) {
+        check.make_inconclusive();
+        check.message = format!(
+            "{}; not confirmed: there was no time left to play it again alone; decide it with --scenario '{id}' or --depth thorough",
+            check.message_or_step()
+        );
+    }
+    report.verdict = crate::report::scenario_verdict(&report);
+    report
+}
