@@ -13,13 +13,11 @@ pub struct TestPlayer {
     machine: Box<dyn Machine>,
     now: Duration,
     received: BTreeMap<ConnectionId, Vec<String>>,
-    /// All outputs, with their times in milliseconds.
-    pub sent: Vec<String>,
 }
 
 impl TestPlayer {
-    /// A hub with settings (`KEY=VALUE`) and possibly a fault, with reproducible ids and times.
-    pub fn new(protocol: &str, sets: &[&str], fault: Option<&str>) -> TestPlayer {
+    /// A hub with settings (`KEY=VALUE`), with reproducible ids and times.
+    pub fn new(protocol: &str, sets: &[&str]) -> TestPlayer {
         let mut settings = Settings::default();
         match protocol {
             "concierge" => settings.set("seed", "1").unwrap(),
@@ -30,8 +28,8 @@ impl TestPlayer {
         for set in sets {
             settings.set_pair(set).unwrap();
         }
-        let machine = crate::build_machine(protocol, &settings, fault).unwrap();
-        TestPlayer { machine, now: Duration::ZERO, received: BTreeMap::new(), sent: Vec::new() }
+        let machine = crate::build_machine(protocol, &settings, None).unwrap();
+        TestPlayer { machine, now: Duration::ZERO, received: BTreeMap::new() }
     }
 
     /// Gives the machine an input.
@@ -63,7 +61,6 @@ impl TestPlayer {
                 MachineOutput::Drop { .. } => "drop".to_owned(),
                 MachineOutput::Connect { url, .. } => format!("connect {url}"),
             };
-            self.sent.push(format!("{} {conn} {line}", self.now.as_millis()));
             self.received.entry(conn).or_default().push(line);
         }
     }

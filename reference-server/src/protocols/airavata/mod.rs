@@ -15,7 +15,7 @@
 mod event;
 mod message;
 #[cfg(test)]
-pub mod tests;
+mod tests;
 mod token;
 mod topic;
 

@@ -25,8 +25,6 @@ mod request;
 mod request_error;
 mod subscription_requests;
 #[cfg(test)]
-pub mod test_conversation;
-#[cfg(test)]
 mod tests;
 mod watch;
 mod window;

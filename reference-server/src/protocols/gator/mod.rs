@@ -18,7 +18,7 @@ mod request;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(test)]
-pub mod tests;
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;

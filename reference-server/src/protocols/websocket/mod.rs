@@ -8,7 +8,7 @@ mod frame;
 mod handshake;
 mod session;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::time::Duration;
 
