@@ -13,6 +13,7 @@ pub mod payload_mutants;
 pub mod permitted_variants;
 pub mod permitted_variants_emprops;
 pub mod recognition;
+pub mod strangers;
 pub mod third_party_hubs;
 pub mod variations;
 pub mod websocket;

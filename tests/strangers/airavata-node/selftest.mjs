@@ -1012,9 +1012,10 @@ async function pool(jobs) {
 
 const args = process.argv.slice(2);
 const cross = args.includes('--cross');
-const wanted = args.filter((a) => a !== '--cross');
+const plain = args.includes('plain'); // all conversations with the hub as it is
+const wanted = args.filter((a) => a !== '--cross' && a !== 'plain');
 const list = JSON.parse(execFileSync(process.execPath, [HUB, '--list'], { encoding: 'utf8', maxBuffer: 1 << 24 }));
-const chosen = (items) => items.map((i) => i.name).filter((n) => wanted.length === 0 || wanted.includes(n));
+const chosen = (items) => items.map((i) => i.name).filter((n) => (wanted.length === 0 && !plain) || wanted.includes(n));
 const bugs = chosen(list.bugs);
 const variants = chosen(list.variants);
 for (const n of wanted) if (!bugs.includes(n) && !variants.includes(n)) line(false, 'name', n, 'unknown');
@@ -1022,7 +1023,8 @@ for (const n of bugs) if (!CONVERSATIONS[n]) line(false, 'bug', n, 'no conversat
 const names = Object.keys(CONVERSATIONS);
 
 const started = Date.now();
-correct = await testCorrect(variants.length ? names : bugs);
+correct = await testCorrect(plain || variants.length ? names : bugs);
+if (plain) line(correct.size === 0, 'hub', 'plain', [...correct].map(([n, text]) => `${n}: ${text}`).join('; ') || `${names.length} conversations`);
 await pool([
   ...variants.map((n) => () => testVariant(n, names)),
   ...bugs.filter((n) => CONVERSATIONS[n]).map((n) => () => testBug(n, correct, cross)),

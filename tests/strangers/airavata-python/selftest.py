@@ -2,7 +2,7 @@
 """Checks of the hub: one conversation for each bug, all conversations for each variant.
 
     selftest.py                 everything
-    selftest.py NAME...         only these bugs and variants ("right": the hub without options)
+    selftest.py NAME...         only these bugs and variants ("plain": the hub without options)
     selftest.py --across NAME   a bug's hub against all conversations (information only)
 """
 
@@ -1466,20 +1466,20 @@ async def check_bug(bug, gate):
 
 async def check_variant(variant, gate):
     async with gate:
-        arguments = [] if variant == "right" else ["--variant", variant]
+        arguments = [] if variant == "plain" else ["--variant", variant]
         async with HubProcess(*arguments) as hub:
             problems = await talk_all(hub)
             if variant in SHOWS:
                 problem = await talk(hub, variant, table=SHOWS)
                 if problem is not None:
                     problems.append(("shown", problem))
-            if variant == "right":
+            if variant == "plain":
                 for name in SHOWS:
                     if await talk(hub, name, table=SHOWS) is None:
                         problems.append((name, "also shown without the variant"))
             if hub.process.returncode is not None:
                 problems.append(("the hub", "ended"))
-        label = "hub without options" if variant == "right" else f"variant {variant}"
+        label = "hub without options" if variant == "plain" else f"variant {variant}"
         if problems:
             return f"{label}: FAILED " + "; ".join(f"{n}: {t[:120]}" for n, t in problems), False
         return f"{label}: ok, {len(TESTS)} conversations", True
@@ -1499,7 +1499,7 @@ async def main(names):
             await across(bug)
         return 0
     bugs = [b["name"] for b in listed["bugs"] if not names or b["name"] in names]
-    variants = [v for v in ["right"] + [v["name"] for v in listed["variants"]] if not names or v in names]
+    variants = [v for v in ["plain"] + [v["name"] for v in listed["variants"]] if not names or v in names]
     missing = [b for b in bugs if b not in TESTS] + [n for n in names if n not in bugs + variants]
     for name in missing:
         print(f"{name}: FAILED, unknown or without a conversation")

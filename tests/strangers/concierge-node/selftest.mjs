@@ -967,7 +967,7 @@ async function main() {
   const { bugs, variants } = catalogue();
   const wanted = new Set(process.argv.slice(2));
   const all = wanted.size === 0;
-  const known = new Set([...bugs, ...variants].map(x => x.name).concat('controls'));
+  const known = new Set([...bugs, ...variants].map(x => x.name).concat('controls', 'plain'));
   for (const name of wanted) if (!known.has(name)) { console.log(`unknown: ${name}`); process.exit(2); }
   for (const b of bugs) if (!conversations[b.name]) { console.log(`no conversation for ${b.name}`); process.exit(2); }
   const names = bugs.map(b => b.name);
@@ -979,11 +979,12 @@ async function main() {
 
   const jobs = [];
   const chosenBugs = bugs.filter(b => all || wanted.has(b.name));
-  if (chosenBugs.length) jobs.push(guard('without bugs', async () => {
+  const plain = wanted.has('plain') ? names : chosenBugs.map(b => b.name);
+  if (plain.length) jobs.push(guard('without bugs', async () => {
     const hub = await startHub([]);
-    const wrong = await converseAll(hub, chosenBugs.map(b => b.name));
+    const wrong = await converseAll(hub, plain);
     await hub.stop();
-    report(wrong.length === 0, `without bugs: ${chosenBugs.length} conversations${wrong.map(w => `\n       ${w}`).join('')}`);
+    report(wrong.length === 0, `without bugs: ${plain.length} conversations${wrong.map(w => `\n       ${w}`).join('')}`);
   }));
   for (const v of variants.filter(x => all || wanted.has(x.name))) jobs.push(guard(`variant ${v.name}`, async () => {
     const hub = await startHub(['--variant', v.name], v.name === 'deflate');

@@ -1061,7 +1061,7 @@ async def try_bug(name, lists):
 
 
 async def try_variant(name, lists):
-    options = [] if name == "correct" else ["--variant", name]
+    options = [] if name == "plain" else ["--variant", name]
     problems = []
     async with HubProcess(*options, "--identify-timeout", str(LONG)) as hub:
         await learn_base(hub)
@@ -1089,7 +1089,7 @@ async def main():
     process = await asyncio.create_subprocess_exec(sys.executable, HUB, "--list", stdout=asyncio.subprocess.PIPE)
     lists = json.loads((await process.communicate())[0])
     bugs = [item["name"] for item in lists["bugs"]]
-    variants = ["correct"] + [item["name"] for item in lists["variants"]]
+    variants = ["plain"] + [item["name"] for item in lists["variants"]]
     failed = 0
     for name in bugs:
         if name not in TALKS:

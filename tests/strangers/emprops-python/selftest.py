@@ -1503,15 +1503,17 @@ async def main():
     listed = json.loads((await process.communicate())[0])
     bugs = [bug["name"] for bug in listed["bugs"]]
     variants = [variant["name"] for variant in listed["variants"]]
-    wanted = sys.argv[1:] or bugs + variants
-    bad = [name for name in wanted if name not in bugs + variants]
+    wanted = sys.argv[1:] or ["plain"] + bugs + variants
+    bad = [name for name in wanted if name not in ["plain"] + bugs + variants]
     bad += [name for name in bugs if name not in CONVERSATIONS]
     if bad:
         print("no such bug, variant or conversation: " + ", ".join(bad))
         return 1
     chosen = [name for name in bugs if name in wanted]
-    failures = 0
-    plain = await all_right([], chosen or bugs)
+    plain = await all_right([], bugs if "plain" in wanted else chosen)
+    failures = len(plain) if "plain" in wanted else 0
+    for name in plain if failures else ():
+        print("FAIL hub plain: %s: %s" % (name, plain[name]))
     gate = asyncio.Semaphore(6)
 
     async def one(name):

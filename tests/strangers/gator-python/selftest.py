@@ -1089,19 +1089,21 @@ async def run_all(options, listing):
     if set(bugs) != set(CASES):
         print("bugs without conversation or the reverse:", set(bugs) ^ set(CASES))
         return 1
-    names = options.names or variants + bugs + ["robustness"]
+    names = options.names or ["plain"] + variants + bugs + ["robustness"]
     tests = []
     for name in names:
         if name in variants:
             tests.append(("variant", name, all_right(["--variant", name], bugs)))
         elif name in bugs:
             tests.append(("bug", name, with_bug(name)))
+        elif name == "plain":
+            continue
         elif name == "robustness":
             tests.append(("hub", name, check_robustness()))
         else:
             print("unknown name:", name)
             return 1
-    plain = bugs if not options.names else [name for name in names if name in bugs]
+    plain = bugs if "plain" in names else [name for name in names if name in bugs]
     if plain:
         tests.insert(0, ("hub", "no bug, no variant", all_right([], plain)))
     room = asyncio.Semaphore(options.jobs)
@@ -1125,7 +1127,7 @@ async def run_all(options, listing):
 async def main():
     parser = argparse.ArgumentParser(description="Self-test of hub.py.")
     parser.add_argument("--jobs", type=int, default=4, help="hubs at a time")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="bugs, variants or `robustness`")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="bugs, variants, `robustness`, or `plain`: the hub as it is")
     options = parser.parse_args()
     # When it is told to end, it ends its hubs first.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)

@@ -959,7 +959,7 @@ async function pool(items, work, width = 6) {
 
 async function main() {
   const names = process.argv.slice(2);
-  const known = ['program', 'clean', ...bugs.map((b) => b.name), ...variants.map((v) => v.name)];
+  const known = ['program', 'plain', ...bugs.map((b) => b.name), ...variants.map((v) => v.name)];
   const unknown = names.filter((n) => !known.includes(n));
   if (unknown.length) { console.log(`unknown: ${unknown.join(' ')}`); process.exit(1); }
   const wanted = (name) => !names.length || names.includes(name);
@@ -974,7 +974,7 @@ async function main() {
   const report = (kind, name, wrong) => line(kind, name, !wrong.length, wrong.slice(0, 5).join('; '));
 
   if (wanted('program')) report('hub', 'program', await process_());
-  if (wanted('clean')) report('hub', 'clean', await all({}));
+  if (wanted('plain')) report('hub', 'plain', await all({}));
   await pool(bugs.filter((b) => wanted(b.name)), async ({ name }) => {
     const conversation = TESTS[name] ?? (async () => 'no conversation');
     const without = await withHub({}, (hub) => converse(hub, conversation, []));

@@ -958,7 +958,7 @@ async def try_right(options, names):
 
 async def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", metavar="NAME", nargs="*", help="bugs or variants; none: all")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="bugs, variants, or plain, which is the hub as it is; none: all")
     parser.add_argument("--matrix", action="store_true", help="with every bug, hold all conversations")
     options = parser.parse_args()
     process = await asyncio.create_subprocess_exec(sys.executable, HUB, "--list", stdout=asyncio.subprocess.PIPE)
@@ -968,7 +968,7 @@ async def main():
     if {entry["name"] for entry in listed["bugs"]} != TALKS.keys():
         print("bugs and conversations do not match:", {entry["name"] for entry in listed["bugs"]} ^ TALKS.keys())
         return 1
-    chosen = [entry["name"] for entry in bugs] if bugs else list(TALKS)
+    chosen = list(TALKS) if "plain" in options.names or not bugs else [entry["name"] for entry in bugs]
     gate = asyncio.Semaphore(3)
     bad = 0
 
