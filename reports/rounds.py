@@ -1,5 +1,5 @@
 """Interleaved measurements: what they ran on, which of them others disturbed, and what the pairs say."""
-import json, os, platform, random, resource, statistics, time
+import json, os, platform, random, resource, socket, statistics, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # A round in which others used more than this share of all cores, or the host took it, is measured again.
@@ -12,6 +12,13 @@ def machine():
         model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown processor")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{os.cpu_count()} cores of an {model}, {memory:.0f} GiB of memory, Linux {platform.release().split('-')[0]}"
+
+
+def free_port():
+    """Returns a port of loopback that no process listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Quiet:

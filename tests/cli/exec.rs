@@ -1,29 +1,15 @@
 //! `hubproof check --exec`: the hub is started, restarted after a crash and stopped, without leaving processes behind.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::support::process::{ProcessResult, RunningProcess, ServeProcess, hubproof, start};
+use crate::support::process::{PORT_BLOCK, ProcessResult, RunningProcess, ServeProcess, free_port, hubproof, start};
 
 const HUBPROOF: &str = env!("CARGO_BIN_EXE_hubproof");
-
-/// Returns a free port below the ephemeral range, so that no other connection gets it. The next [`BLOCK`] ports are
-/// reserved for the same test.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 15_000 + (std::process::id() % 400) as u16 * BLOCK;
-    (0..200)
-        .map(|_| base + NEXT.fetch_add(1, Ordering::SeqCst) % 200 * BLOCK)
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .expect("a free port")
-}
-
-const BLOCK: u16 = 25;
 
 /// A hub started by a wrapper script, in a folder with the ids of all started processes.
 struct WrappedHub {
@@ -129,58 +115,7 @@ fn is_process_running(id: &str) -> bool {
     status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
-const FALLING: &str = r#"
-import os, signal, socket, subprocess, sys, threading, time
-child = subprocess.Popen([SERVE], stdout=subprocess.DEVNULL)
-def end(*_):
-    child.kill()
-    os._exit(0)
-signal.signal(signal.SIGTERM, end)
-with open('PIDS', 'a') as pids:
-    pids.write(f'{os.getpid()}\n{child.pid}\n')
-while True:
-    try:
-        socket.create_connection(('127.0.0.1', INNER)).close()
-        break
-    except OSError:
-        time.sleep(0.01)
-falling = threading.Lock()
-while True:
-    try:
-        listener = socket.create_server(('127.0.0.1', PORT), backlog=200)
-        break
-    except OSError:  # the process before this one may hold the port for a moment
-        time.sleep(0.01)
-
-def pump(source, sink, watched):
-    try:
-        while data := source.recv(65536):
-            if watched and b'WORD' in data and (ALWAYS or not os.path.exists('FELL')):
-                with falling:
-                    open('FELL', 'w').close()
-                    print('out of luck', file=sys.stderr, flush=True)
-                    THEN
-            with falling:
-                pass
-            sink.sendall(data)
-    except OSError:
-        pass
-    for one in (source, sink):
-        try:
-            one.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-
-while True:
-    client, _ = listener.accept()
-    try:
-        hub = socket.create_connection(('127.0.0.1', INNER))
-    except OSError:
-        client.close()
-        continue
-    threading.Thread(target=pump, args=(client, hub, False), daemon=True).start()
-    threading.Thread(target=pump, args=(hub, client, True), daemon=True).start()
-"#;
+const FALLING: &str = include_str!("../fixtures/hubs/falling.py");
 
 fn report(done: &ProcessResult) -> Value {
     let report = serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}\n{}\n{}", done.out, done.err));
@@ -245,7 +180,7 @@ fn the_hub_is_restarted_after_destructive_scenarios() {
     let hub = WrappedHub::new();
     // The reference server's own target file, with all instances and hooks.
     let (target, again) = (hub.file("hub.toml").display().to_string(), hub.file("again.toml").display().to_string());
-    let (listen, admin) = (format!("127.0.0.1:{}", hub.port), format!("127.0.0.1:{}", hub.port + BLOCK - 1));
+    let (listen, admin) = (format!("127.0.0.1:{}", hub.port), format!("127.0.0.1:{}", hub.port + PORT_BLOCK - 1));
     let server = ServeProcess::start(["gator", "--listen", &listen, "--admin", &admin, "--target-file", &target], 1);
     server.stop("TERM");
     let command = hub.reference_command_with("gator", &format!("--admin {admin} --target-file {again}"));

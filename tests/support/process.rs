@@ -1,7 +1,9 @@
 //! Runs the binary in tests, as a process with a time limit that never outlives its test.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +12,19 @@ use super::disk;
 
 /// Time limit; a process that hangs is killed and fails its test.
 const MAX_PROCESS_TIME: Duration = Duration::from_secs(300);
+
+/// Returns a free port below the ephemeral range, so that no other connection gets it. The next [`PORT_BLOCK`] ports are
+/// reserved for the same test.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 15_000 + (std::process::id() % 400) as u16 * PORT_BLOCK;
+    (0..200)
+        .map(|_| base + NEXT.fetch_add(1, Ordering::SeqCst) % 200 * PORT_BLOCK)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("a free port")
+}
+
+pub const PORT_BLOCK: u16 = 25;
 
 /// The result of a process.
 #[derive(Debug)]
@@ -256,6 +271,7 @@ pub fn with_steady_text(assert: impl FnOnce()) {
 
 /// A hub of an example pack, which is a Python program; killed on drop.
 pub struct ExampleHub {
+    pack: String,
     process: Child,
     pub url: String,
 }
@@ -268,7 +284,14 @@ impl ExampleHub {
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.split_whitespace().find(|word| word.starts_with("ws://")).map(str::to_owned);
-        Some(Self { process, url: url.unwrap_or_else(|| panic!("no address in {line:?}")) })
+        Some(Self { pack: pack.to_owned(), process, url: url.unwrap_or_else(|| panic!("no address in {line:?}")) })
+    }
+
+    /// Runs a command on the hub, with its pack and target file.
+    pub fn run(&self, command: &str, options: &[&str]) -> ProcessResult {
+        let pack = format!("examples/packs/{}", self.pack);
+        let (target, url) = (format!("{pack}/target.toml"), format!("url={}", self.url));
+        hubproof([command, "--pack", &pack, "--target", &target, "--set", &url].iter().chain(options))
     }
 }
 
