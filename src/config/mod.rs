@@ -52,7 +52,7 @@ pub struct Target {
     pub quiet: Duration,
     /// Whether scenarios may leave the hub unusable.
     pub restartable: bool,
-    /// Command that starts the hub of every instance without a command of its own.
+    /// Command that starts the hub of every instance that has no command itself.
     pub exec: Option<ExecCommand>,
     /// Hooks of every instance that does not define a hook of the same name.
     pub hooks: BTreeMap<String, HookSpec>,
