@@ -260,44 +260,6 @@ mod tests {
         assert!(error.contains(why), "{error}");
     }
 
-    #[test]
-    fn ids_are_unique_and_rules_belong_to_the_protocol() {
-        let mut seen = HashSet::new();
-        for fault in crate::faults() {
-            assert!(seen.insert(fault.id), "{} is there twice", fault.id);
-            assert!(crate::protocols().contains(&fault.protocol), "{}", fault.id);
-            assert!(fault.id.starts_with(&format!("{}-", fault.protocol)), "{}", fault.id);
-            assert!(
-                fault.id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c)),
-                "{}",
-                fault.id
-            );
-            assert!(fault.text.ends_with('.'), "{}", fault.id);
-            assert!(!fault.rules.is_empty(), "{}", fault.id);
-            let prefix = fault.rules[0].split('-').next().unwrap();
-            let unique: HashSet<_> = fault.rules.iter().collect();
-            assert_eq!(unique.len(), fault.rules.len(), "{} names a rule twice", fault.id);
-            for rule in fault.rules {
-                let number = rule.strip_prefix(&format!("{prefix}-"));
-                let named = |number: &str| matches!(prefix, "WS" | "FUZZ") || number.len() == 3;
-                assert!(number.is_some_and(named), "{}: {rule}", fault.id);
-                assert_eq!(prefix == "FUZZ", fault.is_for_fuzzing(), "{}", fault.id);
-            }
-            if let FaultEffect::Outside(changes) = fault.effect {
-                assert!(!changes.is_empty(), "{}", fault.id);
-                for change in changes {
-                    if let ChangeAction::Set(_, json) | ChangeAction::Also(json) | ChangeAction::Before(json) =
-                        &change.act
-                        && !fault.id.contains("not-json")
-                    {
-                        serde_json::from_str::<serde_json::Value>(json)
-                            .unwrap_or_else(|error| panic!("{}: {json}: {error}", fault.id));
-                    }
-                }
-            }
-        }
-    }
-
     /// Collects the code of the machines, without that of tests.
     fn code(folder: &Path, all: &mut String) {
         for entry in std::fs::read_dir(folder).unwrap() {
