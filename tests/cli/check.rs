@@ -29,14 +29,7 @@ fn listed_scenarios(more: &[&str]) -> Vec<String> {
 fn cases_are_selected_together_or_one_by_one() {
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join("mini");
-    for (from, to) in [("schemas/qi", pack.clone()), ("scenarios/qi", pack.join("scenarios"))] {
-        let from = disk::root().join(from);
-        for path in disk::files_under(&from) {
-            let copy = to.join(path.strip_prefix(&from).unwrap());
-            std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
-            std::fs::copy(path, copy).unwrap();
-        }
-    }
+    disk::copy_pack("qi", &pack);
     let scenario = "title: T\ncases: { one: { n: 1 }, two: { n: 2 } }\nsteps: []\n";
     std::fs::write(pack.join("scenarios/counting.yaml"), scenario).unwrap();
     let listed = |name: &str| listed_scenarios(&["--pack", pack.to_str().unwrap(), "--scenario", name]);

@@ -23,7 +23,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
@@ -34,7 +33,7 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::disk;
-use crate::support::process::{ServeProcess, hubproof};
+use crate::support::process::{ServeProcess, free_port, hubproof};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_hubproof");
 const ELISION: &str = "...";
@@ -404,10 +403,6 @@ fn hubproof_arguments(words: &[String]) -> Option<Vec<String>> {
 fn named_protocol(text: &str) -> Option<&str> {
     static NAMED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"protocol (?:= ")?([a-z]+)"#).unwrap());
     NAMED.captures(text).map(|found| found.get(1).unwrap().as_str())
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn port(url: &str) -> u16 {

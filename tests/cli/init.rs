@@ -286,14 +286,7 @@ fn a_certificate_that_is_not_trusted_is_explained() {
 fn two_packs_that_fit_equally_ask_for_a_choice() {
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join("copy");
-    for (from, to) in [("schemas/gator", pack.clone()), ("scenarios/gator", pack.join("scenarios"))] {
-        let from = disk::root().join(from);
-        for path in disk::files_under(&from) {
-            let copy = to.join(path.strip_prefix(&from).unwrap());
-            std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
-            std::fs::copy(path, copy).unwrap();
-        }
-    }
+    disk::copy_pack("gator", &pack);
     let server = ServeProcess::start(["gator"], 1);
     let to = folder.path().join("to");
     let arguments = [server.url("gator"), "--pack", pack.to_str().unwrap()];
@@ -332,25 +325,7 @@ fn files_are_overwritten_only_with_force() {
     assert!(read(folder.path(), "hub.toml").contains("protocol = \"qi\""));
 }
 
-const DOCUMENT: &str = r##"asyncapi: 3.0.0
-info: { title: Adder, version: 0.1.0, description: A hub must answer each question. }
-channels:
-  hub:
-    address: /
-    messages:
-      ask: { $ref: '#/components/messages/ask' }
-      sum: { $ref: '#/components/messages/sum' }
-operations:
-  adds:
-    action: receive
-    channel: { $ref: '#/channels/hub' }
-    messages: [ { $ref: '#/channels/hub/messages/ask' } ]
-    reply: { messages: [ { $ref: '#/channels/hub/messages/sum' } ] }
-components:
-  messages:
-    ask: { payload: { type: object, required: [op, terms], properties: { op: { const: ask }, terms: { type: array, items: { type: integer } } } } }
-    sum: { payload: { type: object, required: [op, value], properties: { op: { const: sum }, value: { type: integer } } } }
-"##;
+const DOCUMENT: &str = include_str!("../fixtures/documents/adder.yaml");
 
 #[test]
 fn an_asyncapi_document_becomes_a_pack() {

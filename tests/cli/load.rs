@@ -160,17 +160,13 @@ fn the_warm_up_ends_when_the_hub_is_steady_and_the_report_says_how_long_it_took(
     assert_eq!(measured.count(), 1);
 }
 
+/// `tests/load/plans.rs` runs every plan, in virtual time.
 #[rstest]
-#[case("emprops", "jobs", &["--workers", "20", "--clients", "4", "--rate", "40"])]
-#[case("emprops", "retries", &["--workers", "20", "--clients", "4", "--rate", "10"])]
-#[case("concierge", "groups", &["--rate", "40"])]
-#[case("concierge", "direct", &["--rate", "40"])]
-#[case("airavata", "events", &["--rate", "20"])]
-#[case("gator", "log", &["--rate", "10"])]
-#[case("gator", "requests", &["--rate", "40"])]
-#[case("qi", "sessions", &["--rate", "40"])]
-#[case("qi", "idle", &["--population", "guest=50"])]
-fn every_built_in_plan_runs_without_errors(#[case] protocol: &str, #[case] plan: &str, #[case] more: &[&str]) {
+#[case::jobs("emprops", "jobs", &["--workers", "20", "--clients", "4", "--rate", "40"])]
+#[case::published("concierge", "groups", &["--rate", "40"])]
+#[case::by_a_hook("airavata", "events", &["--rate", "20"])]
+#[case::no_journeys("qi", "idle", &["--population", "guest=50"])]
+fn plans_run_without_errors_over_sockets(#[case] protocol: &str, #[case] plan: &str, #[case] more: &[&str]) {
     let base = ["--protocol", protocol, "--plan", plan, "--validate", "all"];
     let arguments: Vec<&str> = base.iter().chain(&SMALL_RUN_OPTIONS).chain(more).copied().collect();
     let report = run_and_report(&arguments);
@@ -193,10 +189,7 @@ fn every_built_in_plan_runs_without_errors(#[case] protocol: &str, #[case] plan:
 #[rstest]
 #[cfg(unix)]
 fn an_interrupted_run_drains_reports_and_is_inconclusive(#[values("INT", "TERM")] signal: &str) {
-    let run = start(
-        ["load", "--protocol", "qi", "--duration", "10m", "--warm-up", "0s", "--rate", "50", "--report", "json=-"],
-        &[],
-    );
+    let run = start("load --protocol qi --duration 10m --warm-up 0s --rate 50 --report json=-".split(' '), &[]);
     run.wait_for_stderr("measured\n");
     run.signal(signal);
     let done = run.wait_for_end().assert_exit_code(3);
@@ -223,22 +216,8 @@ fn sum_of(text: &str, family: &str, what: &str) -> f64 {
 #[test]
 #[cfg(unix)]
 fn metrics_are_served_during_the_run() {
-    let run = start(
-        [
-            "load",
-            "--protocol",
-            "emprops",
-            "--metrics",
-            "127.0.0.1:0",
-            "--duration",
-            "10m",
-            "--warm-up",
-            "0s",
-            "--rate",
-            "50",
-        ],
-        &[],
-    );
+    let run =
+        start("load --protocol emprops --metrics 127.0.0.1:0 --duration 10m --warm-up 0s --rate 50".split(' '), &[]);
     let said = run.wait_for_stderr("measured\n");
     let url = said.lines().find_map(|line| line.strip_prefix("metrics on ")).unwrap();
     let begun = Instant::now();
@@ -265,21 +244,7 @@ fn metrics_are_served_during_the_run() {
 #[cfg(unix)]
 fn ctrl_c_twice_stops_and_still_reports() {
     let run = start(
-        [
-            "load",
-            "--protocol",
-            "emprops",
-            "--duration",
-            "10m",
-            "--drain",
-            "10m",
-            "--warm-up",
-            "0s",
-            "--workers",
-            "0",
-            "--report",
-            "json=-",
-        ],
+        "load --protocol emprops --duration 10m --drain 10m --warm-up 0s --workers 0 --report json=-".split(' '),
         &[],
     );
     run.wait_for_stderr("measured\n");
@@ -339,29 +304,8 @@ fn clients_reconnect_to_a_killed_hub_and_lost_jobs_are_reported() {
     let serving = ServeProcess::start(["emprops"], 1);
     let url = serving.url("emprops").to_owned();
     let address = url.strip_prefix("ws://").unwrap().to_owned();
-    let run = start(
-        [
-            "load",
-            &url,
-            "--protocol",
-            "emprops",
-            "--workers",
-            "10",
-            "--clients",
-            "4",
-            "--rate",
-            "40",
-            "--duration",
-            "12s",
-            "--warm-up",
-            "1s",
-            "--drain",
-            "3s",
-            "--report",
-            "json=-",
-        ],
-        &[],
-    );
+    let load = "--protocol emprops --workers 10 --clients 4 --rate 40 --duration 12s --warm-up 1s --drain 3s";
+    let run = start(format!("load {url} {load} --report json=-").split(' '), &[]);
     run.wait_for_stderr("measured\n");
     serving.stop("KILL");
     let again = ServeProcess::start(["emprops", "--listen", &address], 1);

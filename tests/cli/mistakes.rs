@@ -65,24 +65,12 @@ fn an_unwritable_report_is_reported_before_the_run() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "the report of yesterday");
 }
 
-/// Copies a built-in protocol into a user's folder.
-fn copied_pack(folder: &std::path::Path, protocol: &str) {
-    for (from, to) in [(format!("schemas/{protocol}"), ""), (format!("scenarios/{protocol}"), "scenarios")] {
-        let from = crate::support::disk::root().join(from);
-        for file in crate::support::disk::files_under(&from) {
-            let to = folder.join(to).join(file.strip_prefix(&from).unwrap());
-            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-            std::fs::copy(&file, to).unwrap();
-        }
-    }
-}
-
 #[test]
 fn an_invalid_scenario_is_reported_before_any_socket_opens() {
     let hub = HostileHub::start(Misbehaviour::Silent, "");
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join("qi");
-    copied_pack(&pack, "qi");
+    crate::support::disk::copy_pack("qi", &pack);
     let shown = pack.to_str().unwrap();
     let lint = hubproof(["packs", "lint", shown]).assert_exit_code(0);
     assert!(lint.out.contains("0 errors, 0 warnings"), "{}", lint.out);

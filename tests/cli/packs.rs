@@ -102,23 +102,7 @@ fn every_built_in_pack_has_no_error() {
 
 // ---- a user's own pack
 
-const ASYNCAPI: &str = r##"asyncapi: 3.1.0
-info: { title: Doubler, version: 0.3.0, description: Doubles numbers. }
-servers: { hub: { host: localhost, protocol: ws } }
-channels:
-  hub:
-    address: /
-    messages:
-      ask: { $ref: '#/components/messages/ask' }
-      answer: { $ref: '#/components/messages/answer' }
-operations:
-  receiveAsk: { action: receive, channel: { $ref: '#/channels/hub' }, messages: [ { $ref: '#/channels/hub/messages/ask' } ] }
-  sendAnswer: { action: send, channel: { $ref: '#/channels/hub' }, messages: [ { $ref: '#/channels/hub/messages/answer' } ] }
-components:
-  messages:
-    ask: { payload: { $ref: ./messages/ask.schema.json }, x-hubproof: { match: { op: ask } } }
-    answer: { payload: { $ref: ./messages/answer.schema.json }, x-hubproof: { match: { op: answer } } }
-"##;
+const ASYNCAPI: &str = include_str!("../fixtures/documents/doubler.yaml");
 
 const SCENARIO: &str = "title: A number comes back doubled
 actors: { anna: client }
@@ -212,38 +196,7 @@ fn a_folder_can_be_used_as_a_pack(#[values(true, false)] with_rules: bool) {
 
 // ---- a new pack
 
-const LAMPS_ASYNCAPI: &str = "asyncapi: 3.0.0
-info:
-  title: Lamps
-  version: '1.2'
-  description: |
-    A lamp MUST confirm each
-    switch. It should do so at once.
-channels:
-  lamp:
-    address: /lamp
-    messages:
-      switch: { $ref: '#/components/messages/switch' }
-      done: { $ref: '#/components/messages/done' }
-      burnt: { $ref: '#/components/messages/burnt' }
-operations:
-  switches:
-    action: receive
-    summary: Switches the lamp.
-    channel: { $ref: '#/channels/lamp' }
-    messages: [ { $ref: '#/channels/lamp/messages/switch' } ]
-    reply: { messages: [ { $ref: '#/channels/lamp/messages/done' } ] }
-  reports:
-    action: send
-    description: The lamp may report that it is burnt.
-    channel: { $ref: '#/channels/lamp' }
-    messages: [ { $ref: '#/channels/lamp/messages/burnt' } ]
-components:
-  messages:
-    switch: { correlationId: { location: '$message.payload#/id' }, payload: { type: object, required: [do, id], properties: { do: { enum: [on, off] }, id: { type: string } } } }
-    done: { correlationId: { location: '$message.payload#/id' }, payload: { type: object, required: [kind, done, id], properties: { kind: { const: done }, done: { type: boolean }, id: { type: string } } } }
-    burnt: { payload: { type: object, required: [kind], properties: { kind: { const: burnt } } } }
-";
+const LAMPS_ASYNCAPI: &str = include_str!("../fixtures/documents/lamps.yaml");
 
 /// Starts a lamp whose confirmations have these members besides the id.
 fn start_lamp_hub(done: &'static Value) -> ScriptedHub {

@@ -6,8 +6,7 @@ use serde_json::Value;
 
 use super::deviating_hubs::deviation_tables;
 use super::third_party_hubs::{AIRAVATA, CONCIERGE, HubInstance, ThirdPartyHub, findings, run_against_hub};
-use crate::cli::exec::free_port;
-use crate::support::process::{ExampleHub, hubproof};
+use crate::support::process::{ExampleHub, free_port, hubproof};
 
 /// A hub without odd habits and with one instance.
 const PLAIN: ThirdPartyHub =
@@ -165,10 +164,8 @@ fn a_hub_most_of_whose_replies_are_declared_absent_does_not_hang(
 #[case::quick("late-once", true)]
 fn a_slow_hub_is_spared_variations(#[case] habit: &str, #[case] varied: bool) {
     let Some(hub) = ExampleHub::start("json-rpc-2.0", &["--bug", habit]) else { return };
-    let (target, url) = ("examples/packs/json-rpc-2.0/target.toml", format!("url={}", hub.url));
-    let pack = ["check", "--pack", "examples/packs/json-rpc-2.0", "--target", target, "--set", &url];
     let all = ["--scenario", "json-rpc-2.0/[i-o]*", "--set", "patience=1s", "--report", "events=-"];
-    let done = hubproof(pack.iter().chain(&all));
+    let done = hub.run("check", &all);
     assert_eq!(done.out.contains(r#""event":"scenario-varied""#), varied, "{done:?}");
 }
 
@@ -178,10 +175,8 @@ fn a_slow_hub_is_spared_variations(#[case] habit: &str, #[case] varied: bool) {
 #[case::of_a_quick_hub("late-once", 1)]
 fn what_a_slow_hub_did_not_send_in_time_is_asked_for_again(#[case] habit: &str, #[case] code: i32) {
     let Some(hub) = ExampleHub::start("json-rpc-2.0", &["--bug", habit]) else { return };
-    let (target, url) = ("examples/packs/json-rpc-2.0/target.toml", format!("url={}", hub.url));
-    let pack = ["check", "--pack", "examples/packs/json-rpc-2.0", "--target", target, "--set", &url];
     let slowly = ["--scenario", "json-rpc-2.0/methods*", "-j", "1", "--set", "patience=1s"];
-    let done = hubproof(pack.iter().chain(&slowly)).assert_exit_code(code);
+    let done = hub.run("check", &slowly).assert_exit_code(code);
     assert_eq!(done.out.contains("fail[RPC-RESPONDS]"), code == 1, "{}", done.out);
 }
 
@@ -191,11 +186,9 @@ fn what_a_slow_hub_did_not_send_in_time_is_asked_for_again(#[case] habit: &str, 
 #[case::of_a_quick_hub("errors-late", 1)]
 fn what_a_slow_hub_did_not_answer_in_time_is_fuzzed_again(#[case] habit: &str, #[case] code: i32) {
     let Some(hub) = ExampleHub::start("json-rpc-2.0", &["--bug", habit]) else { return };
-    let (target, url) = ("examples/packs/json-rpc-2.0/target.toml", format!("url={}", hub.url));
-    let pack = ["fuzz", "--pack", "examples/packs/json-rpc-2.0", "--target", target, "--set", &url];
     let slowly =
         ["--message", "request", "--mutation", "no-json", "--cases", "1", "--seed", "2", "--set", "patience=1s"];
-    let done = hubproof(pack.iter().chain(&slowly)).assert_exit_code(code);
+    let done = hub.run("fuzz", &slowly).assert_exit_code(code);
     assert_eq!(done.out.contains("fail[FUZZ-REJECTS,"), code == 1, "{}", done.out);
     assert_eq!(done.out.contains("is slow, and was not confirmed by a replay"), code == 0, "{}", done.out);
 }

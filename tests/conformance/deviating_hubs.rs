@@ -27,52 +27,12 @@ struct CheckedRun {
 /// Hubs of one protocol that are checked at the same time.
 const PARALLEL_HUBS: usize = 4;
 
-/// The expected proposals for a deviation: an entry must have these members, so that its message and kind are right.
-const EXPECTED_PROPOSALS: [(&str, &str, &str); 19] = [
-    ("airavata", "member-missing", r#"{ "member": "/timestamp", "missing": true, "direction": "from-hub" }"#),
-    ("emprops", "member-missing", r#"{ "member": "/timestamp", "missing": true, "direction": "from-hub" }"#),
-    ("concierge", "greeting-other", r#"{ "message": "hello", "instead": { "type": "WELCOME" } }"#),
-    (
-        "concierge",
-        "reply-absent",
-        r#"{ "message": "status_message_sent", "absent": true, "after": "message_to_name" }"#,
-    ),
-    (
-        "concierge",
-        "reply-absent",
-        r#"{ "message": "status_message_sent", "absent": true, "after": "message_to_group" }"#,
-    ),
-    ("concierge", "reply-absent", r#"{ "message": "status_message_sent", "absent": true, "after": "message_to_all" }"#),
-    (
-        "concierge",
-        "alias-value",
-        r#"{ "message": "status_envelope", "value": "UNSUPORTED", "spelled": "UNSUPPORTED" }"#,
-    ),
-    ("concierge", "member-renamed", r#"{ "member": "/seq", "renamed": "/sequence" }"#),
-    ("concierge", "member-type", r#"{ "member": "/seq", "from_hub": "${value | int}" }"#),
-    ("gator", "greeting-other", r#"{ "message": "log_response", "instead": { "action": "log_done" } }"#),
-    (
-        "airavata",
-        "greeting-other",
-        r#"{ "message": "subscribe_response", "instead": { "type": "subscription_response", "data": { "action": "subscribed" } } }"#,
-    ),
-    (
-        "airavata",
-        "reply-absent",
-        r#"{ "message": "subscribe_response", "absent": true, "after": "subscribe_request" }"#,
-    ),
-    ("emprops", "greeting-other", r#"{ "message": "connection_established", "instead": { "type": "welcome" } }"#),
-    (
-        "emprops",
-        "reply-absent",
-        r#"{ "message": "client_registered", "absent": true, "after": "register_client_job_client" }"#,
-    ),
-    ("emprops", "member-renamed", r#"{ "member": "/job_id", "renamed": "/jobId" }"#),
-    ("concierge", "extra-header", "{}"),
-    ("gator", "extra-header", "{}"),
-    ("emprops", "extra-header", "{}"),
-    ("qi", "extra-header", "{}"),
-];
+/// Returns the entries that a run must propose for a deviation.
+fn expected_proposals(protocol: &str, deviation: &str) -> Vec<Value> {
+    let all: toml::Table = toml::from_str(include_str!("../fixtures/hubs/proposals.toml")).unwrap();
+    let entries = all.get(protocol).and_then(|deviations| deviations.get(deviation)?.as_array());
+    entries.into_iter().flatten().map(|entry| serde_json::to_value(entry).unwrap()).collect()
+}
 
 /// An entry that explains as much as the expected one if no `system_status_event` came in the run, as on a busy machine:
 /// every message of that type had the other one.
@@ -84,12 +44,12 @@ const WIDER_PROPOSAL: (&str, &str, &str) = (
 
 /// Whether an entry is the wider one for this deviation.
 fn is_wider_proposal(protocol: &str, deviation: &str, entry: &Value) -> bool {
-    (protocol, deviation) == (WIDER_PROPOSAL.0, WIDER_PROPOSAL.1) && entry_has_members(entry, WIDER_PROPOSAL.2)
+    (protocol, deviation) == (WIDER_PROPOSAL.0, WIDER_PROPOSAL.1)
+        && entry_has_members(entry, &serde_json::from_str(WIDER_PROPOSAL.2).unwrap())
 }
 
 /// Whether an entry has these members; for a header, an upgrade is enough, as only the user knows which.
-fn entry_has_members(entry: &Value, wanted: &str) -> bool {
-    let wanted: Value = serde_json::from_str(wanted).unwrap();
+fn entry_has_members(entry: &Value, wanted: &Value) -> bool {
     match wanted.as_object().unwrap() {
         members if members.is_empty() => entry["upgrade"].is_object(),
         members => members.iter().all(|(name, value)| entry[name] == *value),
@@ -99,7 +59,6 @@ fn entry_has_members(entry: &Value, wanted: &str) -> bool {
 /// Whether an entry says what the hub does: as expected, or like a table that declares the deviation, perhaps for other
 /// messages.
 fn is_right_proposal(protocol: &str, deviation: &str, entry: &Value) -> bool {
-    let expected = EXPECTED_PROPOSALS.iter().filter(|(of, name, _)| (*of, *name) == (protocol, deviation));
     let declares = |table: &Value| {
         let kinds = ["instead", "spelled", "renamed", "missing", "from_hub", "to_hub", "absent", "upgrade"];
         let same = |name: &&str| table.get(name).is_some() && entry.get(name).is_some();
@@ -115,7 +74,7 @@ fn is_right_proposal(protocol: &str, deviation: &str, entry: &Value) -> bool {
     };
     let tables: toml::Table = toml::from_str(&deviation_tables(protocol, deviation)).unwrap();
     let tables = serde_json::to_value(&tables["deviation"]).unwrap();
-    expected.into_iter().any(|(_, _, wanted)| entry_has_members(entry, wanted))
+    expected_proposals(protocol, deviation).iter().any(|wanted| entry_has_members(entry, wanted))
         || is_wider_proposal(protocol, deviation, entry)
         || tables.as_array().unwrap().iter().any(|table| declares(table) || also_missing(table))
 }
@@ -296,9 +255,7 @@ fn assert_deviation_is_handled(
     assert!(matches!(found.code, Some(1 | 3)), "{name}: {:?}: {}", found.code, found.summary);
     let judged = judged_share(before, &found);
     assert!(judged >= *undeclared, "{name}, undeclared: only {judged} % are judged: {}", found.summary);
-    for (_, _, wanted) in
-        EXPECTED_PROPOSALS.iter().filter(|(protocol, of, _)| *protocol == hub.protocol && of == deviation)
-    {
+    for wanted in &expected_proposals(hub.protocol, deviation) {
         let proposals = &found.proposals;
         let is_wanted =
             |entry: &Value| entry_has_members(entry, wanted) || is_wider_proposal(hub.protocol, deviation, entry);

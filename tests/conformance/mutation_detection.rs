@@ -1,37 +1,14 @@
 //! At least 95 % of the computed changes are detected, and no exemption is stale.
 
-use rstest::rstest;
-use std::path::PathBuf;
-
 use crate::support::disk;
-use crate::support::disk::protocol_name;
 use crate::support::evidence;
 use crate::support::mutation_detection::{ChangeDetection, measurable_protocols};
+use crate::support::test_each_protocol;
 
 /// In percent. The report lists the undetected changes.
 const MIN_DETECTED_PERCENT: f64 = 95.0;
 
-#[rstest]
-fn checks_detect_enough_of_the_relays_changes(
-    #[dirs]
-    #[files("schemas/*/messages")]
-    #[exclude("/(airavata|concierge|emprops)/")]
-    name: PathBuf,
-) {
-    assert_enough_changes_made_by_the_relay_are_detected(&protocol_name(&name));
-}
-
-#[rstest]
-#[ignore = "thorough: many minutes of CPU"]
-fn enough_changes_made_by_the_relay_are_detected_in_large_protocols(
-    #[dirs]
-    #[files("schemas/airavata/messages")]
-    #[files("schemas/concierge/messages")]
-    #[files("schemas/emprops/messages")]
-    name: PathBuf,
-) {
-    assert_enough_changes_made_by_the_relay_are_detected(&protocol_name(&name));
-}
+test_each_protocol!(checks_detect_enough_of_the_relays_changes, assert_enough_changes_made_by_the_relay_are_detected);
 
 fn assert_enough_changes_made_by_the_relay_are_detected(name: &str) {
     let detection = ChangeDetection::measure(name);

@@ -4,8 +4,6 @@
 use std::fs;
 
 use hubproof::protocol::FrameDirection;
-use hubproof::scenario::compose::{merge_overrides, remove_members};
-use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::conformance::payload_mutants::{self, NamedPayload};
@@ -117,54 +115,4 @@ fn tolerated_readings_of_an_ambiguous_document_only_warn() {
         }
     }
     assert!(seen > 0);
-}
-
-/// The example of a message, changed by `with` and without the members `without`, is valid, but warns under these
-/// rules.
-#[rstest]
-#[case("qi", "base_reply_failure", json!({}), &[], &[])]
-#[case("qi", "base_reply_failure", json!({ "/payload": { "reason": "no" } }), &[], &["QI-018"])]
-#[case("qi", "base_reply_failure", json!({ "/payload": "" }), &[], &["QI-019"])]
-#[case("qi", "base_reply_failure", json!({ "/payload": {} }), &[], &["QI-018", "QI-019"])]
-#[case("qi", "extended_reply_failure", json!({}), &[], &[])]
-#[case("qi", "extended_reply_failure", json!({ "/payload": { "reason": "no" } }), &[], &["QI-018"])]
-#[case("concierge", "hello", json!({}), &[], &[])]
-#[case("concierge", "hello", json!({ "uuid": "..." }), &[], &["CON-026"])]
-#[case("concierge", "hello", json!({ "version": "1.0" }), &[], &["CON-027"])]
-#[case("concierge", "message_relayed", json!({ "origin": { "uuid": "73fcc768-d724-47e2-a101-a45298188f47", "tags": [] } }), &[], &[])]
-#[case("concierge", "message_relayed", json!({ "origin": { "uuid": "73fcc768-d724-47e2-a101-a45298188f47" } }), &[], &["CON-052"])]
-#[case("concierge", "message_relayed", json!({ "origin": { "tags": [] } }), &[], &["CON-026"])]
-#[case("concierge", "message_relayed", json!({ "origin": { "uuid": "73fcc768-d724-47e2-a101-a45298188f47", "tags": [] } }), &["/target"], &["CON-055"])]
-#[case("concierge", "message_relayed", json!({ "origin": { "uuid": "73fcc768-d724-47e2-a101-a45298188f47", "tags": [] } }), &["/target/name"], &["CON-055"])]
-#[case("concierge", "status_no_such_group", json!({}), &[], &[])]
-#[case("concierge", "status_no_such_group", json!({ "name": "users" }), &["/group"], &["CON-062"])]
-#[case("concierge", "status_no_such_group", json!({}), &["/seq"], &["CON-040"])]
-#[case("concierge", "status_ok", json!({ "seq": null }), &[], &["CON-039"])]
-#[case("concierge", "status_envelope", json!({ "code": "UNSUPPORTED" }), &[], &["CON-107"])]
-#[case("concierge", "status_subscribed", json!({}), &[], &[])]
-#[case("concierge", "status_subscribed", json!({ "subscribers": ["anthony"] }), &[], &["CON-082"])]
-#[case("concierge", "client_fetch_all_result", json!({ "clients": [{ "name": "anthony", "uuid": "anthony", "tags": [] }] }), &[], &["CON-026"])]
-#[case("emprops", "job_assigned", json!({ "/job_type": null, "/priority": "high", "/payload": 5, "/requirements/service_type": null }), &[], &[])]
-#[case("emprops", "job_assigned", json!({}), &["/job_type", "/payload"], &[])]
-#[case("emprops", "job_assigned", json!({}), &["/worker_id"], &["EMP-057"])]
-#[case("emprops", "job_available", json!({ "/job_type": 5, "/priority": null, "/requirements_summary/service_type": 5 }), &[], &[])]
-#[case("emprops", "job_available", json!({ "/requirements_summary": [] }), &[], &["EMP-040"])]
-#[case("emprops", "job_completed", json!({ "/result": "done", "/processing_time": "long" }), &[], &[])]
-fn ignoring_a_recommendation_of_the_document_warns(
-    #[case] protocol: &str,
-    #[case] message: &str,
-    #[case] with: Value,
-    #[case] without: &[&str],
-    #[case] rules: &[&str],
-) {
-    let pack = disk::pack(protocol);
-    let schema = &pack.message(message).unwrap().schema;
-    let mut payload = schema.example.clone().unwrap();
-    merge_overrides(&mut payload, &with);
-    remove_members(&mut payload, &without.iter().map(|pointer| (*pointer).to_owned()).collect::<Vec<_>>());
-    let violations = schema.violations(&payload);
-    assert!(violations.iter().all(|violation| violation.should), "{violations:?}");
-    let mut named: Vec<&str> = violations.iter().flat_map(|violation| &violation.rules).map(String::as_str).collect();
-    named.sort_unstable();
-    assert_eq!(named, rules, "{violations:?}");
 }

@@ -281,35 +281,5 @@ fn payload_mutants_break_every_stated_requirement_once() {
     let example = json!({ "type": "LIST", "items": [] });
     let made: Vec<String> =
         facts.mutants(&example).iter().map(|mutant| format!("{}: {}", mutant.mutation, mutant.payload)).collect();
-    insta::assert_snapshot!(made.join("\n"), @r#"
-    /type removed: {"items":[]}
-    /type is null: {"type":null,"items":[]}
-    /type is true: {"type":true,"items":[]}
-    /type is 7: {"type":7,"items":[]}
-    /type is 1.5: {"type":1.5,"items":[]}
-    /type is []: {"type":[],"items":[]}
-    /type is {}: {"type":{},"items":[]}
-    /type is "LISTx": {"type":"LISTx","items":[]}
-    /type is "list": {"type":"list","items":[]}
-    /items is null: {"type":"LIST","items":null}
-    /items is true: {"type":"LIST","items":true}
-    /items is 7: {"type":"LIST","items":7}
-    /items is 1.5: {"type":"LIST","items":1.5}
-    /items is "x": {"type":"LIST","items":"x"}
-    /items is {}: {"type":"LIST","items":{}}
-    /type removed: {"items":[{"id":1,"note":"some"}]}
-    /type is null: {"type":null,"items":[{"id":1,"note":"some"}]}
-    /type is true: {"type":true,"items":[{"id":1,"note":"some"}]}
-    /type is 7: {"type":7,"items":[{"id":1,"note":"some"}]}
-    /type is 1.5: {"type":1.5,"items":[{"id":1,"note":"some"}]}
-    /type is []: {"type":[],"items":[{"id":1,"note":"some"}]}
-    /type is {}: {"type":{},"items":[{"id":1,"note":"some"}]}
-    /type is "LISTx": {"type":"LISTx","items":[{"id":1,"note":"some"}]}
-    /type is "list": {"type":"list","items":[{"id":1,"note":"some"}]}
-    /items/0/id removed: {"type":"LIST","items":[{"note":"some"}]}
-    /items/0/id is true: {"type":"LIST","items":[{"id":true,"note":"some"}]}
-    /items/0/id is 1.5: {"type":"LIST","items":[{"id":1.5,"note":"some"}]}
-    /items/0/id is []: {"type":"LIST","items":[{"id":[],"note":"some"}]}
-    /items/0/id is {}: {"type":"LIST","items":[{"id":{},"note":"some"}]}
-    "#);
+    insta::assert_snapshot!(made.join("\n"));
 }

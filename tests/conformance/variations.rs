@@ -131,10 +131,7 @@ fn a_hub_that_answers_pings_wrongly_is_noticed() {
 #[test]
 fn a_hub_that_reads_frames_one_by_one_is_noticed() {
     let Some(hub) = ExampleHub::start("json-rpc-2.0", &["--bug", "fragments-apart"]) else { return };
-    let (target, url) = ("examples/packs/json-rpc-2.0/target.toml", format!("url={}", hub.url));
-    let pack = ["check", "--pack", "examples/packs/json-rpc-2.0", "--target", target, "--set", &url];
-    let varied =
-        |variation| hubproof(pack.iter().chain(&["--scenario", "json-rpc-2.0/results", "--variation", variation]));
+    let varied = |variation| hub.run("check", &["--scenario", "json-rpc-2.0/results", "--variation", variation]);
     let done = varied("fragments").assert_exit_code(1);
     assert!(done.out.contains("fail[RPC-") && done.out.contains(" with fragments"), "{}", done.out);
     varied("padding").assert_exit_code(0);
@@ -143,11 +140,9 @@ fn a_hub_that_reads_frames_one_by_one_is_noticed() {
 #[test]
 fn a_hub_that_answers_another_form_differently_gets_a_warning() {
     let Some(hub) = ExampleHub::start("json-rpc-2.0", &["--bug", "null-by-order"]) else { return };
-    let (target, url) = ("examples/packs/json-rpc-2.0/target.toml", format!("url={}", hub.url));
-    let pack = ["check", "--pack", "examples/packs/json-rpc-2.0", "--target", target, "--set", &url];
     let varied = |variation| {
         let one = ["--scenario", "json-rpc-2.0/misnamed-params", "--variation", variation];
-        hubproof(pack.iter().chain(&one)).assert_exit_code(0).out
+        hub.run("check", &one).assert_exit_code(0).out
     };
     assert!(varied("member-order").contains("warn[same-answers]"), "{}", varied("member-order"));
     assert!(!varied("white-space").contains("warn["), "{}", varied("white-space"));
@@ -175,10 +170,7 @@ fn an_exception_for_an_unknown_scenario_is_a_mistake() {
 /// Returns `None` on a machine without Python.
 fn check_example(pack: &str, bug: &[&str], scenario: &str) -> Option<ProcessResult> {
     let (hub, other) = (ExampleHub::start(pack, bug)?, ExampleHub::start(pack, &[])?);
-    let folder = format!("examples/packs/{pack}");
-    let (target, url) = (format!("{folder}/target.toml"), format!("url={}", hub.url));
-    let named = ["check", "--pack", &folder, "--target", &target, "--set", &url, "--depth", "thorough"];
-    Some(hubproof(named.iter().chain(&["--against", &other.url, "--scenario", scenario])))
+    Some(hub.run("check", &["--depth", "thorough", "--against", &other.url, "--scenario", scenario]))
 }
 
 #[rstest]

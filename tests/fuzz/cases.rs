@@ -1,7 +1,6 @@
 //! Cases of all protocols: each is a valid scenario, and the same for the same seed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +28,8 @@ use hubproof_reference::machine::{EventError, MachineInput, MachineOutput};
 use rstest::rstest;
 use serde_json::{Map, Value};
 
-use crate::support::disk::protocol_name;
 use crate::support::sim_connection::SendingManner;
+use crate::support::test_each_protocol;
 
 /// A protocol, with everything that its cases are made of.
 pub struct FuzzProtocol {
@@ -117,21 +116,7 @@ pub fn is_carried_mutation(mutation: MutationKind) -> bool {
     !matches!(mutation, MutationKind::Framed(framing) if !is_carried(framing))
 }
 
-#[rstest]
-fn every_case_is_a_scenario(
-    #[dirs]
-    #[files("schemas/*/messages")]
-    #[exclude("/(airavata|concierge|emprops)/")]
-    name: PathBuf,
-) {
-    assert_every_case_is_a_scenario(&protocol_name(&name));
-}
-
-#[rstest]
-#[ignore = "thorough: many minutes of CPU"]
-fn every_case_is_a_scenario_in_large_protocols(#[values("airavata", "concierge", "emprops")] name: &str) {
-    assert_every_case_is_a_scenario(name);
-}
+test_each_protocol!(every_case_is_a_scenario, assert_every_case_is_a_scenario);
 
 fn assert_every_case_is_a_scenario(name: &str) {
     let mut protocol = FuzzProtocol::load(name);
@@ -162,24 +147,11 @@ fn the_same_seed_gives_the_same_cases(#[case] name: &str) {
     assert_ne!(texts(7), texts(8));
 }
 
-/// Without sockets, and so without invalid frames.
-#[rstest]
-fn fuzz_cases_find_nothing_wrong_with_the_reference_server(
-    #[dirs]
-    #[files("schemas/*/messages")]
-    #[exclude("/(airavata|concierge|emprops)/")]
-    name: PathBuf,
-) {
-    assert_fuzz_cases_find_nothing_wrong_with_the_reference_server(&protocol_name(&name));
-}
-
-#[rstest]
-#[ignore = "thorough: many minutes of CPU"]
-fn fuzz_cases_find_nothing_wrong_with_the_reference_server_in_large_protocols(
-    #[values("airavata", "concierge", "emprops")] name: &str,
-) {
-    assert_fuzz_cases_find_nothing_wrong_with_the_reference_server(name);
-}
+// Without sockets, and so without invalid frames.
+test_each_protocol!(
+    fuzz_cases_find_nothing_wrong_with_the_reference_server,
+    assert_fuzz_cases_find_nothing_wrong_with_the_reference_server
+);
 
 fn assert_fuzz_cases_find_nothing_wrong_with_the_reference_server(name: &str) {
     let hub = crate::support::sim_connection::SimulatedProtocol::load(name);
@@ -535,22 +507,8 @@ fn a_character_split_between_fragments_is_one_character() {
     assert!(answers().count() == 1 && answers().all(|frame| frame.text.contains("ß😀")));
 }
 
-/// An actor without a connection cannot send, and a case without mutated input tests nothing.
-#[rstest]
-fn every_case_sends_its_mutated_input(
-    #[dirs]
-    #[files("schemas/*/messages")]
-    #[exclude("/(airavata|concierge|emprops)/")]
-    name: PathBuf,
-) {
-    assert_every_case_sends_its_mutated_input(&protocol_name(&name));
-}
-
-#[rstest]
-#[ignore = "thorough: many minutes of CPU"]
-fn every_case_sends_its_mutated_input_in_large_protocols(#[values("airavata", "concierge", "emprops")] name: &str) {
-    assert_every_case_sends_its_mutated_input(name);
-}
+// An actor without a connection cannot send, and a case without mutated input tests nothing.
+test_each_protocol!(every_case_sends_its_mutated_input, assert_every_case_sends_its_mutated_input);
 
 fn assert_every_case_sends_its_mutated_input(name: &str) {
     let protocol = FuzzProtocol::load(name);

@@ -21,6 +21,7 @@ use rstest::rstest;
 use crate::fuzz::cases::{FuzzProtocol, ModifiedMachine};
 use crate::support::disk::{self, protocol_name};
 use crate::support::sim_connection::{self, SendingManner};
+use crate::support::test_each_protocol;
 
 /// Cases that can be played without sockets, with the reports of the reference server.
 struct PlayedCases {
@@ -64,23 +65,10 @@ impl PlayedCases {
     }
 }
 
-#[rstest]
-fn a_hub_compared_with_itself_shows_no_difference(
-    #[dirs]
-    #[files("schemas/*/messages")]
-    #[exclude("/(airavata|concierge|emprops)/")]
-    name: PathBuf,
-) {
-    assert_a_hub_compared_with_itself_shows_no_difference(&protocol_name(&name));
-}
-
-#[rstest]
-#[ignore = "thorough: many minutes of CPU"]
-fn a_hub_compared_with_itself_shows_no_difference_in_large_protocols(
-    #[values("airavata", "concierge", "emprops")] name: &str,
-) {
-    assert_a_hub_compared_with_itself_shows_no_difference(name);
-}
+test_each_protocol!(
+    a_hub_compared_with_itself_shows_no_difference,
+    assert_a_hub_compared_with_itself_shows_no_difference
+);
 
 fn assert_a_hub_compared_with_itself_shows_no_difference(name: &str) {
     let plays = PlayedCases::play(name, 30);
@@ -265,14 +253,6 @@ fn a_fault_is_seen_as_a_difference_from_a_correct_hub(
     name: PathBuf,
 ) {
     assert_faults_noticed(&protocol_name(&name), 6, 90, 1);
-}
-
-#[rstest]
-#[ignore = "thorough: many minutes of CPU"]
-fn a_fault_is_seen_as_a_difference_from_a_correct_hub_in_large_protocols(
-    #[values("airavata", "concierge", "emprops")] name: &str,
-) {
-    assert_faults_noticed(name, 6, 90, 1);
 }
 
 #[rstest]

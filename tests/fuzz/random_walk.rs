@@ -44,14 +44,6 @@ fn random_walks_find_nothing_wrong_with_a_correct_hub(
 
 #[rstest]
 #[ignore = "thorough: many minutes of CPU"]
-fn random_walks_find_nothing_wrong_with_a_correct_hub_in_large_protocols(
-    #[values("airavata", "concierge", "emprops")] name: &str,
-) {
-    assert_walks_find_nothing(name, 100);
-}
-
-#[rstest]
-#[ignore = "thorough: many minutes of CPU"]
 fn thousands_of_random_walks_find_nothing_wrong_with_a_correct_hub(
     #[dirs]
     #[files("schemas/*/messages")]

@@ -12,54 +12,7 @@ use crate::support::mini_protocol::{
 
 /// Returns a document with calls `[2, ID, NAME, {...}]`, results `[3, ID, {...}]`, and a text as a message.
 fn calls_document(_: &str) -> String {
-    r##"asyncapi: 3.1.0
-info: { title: Calls, version: 0.1.0 }
-channels:
-  hub:
-    address: /
-    messages:
-      heartbeat: { $ref: '#/components/messages/heartbeat' }
-      result: { $ref: '#/components/messages/result' }
-      event: { $ref: '#/components/messages/event' }
-      word: { $ref: '#/components/messages/word' }
-operations:
-  beat:
-    action: receive
-    channel: { $ref: '#/channels/hub' }
-    messages: [{ $ref: '#/channels/hub/messages/heartbeat' }]
-    reply: { channel: { $ref: '#/channels/hub' }, messages: [{ $ref: '#/channels/hub/messages/result' }] }
-  say: { action: receive, channel: { $ref: '#/channels/hub' }, messages: [{ $ref: '#/channels/hub/messages/word' }] }
-  sent: { action: send, channel: { $ref: '#/channels/hub' }, messages: [{ $ref: '#/channels/hub/messages/event' }] }
-components:
-  messages:
-    heartbeat:
-      payload:
-        type: array
-        minItems: 4
-        maxItems: 4
-        prefixItems: [ { const: 2 }, { type: string }, { const: Heartbeat }, { type: object } ]
-        examples: [ [ 2, id, Heartbeat, {} ] ]
-      x-hubproof: { match: { 0: 2, 2: Heartbeat } }
-    result:
-      payload:
-        type: array
-        minItems: 3
-        maxItems: 3
-        prefixItems: [ { const: 3 }, { type: string }, { type: object, required: [currentTime], properties: { currentTime: { type: string } } } ]
-        examples: [ [ 3, id, { currentTime: noon } ] ]
-      x-hubproof: { match: { 0: 3 } }
-    event:
-      payload:
-        type: array
-        minItems: 3
-        prefixItems: [ { const: 5 }, { enum: [started, stopped] }, { type: integer } ]
-        examples: [ [ 5, started, 1 ] ]
-      x-hubproof: { match: { 0: 5 } }
-    word:
-      payload: { type: string, examples: [ hello ] }
-      x-hubproof: { match: { "": { type: string } } }
-"##
-    .to_owned()
+    include_str!("../fixtures/documents/arrays.yaml").to_owned()
 }
 
 /// Answers each heartbeat; `answer` makes the result of the call.

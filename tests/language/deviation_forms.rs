@@ -13,6 +13,7 @@ use crate::support::mini_protocol::{
     HubActions, HubInput, PLAIN_ROLES, closing, deviation_diagnostics, deviation_diagnostics_for, play, play_deviating,
     text_received, worst_verdict,
 };
+use crate::support::samples::samples;
 
 fn check_of<'r>(report: &'r ScenarioReport, rule: &str) -> &'r CheckReport {
     report.checks.iter().find(|check| check.rules.iter().any(|(used, _)| used.id == rule)).unwrap()
@@ -315,41 +316,13 @@ fn values_may_be_written_as_json(#[case] entry: &str, #[case] answer: &'static s
     assert_eq!((worst_verdict(&report, "MUST"), sightings(&report)), (Verdict::Pass, (1, 0)), "{:#?}", report.checks);
 }
 
-#[rstest]
-#[case::null("[{ reason: x, member: /a, value: a, spelled: \"null\" }]", "\"null\" is the text, not the value null")]
-#[case::null_inside(
-    "[{ reason: x, message: answer, instead: { type: [\"null\"] } }]",
-    "write { json = \"null\" } for null"
-)]
-#[case::no_json("[{ reason: x, member: /a, added: { json: nul } }]", "`json` must be the text of a JSON value: EOF")]
-#[case::no_text(
-    "[{ reason: x, member: /a, added: { json: 7 } }]",
-    "`json` must be the text of a JSON value, not a number"
-)]
-#[case::where_without_after("[{ reason: x, message: answer, absent: true, where: { n: 1 } }]", "`where` needs `after`")]
-#[case::assume_without_after(
-    "[{ reason: x, message: answer, absent: true, assume: { n: 1 } }]",
-    "`assume` needs `after`"
-)]
-#[case::closes_where("[{ reason: x, message: answer, closes: true, where: { n: 1 } }]", "`where` needs `after`")]
-#[case::closes_false("[{ reason: x, message: answer, closes: false }]", "`closes` is not a close code")]
-#[case::closes_text("[{ reason: x, message: answer, closes: [policy] }]", "`closes` is not a close code")]
-#[case::closes_assume(
-    "[{ reason: x, message: answer, closes: 1008, assume: { n: 1 } }]",
-    "`assume` does not go with `closes`"
-)]
-#[case::closes_of_a_client("[{ reason: x, message: ask, closes: true }]", "`ask` is not sent by a hub")]
-#[case::closes_nothing("[{ reason: x, closes: true }]", "a deviation has no `message`")]
-#[case::never_of_a_client("[{ reason: x, message: ask, absent: true }]", "`ask` is not sent by a hub")]
-#[case::role("[{ reason: x, upgrade: { role: clint, path: /x } }]", "did you mean `client`?")]
-#[case::only_a_role("[{ reason: x, upgrade: { role: client } }]", "`upgrade` changes nothing")]
-#[case::own_value("[{ reason: x, upgrade: { path: \"/${self.usr}\" } }]", "no role gives its clients a value `usr`")]
-#[case::setting("[{ reason: x, upgrade: { headers: { A: \"${hub.kee}\" } } }]", "there is no setting `kee`")]
-#[case::name("[{ reason: x, upgrade: { query: { A: \"${request.n}\" } } }]", "`request` is not known here")]
-#[case::everyone("[{ reason: x, upgrade: { everyone: yes please, path: /x } }]", "`everyone` must be true or false")]
-fn mistakes_in_the_forms_have_a_place_and_advice(#[case] entries: &str, #[case] message: &str) {
-    let found = deviation_diagnostics_for(UPGRADING_ROLES, entries);
-    assert!(found.contains(message) && found.contains("hub.yaml:1:") && found.contains("help: "), "{found}");
+/// A title is the expected message.
+#[test]
+fn deviation_mistakes_are_reported_with_place_and_advice() {
+    for (message, entries) in samples(include_str!("../fixtures/mistakes/deviations.txt")) {
+        let found = deviation_diagnostics_for(UPGRADING_ROLES, entries);
+        assert!(found.contains(message) && found.contains("hub.yaml:1:") && found.contains("help: "), "{found}");
+    }
 }
 
 #[test]

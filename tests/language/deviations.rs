@@ -6,8 +6,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::support::mini_protocol::{
-    HubActions, HubInput, PLAIN_ROLES, deviation_diagnostics, play_deviating, proposed_deviations, text_received,
-    worst_verdict,
+    HubActions, HubInput, PLAIN_ROLES, play_deviating, proposed_deviations, text_received, worst_verdict,
 };
 
 /// Expects an answer to a question, by the rule MUST, with its number, by MUST-2.
@@ -272,29 +271,6 @@ fn a_missing_member_is_assumed_by_an_expression(#[case] assume: &str, #[case] n:
         play_deviating(&entry, PLAIN_ROLES, &scenario, hub_that_understands(None, r#"{"type":"answer","m":5}"#));
     assert_eq!(known_reason(&report, "MUST-2").as_deref(), Some("none"), "{:#?}", report.checks);
     assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
-}
-
-#[rstest]
-#[case::nothing("[{ reason: x }]", "this deviation does not say what is different")]
-#[case::no_reason("[{ message: answer, absent: true, after: ask }]", "a deviation has no `reason`")]
-#[case::two(
-    "[{ reason: x, message: answer, instead: { type: x }, renamed: /y }]",
-    "`renamed` does not go with `instead`"
-)]
-#[case::message("[{ reason: x, message: anser, instead: { type: x } }]", "has no message `anser`")]
-#[case::rule("[{ reason: x, rules: [MUTS], message: answer, instead: { type: x } }]", "there is no rule MUTS")]
-#[case::member("[{ reason: x, member: type, renamed: /x }]", "`type` is not the place of a member")]
-#[case::key("[{ reason: x, mesage: answer, instead: { type: x } }]", "a deviation has no key `mesage`")]
-#[case::direction("[{ reason: x, member: /a, renamed: /x, direction: both }]", "`direction` cannot be `both`")]
-#[case::to_a_hub("[{ reason: x, message: ask, absent: true, after: connection }]", "`ask` is not sent by a hub")]
-#[case::expression("[{ reason: x, member: /a, from_hub: \"${valeu + 1}\" }]", "`valeu` is not known here")]
-#[case::assumed("[{ reason: x, member: /a, missing: true, assume: \"${request.a}\" }]", "`request` is not known here")]
-#[case::items("[{ reason: x, member: /a/*, missing: true }]", "`missing` is about a member")]
-#[case::other_items("[{ reason: x, member: /a/*/b, renamed: /c/*/b }]", "both places must be in the same list")]
-#[case::setting("[{ reason: x, setting: size, value: 3 }]", "there is no setting `size`")]
-fn deviation_mistakes_are_reported_with_place_and_advice(#[case] entries: &str, #[case] message: &str) {
-    let found = deviation_diagnostics(entries);
-    assert!(found.contains(message) && found.contains("hub.yaml:1:") && found.contains("help: "), "{found}");
 }
 
 /// The hub's form of an answer whose documented form is `{ type: answer, count: 7, state: done, data: { id: a, note: b

@@ -241,31 +241,7 @@ fn mangled_target_files_never_make_the_parser_panic() {
     });
 }
 
-const TARGET: &str = r#"protocol = "concierge"
-url = "ws://127.0.0.1:4000"
-connections = 40
-provides = ["tls"]
-
-[settings]
-identify_timeout = "5s"
-secret_text = { env = "X" }
-
-[secrets]
-secret = { env = "HUB_SECRET" }
-
-[hooks.emit]
-http = { method = "POST", url = "http://127.0.0.1/${args.project}", headers = { a = "b" }, body = "${message}", timeout = "2s" }
-
-[hooks.restart]
-command = ["./restart", "${hub.version}"]
-
-[[instance]]
-name = "open"
-
-[[instance]]
-name = "with-secret"
-url = "ws://127.0.0.1:4001"
-"#;
+const TARGET: &str = include_str!("../fixtures/target.toml");
 
 #[test]
 fn mangled_baselines_never_make_the_parser_panic() {

@@ -10,63 +10,7 @@ use crate::support::mini_protocol::{
 };
 
 /// Two calls, each with a result that contains only the id of its call: `[2, "id", "Boot", {}]`, `[3, "id", {}]`.
-const CALLS: &str = r##"asyncapi: 3.1.0
-info: { title: Calls, version: 0.1.0 }
-channels:
-  hub:
-    address: /
-    messages:
-      boot: { $ref: '#/components/messages/boot' }
-      beat: { $ref: '#/components/messages/beat' }
-      booted: { $ref: '#/components/messages/booted' }
-      beaten: { $ref: '#/components/messages/beaten' }
-      failed: { $ref: '#/components/messages/failed' }
-operations:
-  boot:
-    action: receive
-    channel: { $ref: '#/channels/hub' }
-    messages: [ { $ref: '#/channels/hub/messages/boot' } ]
-    reply:
-      channel: { $ref: '#/channels/hub' }
-      messages: [ { $ref: '#/channels/hub/messages/booted' }, { $ref: '#/channels/hub/messages/failed' } ]
-  beat:
-    action: receive
-    channel: { $ref: '#/channels/hub' }
-    messages: [ { $ref: '#/channels/hub/messages/beat' } ]
-    reply:
-      channel: { $ref: '#/channels/hub' }
-      messages: [ { $ref: '#/channels/hub/messages/beaten' }, { $ref: '#/channels/hub/messages/failed' } ]
-components:
-  messages:
-    boot:
-      correlationId: { location: '$message.payload#/1' }
-      payload: { items: {}, examples: [ [2, one, Boot, {}] ] }
-      x-hubproof: { match: { /0: { const: 2 }, /2: { const: Boot } } }
-    beat:
-      correlationId: { location: '$message.payload#/1' }
-      payload: { items: {}, examples: [ [2, one, Beat, {}] ] }
-      x-hubproof: { match: { /0: { const: 2 }, /2: { const: Beat } } }
-    booted:
-      correlationId: { location: '$message.payload#/1' }
-      payload:
-        type: array
-        prefixItems: [ true, true, { type: object, required: [status], properties: { status: { type: string } } } ]
-        x-rules: [MUST]
-        examples: [ [3, one, { status: Accepted }] ]
-      x-hubproof: { match: { /0: { const: 3 } } }
-    beaten:
-      correlationId: { location: '$message.payload#/1' }
-      payload:
-        type: array
-        prefixItems: [ true, true, { type: object, required: [time], properties: { time: { type: integer } } } ]
-        x-rules: [MUST-2]
-        examples: [ [3, one, { time: 1 }] ]
-      x-hubproof: { match: { /0: { const: 3 } } }
-    failed:
-      correlationId: { location: '$message.payload#/1' }
-      payload: { examples: [ [4, one, Wrong] ] }
-      x-hubproof: { match: { /0: { const: 4 } } }
-"##;
+const CALLS: &str = include_str!("../fixtures/documents/calls.yaml");
 
 const FRESH_IDS: &str = "roles: { client: { opening: [ { connects: } ] } }\nfills: { /1: \"${unique('call')}\" }\n";
 

@@ -380,56 +380,7 @@ fn an_assignment_sent_twice_is_a_violation() {
 
 /// Workers that take one job at a time, and for which a claim without a job is a failed journey: an assignment without
 /// a claim is not the late answer to one.
-const ONE_AT_A_TIME: &str = r#"
-title: Workers take one job at a time
-let: { service: "${unique('service')}" }
-phases: { warm_up: 0s, duration: 5s, drain: 20s }
-roles:
-  worker:
-    population: 4
-    with: { services: ["${service}"] }
-    party: "${self.worker_id}"
-    drains: true
-    pace: { every: 100ms, missed: skipped }
-    item: "${assigned.job_id}"
-    steps:
-      - sends: claim_job
-        without: [/preferred_types, /available_resources]
-      - expects: job_assigned
-        within: 80ms
-        as: assigned
-        MARKS
-      - thinks: 20ms
-      - sends: job_accepted_by_worker
-        with: { job_id: "${assigned.job_id}" }
-      - thinks: 100ms
-      - sends: complete_job
-        with: { job_id: "${assigned.job_id}" }
-      - expects: job_completed_ack
-        where: { job_id: "${assigned.job_id}" }
-  client:
-    population: 2
-    after: worker
-    arrivals: 40
-    at_a_time: 100
-    item: "${accepted.job_id}"
-    steps:
-      - sends: submit_job
-        with: { requirements: { service_type: "${service}" } }
-        without: [/requirements/component, /requirements/hardware]
-        marks: attempted
-      - expects: job_accepted
-        as: accepted
-        marks: acknowledged
-      - sends: subscribe_job
-        with: { job_id: "${accepted.job_id}" }
-      - expects: job_completed
-        where: { job_id: "${accepted.job_id}" }
-        within: 60s
-        as: done
-        marks: completed
-        by: "${done.worker_id}"
-"#;
+const ONE_AT_A_TIME: &str = include_str!("../fixtures/plans/one_at_a_time.yaml");
 
 /// A claim gets one more job than it asked for, while its worker is busy with the first.
 #[rstest]

@@ -156,22 +156,7 @@ fn undocumented_messages_from_the_hub_are_not_errors() {
 }
 
 /// Twenty connections that each stay below their limit of unwritten bytes, but together exceed the total limit.
-const LONG_MESSAGES: &str = r#"
-title: Long messages
-phases: { warm_up: 0s, duration: 8s, drain: 1s }
-roles:
-  session:
-    plays: caller
-    population: 20
-    arrivals: 100
-    at_a_time: 20
-    steps:
-      - sends: extended_request
-        with: { session_id: "${uuid()}", command: "${repeat('x', 1000000)}" }
-        as: asked
-      - expects: extended_reply_success
-        where: { session_id: "${asked.session_id}" }
-"#;
+const LONG_MESSAGES: &str = include_str!("../fixtures/plans/long_messages.yaml");
 
 #[test]
 #[ignore = "thorough: waits for real time"]
@@ -185,23 +170,7 @@ fn connections_to_a_hub_that_does_not_read_are_lost_and_memory_is_limited() {
 }
 
 /// More computation than any machine can do in time.
-const OVERLOADING_PLAN: &str = r#"
-title: Requests that take long to make
-phases: { warm_up: 0s, duration: 3s, drain: 1s }
-roles:
-  task:
-    population: 100
-    arrivals: 100000
-    at_a_time: 100
-    journey: line
-    steps:
-      - sends: log_request
-        with: { posted: false, req_id: "${(range(5000) | sum) + self.turn}" }
-        as: asked
-      - expects: log_response
-        where: { rsp_id: "${asked.req_id}" }
-        answers: asked
-"#;
+const OVERLOADING_PLAN: &str = include_str!("../fixtures/plans/overloading.yaml");
 
 /// The hub is then not the cause of the lateness, and the report marks the run.
 #[test]

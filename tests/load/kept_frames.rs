@@ -10,49 +10,7 @@ use crate::support::sim_load::{CompiledTestPlan, PlanSource, run};
 const MS: Nanos = 1_000_000;
 
 /// Workers complete every job at once, and clients wait for the acceptance and the completion of their jobs.
-const JOBS: &str = r#"
-title: Jobs are accepted and completed
-let: { service: "${unique('service')}" }
-phases: { warm_up: 0s, duration: 3s, drain: 10s }
-roles:
-  worker:
-    population: 20
-    with: { services: ["${service}"] }
-    drains: true
-    pace: 100ms
-    steps:
-      - sends: claim_job
-        without: [/preferred_types]
-      - expects: job_assigned
-        within: 80ms
-        may stay unanswered: true
-        as: assigned
-      - sends: job_accepted_by_worker
-        with: { job_id: "${assigned.job_id}" }
-      - sends: complete_job
-        with: { job_id: "${assigned.job_id}" }
-      - expects: job_completed_ack
-        where: { job_id: "${assigned.job_id}" }
-  client:
-    population: 1
-    after: worker
-    arrivals: 20
-    at_a_time: AT_A_TIME
-    item: "${accepted.job_id}"
-    steps:
-      - sends: submit_job
-        with: { requirements: { service_type: "${service}" } }
-        without: [/requirements/component, /requirements/hardware]
-        marks: attempted
-      - expects: job_accepted
-        as: accepted
-        marks: acknowledged
-      - expects: job_completed
-        WHERE
-        within: 5s
-        as: done
-        marks: completed
-"#;
+const JOBS: &str = include_str!("../fixtures/plans/accepted_and_completed.yaml");
 
 fn jobs(at_a_time: u32, pattern: &str) -> CompiledTestPlan {
     let plan = JOBS.replace("AT_A_TIME", &at_a_time.to_string()).replace("WHERE", pattern);

@@ -8,25 +8,7 @@ use rstest::rstest;
 
 use crate::support::sim_load::{CompiledTestPlan, PlanSource, run};
 
-const REQUESTS: &str = r#"
-title: t
-phases: { warm_up: 0s, duration: 4s, drain: 5s }
-feeders: { people: rows.csv }
-roles:
-  task:
-    population: 1
-    ramp: 0s
-    arrivals: 100
-    at_a_time: 200
-    steps:
-      - sends: log_request
-        with: { posted: false, req_id: "${self.turn}" }
-        as: asked
-        label: "LABEL"
-      - expects: log_response
-        where: { rsp_id: "${asked.req_id}" }
-        answers: asked
-"#;
+const REQUESTS: &str = include_str!("../fixtures/plans/labelled.yaml");
 
 /// The number of messages sent and answered, by label.
 fn operations(label: &str) -> BTreeMap<String, (u64, u64)> {

@@ -8,11 +8,11 @@ use hubproof::syntax::diagnostic::{Severity, render_all};
 use hubproof::syntax::grammar::FileFormat;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
-use rstest::rstest;
 use serde_json::Value;
 
 use crate::language::grammar;
 use crate::support::disk::{self, CONCIERGE};
+use crate::support::samples::samples;
 use crate::support::sim_load::{CompiledTestPlan, PlanSource, parse_test_plan, run};
 
 /// The diagnostics of a plan for the concierge: the messages, and all of them rendered.
@@ -39,60 +39,22 @@ fn plan_with_role(body: &str) -> String {
     format!("title: t\nroles:\n  client:\n{body}")
 }
 
-#[rstest]
-#[case("[]", "a load plan must be a mapping")]
-#[case("title: t\n", "has no `roles`")]
-#[case("roles: { client: { population: 1 } }", "has no `title`")]
-#[case("title: t\nspeed: 1\nroles: { client: { population: 1 } }", "a load plan has no key `speed`")]
-#[case("title: t\nphases: { warm_up: 5 }\nroles: { client: { population: 1 } }", "`warm_up` has no unit")]
-#[case("title: t\nroles: { client: {} }", "the role `client` has no `population`")]
-#[case("title: t\nroles: { client: { population: 0 } }", "from 1 to")]
-#[case("title: t\nroles: { client: { population: 1, plays: clint } }", "has no role `clint`")]
-#[case("title: t\nroles: { client: { population: 1, after: client } }", "no role before this one has this name")]
-#[case("title: t\nfeeders: { f: nowhere.csv }\nroles: { client: { population: 1 } }", "failed to read nowhere.csv")]
-#[case(
-    "title: t\nthresholds: [{ abort_after: 5s }]\nroles: { client: { population: 1 } }",
-    "a threshold has no `check`"
-)]
-#[case(&plan_with_role("population: 1\nramp: 1s\nrate: 5"), "`ramp` or `rate`, not both")]
-#[case(&plan_with_role("population: 1\narrivals: 5"), "has `arrivals` but no `steps`")]
-#[case(&plan_with_role("population: 1\narrivals: fast"), "`arrivals` must be a rate")]
-#[case(&plan_with_role("population: 1\narrivals: { spacing: wide, rate: 1 }\nsteps: [ { sends: self_fetch } ]"), "`spacing` cannot be `wide`")]
-#[case(&plan_with_role("population: 1\narrivals: { stages: [ { to: 5 } ] }\nsteps: [ { sends: self_fetch } ]"), "a stage has no `for`")]
-#[case(&plan_with_role("population: 1\narrivals: 5\npace: 1s\nsteps: [ { sends: self_fetch } ]"), "with `arrivals`, the schedule decides when journeys begin")]
-#[case(&plan_with_role("population: 1\npace: { every: 1s, missed: skiped }\nsteps: [ { sends: self_fetch } ]"), "`missed` cannot be `skiped`")]
-#[case("title: t\nphases: { warm_up: automatic }\nroles: { client: { population: 1 } }", "`automatic` is not a time")]
-#[case(
-    "title: t\nphases: { warm_up: auto }\nroles: { client: { population: 1, arrivals: { stages: [ { from: 0, to: 5, for: 1s } ] }, steps: [ { sends: self_fetch } ] } }",
-    "`warm_up: auto` waits for a steady load"
-)]
-#[case(&plan_with_role("population: 1\nwith: { nam: x }"), "the role has no `given` value `nam`")]
-#[case(&plan_with_role("population: 1\nsteps: [ { sends: self_fech } ]"), "has no message `self_fech`")]
-#[case(&plan_with_role("population: 1\nsteps: [ { expects: self_fetch } ]"), "a hub never sends `self_fetch`")]
-#[case(&plan_with_role("population: 1\nsteps: [ { sends: group_create, with: { nam: x } } ]"), "")]
-#[case(&plan_with_role("population: 1\nsteps: [ { sends: group_create, with: { name: \"${groop}\" } } ]"), "no name `groop` is in scope")]
-#[case(&plan_with_role("population: 1\nsteps: [ { anna sends: self_fetch } ]"), "steps of a load plan cannot name an actor")]
-#[case(&plan_with_role("population: 1\nsteps: [ { check: \"${1}\" } ]"), "`check` is not allowed in a load plan")]
-#[case(&plan_with_role("population: 1\nsteps: [ { wait: 1s, because: x } ]"), "a load plan cannot use this form of")]
-#[case(&plan_with_role("population: 1\nsteps: [ { expects: hello, count: 2 } ]"), "a load plan cannot use this form of")]
-#[case(&plan_with_role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"), "there is no distribution `unifrom`")]
-#[case(&plan_with_role("population: 1\nsteps: [ { thinks: { uniform: [2s, 1s] } } ]"), "the second bound is below the first")]
-#[case(&plan_with_role("population: 1\nsteps: [ { sometimes: 120%, do: [] } ]"), "must be a share from 0% to 100%")]
-#[case(&plan_with_role("population: 1\nsteps: [ { repeats: 0, do: [] } ]"), "from 1 to 1000")]
-#[case(&plan_with_role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"), "`marks` cannot be `atempted`")]
-#[case(&plan_with_role("population: 1\nsteps: [ { sends: self_fetch, marks: published } ]"), "a published message needs `to`, the number of receivers")]
-#[case(&plan_with_role("population: 1\nsteps: [ { sends: self_fetch, may stay unanswered: true } ]"), "is not an option of this step")]
-#[case(&plan_with_role("population: 1\nsteps: [ { connects: } ]"), "a client can connect only in its opening")]
-#[case(&plan_with_role("population: 1\nmeanwhile: [ { every: 1s } ]"), "this activity has no steps")]
-#[case(&plan_with_role("population: 1\nmeanwhile: [ { do: [ { sends: self_fetch } ] } ]"), "`every` or `whenever`")]
-#[case(&plan_with_role("population: 1\nmeanwhile: [ { whenever: hello, do: [ { expects: hello } ] } ]"), "a reaction cannot wait")]
-fn plan_mistakes_are_found_before_the_run(#[case] text: &str, #[case] expected: &str) {
-    let (messages, shown) = plan_mistakes(text);
-    if expected.is_empty() {
-        // Unknown members are allowed, with a warning.
-        return assert!(messages.is_empty() && shown.contains("warning"), "{shown}");
+/// A title is the expected message. Those with `| schema` are mistakes by the published schema, too.
+#[test]
+fn plan_mistakes_are_found_before_the_run() {
+    for (title, text) in samples(include_str!("../fixtures/mistakes/plans.txt")) {
+        let (expected, by_schema) = title.split_once(" | ").map_or((title, false), |(expected, _)| (expected, true));
+        let (messages, shown) = plan_mistakes(text);
+        assert!(messages.iter().any(|message| message.contains(expected)), "{expected}: {shown}");
+        assert!(!by_schema || !schema_errors(text).is_empty(), "the schema accepts {text}");
     }
-    assert!(messages.iter().any(|message| message.contains(expected)), "{shown}");
+}
+
+#[test]
+fn an_undocumented_member_in_a_plan_is_a_warning() {
+    let (messages, shown) =
+        plan_mistakes(&plan_with_role("population: 1\nsteps: [ { sends: group_create, with: { nam: x } } ]"));
+    assert!(messages.is_empty() && shown.contains("warning"), "{shown}");
 }
 
 #[test]

@@ -80,6 +80,18 @@ pub fn files_under(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Copies a built-in protocol into a user's folder, as a pack with its scenarios.
+pub fn copy_pack(protocol: &str, to: &Path) {
+    for (from, to) in [("schemas", to.to_owned()), ("scenarios", to.join("scenarios"))] {
+        let from = root().join(from).join(protocol);
+        for file in files_under(&from) {
+            let copy = to.join(file.strip_prefix(&from).unwrap());
+            fs::create_dir_all(copy.parent().unwrap()).unwrap();
+            fs::copy(&file, copy).unwrap();
+        }
+    }
+}
+
 /// Returns the protocol that a file or folder belongs to: `qi` for `schemas/qi/messages`. Tests that hold for every
 /// protocol take their cases from the folders of schemas/, so that a new protocol is in all of them.
 pub fn protocol_name(path: &Path) -> String {

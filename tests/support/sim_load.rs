@@ -136,6 +136,7 @@ const EPOCH_MS: i64 = 1_700_000_000_000;
 pub type Downlink<'a> = &'a mut dyn FnMut(Nanos, &str, &str) -> Vec<Nanos>;
 
 /// The results of a run.
+#[derive(Default)]
 pub struct SimulationResults {
     pub account: LedgerTotals,
     /// Client faults, with their counts.
@@ -176,38 +177,6 @@ pub struct SimulationResults {
 }
 
 impl SimulationResults {
-    fn new() -> Self {
-        Self {
-            account: LedgerTotals::default(),
-            faults: BTreeMap::new(),
-            sent: BTreeMap::new(),
-            answered: BTreeMap::new(),
-            unanswered: BTreeMap::new(),
-            received: BTreeMap::new(),
-            assumed: BTreeMap::new(),
-            answers_assumed: BTreeMap::new(),
-            assumed_texts: Vec::new(),
-            journeys_assumed: 0,
-            delivered: Vec::new(),
-            published: 0,
-            journeys: BTreeMap::new(),
-            operations: BTreeMap::new(),
-            waits: BTreeMap::new(),
-            most_kept: 0,
-            failed: 0,
-            missed: 0,
-            messages_missed: 0,
-            late: 0,
-            skipped: 0,
-            unfinished: 0,
-            series: None,
-            joined: 0,
-            not_joined: Vec::new(),
-            entries: Vec::new(),
-            names: NameTable::default(),
-        }
-    }
-
     /// Builds the report of the run, as `hubproof load` does.
     pub fn into_report(mut self, ready: &CompiledTestPlan, thresholds: &[&str]) -> LoadReport {
         let (series, account) = (self.series.take().unwrap(), std::mem::take(&mut self.account));
@@ -386,7 +355,7 @@ fn run_on_machine(
             layout.clone(),
             RunPhases { interval: SECOND, measured: u64::MAX..u64::MAX, holds: Vec::new() },
         ),
-        results: SimulationResults::new(),
+        results: SimulationResults::default(),
     };
     if let Some((at, accident)) = accident {
         this.schedule(at, accident);
