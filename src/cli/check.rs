@@ -47,15 +47,14 @@ pub struct CheckArgs {
     /// List the selected scenarios with their needs, and the protocol's settings and hooks
     #[arg(long)]
     list: bool,
-    /// How much to play besides the scenarios as they are written
+    /// What to play in addition to the plain scenarios
     #[arg(long, value_enum, default_value_t = Depth::Normal)]
     depth: Depth,
-    /// Play the scenarios with this variation, such as 'white-space', instead of those that --depth selects; --list
-    /// lists them
+    /// Play only this variation of the scenarios, such as 'white-space'; --list lists the variations
     #[arg(long, value_name = "NAME")]
     variation: Option<Variation>,
-    /// With --depth thorough: play the random walks on this hub too, and warn where the answers differ. By default, hubs
-    /// of built-in protocols are compared with a model in memory
+    /// With --depth thorough: also play the random walks on this hub, and warn if the answers differ (default for
+    /// built-in protocols: a model in memory)
     #[arg(long, value_name = "URL", conflicts_with = "variation")]
     against: Option<String>,
     /// Number of scenarios to run in parallel (default: 16; 32 against the reference server, 64 with --depth thorough)
@@ -69,7 +68,7 @@ pub struct CheckArgs {
     /// Open the page of `--report html=PATH` in the browser
     #[arg(long)]
     open: bool,
-    /// Run every scenario N times and report checks that fail only sometimes as flaky
+    /// Run every scenario N times, and report a check that fails only sometimes as flaky
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repeat: u32,
     /// Print one line per frame on stderr
@@ -81,14 +80,14 @@ pub struct CheckArgs {
     /// Print only errors and the verdict line of each protocol
     #[arg(short, long, conflicts_with_all = ["trace", "verbose"])]
     quiet: bool,
-    /// Share of the pack's MUST rules that a run has to judge, or else it is inconclusive (default: a third for full
-    /// runs)
+    /// Minimum share of the pack's MUST rules to judge; a run that judges fewer is inconclusive (default: a third for
+    /// full runs)
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     min_judged: Option<u8>,
     /// Also run scenarios that may leave the hub unusable
     #[arg(long)]
     destructive: bool,
-    /// Try each proposed deviation, and continue the run with those that are right; each is still a failure
+    /// Try each proposed deviation and continue the run with the right ones; each is still a failure
     #[arg(long)]
     explore: bool,
     /// Append the proposed deviations, if any, to this file as target-file entries; fill in their reasons
@@ -100,9 +99,9 @@ pub struct CheckArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Depth {
-    /// Also variations, as many as fit into the time that scenarios wait anyway
+    /// Variations, as many as fit into the scenarios' waiting time
     Normal,
-    /// Also all variations, and long random walks that are compared with the reference server
+    /// All variations, and long random walks whose answers are compared with the reference server's
     Thorough,
 }
 

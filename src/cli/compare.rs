@@ -19,7 +19,7 @@ pub struct CompareArgs {
     a: PathBuf,
     /// Report of the later run
     b: PathBuf,
-    /// Exit with code 1 if a metric is significantly worse by more than this percentage, such as 5%
+    /// Exit with code 1 if a metric is significantly worse, by more than this percentage, such as 5%
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     fail_on_regression: Option<f64>,
     #[arg(long, value_name = "FORMAT=PATH", help = report_help(COMPARE_FORMATS))]

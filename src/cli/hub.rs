@@ -417,8 +417,8 @@ impl StartedHubs {
         Ok(())
     }
 
-    /// Makes the models of the built-in protocols. A hub with declared deviations has none: it differs from the model
-    /// where it says so.
+    /// Creates the models of the built-in protocols. A hub with declared deviations has none, because it would differ
+    /// from the model as declared.
     ///
     /// # Errors
     ///
@@ -475,10 +475,10 @@ pub enum RunInput {
     Stopping,
 }
 
-/// How long what is being played when the time is over has to end.
+/// How long running plays have to end when the time is over.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
-/// When the time of a run is over: what is being played then is interrupted, and soon after aborted.
+/// When the run's time is over: running plays are then interrupted, and aborted soon after.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeLimit {
     pub interrupts: Instant,
@@ -598,8 +598,8 @@ pub fn check_settings_known(target: &Target, protocols: &[ValidProtocol]) -> Res
     Err(CliError::new(format!("{} has no setting `{name}`\n  help: {help}", names.join(", or "))))
 }
 
-/// Rejects a setting whose default is a mapping but whose value is not: most often a table that is not valid TOML and
-/// so was taken for text. The value may be secret, so only its kind is shown.
+/// Rejects a setting whose default is a mapping but whose value is not: usually an invalid TOML table that was read as
+/// text. The value may be secret, so only its kind is shown.
 pub fn check_setting_kinds(target: &Target, protocol: &ValidProtocol) -> Result<(), CliError> {
     let declared = &protocol.scenarios.shared.settings;
     for (name, setting) in target.instances.iter().flat_map(|instance| &instance.settings) {

@@ -62,7 +62,7 @@ enum PacksCommand {
         message: String,
         /// File that contains the payload as JSON; - reads stdin
         file: PathBuf,
-        /// Whether a plain AsyncAPI document describes the operations of the hub or of a client
+        /// Whose operations a plain AsyncAPI document describes
         #[arg(long, value_name = "WHO", value_enum, default_value_t = DescribedParty::Hub)]
         perspective: DescribedParty,
     },
@@ -80,7 +80,7 @@ struct InitArgs {
     /// Folder to write the pack to, new or empty (default: named after the document)
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Whether the document describes the operations of the hub or of a client
+    /// Whose operations the document describes
     #[arg(long, value_name = "WHO", value_enum, default_value_t = DescribedParty::Hub)]
     perspective: DescribedParty,
 }

@@ -34,7 +34,7 @@ pub struct PackArgs {
     /// a dialect (a folder with dialect.yaml); or a plain AsyncAPI document, version 2 or 3
     #[arg(long, value_name = "PATH")]
     pub pack: Option<PathBuf>,
-    /// Whether a plain AsyncAPI document describes the operations of the hub or of a client
+    /// Whose operations a plain AsyncAPI document describes
     #[arg(long, value_name = "WHO", value_enum, default_value_t = DescribedParty::Hub)]
     pub perspective: DescribedParty,
 }
@@ -106,7 +106,7 @@ fn folder_of_pack(path: &Path) -> &Path {
 /// File names of a plain document in a folder.
 const DOCUMENT_NAMES: [&str; 3] = ["asyncapi.yaml", "asyncapi.yml", "asyncapi.json"];
 
-/// Whether a folder was made for this harness, rather than holding a plain document.
+/// Whether a folder is a hubproof pack rather than the folder of a plain document.
 fn is_pack_folder(folder: &Path) -> bool {
     let ours = || std::fs::read_to_string(folder.join(DOCUMENT_NAMES[0])).is_ok_and(|text| text.contains("x-hubproof"));
     let has = |name: &str| folder.join(name).exists();

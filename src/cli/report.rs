@@ -13,8 +13,8 @@ use crate::report::html::{self, NamedReport};
 /// Render JSON reports as a page for people
 #[derive(Args)]
 pub struct ReportArgs {
-    /// Reports written with `--report json=FILE`: any number of `check` or of `fuzz`, side by side; one of `load`; or two
-    /// of `load`, which are compared
+    /// JSON reports from `--report json=FILE`: any number from `check` or from `fuzz`, one from `load`, or two from
+    /// `load` to compare
     #[arg(required = true, value_name = "RUN.json")]
     reports: Vec<PathBuf>,
     /// Format to render

@@ -25,7 +25,7 @@ const SLEEPS: usize = 300;
 const CLOCK_READINGS: usize = 2_000;
 const ROUND_TRIPS: &str = include_str!("round-trips.yaml");
 
-/// How much later than asked a sleep ends.
+/// How much too late a sleep ends.
 #[derive(Clone, Copy, Debug)]
 pub struct TimerLateness {
     pub p50: Duration,
@@ -160,7 +160,7 @@ pub async fn round_trips(threads: usize, sources: &mut Sources) -> Result<RoundT
     })
 }
 
-/// Counters of the system that only rise.
+/// System counters that never decrease.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemCounters {
     /// CPU time in seconds of all cores: in all, not idle, and taken by other virtual machines.

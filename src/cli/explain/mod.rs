@@ -24,10 +24,10 @@ use crate::syntax::source::Sources;
     after_help = "Examples: hubproof explain CON-042; hubproof explain FUZZ-KEEPS; hubproof explain inconclusive; hubproof explain 3"
 )]
 pub struct ExplainArgs {
-    /// Names as hubproof prints them, such as CON-042 or not-testable; without one, list the kinds of names
+    /// Names that hubproof prints, such as CON-042 or not-testable; without a name, list the kinds of names
     #[arg(value_name = "TOPIC")]
     topics: Vec<String>,
-    /// Protocol whose rules and messages are meant (default: all built-in ones)
+    /// Protocol in which to look the names up (default: all built-in protocols)
     #[arg(long, value_name = "NAME", conflicts_with = "pack")]
     protocol: Option<String>,
     #[command(flatten)]
@@ -117,7 +117,7 @@ impl ExplainArgs {
 }
 
 impl Glossary {
-    /// Returns everything that has a name: a name may stand for several things, such as `lost`.
+    /// Returns all things with this name: a name such as `lost` may stand for several.
     fn find(&self, written: &str) -> Vec<Topic<'_>> {
         let mut found = Vec::new();
         if let Some(rest) = written.strip_prefix("schema:") {

@@ -256,7 +256,7 @@ impl Page<'_, Vec<String>> {
         }
     }
 
-    /// Writes what the target must have so that the scenarios of a rule can be played.
+    /// Writes what a rule's scenarios need from the target.
     fn write_needs(&mut self, protocol: &ValidProtocol, rule: &Rule) {
         let judges = |checks: &[Check]| checks.iter().any(|check| check.rules.iter().any(|used| used.id == rule.id));
         let programs: Vec<_> = protocol.scenarios.programs.iter().filter(|program| judges(&program.checks)).collect();

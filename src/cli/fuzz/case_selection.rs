@@ -95,8 +95,8 @@ impl CaseSelection {
         self.adaptive.then(CaseFeedback::default)
     }
 
-    /// Returns when the time of a protocol is over, with its index among `protocols`. They share the time, which counts
-    /// from `begun`; what one leaves over belongs to the next.
+    /// Returns when a protocol's time is over; `index` is its place among `protocols`. The protocols share the time
+    /// from `begun`, and the next protocol gets the time that one leaves over.
     pub fn end_of_protocol(&self, begun: Instant, index: usize, protocols: usize) -> Option<Instant> {
         let whole = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         self.time.map(|time| begun + time / whole(protocols).max(1) * whole(index + 1))
@@ -120,14 +120,14 @@ impl CaseSelection {
     }
 }
 
-/// The largest share of a protocol's time that is kept for what follows the cases, and the longest such time.
+/// The largest share of a protocol's time to keep free after the cases, and the longest such time.
 const CLOSING_SHARE: u32 = 10;
 const MAX_CLOSING_TIME: Duration = Duration::from_secs(5);
 /// The largest share of a protocol's time in which findings are shrunk.
 const SHRINKING_SHARE: u32 = 4;
 
-/// Returns how long before the end of a protocol's time its last case starts: there must be time for the last checks of
-/// the hub, and for shrinking findings if there are any to be shrunk, which takes `shrink_time` at most.
+/// Returns how long before the end of a protocol's time the last case may start. The rest is for the last checks of the
+/// hub, and for shrinking findings (at most `shrink_time`).
 pub fn time_after_cases(whole: Duration, shrink_time: Option<Duration>) -> Duration {
     let shrinking = shrink_time.map_or(Duration::ZERO, |time| time.min(whole / SHRINKING_SHARE));
     (whole / CLOSING_SHARE).min(MAX_CLOSING_TIME) + shrinking

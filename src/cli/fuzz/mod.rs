@@ -49,10 +49,10 @@ pub struct FuzzArgs {
     /// Number of cases per protocol (default: 1000, or unlimited with --time)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     cases: Option<u64>,
-    /// Time of the whole run, across all protocols: 30s, 5m; the run ends at most 2 s later
+    /// Time limit for the whole run, across all protocols, such as 30s or 5m; the run ends at most 2 s later
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     time: Option<Duration>,
-    /// Stop starting cases of a protocol after N distinct findings that are not in the baseline
+    /// Stop a protocol after N distinct findings that are not in the baseline
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_findings: Option<u64>,
     /// Seed of the random number generator; the same seed gives the same cases
@@ -67,7 +67,7 @@ pub struct FuzzArgs {
     /// Run only cases with this mutation: missing, wrong-type, truncated, fragments, ...
     #[arg(long, value_name = "NAME")]
     mutation: Vec<String>,
-    /// When an answer has a new shape, run further cases with the same message and mutation next
+    /// After an answer with a new shape, run more cases with the same message and mutation
     #[arg(long, conflicts_with_all = ["case", "print_cases"])]
     adaptive: bool,
     /// Print the cases, one JSON object per line, without running them
@@ -88,8 +88,8 @@ pub struct FuzzArgs {
     /// Open the page of `--report html=PATH` in the browser
     #[arg(long)]
     open: bool,
-    /// Send the same cases to a second hub, one at a time, and warn where the answers differ; without a URL, to the
-    /// reference server. By default, built-in protocols are compared with a model in memory; `none` compares with nothing
+    /// Also send the cases to this hub, one at a time, and warn if the answers differ; without a URL, to the reference
+    /// server; `none` compares with nothing (default for built-in protocols: a model in memory)
     #[arg(long, value_name = "URL|none", num_args = 0..=1, default_missing_value = "")]
     against: Option<String>,
     /// Print one line per frame on stderr
@@ -447,7 +447,7 @@ struct CampaignProgress<'a> {
     found: Arc<AtomicBool>,
 }
 
-/// How long hubs have to end after everything that is played has ended, if the time is over.
+/// How long hubs have to exit after the last play, if the time is over.
 const LAST_GRACE: Duration = Duration::from_millis(500);
 /// How often the progress display is updated.
 const NOTE_INTERVAL: Duration = Duration::from_millis(200);

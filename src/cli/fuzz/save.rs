@@ -51,8 +51,8 @@ const MAX_CONCURRENT_FINDINGS: usize = 4;
 /// Most findings of a run that are saved.
 const MAX_SAVED_FINDINGS: usize = 100;
 
-/// Shrinks and saves the findings of a protocol's run, if there is a folder for them, and adds to `outcome` what they
-/// shrank to. Returns how often the user interrupted, and lines for the user about the saved findings.
+/// Shrinks a protocol's findings, saves them if there is a folder for them, and adds the shrunk findings to `outcome`.
+/// Returns how often the user interrupted, and lines for the user about the saved findings.
 ///
 /// # Errors
 ///
@@ -117,8 +117,7 @@ pub async fn save_findings(
 }
 
 /// Returns a future that shrinks findings and returns the results by the index of the finding. Until `half`, it finds
-/// out which findings fail on their own. It spends the rest of the time on shrinking these, starting with one of each
-/// cause.
+/// out which findings fail on their own. After that it shrinks these findings, starting with one per cause.
 fn shrink_all(
     campaign: &Arc<Campaign>,
     new: &[NewFinding],
@@ -222,7 +221,7 @@ fn findings_to_save(
     all
 }
 
-/// Returns what a finding shrank to, with the last play.
+/// Returns the shrunk finding, with its last play.
 fn shrunk_finding(
     campaign: &Campaign,
     new: &NewFinding,

@@ -36,7 +36,7 @@ pub struct SeenFrame {
     pub frame: HubFrame,
 }
 
-/// What the contact shows. Numbers are indices of candidates.
+/// The result of the contact. Numbers are indices of candidates.
 pub enum Finding {
     Recognised {
         protocol: usize,
@@ -151,8 +151,8 @@ fn compare(candidates: &[ValidProtocol], plain: &ContactRecord, tries: &[Vec<Con
     Contact { plain: plain.clone(), tries: tries.to_vec(), frames, evidence, finding }
 }
 
-/// Returns the frames of the hub that say something about its protocol: not those that only repeat what was sent, and
-/// not those that were too long to keep. `plain` if the client sent nonsense.
+/// Returns the hub's frames that reveal its protocol, without echoes of sent texts and frames too long to keep. `plain`
+/// if the client sent nonsense.
 fn record_frames(record: &ContactRecord, plain: bool) -> Vec<SeenFrame> {
     let mut sent: Vec<&str> = Vec::new();
     let mut frames = Vec::new();

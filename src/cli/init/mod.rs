@@ -35,7 +35,7 @@ pub struct InitArgs {
     protocol: Option<String>,
     #[command(flatten)]
     own: PackArgs,
-    /// Set a setting of the hub, such as secrets.jwt_secret=...; a secret is used, but not written
+    /// Set a setting of the hub, such as secrets.jwt_secret=...; secrets are used but never written
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Trust the certificates in this PEM file in addition to the system's

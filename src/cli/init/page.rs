@@ -56,7 +56,7 @@ impl<'a> InitPage<'a> {
         self.page.out
     }
 
-    /// Shows what the hub showed of its protocol; `chosen` is the index of the protocol for which files are written.
+    /// Shows the evidence for the hub's protocol; `chosen` is the index of the protocol for which files are written.
     pub fn write_contact(
         &mut self,
         contact: &Contact,

@@ -321,7 +321,7 @@ fn is_address(host: &str) -> bool {
     !host.contains('@') && (name == "localhost" || name.parse::<IpAddr>().is_ok())
 }
 
-/// Compares two tokens in a time that does not depend on how much of them is equal.
+/// Compares two tokens in constant time.
 fn is_equal(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |different, (a, b)| different | (a ^ b)) == 0
 }

@@ -25,7 +25,7 @@ use crate::syntax::source::Sources;
 pub struct LoadArgs {
     #[command(flatten)]
     hub: HubArgs,
-    /// Load plan: the name of one of the protocol's plans, or a file (default: the first that `--list` shows)
+    /// Load plan: the name of a protocol's plan, or a file (default: the first plan that `--list` shows)
     #[arg(long, value_name = "NAME|FILE")]
     plan: Option<String>,
     /// List the protocol's plans with their roles and numbers
@@ -49,13 +49,13 @@ pub struct LoadArgs {
     /// How long to measure
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     duration: Option<Duration>,
-    /// Time over which each population connects
+    /// How long each population takes to connect
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     ramp: Option<Duration>,
-    /// Time to run under load before measuring; `auto` measures once throughput and response times are steady
+    /// How long to run under load before measuring; `auto` waits until throughput and response times are steady
     #[arg(long, value_name = "TIME|auto", value_parser = parse_warm_up)]
     warm_up: Option<WarmUp>,
-    /// Time for running journeys to finish at the end
+    /// How long running journeys may take to finish
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     drain: Option<Duration>,
     /// Local addresses to connect from in turn, such as 127.0.0.2-127.0.0.9
@@ -67,7 +67,7 @@ pub struct LoadArgs {
     /// Which of the hub's messages to validate: all, sample=0.01, none
     #[arg(long, value_name = "WHICH", default_value = "sample=0.01", value_parser = parse_validate)]
     validate: ValidationMode,
-    /// Add a threshold to those of the plan, such as 'submit_job.response.p99 < 50ms' or 'ledger.lost == 0'
+    /// Add a threshold to the plan's, such as 'submit_job.response.p99 < 50ms' or 'ledger.lost == 0'
     #[arg(long, value_name = "EXPR")]
     threshold: Vec<String>,
     /// Find the highest rate at which this threshold holds and completed journeys keep up with started ones

@@ -49,7 +49,7 @@ pub struct LoadProgress {
     about: LoadRunMetadata,
     masker: Arc<SecretMasker>,
     sinks: ProgressSinks,
-    /// The number of intervals so far, and the number that the series has, which merges them.
+    /// The number of intervals so far, and the length of the series, which merges intervals.
     intervals: (u64, usize),
 }
 
