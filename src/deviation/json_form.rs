@@ -10,8 +10,8 @@ const JSON_KEY: &str = "json";
 /// The keys of an entry whose values are parts of messages.
 const VALUE_KEYS: [&str; 6] = ["instead", "value", "spelled", "added", "where", "assume"];
 
-/// Returns an entry in which each `{ json = "TEXT" }` is replaced by the JSON value that it stands for. `written` is
-/// whether a user wrote the entry: the text `null` is then a mistake.
+/// Returns an entry in which each `{ json = "TEXT" }` is replaced by the JSON value that it stands for. If a user wrote
+/// the entry (`written`), the text `null` is a mistake.
 pub fn replace_json_forms(entry: &SyntaxNode, written: bool, errors: &mut Vec<Diagnostic>) -> SyntaxNode {
     let mut entry = entry.clone();
     if let NodeKind::Map(members) = &mut entry.kind {

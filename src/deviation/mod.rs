@@ -43,7 +43,7 @@ pub struct Deviations {
 pub struct Deviation {
     /// Why the hub deviates, in the words of the user.
     pub reason: String,
-    /// The rules that the deviation breaks in addition to those that frames show to be broken.
+    /// The rules that the deviation breaks in addition to the rules that frames break.
     pub rules: Vec<RuleUse>,
     /// Where the deviation is declared; `None` if hubproof assumes it.
     pub span: Option<Span>,
@@ -128,7 +128,7 @@ impl Deviations {
         // Entries name members as the document does, so an enclosing member is renamed after those inside it.
         sent_order.sort_by_key(|index| entries[*index].sending_order());
         let mut received_order: Vec<usize> = (0..entries.len()).filter(|index| entries[*index].way.from_hub).collect();
-        // Of two forms that a message has, the one with more members says more.
+        // If a message has two forms, the form with more members is more specific.
         received_order.sort_by_key(|index| match &entries[*index].change {
             DeviationChange::Instead { like, .. } => Reverse(count_values(like)),
             _ => Reverse(usize::MAX),
@@ -152,7 +152,7 @@ impl Deviations {
         })
     }
 
-    /// Returns the index of the first entry by which the hub does not send a message, or not always.
+    /// Returns the index of the first entry that says the hub never, or not always, sends a message.
     pub fn absence_of(&self, message: usize) -> Option<usize> {
         self.entries.iter().position(|entry| match entry.change {
             DeviationChange::Absent { message: absent, .. }

@@ -232,7 +232,7 @@ impl DeviationParser<'_> {
         Some(compiled)
     }
 
-    /// Returns the codes with which the hub closes: `true` stands for any, even none.
+    /// Returns the hub's close codes: `true` stands for any code, or none.
     fn parse_codes(&mut self, node: &SyntaxNode) -> Option<ExpectedCodes> {
         if let NodeKind::Bool(true) = node.kind {
             return Some(ExpectedCodes { any: true, drop: true, codes: Vec::new() });
@@ -373,7 +373,7 @@ impl DeviationParser<'_> {
         self.parse_pointer(member)
     }
 
-    /// Returns the place of a member that comes, goes or moves: not that of whole items of a list.
+    /// Returns the place of a member that is added, missing or renamed, but not of whole list items.
     fn parse_inner_member(&mut self, kind: &str, entry: &Table<'_>) -> Option<String> {
         let member = self.parse_member(entry)?;
         if member.ends_with("/*") {

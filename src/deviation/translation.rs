@@ -65,8 +65,8 @@ impl Deviations {
         (!done.by.is_empty()).then_some(done)
     }
 
-    /// Returns which of the entries that translated a message, in the order applied, is the one after which `breaks` no
-    /// longer holds; the last if it always does.
+    /// Returns the entry whose translation fixes a message: the first one, in the order applied, after which `breaks`
+    /// no longer holds, or else the last.
     ///
     /// # Panics
     ///
@@ -385,7 +385,7 @@ impl Deviation {
         }
     }
 
-    /// Whether a message to which the entry did not apply shows that the hub follows its document.
+    /// Whether a message that the entry left unchanged shows that the hub follows its document.
     fn is_contradicted_by(&self, json: &Value, functions: &Arc<FunctionContext>) -> bool {
         let values = |member: &str| expand_pointer(json, member).into_iter().filter_map(|place| json.pointer(&place));
         match &self.change {

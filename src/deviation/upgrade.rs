@@ -1,4 +1,4 @@
-//! What the upgrade of a hub needs in addition to what is documented, and which clients send it.
+//! The undocumented parts that a hub's upgrade needs, and the clients that send them.
 
 use std::sync::Arc;
 
@@ -99,7 +99,7 @@ impl UpgradeChange {
         format!("the upgrade{role} needs {}", parts.join(" and "))
     }
 
-    /// Adds what the request does not set itself; returns whether that is anything.
+    /// Adds the parts that the request does not set itself. Returns whether it added any.
     fn apply(&self, dial: &mut Dial, names: &UpgradeNames<'_>) -> Result<bool, EvalError> {
         let mut applies = false;
         if let (None, Some(path)) = (&dial.path, &self.path) {
@@ -139,8 +139,8 @@ impl Deviations {
         })
     }
 
-    /// Adds to a request what the upgrade of its client needs; returns the indices of the entries that applied. What the
-    /// request sets itself stays unchanged, and a value that the client or the target does not have is left out.
+    /// Adds the parts that the client's upgrade needs to a request, and returns the indices of the applied entries.
+    /// Parts that the request sets itself stay unchanged, and values that the client or the target lacks are left out.
     ///
     /// # Errors
     ///

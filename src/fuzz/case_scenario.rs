@@ -1,4 +1,4 @@
-//! Scenarios and their steps as cases build, read and shrink them. What a step sends or expects stays JSON.
+//! Scenarios and steps in the form in which cases build, read and shrink them. Sent and expected values stay JSON.
 
 use serde_json::{Map, Value, json};
 

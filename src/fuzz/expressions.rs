@@ -74,7 +74,7 @@ pub fn uses(value: &Value, name: &str) -> bool {
     any(value, &|expression| expression.uses.iter().any(|used| used.split('.').next() == Some(name)))
 }
 
-/// Replaces names in the expressions of a text: each with the one that `new` returns for it.
+/// Replaces the names in a text's expressions by the names that `new` returns.
 pub fn renamed<'n>(text: &str, new: &dyn Fn(&str) -> Option<&'n str>) -> String {
     let mut renamed = String::with_capacity(text.len());
     for piece in pieces(text).unwrap_or_else(|_| vec![Piece::Literal(0..text.len())]) {
@@ -140,8 +140,8 @@ impl Settings {
         template.eval(self).ok().filter(|_| errors.is_empty())
     }
 
-    /// Returns a message as it is sent: with the values of its expressions. A value that is not known before the run is
-    /// taken to fit its place: it is that of the example there, else one that the schema allows.
+    /// Returns a message with the values of its expressions, as it is sent. A value unknown before the run is assumed
+    /// to fit its place: it is the example's value there, or else a value that the schema allows.
     pub fn filled(&self, message: &MessageType, value: &Value) -> Value {
         self.filled_at(message, value, Some(&message.starting_value()), &mut Vec::new())
     }

@@ -1,5 +1,5 @@
-//! Prefers cells whose cases got answers of a new shape: further cases of the cell may find more. Only the order of
-//! cases changes, never what they send, so that a finding can be replayed by its number.
+//! Prefers cells whose cases got answers of a new shape, because further cases of the cell may find more. Only the
+//! order of cases changes, never their content, so a finding can be replayed by its number.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -12,7 +12,7 @@ use super::stateful::model::WalkModel;
 use super::stateful::random_walk;
 use crate::generate::rng::RandomSource;
 
-/// How many draws are tried for a case. A cell for which few draws succeed should still be played as often as others.
+/// The number of draws per case: a cell in which few draws succeed should still be played as often as others.
 const MAX_DRAWS: usize = 64;
 
 /// All cells of a protocol for which a case can be made, in the order in which they are played: shuffled by the seed.

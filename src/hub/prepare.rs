@@ -37,8 +37,8 @@ pub struct TestedHub {
     pub promptness: PromptnessByInstance,
 }
 
-/// How promptly each instance has answered so far, by its name. Clones share it, so that a further round of a run knows
-/// what the earlier ones learned.
+/// How promptly each instance has answered so far, by name. Clones share it, so a later round of a run knows what
+/// earlier rounds learned.
 pub type PromptnessByInstance = Arc<std::sync::Mutex<BTreeMap<String, Arc<HubPromptness>>>>;
 
 /// An instance of a target, with everything needed to connect to it.

@@ -407,8 +407,8 @@ pub fn add_process_check(report: &mut ScenarioReport, end: Option<ProcessEnd>) {
     report.checks.push(check);
 }
 
-/// Makes the checks of a scenario that the end of the hub broke inconclusive: those that missed a frame, or judged how
-/// and when a connection ended. A frame that was received is still judged.
+/// Makes a scenario's checks inconclusive if the end of the hub may have broken them: checks that missed a frame, or
+/// judged how and when a connection ended. Received frames are still judged.
 fn blame_end_only(report: &mut ScenarioReport, end: &CheckReport) {
     let is_of_frame = |check: &CheckReport| check.always || (check.span.is_none() && check.name != WEBSOCKET_CHECK);
     for check in report.checks.iter_mut().filter(|check| check.accuses_hub() && !is_of_frame(check)) {

@@ -64,7 +64,7 @@ pub enum Perspective {
 
 /// The message that stands for all frames that are not a message of the document.
 const OTHER_MESSAGE: &str = "no_message_of_the_document";
-/// The rules of every plain document: the hub may send only what it lists.
+/// The rules of every plain document: the hub may send only listed messages.
 const FITS_RULE: &str = "DOC-FITS";
 const LISTED_RULE: &str = "DOC-LISTED";
 
@@ -183,7 +183,7 @@ impl<'a> ImportedDocument<'a> {
     }
 }
 
-/// Returns rules.yaml: the rules of every document, and those of this document's replies.
+/// Returns rules.yaml: the rules of every document, and the rules about this document's replies.
 fn render_rules(replies: &[ReplyRule]) -> String {
     let mut text = include_str!("rules.yaml").to_owned();
     for reply in replies {

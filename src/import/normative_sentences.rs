@@ -1,4 +1,4 @@
-//! Finds the normative sentences in the descriptions of a document: those with a word of RFC 2119, in upper or lower
+//! Finds the normative sentences in a document's descriptions: sentences with a word of RFC 2119, in upper or lower
 //! case.
 
 use std::sync::LazyLock;

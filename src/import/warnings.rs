@@ -1,4 +1,4 @@
-//! Merges warnings that say the same of several parts of a document.
+//! Merges equal warnings about several parts of a document.
 
 use crate::syntax::diagnostic::{Diagnostic, Severity};
 

@@ -1,4 +1,4 @@
-//! What the current step waits for, and why a step fails.
+//! The expectation of the current step, and the reasons why a step fails.
 
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ pub struct ActiveStep {
 }
 
 impl WaitCondition {
-    /// Returns whether what is expected rests on what was observed.
+    /// Returns whether the expectation rests only on observed values.
     pub(super) fn provenance(&self) -> Provenance {
         let all = |wanted: &mut dyn Iterator<Item = &ExpectedFrame>| {
             wanted.fold(Provenance::Observed, |all, wanted| all.join(wanted.provenance()))

@@ -59,7 +59,7 @@ pub enum BlockKind {
     Opening {
         rest: Vec<ActorId>,
     },
-    /// What a variation plays after an opening.
+    /// The steps that a variation plays after an opening.
     Prelude {
         rest: Vec<ActorId>,
     },
@@ -580,7 +580,7 @@ impl Conversation {
         });
     }
 
-    /// Evaluates the `given` values of an actor: either all of them, or only the overridden values and those that use
+    /// Evaluates an actor's `given` values: either all values, or only the overridden values and the values that use
     /// them.
     pub(super) fn evaluate_given(
         &mut self,
@@ -655,7 +655,7 @@ impl Conversation {
     pub(super) fn fail_step(&mut self, program: &Arc<Program>, step: &Step, mut failure: StepFailure) {
         failure.message = self.history.shown(&failure.message, 400);
         failure.unauthenticated = self.is_unauthenticated(program, step);
-        // What follows a prelude that was not played would not be judged as after the prelude.
+        // If the prelude was not played, later steps would be judged without it.
         let in_prelude = self.blocks.stack.iter().any(|frame| matches!(frame.kind, BlockKind::Prelude { .. }));
         if in_prelude || matches!(failure.kind, StepFailureKind::Mistake) {
             self.judgement.record_mistake(format!("{}: {}", step.text, failure.message), Some(step.span));
@@ -809,7 +809,7 @@ impl Conversation {
                 BlockKind::Body => self.blocks.lets.append(&mut frame.names),
                 _ => {}
             }
-            // The step around the block may have rules of its own, perhaps only rules that cannot fail.
+            // The step around the block may have rules itself, perhaps only rules that cannot fail.
             let Some(holder) = self.blocks.step(program) else { break };
             if let Some(check) = holder.check
                 && frame.fails_step()

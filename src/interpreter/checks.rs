@@ -80,15 +80,15 @@ pub struct Doubt {
 #[derive(Default)]
 pub struct ConversationJudgement {
     checks: Vec<CheckState>,
-    /// Checks under `always`: repeating the attempt in which a frame was received does not discard their findings.
+    /// Checks under `always`: their findings survive a retry of the attempt.
     always: BTreeSet<CheckId>,
     invariants: BTreeMap<String, InvariantCheck>,
     /// How many frames conform to the schema of each message, by its index.
     valid: BTreeMap<usize, usize>,
     /// The first failure after which the conversation continued. Since then only received frames prove something.
     doubt: Option<Doubt>,
-    /// Whether all that was sent to the hub was observed. Once something assumed was sent, what the hub does proves
-    /// nothing about its rules, apart from those that hold for every frame.
+    /// Whether every value sent to the hub was observed. Once an assumed value was sent, the hub's behaviour proves
+    /// nothing about its rules, except rules that apply to every frame.
     basis: Provenance,
     /// Whether all names are bound that would be if every assumed message had come.
     bound: Provenance,
@@ -444,7 +444,7 @@ pub(super) fn compare(pattern: &MatchPattern, subject: Traced<&Value>, names: &d
                 provenance = provenance.join(ready.provenance);
                 &built
             }
-            // The expected value comes from another frame, and that frame has checks of its own.
+            // The expected value comes from another frame, which has its own checks.
             Err(EvalError::Missing(what)) => {
                 return ComparisonOutcome::NotReached(format!("no value to compare with: {what} is missing"));
             }

@@ -34,7 +34,7 @@ pub fn decode_json(text: &str, no_numbers: &[String]) -> Result<Value, JsonDecod
     let decoded = decode_within_limits(text);
     let Err(JsonDecodeError::NotJson(_)) = decoded else { return decoded };
     match replace_words_by_null(text, no_numbers).map(|replaced| decode_within_limits(&replaced)) {
-        // Report the error in the text as it was received, not in the replaced one.
+        // Report the error in the received text, not in the replaced text.
         None | Some(Err(JsonDecodeError::NotJson(_))) => decoded,
         Some(replaced) => replaced,
     }

@@ -1,4 +1,4 @@
-//! What the hub itself sent on the connections of a conversation, and which of them it cut off.
+//! The hub's own messages on a conversation's connections, and which connections it cut off.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

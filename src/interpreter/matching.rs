@@ -37,7 +37,7 @@ pub const FRAMES_DROPPED: &str = "cannot be decided: more frames were received t
 pub struct ExpectedFrame {
     kind: ExpectedFrameKind,
     matcher: Option<Arc<Matcher>>,
-    /// Whether the name of the message and the conditions rest on what was observed.
+    /// Whether the message's name and the conditions rest only on observed values.
     provenance: Provenance,
     /// Only frames after this position in the conversation match.
     after: u64,
@@ -128,8 +128,8 @@ impl ExpectedFrame {
         if self.matcher.is_some() { format!("matching {name}") } else { name.to_owned() }
     }
 
-    /// Whether this message of a hub may be the expected frame. A condition on a member by which the message is not
-    /// recognised excludes no message.
+    /// Whether this hub message may be the expected frame. Only conditions on members that identify a message can
+    /// exclude it.
     pub fn may_be(&self, number: usize, pack: &Pack) -> bool {
         let message = &pack.messages[number];
         let example = message.starting_value();

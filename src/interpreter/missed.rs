@@ -1,5 +1,5 @@
-//! What a failed step expected and did not get, as evidence of a deviation: the message, what should have made the hub
-//! send it, and what came instead. Only what the hub did is evidence, so nothing that rests on an assumed message is.
+//! The message that a failed step missed, as evidence of a deviation: the message, its expected cause, and what came
+//! instead. Only the hub's behaviour is evidence, so nothing that rests on an assumed message counts.
 
 use serde_json::Value;
 
@@ -124,8 +124,8 @@ impl Conversation {
         if documented || !message.directions.unasked {
             return None;
         }
-        // Nothing says what the message follows. It may follow this actor's latest request, unless that has been
-        // answered, or a hook or another client did something since.
+        // The cause of the message is unknown. It may be this actor's latest request, unless the request has been
+        // answered, or a hook or another client has acted since.
         let open = actor.requests.iter().rev().find(|request| !self.is_answered(actor, request));
         let origin = match open {
             Some(request) => (MessageOrigin::Unanswered(index_of_request(pack, request)?), request.sequence),

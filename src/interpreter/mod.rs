@@ -61,7 +61,7 @@ use scope::{ConversationContext, Environment};
 /// How many times the target's patience a slow hub gets.
 pub const MOST_PATIENCES: u32 = 3;
 
-/// What a conversation needs to know about the target and the run.
+/// The facts about the target and the run that a conversation needs.
 #[derive(Clone)]
 pub struct ConversationConfig {
     /// The address of the hub, to which the paths of connections are joined.
@@ -92,11 +92,11 @@ pub struct ConversationConfig {
     pub masker: Arc<SecretMasker>,
     /// How the hub departs from its document.
     pub deviations: Arc<Deviations>,
-    /// Whether to continue after any expected frame that does not come, rather than only after those of openings.
+    /// Whether to continue after any missing frame, not only after a missing frame of an opening.
     pub persistent: bool,
     /// How promptly the hub has answered in the conversations before this one.
     pub promptness: Arc<HubPromptness>,
-    /// How the scenario is played, unless as it is written.
+    /// The variation with which the scenario is played, if any.
     pub variation: Option<Variation>,
     /// After how many sent messages all connections are reset, and the conversation ends.
     pub drops_after: Option<usize>,

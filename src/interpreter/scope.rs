@@ -12,7 +12,7 @@ use crate::scenario::model::{ActorId, Program, setting_value};
 use crate::scenario::template::EvalContext;
 use crate::scenario::value::BoundValue;
 
-/// What expressions can see of the target and the run, apart from names.
+/// The parts of the target and the run that expressions can use, apart from names.
 pub struct Environment {
     pub functions: Arc<FunctionContext>,
     hub: BoundValue,

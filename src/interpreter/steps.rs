@@ -240,7 +240,7 @@ impl Conversation {
             let latest = self.actors[*id].last_message_at();
             latest.is_some_and(|at| at > active.since && self.clock.since(at) < self.clock.quiet)
         };
-        // Shortened waits, and those of steps that cannot fail, end before the patience does.
+        // Shortened waits, and waits of steps that cannot fail, end before the patience is over.
         let waits_in_full = active.full.is_none() && waited >= patience && self.waits.ample_wait() > patience;
         waits_in_full && waited < patience * MOST_PATIENCES && !missing.is_empty() && missing.iter().all(is_served)
     }
@@ -408,7 +408,7 @@ impl Conversation {
     }
 }
 
-/// Returns the value that a step binds: that of a single actor, or the list of those of a group's members.
+/// Returns the value that a step binds: the value of a single actor, or a list of the values of a group's members.
 pub(super) fn group_values(step: &Step, mut items: Vec<BoundValue>) -> BoundValue {
     match step.who {
         StepActors::NoActor | StepActors::Myself | StepActors::One(_) if items.len() == 1 => items.remove(0),

@@ -1,5 +1,5 @@
-//! The times in which a run holds back new journeys. They belong to no schedule: everything that was still to come
-//! comes later by the length of the hold.
+//! The times in which a run holds back new journeys. They belong to no schedule: everything still to come is delayed by
+//! the length of the hold.
 
 use std::sync::atomic::{
     AtomicU64, AtomicUsize,

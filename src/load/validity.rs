@@ -218,7 +218,7 @@ pub struct RunCircumstances {
     pub unjoined: u64,
     /// The roles that ended the run before it began, because none of their clients joined.
     pub hopeless: Vec<HopelessRole>,
-    /// Examples of clients that failed to join: what they waited for, and what happened.
+    /// Examples of clients that failed to join, with the awaited message and what happened.
     pub failed_openings: Vec<String>,
     /// How long the warm-up took, if it ended before the hub was steady.
     pub unsteady_warm_up: Option<Duration>,
@@ -483,7 +483,7 @@ fn note_holds(judgement: &mut ValidityJudgement, holds: &[Range<Nanos>]) {
     }
 }
 
-/// Notes what the workloads of the plan cannot show.
+/// Notes the conclusions that the plan's workloads do not allow.
 fn note_workloads(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>, circumstances: &RunCircumstances) {
     if let Some(took) = circumstances.unsteady_warm_up {
         let text = format!(

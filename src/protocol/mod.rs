@@ -218,9 +218,9 @@ impl Pack {
         self.messages.iter().position(|message| message.name == name)
     }
 
-    /// Returns the message that a payload is recognised as: of the messages that match, the one with the most
-    /// conditions; concrete messages take precedence over abstract ones. Of replies that look alike, the payload is one
-    /// whose schema it meets.
+    /// Returns the message as which a payload is recognised: the matching message with the most conditions, where
+    /// concrete messages take precedence over abstract messages. Among replies that look alike, it is a reply whose
+    /// schema the payload meets.
     pub fn recognise(&self, payload: &Value, way: FrameDirection) -> Option<&MessageType> {
         self.recognise_among(payload, way, &|_| true)
     }
@@ -262,7 +262,7 @@ impl Pack {
         self.messages.iter().any(|other| other.replies.iter().any(|reply| reply == name))
     }
 
-    /// Returns how to tell a message apart from the one that its example is recognised as.
+    /// Returns how to tell a message apart from the message that its example is mistaken for.
     fn telling_apart(&self, message: &MessageType, found: Option<&MessageType>) -> String {
         let replies = |one: &MessageType| self.is_reply(&one.name);
         let advice = "make `x-hubproof: match` more specific";

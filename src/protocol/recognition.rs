@@ -1,7 +1,7 @@
 //! Recognises the protocol of an unknown hub: compares what the hub sent with the messages of several packs.
 //!
-//! A frame is evidence for a pack as far as the pack checks it. The *weight* of a frame counts the members that could not
-//! have another value or another kind of value. A loose schema, such as an object with a text, therefore weighs little.
+//! A frame is evidence for a pack only as much as the pack constrains it. The *weight* of a frame counts the members
+//! whose value or kind of value is fixed. A loose schema, such as an object with a text, therefore weighs little.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{FrameDirection, MessageType, Pack};
 use crate::syntax::matcher::{MatchCondition, escape};
 
-/// The least weight of all evidence with which a protocol is likely: one constant, or three members of known kinds.
+/// The least total weight that makes a protocol likely: one constant, or three members of known kinds.
 const LIKELY_WEIGHT: usize = 3;
 /// The least weight of a frame that makes a protocol certain.
 const CERTAIN_WEIGHT: usize = 4;

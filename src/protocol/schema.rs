@@ -222,8 +222,8 @@ fn schema_documents_path(schema: &Value, path: &[&str]) -> bool {
             return false;
         }
         let Some(name) = path.get(depth) else { break };
-        // A schema without `properties` allows any members (`data: any`), and so does one with patterns for their
-        // names. In the same way, a schema that describes no elements allows any.
+        // A schema without `properties` allows any members (`data: any`), and so does a schema with patterns for member
+        // names. In the same way, a schema that describes no elements allows any elements.
         let names_members = here.iter().any(|s| s.get("properties").is_some());
         let names_elements = here.iter().any(|s| s.get("items").or(s.get("prefixItems")).is_some());
         let named_by_form =

@@ -49,7 +49,7 @@ impl PlaceStep {
     }
 }
 
-/// What is asked of the value at a place.
+/// The question about the value at a place.
 #[derive(Clone, Copy)]
 enum PlaceDemand<'d> {
     Exists,

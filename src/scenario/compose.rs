@@ -22,7 +22,7 @@ pub struct MisplacedOverride {
 }
 
 impl MisplacedOverride {
-    /// Returns what is wrong, and what to do.
+    /// Returns the mistake, and how to correct it.
     pub fn describe(&self) -> (String, String) {
         let Self { place, array, length } = self;
         let name = place.strip_prefix(array.as_str()).unwrap_or(place).trim_start_matches('/');
@@ -132,8 +132,8 @@ pub fn filled_member(key: &str, message: &str, value: &Value) -> Option<String> 
     (only.is_none_or(|only| only == message) && value.pointer(&pointer).is_some()).then_some(pointer)
 }
 
-/// Removes the members at these pointers. Each pointer is a place in the value as it is given: removing an element of
-/// an array does not move the places of the others.
+/// Removes the members at these pointers. Each pointer refers to the original value: removing an array element does not
+/// move the other places.
 pub fn remove_members(target: &mut Value, pointers: &[String]) {
     let mut places: Vec<&String> = pointers.iter().collect();
     // The last elements go first.

@@ -82,7 +82,7 @@ pub enum ExpressionForm {
     Other,
 }
 
-/// What the source of an expression contains.
+/// The contents of an expression's source.
 #[derive(Debug)]
 pub struct ParsedExpression {
     pub form: ExpressionForm,
@@ -97,7 +97,7 @@ pub struct ParsedExpression {
     pub operands: Vec<UsedPath>,
     /// Whether the expression adds with `+`.
     pub adds: bool,
-    /// The names of which a member may be undefined, because the expression tests for it or has a default.
+    /// The names whose member may be undefined, because the expression tests for it or has a default.
     optional: BTreeSet<String>,
     /// Whether the tree that is being visited is a part of a path that was added.
     within_path: bool,

@@ -38,8 +38,8 @@ struct RoleUsage {
     first: BTreeMap<String, usize>,
 }
 
-/// Returns a warning for each role whose opening should probably send the message with which nearly all of its
-/// scenarios begin. If some opening sends that message, roles without it are meant to be without it.
+/// Returns a warning for each role whose opening should probably send the first message of nearly all its scenarios. If
+/// any opening sends that message, the other roles lack it on purpose.
 pub fn missing_handshakes(programs: &[Arc<Program>], shared: &SharedFile, pack: &Pack) -> Vec<Diagnostic> {
     let mut roles: BTreeMap<&str, RoleUsage> = BTreeMap::new();
     let mut opened: BTreeSet<String> = BTreeSet::new();

@@ -54,8 +54,8 @@ impl Program {
     }
 }
 
-/// Returns scenarios in an order in which the further cases of each come after the first cases of all, so that what is
-/// learned about a hub early, such as what it never sends, comes from many different conversations.
+/// Orders scenarios so that the first cases of all scenarios come before any further cases. Facts learned early, such
+/// as that a hub never sends a message, then come from many different conversations.
 pub fn first_cases_first(programs: &[Arc<Program>]) -> impl Iterator<Item = &Arc<Program>> {
     let is_further = |index: usize| index > 0 && programs[index - 1].span.file == programs[index].span.file;
     let (further, first): (Vec<usize>, Vec<usize>) = (0..programs.len()).partition(|index| is_further(*index));
@@ -106,7 +106,7 @@ pub struct SharedDefinitions {
     pub ignore: Vec<String>,
     /// The names of the `given` values of each role, by the name of the role.
     pub roles: BTreeMap<String, BTreeSet<String>>,
-    /// Whether the pack says which variations it has. Otherwise it has those that hold for any protocol.
+    /// Whether the pack declares its variations. Otherwise it has the variations that suit any protocol.
     pub declares_variations: bool,
     /// The names of the preludes.
     pub preludes: BTreeSet<String>,

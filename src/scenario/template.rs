@@ -158,7 +158,7 @@ impl Template {
         self.wire(names).map_or(Provenance::Observed, |wire| wire.provenance)
     }
 
-    /// Returns the wire of a frame that the template uses: one that is assumed if there is any, or else one from the
+    /// Returns the wire of a frame that the template uses: an assumed frame if there is any, or else a frame from the
     /// hub.
     pub fn wire(&self, names: &dyn EvalContext) -> Option<Arc<Wire>> {
         pick_wire(self.wires(names))

@@ -57,7 +57,7 @@ impl Wire {
     }
 }
 
-/// Whether a value rests on what was observed. A check of a value that is only assumed neither holds nor fails.
+/// Whether a value rests only on observed values. A check of an assumed value neither holds nor fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Provenance {
     /// The value comes from the scenario, or from frames that were sent or received.
@@ -97,7 +97,7 @@ impl Provenance {
     }
 }
 
-/// Returns one of several wires to stand for all: one that is assumed if there is any, or else one from the hub.
+/// Returns one of several wires to represent all: an assumed wire if there is any, or else a wire from the hub.
 pub fn pick_wire(wires: Vec<Arc<Wire>>) -> Option<Arc<Wire>> {
     let assumed = wires.iter().position(|wire| wire.provenance.is_assumed());
     let index = assumed.or_else(|| wires.iter().position(|wire| wire.from_hub)).unwrap_or(0);

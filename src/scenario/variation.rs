@@ -10,12 +10,12 @@ use serde_json::Value;
 use super::functions::NameForm;
 use super::template::{Piece, pieces};
 
-/// Longer messages are sent as they are: another form could exceed the limits of the hub.
+/// Longer messages stay unchanged: another form could exceed the hub's limits.
 const MAX_REWRITTEN_BYTES: usize = 2000;
 /// The length of a padded text. Most buffers have this size or one that divides it, so the text ends where a buffer does.
 const PADDED_BYTES: usize = 4096;
 
-/// A way to play a scenario other than as it is written.
+/// Another way to play a scenario.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Variation {
     /// The same JSON values as another text, or in several frames.
@@ -68,9 +68,9 @@ const GENERAL: [(&str, Variation, &str); 13] = [
     ("dropouts", Variation::Dropouts, "after and beside such conversations whose clients drop out halfway"),
 ];
 
-/// What names of variations that a pack declares begin with.
+/// The prefix of the names of a pack's own variations.
 const PRELUDE: &str = "after-";
-/// What stands between the scenario and the variation in the id of a play.
+/// The separator of scenario and variation in the id of a play.
 const WITH: &str = " with ";
 
 /// Splits the id of a play into the id of the scenario and the name of the variation, if it had one.
@@ -89,7 +89,7 @@ impl Variation {
         format!("{scenario}{WITH}{self}")
     }
 
-    /// Returns what is different from the scenario as it is written.
+    /// Describes the difference from the plain scenario.
     pub fn describe(&self) -> String {
         match self {
             Self::Prelude(name) => format!("the prelude `{name}` after the first eight openings of each client"),
@@ -106,7 +106,7 @@ impl Variation {
         GENERAL.iter().find(|(_, variation, _)| variation == self)
     }
 
-    /// Returns the form in which a message is sent, unless it is as written.
+    /// Returns the form in which to send a message, unless it is sent as written.
     pub fn text_of(&self, value: &Value, text: &str) -> Option<String> {
         let Self::Form(form) = self else { return None };
         if *form == TextForm::Fragments || text.len() > MAX_REWRITTEN_BYTES {

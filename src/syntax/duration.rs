@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::syntax::diagnostic::ValueError;
 
-/// What to write where a time is expected.
+/// A hint about the form of a time.
 pub const EXAMPLE: &str = "write a number and a unit, such as 300ms, 5s or 2m";
 
 /// The longest time that any file may state.

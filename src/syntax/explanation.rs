@@ -1,11 +1,11 @@
 //! Explanations of the names that hubproof prints, such as `not-testable` or `wrong-type`. Each is written beside the
 //! type that has the name, and `hubproof explain` shows it.
 
-/// What a printed name stands for.
+/// The explanation of a printed name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Explanation {
     pub name: &'static str,
-    /// What the name stands for, in sentences.
+    /// The meaning of the name, in sentences.
     pub means: &'static str,
     /// How this usually comes about; may be empty.
     pub usually: &'static str,

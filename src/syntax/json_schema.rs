@@ -334,8 +334,8 @@ fn compile_schema(schema: &Value) -> Result<Validator, jsonschema::ValidationErr
         .build(schema)
 }
 
-/// Returns what a schema expects where a value breaks it, such as `type number`; `None` if only the error's own text
-/// says so. `schema` is the source of the validator that found the error.
+/// Returns the expectation that a value breaks, such as `type number`; `None` if only the error's own text names it.
+/// `schema` is the source of the validator that found the error.
 pub fn describe_expected(error: &ValidationError<'_>, schema: &Value) -> Option<String> {
     let path = error.schema_path().as_str();
     let keyword = path.rsplit('/').next().unwrap_or_default();

@@ -81,7 +81,7 @@ impl Drop for Connection {
 struct ConnectionOutbox {
     /// Bytes to write.
     bytes: Vec<u8>,
-    /// The number of bytes not yet in the kernel: those in `bytes`, and those that the writing half has taken.
+    /// The number of bytes not yet in the kernel: bytes in `bytes`, and bytes that the writing half has taken.
     unsent: usize,
     /// Whether the caller sent something while more than [`PeerLimits::unsent`] bytes were queued.
     overflow: bool,

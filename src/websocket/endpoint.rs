@@ -25,7 +25,7 @@ pub struct Endpoint {
     pub port: u16,
     /// Path and query, unchanged; at least `/`.
     pub path: String,
-    /// The address as it was written.
+    /// The address as the user wrote it.
     text: String,
 }
 
@@ -174,8 +174,8 @@ pub fn split_query(target: &str) -> (&str, &str) {
     target.split_once('?').unwrap_or((target, ""))
 }
 
-/// Joins a path to the path before it. The longest run of whole segments with which the first ends and the second begins
-/// is written once. A second path without segments leaves the first as it is.
+/// Joins two paths. Segments at the end of the first path that the second path repeats at its beginning are written
+/// once. A second path without segments leaves the first as it is.
 pub fn join_paths(base: &str, path: &str) -> String {
     let base = if base.is_empty() { "/" } else { base };
     if path.trim_matches('/').is_empty() {

@@ -138,7 +138,7 @@ impl Dial {
         })
     }
 
-    /// Returns the key that is sent: the one among the headers, or `fresh`.
+    /// Returns the key to send: the key among the headers, or `fresh`.
     pub fn key<'a>(&'a self, fresh: &'a str) -> &'a str {
         find_header(&self.headers, "Sec-WebSocket-Key").unwrap_or(fresh)
     }

@@ -24,7 +24,8 @@ pub enum MissedExpectationKind {
     /// A message, by its index in the pack.
     Message {
         message: usize,
-        /// What should have made the hub send the message; `None` if it is unknown, or a hook, or another client.
+        /// The cause that should have made the hub send the message; `None` if it is unknown, a hook, or another
+        /// client.
         origin: Option<MessageOrigin>,
         /// Messages received since then that are not documented and that no step expected.
         instead: Vec<UnknownMessage>,
@@ -101,7 +102,7 @@ pub struct Greeting {
     pub again: bool,
 }
 
-/// The first message in which a member was not as a check needed it.
+/// The first message in which a member failed a check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnfitMessage {
     /// The message's index in the pack.

@@ -188,7 +188,7 @@ fn rename_entries(
     let absent: Vec<_> = documented.iter().filter(|(name, _)| !received.contains_key(*name)).collect();
     let unknown: Vec<_> = received.iter().filter(|(name, _)| !documented.contains_key(*name)).collect();
     let kind = |value: &Value| std::mem::discriminant(value);
-    // If there are several, the similarity of their names tells which belong together.
+    // If there are several, similar names belong together.
     let mut pairs: Vec<(f64, &String, &String)> = absent
         .iter()
         .flat_map(|(name, value)| unknown.iter().map(move |(other, found)| (*name, *value, *other, *found)))
@@ -255,7 +255,7 @@ fn violation_entry(
             let likeness = |value: &Value| {
                 Some(strsim::jaro_winkler(&normalise_name(value.as_str()?), &normalise_name(spelled.as_str()?)))
             };
-            // A hub that uses the only documented value means something else by another one: `failure` is no spelling
+            // If a hub uses the only documented value, another value means something else: `failure` is not a spelling
             // of `success`.
             let is_used = |value: &Value| {
                 let mut conforming = evidence.conforming.iter().map(|message| &pack.messages[*message]);

@@ -88,7 +88,7 @@ fn form_of_message(pack: &Pack, message: usize, received: &Value, evidence: &Dev
     if documented.is_empty() || same == documented.len() {
         return None;
     }
-    // The case that a member by which the message is recognised has another name.
+    // Handles the case that a member that identifies the message has another name.
     for (place, value) in
         documented.iter().filter(|(place, value)| value.is_string() && received.pointer(place).is_none())
     {
@@ -218,7 +218,7 @@ pub(super) fn greeting_entry(
     let mut also_sent_elsewhere = greeting.again || greeting.like.is_empty();
     if let Some(other) = greeting.message.map(|index| &pack.messages[index]).filter(|other| !other.abstract_) {
         let asked_by = pack.messages.iter().filter(|request| request.replies.contains(&other.name)).count();
-        // A heartbeat is no greeting, and a reply to many requests is probably a refusal of the client.
+        // A heartbeat is not a greeting, and a reply to many requests is probably a refusal.
         if other.directions.to_hub || !other.replies.is_empty() || asked_by > 1 {
             return None;
         }

@@ -1,9 +1,9 @@
-//! Proposes deviations: entries with which a run would have continued, or that would turn many failures into one known
+//! Proposes deviations: entries that would have let a run continue, or that would replace many failures with one known
 //! failure.
 //!
-//! If an expected message never came, either it has another form or the hub does not send it at all. A message that
-//! came instead and matches none of the pack shows which. If a message breaks its schema or the checks of steps, its
-//! members may have other names.
+//! If an expected message never came, the hub either sends it in another form or does not send it at all. An unknown
+//! message in its place suggests another form. If a message breaks its schema or the checks of steps, its members may
+//! have other names.
 
 mod evidence;
 mod member;
@@ -23,12 +23,12 @@ use super::Deviations;
 use super::json_form::with_json_forms;
 use crate::protocol::Pack;
 
-/// An entry for a target file with which the run could have continued.
+/// A target-file entry that would have let the run continue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviationProposal {
     /// The entry, with a reason to fill in.
     pub entry: Value,
-    /// Whether a run can use the entry as it is: it needs no value that only the user knows.
+    /// Whether a run can use the entry unchanged: it needs no value that only the user knows.
     pub complete: bool,
     /// The messages that the entry explains; none for an upgrade.
     pub messages: BTreeSet<usize>,
@@ -163,10 +163,10 @@ impl ProposalCandidates {
     }
 }
 
-/// The keys of an entry that do not say what is different, but why, when, and how a conversation continues.
+/// The keys that do not name the difference, but its reason, its occasion, and how a conversation continues.
 const DETAIL_KEYS: [&str; 7] = ["reason", "rules", "direction", "assume", "where", "from_hub", "to_hub"];
 
-/// Whether a known entry says what a proposed one says: the same difference, in the same message or in all messages.
+/// Whether a known entry covers a proposed entry: the same difference, in the same message or in all messages.
 pub fn is_same_claim(known: &Value, proposed: &Value) -> bool {
     let claim = |entry: &Value| {
         let mut claim = into_members(entry.clone());

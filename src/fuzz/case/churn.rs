@@ -31,7 +31,7 @@ pub const CHURN_CLIENTS: usize = 70;
 impl Churn {
     pub const ALL: [Self; 4] = [Self::Broken, Self::OddClose, Self::NoPath, Self::NoUpgrade];
 
-    /// Says what the clients do, in one sentence.
+    /// Describes the clients' behaviour in one sentence.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Broken => {

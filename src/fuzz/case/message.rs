@@ -61,8 +61,8 @@ impl<'a> MessageDraft<'a> {
         Some(draft)
     }
 
-    /// Adds the members by which some entry of `fuzz.answers` recognises the message, if it is not answered without
-    /// them: the placement `kept` needs an answer to every message.
+    /// Adds the members that an entry of `fuzz.answers` needs to recognise the message, if the hub does not answer the
+    /// message otherwise: the placement `kept` needs an answer to every message.
     fn ensure_answer(&mut self, role: &str) {
         let is_answered = |payload: &Value| {
             let (class, placement, taken_for) = (PayloadClass::Valid, Placement::Kept, Some(&*self.message.name));
@@ -346,8 +346,7 @@ fn is_expression(value: Option<&Value>) -> bool {
     value.and_then(Value::as_str).is_some_and(|text| !expressions::is_literal(text))
 }
 
-/// Returns the message in which no edited member is inside the value of an expression: such an expression is replaced by
-/// its value.
+/// Replaces each expression whose value contains an edited member by that value, and returns the message.
 fn with_known_parents(base: &Value, plain: &Value, edits: &[PayloadEdit]) -> Value {
     let mut known = base.clone();
     for edit in edits {
@@ -494,7 +493,7 @@ pub(crate) fn draw_valid_edits(
     edits
 }
 
-/// Values at the edge of what a type allows, and those that a hub may take for something else.
+/// Values at the limits of a type, and values that a hub may misread as something else.
 static EDGE_VALUES: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let nested = json!({ "": [], "b": null, "c": 0.1, "__proto__": { "x": 1 }, "big": 9_007_199_254_740_993_u64 });
     let texts = ["", "<&>", "\u{0}", "007", "1e3", "null", "__proto__", "constructor", "e\u{301}", "\u{e9}", " x "];

@@ -71,8 +71,8 @@ impl MutationKind {
             .chain(Churn::ALL.into_iter().map(Self::Churn))
     }
 
-    /// Returns why a message has no case of this mutation. `None` for one that does not depend on the message, of which
-    /// another message has the cases.
+    /// Returns why a message has no case of this mutation. `None` if the mutation does not depend on the message, and
+    /// another message has its cases.
     pub fn why_omitted(self, has_place: bool) -> Option<&'static str> {
         Some(match self {
             Self::Mutated(mutation) if !has_place => mutation.why_no_place(),
@@ -231,14 +231,14 @@ fn assemble_single_case(
 
 /// Mutated messages that are drawn for one connection.
 const BATCH_MESSAGES: usize = 100;
-/// Mutated messages that are drawn where each has a connection of its own.
+/// The number of mutated messages if each has its own connection.
 const BATCH_CONNECTIONS: usize = 25;
 /// Number of draws without a usable message after which the case is given up.
 const MAX_FAILED_DRAWS: usize = 16;
 /// Number of messages of one group after which only messages of that group are drawn for a shared connection.
 const GROUP_MESSAGES: usize = 5;
 
-/// Mutated messages of one class for which the document demands the same answer, with the same members of them in it.
+/// Mutated messages of one class that the document answers alike, with the same of their members in the answer.
 struct MutatedBatch<'a> {
     class: PayloadClass,
     /// The answer that the document demands; `None` where it is silent.

@@ -1,5 +1,5 @@
-//! The values that a client must not use twice, such as ids of requests and of objects: members that a reply repeats,
-//! and members for which the scenarios of the pack make a new value each time.
+//! Values that a client must not use twice, such as request ids and object ids: members that a reply repeats, and
+//! members that the pack's scenarios always fill with a new value.
 
 use std::collections::{BTreeMap, BTreeSet};
 

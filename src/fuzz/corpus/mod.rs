@@ -1,4 +1,4 @@
-//! What cases are made of: the messages of a pack, and which roles send them at which steps of its scenarios.
+//! The material for cases: the messages of a pack, and which roles send them at which steps of its scenarios.
 
 pub mod expected_answer;
 pub mod fresh_values;
@@ -301,8 +301,8 @@ impl Corpus {
 }
 
 impl CaseScenario {
-    /// Returns the role of an actor; for a group of other actors, that of the first. An undeclared actor is named like
-    /// its role.
+    /// Returns an actor's role; for a group of actors, the first member's role. An undeclared actor has the name of its
+    /// role.
     pub fn role_of(&self, actor: &str) -> &str {
         let name = actor.split('[').next().unwrap_or(actor);
         match self.actors.get(name) {

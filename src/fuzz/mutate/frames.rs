@@ -43,7 +43,7 @@ impl FramingMutation {
         Self::StrayPong,
     ];
 
-    /// Says what the mutation does, in one sentence.
+    /// Describes the mutation in one sentence.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Fragments => "A valid message is sent in two frames or more, if possible cut inside a character.",

@@ -50,7 +50,7 @@ impl JsonCorruption {
         Self::OtherKind,
     ];
 
-    /// Says what the mutation does, in one sentence.
+    /// Describes the mutation in one sentence.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Truncated => "The text of the message ends in the middle.",

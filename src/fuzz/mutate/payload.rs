@@ -142,8 +142,9 @@ pub fn literal_values(matcher: &Matcher) -> BTreeMap<String, Value> {
     matcher.member_conditions().into_iter().filter_map(literal).collect()
 }
 
-/// Returns where an undocumented value can be added to a message: as a member of this name, or at the end of a list. In
-/// a list, an object gets it, if there is one: a longer list is often another message. Anything else is replaced.
+/// Returns where an undocumented value can be added to a message: as a member of this name, or at the end of a list. If
+/// a list contains an object, the object gets the value, because a longer list is often another message. Anything else
+/// is replaced.
 pub fn place_to_add(message: &Value, name: &str) -> String {
     fn first_object(value: &Value) -> Option<String> {
         match value {

@@ -73,7 +73,7 @@ impl MemberMutation {
         }
     }
 
-    /// Says what the mutation does, in one sentence.
+    /// Describes the mutation in one sentence.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Missing => "A required member or item of the message is left out.",
@@ -177,7 +177,7 @@ pub fn message_sites(message: &MessageType, identities: &[&str]) -> Vec<Mutation
 }
 
 impl SchemaPlace<'_, '_> {
-    /// Returns the mutations for which the schema and the example give something to violate or to change.
+    /// Returns the mutations that the schema and the example make possible.
     fn mutations(&self) -> Vec<MemberMutation> {
         let shape = self.shape;
         let mut found = Vec::new();

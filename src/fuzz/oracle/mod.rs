@@ -215,8 +215,8 @@ fn check_nothing_unasked(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Option<
     (!mutated.is_churn).then(|| step.judged_by([StepRule::new("FUZZ-ISOLATES", None)]))
 }
 
-/// Returns the observer client's request after the mutated message, if each has an id of its own, and the expression for
-/// the id.
+/// Returns the observer client's request after the mutated message, if each request has its own id, and the expression
+/// for the id.
 fn observer_request(corpus: &Corpus) -> Option<(&MessageType, String)> {
     let (name, request) = corpus.fence_request()?;
     let mut fresh = corpus.fresh_values(request).iter();

@@ -108,7 +108,7 @@ impl<'a> LongWalk<'a> {
             return self.add_raw(index, message, raw);
         }
         let Some(message) = dice.pick(self.base.sendable_messages(index)).copied() else { return };
-        // After a message that a hub is free to pass on, what it sends unasked is not compared.
+        // After a message that a hub may or may not forward, its unprompted messages are not compared.
         let messages = &self.base.corpus.pack.messages;
         let is_open = messages.get(message).is_some_and(|message| self.open.contains(&message.name));
         if is_open && !dice.one_in(20) {
@@ -236,7 +236,7 @@ impl<'a> LongWalk<'a> {
     }
 }
 
-/// Draws what is sent: the message as it is, with edge values, or with any valid values.
+/// Draws a form of the message: unchanged, with edge values, or with any valid values.
 fn draw_sent(corpus: &Corpus, message: &MessageType, base: &Value, dice: &mut RandomSource) -> Option<SentMessage> {
     let is_valid = |sent: &SentMessage| sent.class == PayloadClass::Valid;
     let plain = |edits: Vec<PayloadEdit>| message::edit_message(corpus, message, base, edits);

@@ -29,7 +29,7 @@ pub struct RecordedChannel {
 }
 
 impl RecordedConnections {
-    /// Reads a line of a recording; returns whether it is that of a connection.
+    /// Reads a line of a recording; returns whether it describes a connection.
     pub fn add_line(&mut self, line: &Value) -> bool {
         let (Some(target), Some(connection)) = (line["target"].as_str(), line["connection"].as_u64()) else {
             return false;

@@ -172,7 +172,7 @@ fn draft_document(name: &str, frames: &[RecordedFrame], connections: &RecordedCo
         }
     }
     let channels = connections.channels();
-    // A recording does not show what the hub may send where, so every channel lists everything.
+    // A recording does not show which messages belong to which channel, so every channel lists all messages.
     for channel in channels.iter().map(|channel| &channel.name).filter(|_| !unasked.is_empty()) {
         let list: Vec<Value> = unasked.iter().map(|name| listed_in(channel, name)).collect();
         let operation = if channels.len() == 1 { "sent_by_hub".to_owned() } else { format!("sent_by_hub_{channel}") };

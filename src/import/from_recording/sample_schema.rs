@@ -1,4 +1,4 @@
-//! Derives a schema that all samples of a message match. It demands only what they have in common.
+//! Derives a schema that all samples of a message match. It requires only their common features.
 
 use std::collections::{BTreeMap, BTreeSet};
 

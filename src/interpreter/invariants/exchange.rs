@@ -31,8 +31,8 @@ pub struct Exchange {
     requested: VecDeque<String>,
     /// The state of each id, for each lifecycle of the program.
     lifecycles: Vec<HashMap<OperationKey, OperationState>>,
-    /// Whether what the hub has read is not known exactly: a step sent raw data or a message that is wrong on purpose,
-    /// or a limit was exceeded. No message of the hub is then wrong because of what was sent.
+    /// Whether it is uncertain what the hub has read, because a step sent raw data or a deliberately wrong message, or
+    /// exceeded a limit. Sent messages then cannot make a hub message wrong.
     pub unknown: bool,
     /// The messages sent, oldest first, if an entry of `always` uses them.
     pub sent: VecDeque<SentMessage>,

@@ -186,7 +186,7 @@ impl Conversation {
         if wire.size < MAX_BYTES {
             self.deviations.evidence.add_broken(index, json);
         }
-        // Each rule that is not violated holds and has a check of its own.
+        // Each rule that is not violated holds and gets a separate check.
         let used = |name: &String, should: bool| schema_rule_use(&program.pack, name, should);
         let broken =
             |name: &String, should: bool| violations.iter().any(|v| v.should == should && v.rules.contains(name));

@@ -78,7 +78,7 @@ pub fn precondition_standing(entry: &BaselineEntry, protocol: &ProtocolReport, w
     }
 }
 
-/// Returns the standing of an entry; `scenario` is the one that the entry names, if it was played.
+/// Returns the standing of an entry; `scenario` is the scenario it names, if that was played.
 pub fn entry_standing(entry: &BaselineEntry, scenario: Option<&ScenarioResult>) -> EntryStanding {
     let Some(scenario) = scenario else { return EntryStanding::NotPlayed };
     let named: Vec<&CheckResult> =

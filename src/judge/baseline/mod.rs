@@ -1,5 +1,5 @@
 //! A baseline: a file that lists the known failures of a hub. A listed failure does not fail the run. An entry that no
-//! longer fails does, until it is removed.
+//! longer fails makes the run fail until it is removed.
 //!
 //! The format is published as `schemas/hubproof/baseline.schema.json`. This room is pure: it reads and writes no files.
 

@@ -8,8 +8,8 @@ use crate::load::compile::program::{CompiledRole, ProgramOperation};
 use crate::load::plan::ReconnectPolicy;
 
 impl VirtualClient {
-    /// Handles the end of the connection: a task that waits for a frame with a value only it knows may receive it on
-    /// the next connection.
+    /// Handles the end of the connection. A task may still receive a frame on the next connection if the frame has a
+    /// value that only this task knows.
     pub(super) fn handle_disconnect(&mut self, role: &CompiledRole, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let one = &self.tasks[task];
         let code = &role.programs[one.program];

@@ -30,7 +30,7 @@ pub enum ClientEvent<'a> {
     Answer(Option<&'a [u8]>),
     /// New journeys are held back from this time on, running ones continue. Journeys that were due before still begin.
     Hold { since: Nanos },
-    /// The hold is over at this time: what was still to come comes later by its length.
+    /// The hold is over at this time: everything still to come is delayed by its length.
     Resume { until: Nanos },
     /// The measured time is over: no new journeys begin, running ones continue.
     Drain,
@@ -254,8 +254,8 @@ pub trait ClientIo {
     /// Reports a failed journey.
     fn journey_failed(&mut self, journey: JourneyId, at: Nanos);
 
-    /// Reports a journey whose end says nothing about the hub, since the client assumed a frame on the way, or sent
-    /// what it had assumed.
+    /// Reports a journey whose end proves nothing about the hub, because the client assumed a frame or sent an assumed
+    /// value.
     fn journey_assumed(&mut self, journey: JourneyId, at: Nanos);
 
     /// Reports a journey that waited for a message at an operation of a program: in vain, or still at the end of the

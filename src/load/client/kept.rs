@@ -165,7 +165,7 @@ impl VirtualClient {
     ) -> bool {
         let one = &self.tasks[task];
         let (program, at, number) = (one.program, one.at, one.number);
-        // Requests of `resumes` are made again because of what came, or did not come, before.
+        // `resumes` repeats requests because of earlier frames, or because none came.
         if self.kept.is_empty() || one.back.is_some() {
             return false;
         }
@@ -217,8 +217,8 @@ impl VirtualClient {
     }
 }
 
-/// Whether the program of a task will come to this step, for which no frame has come, and has sent the request that the
-/// step answers by this time.
+/// Whether a task's program will reach this step, has no frame for it yet, and has sent the step's request by this
+/// time.
 fn asks_later(role: &CompiledRole, task: &ClientTask, wanted: &AwaitedFrame, at: Nanos) -> bool {
     let program = &role.programs[wanted.program];
     let Some(ProgramOperation::Expect(expect)) = program.ops.get(wanted.op) else { return false };

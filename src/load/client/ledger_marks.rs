@@ -42,7 +42,7 @@ impl VirtualClient {
         }
     }
 
-    /// Returns the party of a mark: the one that the message names, or this client.
+    /// Returns the party of a mark: the party that the message names, or this client.
     fn party_of(&self, role: &CompiledRole, task: usize, mark: LedgerMark, by: Option<&SlotSource>) -> u32 {
         let Some(by) = by else { return self.own_party(role, mark) };
         match self.observed_text(role, task, by) {
@@ -227,8 +227,8 @@ impl VirtualClient {
         true
     }
 
-    /// Returns the number of this client as the party of a mark, by the name that the protocol gives it. A name that is
-    /// only assumed is not what the hub calls the client, so it identifies no worker.
+    /// Returns the number of this client as the party of a mark, by the name that the protocol gives it. An assumed
+    /// name is not the hub's name for the client, so it identifies no worker.
     fn own_party(&self, role: &CompiledRole, mark: LedgerMark) -> u32 {
         let names_sender = matches!(
             mark,

@@ -14,7 +14,7 @@ use crate::load::ids::MessageId;
 use crate::load::plan::MarkName;
 use crate::load::provenance::{DeliveredFrame, Provenance, SourcedText};
 
-/// When a frame came or was sent, and what is known about it.
+/// The time of a received or sent frame, and the known facts about it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameOrigin {
     pub source: Provenance,
@@ -373,8 +373,8 @@ impl VirtualClient {
         std::str::from_utf8(text.observed()?).ok()?.parse().ok()
     }
 
-    /// Handles a documented answer other than the expected one: the task that has waited longest is refused. A task that
-    /// has sent what it only assumed comes before the others, since its request is the one that a hub refuses.
+    /// Handles a documented answer other than the expected answer: it refuses the task that has waited longest. Tasks
+    /// that have sent assumed values come first, because a hub most likely refuses their requests.
     fn handle_refusal(
         &mut self,
         role: &CompiledRole,

@@ -413,7 +413,8 @@ impl VirtualClient {
         }
     }
 
-    /// Empties a slot, so that a value of an earlier frame is not used; `source` is that of the frame without it.
+    /// Empties a slot, so that no earlier frame's value is used; `source` is the source of the frame that lacks the
+    /// value.
     pub(super) fn clear_slot(&mut self, task: usize, slot: CaptureSlot, source: Provenance) {
         match slot {
             CaptureSlot::Text(slot) => self.tasks[task].texts.unset(slot, source),
@@ -422,7 +423,7 @@ impl VirtualClient {
     }
 
     pub(super) fn set_slot(&mut self, task: usize, slot: CaptureSlot, text: SourcedText<'_>) {
-        // A hub that repeats what a client assumed does not confirm it.
+        // A hub that repeats a client's assumed value does not confirm it.
         let assumed = || {
             let repeated = self.tasks[task].texts.repeated_assumption(text.bytes);
             repeated.or_else(|| self.own.repeated_assumption(text.bytes))

@@ -151,7 +151,7 @@ impl SlotTexts {
         self.bytes = bytes;
     }
 
-    /// Empties a slot; `source` is that of the frame that lacks the text.
+    /// Empties a slot; `source` is the source of the frame that lacks the text.
     pub fn unset(&mut self, slot: u16, source: Provenance) {
         self.spans[usize::from(slot)] = SlotSpan { source, ..EMPTY_SPAN };
     }

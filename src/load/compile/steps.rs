@@ -275,7 +275,7 @@ impl<'a> RoleCompiler<'a> {
         self.program.ops.push(ProgramOperation::Connect(Box::new(connect)));
     }
 
-    /// Adds to an upgrade request what this hub needs in addition to what is documented, as
+    /// Adds the undocumented parts that this hub needs to an upgrade request, as
     /// [`crate::deviation::Deviations::apply_to_upgrade`] does for scenarios.
     fn apply_upgrade_deviations(&mut self, dial: &mut Value, sources: &mut Vec<SlotSource>) {
         let deviations = Arc::clone(&self.carried.deviations);

@@ -5,8 +5,8 @@
 #[cfg(target_os = "linux")]
 const NICE_INCREMENT: i32 = 10;
 
-/// Pins the calling thread, number `own` of `all`, to a core of its own. Otherwise the system would sometimes run two
-/// of them on one core while another is idle. With fewer cores than threads the system decides.
+/// Pins the calling thread, number `own` of `all`, to its own core. Otherwise the system would sometimes run two
+/// threads on one core while another core is idle. With fewer cores than threads the system decides.
 #[cfg(target_os = "linux")]
 pub fn pin_to_core(own: usize, all: usize) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};

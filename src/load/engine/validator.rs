@@ -1,4 +1,4 @@
-//! Validates received messages against their schemas in a thread of its own: a shard only copies them.
+//! Validates received messages against their schemas in a separate thread: a shard only copies them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The operations of a plan: the labels that its steps give to messages, each with times and counts of its own.
+//! The operations of a plan: the labels that its steps give to messages, each with separate times and counts.
 //!
 //! A label may come from data, so it is known only when its message is sent. All shards share one table of bounded size,
 //! which only grows. Looking up a known label compares a few texts; it neither locks nor allocates.

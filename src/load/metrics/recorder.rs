@@ -17,8 +17,8 @@ pub struct MetricRecorder {
     from: Nanos,
     /// Samples due earlier are not in any total; they are only shown during the warm-up.
     due_from: Nanos,
-    /// Samples of the open interval. Histograms are made of them on another thread, so that the end of an interval
-    /// delays no message.
+    /// Samples of the open interval. Another thread turns them into histograms, so that the end of an interval delays
+    /// no message.
     samples: PooledVec<TimingSample>,
     counts: Vec<u64>,
     gauges: [GaugeLevel; Gauge::ALL.len()],

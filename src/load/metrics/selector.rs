@@ -199,8 +199,8 @@ impl Metric {
         impossible.or_else(|| value.is_none().then(|| "no samples".to_owned()))
     }
 
-    /// Returns why the value says nothing about the hub because of messages that clients only assumed: the metric counts
-    /// what the hub did, and these might have been counted, too.
+    /// Returns why messages that clients only assumed make the value meaningless: the metric might have counted them,
+    /// too.
     fn assumed_instead(&self, state: RunMeasurements<'_>) -> Option<String> {
         let RunMeasurements { layout, total, account, .. } = state;
         let (messages, journeys) = (&layout.names.messages, &layout.names.journeys);

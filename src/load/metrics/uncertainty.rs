@@ -47,7 +47,7 @@ pub enum UncertaintySource {
     Sampling { samples: u64, needed: u64 },
     /// This number of messages or journeys were due and have no time: never begun, or unfinished when the run ended.
     Untimed(u64),
-    /// The value changed over the measured time, from that of the first half to that of the second.
+    /// The value changed over the measured time, between its first and second half.
     Trend { first: f64, second: f64 },
     /// This number of errors are the generator's own.
     OwnErrors(u64),

@@ -135,7 +135,7 @@ pub enum JourneyPace {
     Every { interval: Duration, jitter: f64, missed: MissedTicks },
 }
 
-/// What a client does about ticks that pass while it is still busy with an earlier journey, or not connected.
+/// What a client does with ticks that pass while it is still busy with an earlier journey, or not connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissedTicks {
     /// It works them off, one after another. Each counts from when it was due.

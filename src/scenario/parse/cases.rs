@@ -1,4 +1,4 @@
-//! `cases`: a table, for each row of which a scenario is a scenario of its own.
+//! `cases`: a table that turns a scenario into a separate scenario for each row.
 
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::fields::{entries, mapping};

@@ -302,7 +302,7 @@ impl ScenarioParser<'_> {
 
     /// Parses the name of a message of the pack, or `any` where frames are received.
     pub(super) fn parse_message_name(&mut self, node: &SyntaxNode, way: Option<FrameDirection>) -> MessageName {
-        // The name may be known before the run, as that of a case is.
+        // The name may be known before the run, as a case's name is.
         let known = node.text().filter(|name| name.contains("${") && self.place == StepPlace::Scenario);
         if let Some(known) = known.and_then(|name| self.row_text(name, node.span)) {
             self.parse_template(node);

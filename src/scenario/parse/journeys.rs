@@ -34,7 +34,7 @@ pub const JOURNEY_STEP_KEYS: [&str; 12] = [
 /// A parser for the parts of one load plan.
 pub struct JourneyParser<'a>(ScenarioParser<'a>);
 
-/// The parts that the steps of a plan refer to.
+/// The declarations that the plan's steps refer to.
 pub struct JourneyParts {
     pub blocks: Vec<Vec<Step>>,
     pub roles: BTreeMap<String, Role>,
@@ -118,7 +118,7 @@ impl<'a> JourneyParser<'a> {
         value
     }
 
-    /// Declares a name to which a plan gives a value.
+    /// Declares a name with a value from the plan.
     pub fn bind_name(&mut self, name: &str, at: Option<Span>) {
         self.0.bind_name(name, at, NameOrigin::Unknown);
     }

@@ -100,7 +100,7 @@ impl StepPlace {
         matches!(self, Self::Scenario | Self::Always)
     }
 
-    /// Whether steps here may leave out the actor, which is then the one that plays them.
+    /// Whether steps here may leave out the actor, and apply to the actor that plays them.
     fn omits_actor(self) -> bool {
         matches!(self, Self::Opening | Self::Scene | Self::Reaction | Self::Journey)
     }

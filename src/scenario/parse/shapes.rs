@@ -1,4 +1,4 @@
-//! What is known about the value of a name before the run, so that a member that it cannot have is reported at once.
+//! The known facts about a name's value before the run, so that an impossible member is reported at once.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -212,7 +212,7 @@ impl ScenarioParser<'_> {
         Some((found.depth, found.describe(&steps[found.depth]), known))
     }
 
-    /// Returns schemas of which a value of this shape keeps one; `None` if nothing is known.
+    /// Returns schemas; a value of this shape satisfies one of them. `None` if nothing is known.
     fn schemas_of(&self, shape: &ValueShape) -> Option<Vec<Cow<'_, Value>>> {
         match shape {
             ValueShape::Message { name, received } => {

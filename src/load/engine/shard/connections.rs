@@ -159,7 +159,7 @@ impl Shard {
         if too_much { written.and(Err(io::ErrorKind::StorageFull.into())) } else { written }
     }
 
-    /// Handles an error of writing: what the hub sent before it ended the connection may say why.
+    /// Handles a write error: the hub's last data may explain why it ended the connection.
     pub(super) fn handle_write_error(&mut self, number: u32, error: &io::Error) {
         let slot = &mut self.slots[number as usize];
         if error.kind() != io::ErrorKind::StorageFull && !std::mem::replace(&mut slot.output.broken, true) {

@@ -56,7 +56,7 @@ const MAX_UNWRITTEN_FOR_PONGS: usize = 64 << 10;
 /// A longer turn counts as a stall: it delayed other clients' messages.
 const STALL_TIME: Nanos = SECOND / 100;
 
-/// The parts that a shard is made of.
+/// What a shard is built from.
 pub struct ShardParts {
     pub number: usize,
     pub shards: usize,
