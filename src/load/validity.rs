@@ -407,7 +407,7 @@ fn judge_thresholds(judgement: &mut ValidityJudgement, outcomes: &[ThresholdOutc
         let why = match doubt {
             UncertaintySource::OwnDelay(_) => {
                 format!(
-                    "without the generator's own delay it {otherwise}; give the generator more or faster cores, or a machine of its own"
+                    "without the generator's own delay it {otherwise}; give the generator more or faster cores, or a separate machine"
                 )
             }
             UncertaintySource::Sampling { samples, needed } if samples < needed => format!(

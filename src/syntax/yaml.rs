@@ -205,7 +205,7 @@ fn parse_with_anchors(text: &str, file: FileId, anchors: Option<AnchorTable>) ->
             Event::StreamStart | Event::DocumentStart(..) if root.is_none() => {}
             Event::DocumentStart(..) => {
                 return Err(Diagnostic::error(span, "a file may contain only one document")
-                    .help("move the part after `---` to a file of its own"));
+                    .help("move the part after `---` to a separate file"));
             }
             Event::DocumentEnd => {}
             Event::StreamEnd => break,

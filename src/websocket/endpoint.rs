@@ -122,7 +122,7 @@ impl Endpoint {
         if self.is_loopback() && !base.is_loopback() {
             return Err(ValueError::new(
                 format!("`{base}` is on another machine, but the hub is on this one"),
-                "write a path; or give the hub by an address that is not a loopback address",
+                "write a path, or give the hub's address as a non-loopback address",
             ));
         }
         let (base_path, base_query) = split_query(&base.path);

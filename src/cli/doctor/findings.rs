@@ -222,7 +222,7 @@ fn clock(facts: &MachineFacts, measured: &Measurements) -> Finding {
 fn timers(measured: &Measurements) -> Finding {
     let TimerLateness { p50, p99, max } = measured.timers;
     let advice = if p99 > LATE_TIMER {
-        "messages are sent as late as this: run on a machine with less other load, or in a virtual machine with cores of its own"
+        "messages are sent this late: run on a machine with less other load, or in a virtual machine with dedicated cores"
     } else {
         ""
     };

@@ -240,7 +240,7 @@ fn load_campaigns(
             .map_err(|found| CliError::from_diagnostics(&found, sources))?;
         if campaign.scheduler.cells.is_empty() {
             return Err(CliError::new(format!(
-                "no case can be made for {}: it has no message to the hub, or no role that connects to it",
+                "no case can be made for {}: it defines no client-to-hub message, or no role that connects",
                 protocol.pack.name
             )));
         }

@@ -27,7 +27,7 @@ pub struct SearchGoal {
 pub fn parse_goal(text: &str, plan: &Plan, script: &PlanScript, sources: &mut Sources) -> Result<SearchGoal, CliError> {
     let Some(first) = highest_rate(plan) else {
         return Err(CliError::new(format!(
-            "{} has no arrivals, so there is no rate to search for\n  help: each client starts its next journey when it finishes one",
+            "{} has no arrivals, so there is no rate to search for\n  help: each client starts its next journey when the last one finishes",
             plan.id
         )));
     };

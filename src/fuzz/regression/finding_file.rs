@@ -66,7 +66,7 @@ pub fn render_finding(found: &FindingHeader<'_>, path: &str, scenario: &CaseScen
         format!("Observed: {}", found.came),
     ];
     if *attempts > 0 {
-        header.push(format!("Shrunk in {attempts} attempts; what is left is needed to make the hub fail."));
+        header.push(format!("Shrunk in {attempts} attempts; every remaining part is needed to make the hub fail."));
     }
     header.push("Replay it:".to_owned());
     header.push(format!("  {}", replay_command(found.command, found.protocol, "fuzz", &["--replay", path])));

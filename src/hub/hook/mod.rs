@@ -44,11 +44,11 @@ pub enum HookError {
     Unreachable { hook: String, url: String, reason: String },
     #[error("the hook `{hook}` did not answer within {}", crate::config::format_duration(*.after))]
     TimedOut { hook: String, after: Duration },
-    #[error("the answer of the hook `{hook}` is longer than {} KiB", MAX_ANSWER >> 10)]
+    #[error("the hook `{hook}` answered with more than {} KiB", MAX_ANSWER >> 10)]
     TooLong { hook: String },
     #[error("the hook `{hook}` cannot start `{program}`: {source}")]
     Start { hook: String, program: String, source: io::Error },
-    #[error("the hook `{hook}` cannot read or write its program's pipes: {source}")]
+    #[error("failed to communicate with the program of the hook `{hook}`: {source}")]
     Pipe { hook: String, source: io::Error },
     #[error("the hook `{hook}` ended with {status}{}", answer_excerpt(.stderr))]
     Exit { hook: String, status: std::process::ExitStatus, stderr: String },

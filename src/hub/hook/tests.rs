@@ -145,7 +145,7 @@ async fn http_answers_to_hooks_are_limited_in_length() {
     let (address, _asked) = start_server(response("200 OK", &"x".repeat(MAX_ANSWER + 1))).await;
     let error =
         call_hook(&http_hook("POST", address, &[], None), json!({}), None, PATIENCE).await.expect_err("too long");
-    assert_eq!(error.to_string(), "the answer of the hook `emit` is longer than 1024 KiB");
+    assert_eq!(error.to_string(), "the hook `emit` answered with more than 1024 KiB");
     let (address, _asked) = start_server(response("200 OK", &"x".repeat(MAX_ANSWER))).await;
     let answer = call_hook(&http_hook("POST", address, &[], None), json!({}), None, PATIENCE).await.expect("just fits");
     assert_eq!(answer.as_str().map(str::len), Some(MAX_ANSWER));
@@ -229,7 +229,7 @@ mod unix {
     #[case::deaf("exec <&-; echo 7", Ok(json!(7)))]
     #[case::talkative_on_the_side("head -c 1000000 /dev/zero >&2; echo done", Ok(json!("done")))]
     #[case::refusing("echo no such hub >&2; exit 3", Err("the hook `emit` ended with exit status: 3: no such hub"))]
-    #[case::endless("cat /dev/zero", Err("the answer of the hook `emit` is longer than 1024 KiB"))]
+    #[case::endless("cat /dev/zero", Err("the hook `emit` answered with more than 1024 KiB"))]
     #[tokio::test]
     async fn the_output_of_a_command_hook_is_its_answer(#[case] script: &str, #[case] expected: Result<Value, &str>) {
         let message = Value::from("x".repeat(200_000));

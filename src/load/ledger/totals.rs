@@ -35,11 +35,11 @@ impl LedgerViolationKind {
         let (means, usually) = match self {
             Self::Lost => (
                 "An item that the hub acknowledged was never completed, or a message was not delivered to a client that should have received it.",
-                "A worker leaves with an assigned job that is not given to another, or a queue that drops messages when a client is slow.",
+                "A worker that leaves with an assigned job that no other worker gets, or a queue that drops messages for slow clients.",
             ),
             Self::Duplicated => (
                 "An item was completed twice, or a message was delivered twice to the same client.",
-                "A retry after a timeout without a check whether the first try arrived, or a client that is subscribed twice.",
+                "A retry after a timeout that does not check whether the first try arrived, or a client that is subscribed twice.",
             ),
             Self::Unexpected => (
                 "The hub sent an item that no client had requested, or a message to a client that should not receive it.",

@@ -228,7 +228,7 @@ impl LoadErrorKind {
             ),
             Self::Invalid => (
                 "The hub sent a frame that is not a JSON object, or that lacks a value needed by a later step.",
-                "A message that is cut short or mixed with another under load.",
+                "A message that is cut off or mixed with another message under load.",
                 "Validate all messages: `--validate all`.",
             ),
             Self::Resources => (

@@ -28,7 +28,7 @@ impl ScenarioParser<'_> {
                 self.error(
                     at,
                     format!("`{name}` is a server, to which the hub connects"),
-                    "write a role that is a client",
+                    "name a client role",
                 );
             }
         }

@@ -106,7 +106,7 @@ impl ScenarioParser<'_> {
                 _ => "check",
             };
             let what = format!("`{}` belongs to `{owner}`, not to `{form}`", key.name);
-            self.error(key.span, what, "write an entry of its own");
+            self.error(key.span, what, "write a separate entry");
         }
     }
 }

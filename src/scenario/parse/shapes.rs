@@ -258,7 +258,7 @@ fn member_error(span: Span, what: String, segment: &PathSegment, known: &[String
     let otherwise = match shape {
         ValueShape::Message { name, .. } => {
             format!(
-                "no `{name}` that is valid under its schema has it; if it may come all the same, test it with `is defined`"
+                "a `{name}` that is valid under its schema cannot have it; if the hub may send it anyway, test for it with `is defined`"
             )
         }
         _ => "the value is written out above".to_owned(),
