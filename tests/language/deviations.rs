@@ -3,11 +3,13 @@
 
 use hubproof::outcome::{ScenarioReport, Verdict};
 use rstest::rstest;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::support::mini_protocol::{
     HubActions, HubInput, PLAIN_ROLES, play_deviating, proposed_deviations, text_received, worst_verdict,
 };
+use crate::support::samples::samples;
 
 /// Expects an answer to a question, by the rule MUST, with its number, by MUST-2.
 const ASKING_SCENARIO: &str = "title: T
@@ -31,136 +33,57 @@ fn hub_that_understands<'h>(wants: Option<&'h str>, answers: &'h str) -> impl Fn
     }
 }
 
+/// Plays a scenario with a deviating hub that answers everything in the same way.
+fn play_answering(entries: &str, scenario: &str, answers: &str) -> ScenarioReport {
+    play_deviating(entries, PLAIN_ROLES, scenario, hub_that_understands(None, answers))
+}
+
 /// Returns the reason of the deviation by which the check of a rule is known to fail.
 fn known_reason(report: &ScenarioReport, rule: &str) -> Option<String> {
     let mut checks = report.checks.iter().filter(|check| check.rules.iter().any(|(used, _)| used.id == rule));
     checks.find_map(|check| check.known_reason().map(str::to_owned).filter(|_| check.verdict == Verdict::Fail))
 }
 
-#[rstest]
-#[case::message(
-    "{ message: answer, instead: { type: reply } }",
-    None,
-    r#"{"type":"reply","n":7}"#,
-    r#"{"type":"answer","n":7}"#
-)]
-#[case::message_under_another_member(
-    "{ message: answer, instead: { kind: reply } }",
-    None,
-    r#"{"kind":"reply","n":7}"#,
-    r#"{"type":"answer","n":7}"#
-)]
-#[case::value(
-    "{ member: /type, value: answer, spelled: ANSWER }",
-    None,
-    r#"{"type":"ANSWER","n":7}"#,
-    r#"{"type":"answer","n":7}"#
-)]
-#[case::member(
-    "{ message: answer, member: /n, renamed: /number }",
-    None,
-    r#"{"type":"answer","number":7}"#,
-    r#"{"type":"answer","n":7}"#
-)]
-#[case::discriminator(
-    "{ member: /type, renamed: /kind }",
-    Some(r#"{"n":7,"kind":"ask"}"#),
-    r#"{"kind":"answer","n":7}"#,
-    r#"{"type":"answer","n":7}"#
-)]
-#[case::missing(
-    "{ message: answer, member: /n, missing: true, assume: 1 }",
-    None,
-    r#"{"type":"answer"}"#,
-    r#"{"type":"answer","n":7}"#
-)]
-#[case::converted(
-    "{ message: answer, member: /n, from_hub: \"${value | int}\" }",
-    None,
-    r#"{"type":"answer","n":"7"}"#,
-    r#"{"type":"answer","n":7}"#
-)]
-#[case::renamed_in_items(
-    "{ message: answer, member: /all/*/id, renamed: /all/*/ref }",
-    None,
-    r#"{"type":"answer","n":7,"all":[{"ref":1},{"ref":2}]}"#,
-    r#"{"type":"answer","n":7,"all":[{"id":1},{"id":2}]}"#
-)]
-#[case::spelled_in_items(
-    "{ member: /all/*, value: one, spelled: ONE }",
-    None,
-    r#"{"type":"answer","n":7,"all":["two","ONE"]}"#,
-    r#"{"type":"answer","n":7,"all":["two","one"]}"#
-)]
-#[case::missing_in_items(
-    "{ message: answer, member: /all/*/id, missing: true, assume: 1 }",
-    None,
-    r#"{"type":"answer","n":7,"all":[{}]}"#,
-    r#"{"type":"answer","n":7,"all":[{"id":2}]}"#
-)]
-#[case::converted_in_items(
-    "{ message: answer, member: /all/*/id, from_hub: \"${value | int}\" }",
-    None,
-    r#"{"type":"answer","n":7,"all":[{"id":"1"},{}]}"#,
-    r#"{"type":"answer","n":7,"all":[{"id":1},{}]}"#
-)]
-fn received_messages_are_translated_to_the_documented_form(
-    #[case] entry: &str,
-    #[case] wants: Option<&str>,
-    #[case] answers: &str,
-    #[case] documented: &str,
-) {
-    let entry = entry.replacen('{', "[{ reason: as it is,", 1) + "]";
-    let report = play_deviating(&entry, PLAIN_ROLES, ASKING_SCENARIO, hub_that_understands(wants, answers));
-    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
-    let own = report.checks.iter().find(|check| check.name == "deviation:1").unwrap();
-    assert_eq!((own.verdict, own.known_reason()), (Verdict::Fail, Some("as it is")));
-    let seen = report.deviations[&0];
-    assert!((seen.observed, seen.contradicted) == (1, 0), "{seen:?}");
-    // A hub that follows its document makes the entry stale.
-    let report = play_deviating(&entry, PLAIN_ROLES, ASKING_SCENARIO, hub_that_understands(None, documented));
-    let seen = report.deviations[&0];
-    assert!((seen.observed, seen.contradicted) == (0, 1), "{seen:?}");
-    assert!(report.checks.iter().all(|check| check.deviation.is_none()), "{:#?}", report.checks);
+/// The table has the hub's form of an answer, its documented form, and what the hub understands, if that matters.
+#[test]
+fn received_messages_are_translated_to_the_documented_form() {
+    for (entry, texts) in samples(include_str!("../fixtures/deviations/received.txt")) {
+        let mut texts = texts.lines();
+        let (answers, documented, wants) = (texts.next().unwrap(), texts.next().unwrap(), texts.next());
+        let entry = entry.replacen('{', "[{ reason: as it is,", 1) + "]";
+        let report = play_deviating(&entry, PLAIN_ROLES, ASKING_SCENARIO, hub_that_understands(wants, answers));
+        assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{entry}: {:#?}", report.checks);
+        let own = report.checks.iter().find(|check| check.name == "deviation:1").unwrap();
+        assert_eq!((own.verdict, own.known_reason()), (Verdict::Fail, Some("as it is")), "{entry}");
+        let seen = report.deviations[&0];
+        assert!((seen.observed, seen.contradicted) == (1, 0), "{entry}: {seen:?}");
+        // A hub that follows its document makes the entry stale.
+        let report = play_answering(&entry, ASKING_SCENARIO, documented);
+        let seen = report.deviations[&0];
+        assert!((seen.observed, seen.contradicted) == (0, 1), "{entry}: {seen:?}");
+        assert!(report.checks.iter().all(|check| check.deviation.is_none()), "{entry}: {:#?}", report.checks);
+    }
 }
 
-#[rstest]
-#[case::member("{ message: ask, member: /n, renamed: /number }", r#"{"type":"ask","number":7}"#)]
-#[case::message("{ message: ask, instead: { type: question } }", r#"{"type":"question","n":7}"#)]
-#[case::value("{ member: /type, value: ask, spelled: ASK }", r#"{"type":"ASK","n":7}"#)]
-#[case::missing("{ message: ask, member: /n, missing: true }", r#"{"type":"ask"}"#)]
-#[case::added("{ message: ask, member: /trace, added: x }", r#"{"type":"ask","n":7,"trace":"x"}"#)]
-#[case::converted("{ message: ask, member: /n, to_hub: \"${value | string}\" }", r#"{"type":"ask","n":"7"}"#)]
-#[case::undocumented_value("{ member: /n, value: 8, spelled: 7 }", r#"{"type":"ask","n":8}"#)]
-#[case::only_received("{ member: /n, value: 7, spelled: 8, direction: from-hub }", r#"{"type":"ask","n":7}"#)]
-fn sent_messages_are_translated_to_the_hubs_form(#[case] entry: &str, #[case] wants: &str) {
-    let entry = entry.replacen('{', "[{ reason: as it is,", 1) + "]";
-    let report = play_deviating(
-        &entry,
-        PLAIN_ROLES,
-        ASKING_SCENARIO,
-        hub_that_understands(Some(wants), r#"{"type":"answer","n":1}"#),
-    );
-    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
-    // Raw texts are sent in this form, too, unless they have a member twice.
-    let raw = |text: &str| {
-        ASKING_SCENARIO.replace("sends: ask\n    with: { n: 7 }", &format!("sends raw: {{ text: '{text}' }}"))
-    };
-    let report = play_deviating(
-        &entry,
-        PLAIN_ROLES,
-        &raw(r#"{"type":"ask","n":7}"#),
-        hub_that_understands(Some(wants), r#"{"type":"answer","n":1}"#),
-    );
-    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
-    let twice = r#"{"type":"ask","n":7,"n":7}"#;
-    let report = play_deviating(
-        &entry,
-        PLAIN_ROLES,
-        &raw(twice),
-        hub_that_understands(Some(twice), r#"{"type":"answer","n":1}"#),
-    );
-    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
+#[test]
+fn sent_messages_are_translated_to_the_hubs_form() {
+    for (entry, wants) in samples(include_str!("../fixtures/deviations/sent.txt")) {
+        let entry = entry.replacen('{', "[{ reason: as it is,", 1) + "]";
+        let raw = |text: &str| {
+            ASKING_SCENARIO.replace("sends: ask\n    with: { n: 7 }", &format!("sends raw: {{ text: '{text}' }}"))
+        };
+        // Raw texts are sent in this form, too, unless they have a member twice.
+        let twice = r#"{"type":"ask","n":7,"n":7}"#;
+        for (scenario, wants) in [
+            (ASKING_SCENARIO, wants.trim_end()),
+            (&raw(r#"{"type":"ask","n":7}"#), wants.trim_end()),
+            (&raw(twice), twice),
+        ] {
+            let hub = hub_that_understands(Some(wants), r#"{"type":"answer","n":1}"#);
+            let report = play_deviating(&entry, PLAIN_ROLES, scenario, hub);
+            assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{entry}: {:#?}", report.history);
+        }
+    }
 }
 
 /// The places refer to the document, so the order of the entries does not matter.
@@ -195,13 +118,11 @@ fn several_deviations_apply_to_the_same_sent_message(#[case] entries: &str, #[ca
 fn a_declared_deviation_makes_its_rule_failures_known() {
     // The type of a member is the rule MUST-2.
     let entry = "[{ reason: a text, message: answer, member: /n, from_hub: \"${value | int}\" }]";
-    let report =
-        play_deviating(entry, PLAIN_ROLES, ASKING_SCENARIO, hub_that_understands(None, r#"{"type":"answer","n":"7"}"#));
+    let report = play_answering(entry, ASKING_SCENARIO, r#"{"type":"answer","n":"7"}"#);
     assert_eq!(known_reason(&report, "MUST-2").as_deref(), Some("a text"), "{:#?}", report.checks);
     // Other mistakes in the message are not part of the deviation.
     let scenario = ASKING_SCENARIO.replace("/n: { type: integer }", "/n: { type: integer }, /m: true");
-    let report =
-        play_deviating(entry, PLAIN_ROLES, &scenario, hub_that_understands(None, r#"{"type":"answer","n":"7"}"#));
+    let report = play_answering(entry, &scenario, r#"{"type":"answer","n":"7"}"#);
     assert_eq!(
         (worst_verdict(&report, "MUST-2"), known_reason(&report, "MUST-2")),
         (Verdict::Fail, None),
@@ -210,8 +131,7 @@ fn a_declared_deviation_makes_its_rule_failures_known() {
     );
     // An entry may name more rules.
     let entry = "[{ reason: a reply, rules: [MUST], message: answer, instead: { type: reply } }]";
-    let report =
-        play_deviating(entry, PLAIN_ROLES, ASKING_SCENARIO, hub_that_understands(None, r#"{"type":"reply","n":7}"#));
+    let report = play_answering(entry, ASKING_SCENARIO, r#"{"type":"reply","n":7}"#);
     assert_eq!(known_reason(&report, "MUST").as_deref(), Some("a reply"), "{:#?}", report.checks);
 }
 
@@ -255,8 +175,7 @@ fn an_absent_message_is_assumed_and_its_rule_is_broken() {
     // A greeting.
     let scenario = ASKING_SCENARIO.replace("  - anna sends", "  - anna expects: notice\n  - anna sends");
     let entry = "[{ reason: no greeting, message: notice, absent: true, after: connection }]";
-    let report =
-        play_deviating(entry, PLAIN_ROLES, &scenario, hub_that_understands(None, r#"{"type":"answer","n":7}"#));
+    let report = play_answering(entry, &scenario, r#"{"type":"answer","n":7}"#);
     assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
 }
 
@@ -267,263 +186,50 @@ fn an_absent_message_is_assumed_and_its_rule_is_broken() {
 fn a_missing_member_is_assumed_by_an_expression(#[case] assume: &str, #[case] n: &str) {
     let entry = format!("[{{ reason: none, message: answer, member: /n, missing: true, assume: \"{assume}\" }}]");
     let scenario = ASKING_SCENARIO.replace("{ type: integer }", &format!("{{ const: {n} }}"));
-    let report =
-        play_deviating(&entry, PLAIN_ROLES, &scenario, hub_that_understands(None, r#"{"type":"answer","m":5}"#));
+    let report = play_answering(&entry, &scenario, r#"{"type":"answer","m":5}"#);
     assert_eq!(known_reason(&report, "MUST-2").as_deref(), Some("none"), "{:#?}", report.checks);
     assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
 }
 
-/// The hub's form of an answer whose documented form is `{ type: answer, count: 7, state: done, data: { id: a, note: b
-/// } }`.
-#[rstest]
-#[case::another_name(
-    r#"{"type":"reply","count":7,"state":"done","data":{"id":"a"}}"#,
-    json!({ "message": "answer", "instead": { "type": "reply" } })
-)]
-// The message is not an answer, but a misspelt notice.
-#[case::another_message(
-    r#"{"type":"notise","count":7,"data":{"id":"a"}}"#,
-    json!({ "message": "notice", "instead": { "type": "notise" } })
-)]
-#[case::renamed_member(
-    r#"{"type":"answer","counted":7,"state":"done","data":{"id":"a"}}"#,
-    // No message of this hub has the documented name.
-    json!({ "member": "/count", "renamed": "/counted" })
-)]
-#[case::renamed_member_in_an_object(
-    r#"{"type":"answer","count":7,"state":"done","data":{"answerId":"a"}}"#,
-    json!({ "message": "answer", "member": "/data/id", "renamed": "/data/answerId" })
-)]
-#[case::renamed_member_in_items(
-    r#"{"type":"answer","count":7,"state":"done","data":{"id":"a"},"parts":[{"size":3,"partNo":1}]}"#,
-    json!({ "message": "answer", "member": "/parts/*/part_no", "renamed": "/parts/*/partNo" })
-)]
-#[case::retyped_member(
-    r#"{"type":"answer","count":"7","state":"done","data":{"id":"a"}}"#,
-    json!({ "message": "answer", "member": "/count", "from_hub": "${value | int}", "to_hub": "${value | string}" })
-)]
-#[case::retyped_member_with_a_fraction(
-    r#"{"type":"answer","count":7,"state":"done","data":{"id":"a"},"load":"3"}"#,
-    json!({ "message": "answer", "member": "/load", "from_hub": "${value | float}", "to_hub": "${value | string}" })
-)]
-#[case::retyped_member_in_an_object(
-    r#"{"type":"answer","count":7,"state":"done","data":{"id":5}}"#,
-    json!({ "message": "answer", "member": "/data/id", "from_hub": "${value | string}", "to_hub": "${value | int}" })
-)]
-#[case::missing_member(
-    r#"{"type":"answer","state":"done","data":{"id":"a"}}"#,
-    json!({ "message": "answer", "member": "/count", "missing": true })
-)]
-#[case::value(
-    r#"{"type":"answer","count":7,"state":"DONE","data":{"id":"a"}}"#,
-    json!({ "message": "answer", "member": "/state", "value": "done", "spelled": "DONE" })
-)]
-// An object whose members are not documented may have any.
-#[case::other_members_of_an_open_object(
-    r#"{"type":"answer","count":7,"state":"done","data":{"id":"a"},"open":{"other":"c"}}"#,
-    Value::Null
-)]
-// It is not a spelling of any documented value.
-#[case::other_value(r#"{"type":"answer","count":7,"state":"lost","data":{"id":"a"}}"#, Value::Null)]
-fn an_unexpected_answer_leads_to_a_proposed_deviation(#[case] received: &'static str, #[case] entry: Value) {
-    assert_eq!(proposed_entries(&[received]), if entry.is_null() { json!([]) } else { json!([entry]) });
+#[derive(Deserialize)]
+struct ProposalGroup {
+    about: String,
+    document: Vec<(String, String)>,
+    steps: Vec<String>,
+    cases: BTreeMap<String, ProposalCase>,
 }
 
-/// Any value may stand for the only documented one, unless the hub uses that, too.
-#[rstest]
-#[case::another_word(
-    &[r#"{"type":"answer","only":"failure"}"#],
-    json!([{ "message": "answer", "member": "/only", "value": "success", "spelled": "failure" }])
-)]
-#[case::both_words(&[r#"{"type":"answer","only":"success"}"#, r#"{"type":"answer","only":"failure"}"#], json!([]))]
-fn the_only_documented_value_may_be_another_word(#[case] texts: &[&str], #[case] entries: Value) {
-    let payload = "{ properties: { only: { const: success } }, examples: [ { type: answer, only: success } ] }";
-    let document = |text: &str| text.replace("{ examples: [ { type: answer } ] }", payload);
-    let hub = |input: &HubInput<'_>| match input.text {
-        Some(_) => texts.iter().map(|sent| (0, input.connection, text_received(*sent))).collect(),
-        None => Vec::new(),
-    };
-    let waits = format!("count: {}", texts.len());
-    let scenario = format!(
-        "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n    {waits}\n"
-    );
-    assert_eq!(without_reasons(proposed_deviations(document, &scenario, hub)), entries);
+#[derive(Deserialize)]
+struct ProposalCase {
+    received: Vec<String>,
+    #[serde(default)]
+    proposed: Vec<Value>,
 }
 
-/// A hub that uses the documented name in another message has renamed the member only in this one.
 #[test]
-fn a_member_documented_elsewhere_is_renamed_in_one_message_only() {
-    let found = proposed_entries(&[
-        r#"{"type":"notice","count":7}"#,
-        r#"{"type":"answer","counted":7,"state":"done","data":{"id":"a"}}"#,
-    ]);
-    assert_eq!(found, json!([{ "message": "answer", "member": "/count", "renamed": "/counted" }]));
-}
-
-/// All renamed members show at once, even if no step needs them. A missing member may be a mistake.
-#[rstest]
-#[case::names(
-    r#"{"type":"answer","theCount":7,"Data":{"id":"a"}}"#,
-    json!([{ "member": "/data", "renamed": "/Data" }, { "member": "/count", "renamed": "/theCount" }])
-)]
-#[case::missing(r#"{"type":"answer","data":{"id":"a"}}"#, json!([]))]
-// An optional member is absent, and another has a similar name.
-#[case::similar(r#"{"type":"answer","data":{"id":"a"},"status":"done"}"#, json!([]))]
-#[case::no_violation(r#"{"type":"answer","count":7,"data":{"id":"a"},"status":"done"}"#, json!([]))]
-fn renamed_members_are_proposed_even_if_no_step_needs_them(#[case] received: &'static str, #[case] entries: Value) {
-    assert_eq!(proposed_entries_for("", &[received]), entries);
-}
-
-/// In this document `answer` and `notice` have the same type and different codes.
-#[rstest]
-#[case::of_all(&[r#"{"type":"REPLY","code":"ok"}"#], json!([{ "member": "/type", "value": "reply", "spelled": "REPLY" }]))]
-#[case::of_one(
-    &[r#"{"type":"reply","code":"note"}"#, r#"{"type":"REPLY","code":"ok"}"#],
-    json!([{ "message": "answer", "instead": { "type": "REPLY", "code": "ok" } }])
-)]
-fn a_word_shared_by_several_messages_is_respelled_in_all_of_them(
-    #[case] texts: &[&str],
-    #[case] entries: Value,
-    #[values("expects: answer", "expects one of: [ { message: answer }, { message: tick } ]")] step: &str,
-) {
-    let document = |text: &str| {
-        let text = text.replace("{ type: answer }", "{ type: reply, code: ok }");
-        text.replace("{ type: notice }", "{ type: reply, code: note }")
-    };
-    let hub = |input: &HubInput<'_>| match input.text {
-        Some(_) => texts.iter().map(|sent| (0, input.connection, text_received(*sent))).collect(),
-        None => Vec::new(),
-    };
-    let scenario = format!(
-        "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna {step}\n"
-    );
-    assert_eq!(without_reasons(proposed_deviations(document, &scenario, hub)), entries);
-}
-
-/// An answer of one kind in another spelling is not an answer of a special kind with another code.
-#[test]
-fn a_message_that_differs_only_in_spelling_is_preferred() {
-    let document = |text: &str| {
-        let text = text.replace("{ type: answer }", "{ type: fault, code: auth }");
-        text.replace("{ type: notice }", "{ type: fault }")
-    };
-    let hub = |input: &HubInput<'_>| match input.text {
-        Some(_) => vec![(0, input.connection, text_received(r#"{"type":"FAULT","code":"other"}"#))],
-        None => Vec::new(),
-    };
-    let scenario =
-        "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n";
-    let entries = json!([{ "member": "/type", "value": "fault", "spelled": "FAULT" }]);
-    assert_eq!(without_reasons(proposed_deviations(document, scenario, hub)), entries);
-}
-
-/// A member missing in every message is one deviation; a renamed member is not missing.
-#[rstest]
-#[case::missing(r#"{"type":"answer"}"#, r#"{"type":"notice","other":1}"#, json!([{ "member": "/count", "missing": true, "direction": "from-hub" }]))]
-#[case::sent_by_one(r#"{"type":"answer","count":7}"#, r#"{"type":"notice"}"#, json!([]))]
-#[case::renamed(r#"{"type":"answer","Count":7}"#, r#"{"type":"notice","Count":7}"#, json!([{ "member": "/count", "renamed": "/Count" }]))]
-fn a_member_never_sent_is_proposed_as_missing_in_all_messages(
-    #[case] answer: &str,
-    #[case] notice: &str,
-    #[case] entries: Value,
-) {
-    let counts = |name: &str| {
-        format!("{{ required: [count], properties: {{ count: true }}, examples: [ {{ type: {name}, count: 7 }} ] }}")
-    };
-    let document = |text: &str| {
-        let text = text.replace("{ examples: [ { type: answer } ] }", &counts("answer"));
-        text.replace("{ examples: [ { type: notice } ] }", &counts("notice"))
-    };
-    let hub = |input: &HubInput<'_>| match input.text {
-        Some(_) => vec![(0, input.connection, text_received(answer)), (0, input.connection, text_received(notice))],
-        None => Vec::new(),
-    };
-    let scenario =
-        "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer
-  - anna expects: notice\n";
-    assert_eq!(without_reasons(proposed_deviations(document, scenario, hub)), entries);
-}
-
-/// A member that only a check requires, not the schema.
-#[rstest]
-#[case::renamed(r#"{"type":"tick","turnNo":5}"#, json!([{ "member": "/turn_no", "renamed": "/turnNo", "rules": ["MUST"] }]))]
-#[case::in_an_object(
-    r#"{"type":"tick","turn_no":5,"in":{"theTurn":5}}"#,
-    json!([{ "message": "tick", "member": "/in/the_turn", "renamed": "/in/theTurn", "rules": ["MUST-2"] }])
-)]
-#[case::absent(r#"{"type":"tick","another":5}"#, json!([]))]
-#[case::there(r#"{"type":"tick","turn_no":6,"turnNo":5}"#, json!([]))]
-fn a_renamed_member_that_a_check_needs_is_proposed(#[case] received: &str, #[case] entries: Value) {
-    let hub = |input: &HubInput<'_>| match input.text {
-        Some(_) => vec![(0, input.connection, text_received(received))],
-        None => Vec::new(),
-    };
-    let scenario =
-        "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: any
-    has: { MUST: { turn_no: 5 }, MUST-2: { /in: true, /in/the_turn: true } }\n";
-    assert_eq!(without_reasons(proposed_deviations(str::to_owned, scenario, hub)), entries);
-}
-
-/// Returns the entries that are proposed for a hub that answers with these texts.
-fn proposed_entries(texts: &[&str]) -> Value {
-    proposed_entries_for(
-        "where: { count: 7, state: done, /data/id: { const: a }, /open/note or absent: { const: b } }",
-        texts,
-    )
-}
-
-/// Returns the entries that are proposed if a client expects an answer in this way.
-fn proposed_entries_for(awaits: &str, texts: &[&str]) -> Value {
-    let payload = "payload: { type: object, required: [type, count, data], \
-        properties: { count: { type: integer }, load: { type: number }, state: { enum: [queued, active, done] }, open: { type: object }, \
-        parts: { items: { required: [size, part_no], properties: { size: true, part_no: { type: integer } } } }, \
-        data: { type: object, required: [id], properties: { id: { type: string } } } }, \
-        examples: [ { type: answer, count: 7, load: 3, state: done, data: { id: a }, open: { note: b }, parts: [ { size: 3, part_no: 1 } ] } ] }";
-    let document = |text: &str| text.replace("payload: { examples: [ { type: answer } ] }", payload);
-    let scenario = format!(
-        "title: T
-actors: {{ anna: client }}
-steps:
-  - anna joins:
-  - anna sends: ask
-  - anna expects: answer
-    {awaits}
-"
-    );
-    let hub = |input: &HubInput<'_>| match input.text {
-        Some(_) => texts.iter().map(|sent| (0, input.connection, text_received(*sent))).collect(),
-        None => Vec::new(),
-    };
-    without_reasons(proposed_deviations(document, &scenario, hub))
-}
-
-fn without_reasons(mut entries: Vec<Value>) -> Value {
-    entries.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| {
-        entry.remove("reason");
-    });
-    Value::from(entries)
-}
-
-/// In this document, a `notice` is only sent as an answer, and a `tick` unsolicited.
-#[rstest]
-#[case::another_answer(r#"{"type":"notice"}"#, json!([]))]
-#[case::something_unasked(
-    r#"{"type":"tick"}"#,
-    json!([{ "message": "answer", "absent": true, "after": "ask" }])
-)]
-fn a_message_is_proposed_as_absent_only_without_another_answer(#[case] sent: &str, #[case] entries: Value) {
-    let notice = "      - { $ref: '#/channels/hub/messages/notice' }\n";
-    let receives = "messages: [ { $ref: '#/channels/hub/messages/ask' } ] }";
-    let replies = "messages: [ { $ref: '#/channels/hub/messages/ask' } ], \
-        reply: { channel: { $ref: '#/channels/hub' }, messages: [ { $ref: '#/channels/hub/messages/notice' } ] } }";
-    let document = |text: &str| text.replace(notice, "").replace(receives, replies);
-    let hub = |input: &HubInput<'_>| match input.text {
-        Some(_) => vec![(0, input.connection, text_received(sent))],
-        None => Vec::new(),
-    };
-    let scenario =
-        "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n";
-    assert_eq!(without_reasons(proposed_deviations(document, scenario, hub)), entries);
+fn an_unexpected_answer_leads_to_the_right_proposals() {
+    let mut table: BTreeMap<String, Vec<ProposalGroup>> =
+        toml::from_str(include_str!("../fixtures/deviations/proposed.toml")).unwrap();
+    for group in table.remove("group").unwrap() {
+        let document = |text: &str| {
+            group.document.iter().fold(text.to_owned(), |text, (documented, changed)| text.replace(documented, changed))
+        };
+        for (steps, (name, case)) in
+            group.steps.iter().flat_map(|steps| group.cases.iter().map(move |case| (steps, case)))
+        {
+            let hub = |input: &HubInput<'_>| match input.text {
+                Some(_) => case.received.iter().map(|sent| (0, input.connection, text_received(sent))).collect(),
+                None => Vec::new(),
+            };
+            let scenario =
+                format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n{steps}");
+            let mut found = proposed_deviations(document, &scenario, hub);
+            found.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| {
+                entry.remove("reason");
+            });
+            assert_eq!(found, case.proposed, "{name} of {}", group.about);
+        }
+    }
 }
 
 /// A queue whose confirmations never come: `notice` has the id of each, which only `answer` tells.
@@ -607,12 +313,7 @@ fn an_entry_for_all_frames_is_inconclusive_about_absent_messages() {
 #[test]
 fn a_rule_is_broken_by_the_entry_that_translates_its_member() {
     let entries = "[{ reason: kind, message: answer, instead: { type: reply } }, { reason: number, message: answer, member: /n, from_hub: \"${value | int}\" }]";
-    let report = play_deviating(
-        entries,
-        PLAIN_ROLES,
-        ASKING_SCENARIO,
-        hub_that_understands(None, r#"{"type":"reply","n":"7"}"#),
-    );
+    let report = play_answering(entries, ASKING_SCENARIO, r#"{"type":"reply","n":"7"}"#);
     assert_eq!(known_reason(&report, "MUST-2").as_deref(), Some("number"), "{:#?}", report.checks);
 }
 
@@ -627,7 +328,6 @@ fn a_check_of_a_missing_member_is_inconclusive(#[case] check: &str, #[case] verd
         "    rules: [MUST]\n    has: { MUST-2: { /n: { type: integer } } }\n",
         &format!("    as: came\n  - check: \"{check}\"\n    rules: [MUST]\n"),
     );
-    let report =
-        play_deviating(entry, PLAIN_ROLES, &scenario, hub_that_understands(None, r#"{"type":"answer","m":5}"#));
+    let report = play_answering(entry, &scenario, r#"{"type":"answer","m":5}"#);
     assert_eq!(worst_verdict(&report, "MUST"), verdict, "{:#?}", report.checks);
 }

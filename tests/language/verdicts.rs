@@ -1,15 +1,53 @@
 //! Verdicts of the interpreter: each case is a short scenario, a scripted hub, and the expected verdict.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hubproof::outcome::Verdict;
 use hubproof::websocket::frame::ConnectionEvent;
 use rstest::rstest;
+use serde::Deserialize;
 
 use crate::support::mini_protocol::{
     HubActions, HubInput, PLAIN_ROLES, answering_hub, mini_pack_diagnostics, mini_scenario_diagnostics, play,
     play_changed, play_late, text_received, worst_verdict,
 };
+
+#[derive(Deserialize)]
+struct VerdictGroup {
+    about: String,
+    #[serde(default)]
+    shared: String,
+    steps: String,
+    #[serde(default)]
+    joined: Vec<(u64, String)>,
+    answer: Option<String>,
+    late: Option<u64>,
+    cases: BTreeMap<String, (String, String)>,
+}
+
+#[test]
+fn a_scenario_has_the_verdict_of_the_table() {
+    let mut table: BTreeMap<String, Vec<VerdictGroup>> =
+        toml::from_str(include_str!("../fixtures/verdicts.toml")).unwrap();
+    for group in table.remove("group").unwrap() {
+        let shared = format!("{PLAIN_ROLES}{}\n", group.shared);
+        for (name, (expected, steps)) in &group.cases {
+            let scenario = format!("title: T\nactors: {{ anna: client }}\nsteps:\n{}{steps}", group.steps);
+            for late in [0].into_iter().chain(group.late) {
+                let report = play_late(Duration::from_millis(late), &shared, &scenario, |input| {
+                    let send = |at, text: &String| (at, input.connection, text_received(text));
+                    match input.text {
+                        None => group.joined.iter().map(|(at, text)| send(*at, text)).collect(),
+                        Some(_) => group.answer.iter().map(|text| send(0, text)).collect(),
+                    }
+                });
+                let verdict = worst_verdict(&report, "MUST").name();
+                assert_eq!(verdict, expected, "{name}, {late}: {}: {:#?}", group.about, report.checks);
+            }
+        }
+    }
+}
 
 /// Sends every connection the same number, twice.
 fn send_number_twice(input: &HubInput<'_>) -> HubActions {
@@ -115,80 +153,6 @@ fn what_comes_behind_other_messages_is_not_late(
     assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
-#[rstest]
-#[case::a_step_that_cannot_be_played("      - check: \"${never.n}\"\n        rules: [MUST-2]\n", Verdict::NotTestable)]
-#[case::deep_inside(
-    "      - each: i\n        in: 2\n        do:\n          - anna sends: ask\n            with: { n: \"${never.n}\" }\n",
-    Verdict::NotTestable
-)]
-#[case::one_that_if_passes_over("      - anna sends: ask\n        if: never\n      - anna sends: ask\n", Verdict::Pass)]
-#[case::all_played("      - anna sends: ask\n      - anna expects: answer\n", Verdict::Pass)]
-fn a_retry_passes_once_its_steps_were_played(#[case] inside: &str, #[case] expected: Verdict) {
-    let scenario = format!(
-        "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna expects one of:\n      - message: notice\n        as: never\n      - nothing:\n  - retry: 1s\n    do:\n{inside}    rules: [MUST]\n"
-    );
-    let report = play(PLAIN_ROLES, &scenario, answering_hub(r#"{"type":"answer"}"#));
-    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
-}
-
-const NO_NUMBER: &str = r#"{"type":"answer","n":"seven","list":["a","b"]}"#;
-
-/// A text of the hub in an expression that needs a number is never a mistake of the scenario.
-#[rstest]
-#[case::in_a_check("  - check: \"${came.n + 1}\"\n    fits: true\n    rules: [MUST]\n", Verdict::Fail)]
-#[case::in_what_it_equals("  - check: \"${1}\"\n    equals: \"${came.n + 1}\"\n    rules: [MUST]\n", Verdict::Fail)]
-#[case::by_each(
-    "  - each: one\n    in: \"${came.list}\"\n    do:\n      - check: \"${one + 1}\"\n        fits: true\n        rules: [MUST]\n",
-    Verdict::Fail
-)]
-#[case::by_each_that_computes(
-    "  - each: one\n    in: \"${came.list | reverse | list}\"\n    do:\n      - check: \"${one + 1}\"\n        fits: true\n        rules: [MUST]\n",
-    Verdict::Fail
-)]
-#[case::by_each_in_a_row(
-    "  - each: one\n    in: [{ n: \"${came.n}\" }]\n    do:\n      - check: \"${one.n + 1}\"\n        fits: true\n        rules: [MUST]\n",
-    Verdict::Fail
-)]
-#[case::by_either(
-    "  - either: one\n    in: [\"${came.n}\"]\n    do:\n      - check: \"${one + 1}\"\n        fits: true\n        rules: [MUST]\n",
-    Verdict::Fail
-)]
-#[case::in_the_number_of_rounds(
-    "  - each: i\n    in: \"${came.n + 1}\"\n    do:\n      - check: \"${i}\"\n        fits: true\n        rules: [MUST]\n",
-    Verdict::Inconclusive
-)]
-#[case::in_what_is_sent(
-    "  - anna sends: ask\n    with: { n: \"${came.n + 1}\" }\n  - anna expects: answer\n    rules: [MUST]\n",
-    Verdict::Inconclusive
-)]
-#[case::in_what_is_sent_raw(
-    "  - anna sends raw: { text: \"${came.n + 1}\" }\n  - anna expects: answer\n    rules: [MUST]\n",
-    Verdict::Inconclusive
-)]
-#[case::in_what_must_not_come(
-    "  - anna expects nothing: notice\n    where: { n: \"${came.n + 1}\" }\n    rules: [MUST]\n",
-    Verdict::Inconclusive
-)]
-#[case::in_a_time(
-    "  - wait: \"${came.n + 1}s\"\n    because: b\n  - anna expects: answer\n    rules: [MUST]\n",
-    Verdict::Inconclusive
-)]
-#[case::sent_back_by_the_client(
-    "  - anna sends: ask\n    with: { n: \"${came.n}\" }\n    as: sent\n  - check: \"${sent.n + 1}\"\n    fits: true\n    rules: [MUST]\n",
-    Verdict::Fail
-)]
-fn a_wrong_type_from_the_hub_is_not_a_scenario_mistake(#[case] steps: &str, #[case] expected: Verdict) {
-    let scenario = format!(
-        "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n    as: came\n{steps}"
-    );
-    let mut answered = false;
-    let report = play(PLAIN_ROLES, &scenario, |input| {
-        let first = input.text.is_some() && !std::mem::replace(&mut answered, input.text.is_some());
-        first.then(|| (0, input.connection, text_received(NO_NUMBER))).into_iter().collect()
-    });
-    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
-}
-
 /// A wrong type that the scenario itself sent is a mistake of the scenario.
 #[test]
 fn a_wrong_type_from_the_scenario_is_a_scenario_mistake() {
@@ -210,27 +174,6 @@ fn a_reaction_that_cannot_be_evaluated_is_inconclusive() {
     assert_eq!(report.verdict, Verdict::Inconclusive, "{:#?}", report.checks);
 }
 
-/// `expects nothing` sees messages on the ignore list only under their own names.
-#[rstest]
-#[case("any", "tick", Verdict::Pass)]
-#[case("any", "notice", Verdict::Fail)]
-#[case("notice", "tick", Verdict::Pass)]
-#[case("tick", "tick", Verdict::Fail)]
-fn messages_on_the_ignore_list_are_never_unexpected(
-    #[case] unwanted: &str,
-    #[case] sent: &str,
-    #[case] expected: Verdict,
-) {
-    let shared = format!("ignore: [tick]\n{PLAIN_ROLES}");
-    let scenario = format!(
-        "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna expects nothing: {unwanted}\n    rules: [MUST]\n"
-    );
-    let report = play(&shared, &scenario, |input| {
-        vec![(100, input.connection, text_received(format!(r#"{{"type":"{sent}"}}"#)))]
-    });
-    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
-}
-
 #[rstest]
 #[case("${unkown[:4]}", "no name `unkown` is in scope")]
 #[case("${sha256(unkown)[:4]}", "no name `unkown` is in scope")]
@@ -244,14 +187,6 @@ fn names_in_slices_are_checked_to_be_in_scope(#[case] expression: &str, #[case] 
     assert!(if complaint.is_empty() { found.is_empty() } else { found.contains(complaint) }, "{found}");
 }
 
-#[rstest]
-#[case(r#"{"type":"answer","n":1}"#, Verdict::Pass)]
-#[case(r#"{"type":"answer","n":1,"m":2}"#, Verdict::Fail)]
-fn the_empty_pointer_in_a_matcher_is_the_whole_message(#[case] sent: &'static str, #[case] expected: Verdict) {
-    let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n    where: { \"\": { type: object } }\n    has: { MUST: { \"\": { maxProperties: 2 } } }\n";
-    assert_eq!(worst_verdict(&play(PLAIN_ROLES, scenario, answering_hub(sent)), "MUST"), expected);
-}
-
 #[test]
 fn expecting_a_close_does_not_allow_an_actor_count() {
     let found = mini_scenario_diagnostics(
@@ -259,51 +194,6 @@ fn expecting_a_close_does_not_allow_an_actor_count() {
         &crowd_scenario("  - at least 1 of crowd expect close: any\n    rules: [MUST]\n"),
     );
     assert!(found.contains("this step cannot count actors"), "{found}");
-}
-
-/// A frame beyond the limits of decoding may be any message, so nothing is decided.
-#[rstest]
-#[case::awaited("  - anna expects: answer\n    rules: [MUST]\n")]
-#[case::not_to_come("  - anna expects nothing: answer\n    rules: [MUST]\n")]
-#[case::one_of("  - anna expects one of:\n      - message: answer\n      - nothing:\n    rules: [MUST]\n")]
-#[case::one_of_others(
-    "  - anna expects one of:\n      - message: answer\n      - message: notice\n    rules: [MUST]\n"
-)]
-fn an_undecodable_frame_may_be_any_message(#[case] steps: &str) {
-    let scenario =
-        format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n{steps}");
-    let report = play(PLAIN_ROLES, &scenario, answering_hub(r#"{"type":"answer","n":1e400}"#));
-    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
-}
-
-#[test]
-fn checks_of_always_are_undecided_with_an_undecodable_frame() {
-    let shared = format!(
-        "{PLAIN_ROLES}always:\n  - check: \"${{frames('answer') | length}}\"\n    equals: 1\n    rules: [MUST]\n"
-    );
-    let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - wait: 1s\n    because: b\n";
-    let report = play(&shared, scenario, answering_hub(r#"{"type":"answer","n":1e400}"#));
-    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
-}
-
-/// It does not break a silence if it may be an ignored message, or was received after the window.
-#[rstest]
-#[case::perhaps_ignored("ignore: [notice]\n", 100, Verdict::Inconclusive)]
-#[case::nothing_is_ignored("", 100, Verdict::Fail)]
-#[case::too_late("", 600, Verdict::Pass)]
-#[case::too_late_to_be_ignored("ignore: [notice]\n", 600, Verdict::Pass)]
-fn an_undecodable_frame_leaves_expects_nothing_undecided(
-    #[case] ignore: &str,
-    #[case] time: u64,
-    #[case] expected: Verdict,
-) {
-    let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects nothing: any\n    for: 500ms\n    rules: [MUST]\n";
-    let report =
-        play_late(Duration::from_millis(300), &format!("{PLAIN_ROLES}{ignore}"), scenario, |input| match input.text {
-            None => vec![(time, input.connection, text_received(r#"{"type":"answer","n":1e400}"#))],
-            Some(_) => Vec::new(),
-        });
-    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
 /// If the pack allows NaN, it is read as null; otherwise it is not JSON.
@@ -319,29 +209,6 @@ fn nan_and_infinity_are_accepted_only_where_the_pack_allows_them(#[case] extensi
     let report = play_changed(|pack| format!("{pack}x-hubproof: {{ {extension} }}\n"), &shared, scenario, hub);
     assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
     assert_eq!(worst_verdict(&report, "MUST-2"), Verdict::Pass, "a frame was received");
-}
-
-/// A frame received after the window does not count, however late the timer fires.
-#[rstest]
-#[case::silence("expects nothing: notice\n    for: 500ms", &[600], Verdict::Pass)]
-#[case::no_silence("expects nothing: notice\n    for: 500ms", &[500], Verdict::Fail)]
-#[case::as_many_as_allowed("expects: notice\n    count: { min: 1, max: 2 }\n    for: 500ms", &[100, 200, 600], Verdict::Pass)]
-#[case::more_than_allowed("expects: notice\n    count: { min: 1, max: 2 }\n    for: 500ms", &[100, 200, 500], Verdict::Fail)]
-#[case::too_late_to_count("expects: notice\n    count: { min: 2, max: 2 }\n    for: 500ms", &[100, 600], Verdict::Fail)]
-fn a_frame_after_the_window_does_not_count_even_if_the_timer_is_late(
-    #[case] step: &str,
-    #[case] times: &[u64],
-    #[case] expected: Verdict,
-) {
-    let scenario =
-        format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna {step}\n    rules: [MUST]\n");
-    for late in [Duration::ZERO, Duration::from_millis(300)] {
-        let report = play_late(late, PLAIN_ROLES, &scenario, |input| match input.text {
-            None => times.iter().map(|time| (*time, input.connection, text_received(r#"{"type":"notice"}"#))).collect(),
-            Some(_) => Vec::new(),
-        });
-        assert_eq!(worst_verdict(&report, "MUST"), expected, "{late:?} {:#?}", report.checks);
-    }
 }
 
 #[rstest]
@@ -376,16 +243,6 @@ fn repeating_an_attempt_keeps_the_findings_of_always() {
         "{:#?}",
         report.checks
     );
-}
-
-/// Without a connection, neither silence nor a close is decided.
-#[rstest]
-#[case("expects nothing: notice")]
-#[case("expects close: any")]
-fn an_expectation_without_a_connection_is_inconclusive(#[case] step: &str) {
-    let scenario = format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna {step}\n    rules: [MUST]\n");
-    let report = play(PLAIN_ROLES, &scenario, |_| Vec::new());
-    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
 }
 
 /// `after` a group's frames is after the first of them, whichever actor received it.
@@ -434,17 +291,6 @@ fn a_dropped_frame_hides_only_the_message_that_it_was(#[case] asked: &str, #[cas
         let all = answers.chain(notices).map(|text| (1, input.connection, text_received(text)));
         if input.text.is_some() { Vec::new() } else { all.collect() }
     });
-    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
-}
-
-#[rstest]
-#[case::of_something("count: { min: 1 }\n    for: 500ms", Verdict::Pass)]
-#[case::of_nothing("where: { n: 7 }\n    count: { min: 0 }\n    for: 500ms", Verdict::NotTestable)]
-fn an_order_check_without_received_frames_is_not_testable(#[case] which: &str, #[case] expected: Verdict) {
-    let scenario = format!(
-        "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n    as: first\n  - anna expects: answer\n    {which}\n    as: second\n  - order: [first, second]\n    rules: [MUST]\n"
-    );
-    let report = play(PLAIN_ROLES, &scenario, answering_hub(r#"{"type":"answer"}"#));
     assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 

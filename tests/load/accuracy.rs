@@ -1,18 +1,16 @@
-//! Load reports against known truth: simulated servers in virtual time that stall, have service times of a known
-//! distribution, and lose, duplicate and reorder. Counts must be exact, times exact to the histogram's resolution.
+//! Load reports against known truth: simulated servers in virtual time that stall or have service times of a known
+//! distribution. Counts must be exact, times exact to the histogram's resolution.
 
 use std::time::Duration;
 
-use hubproof::load::ledger::{ItemLedger, LedgerConfig, LedgerEntry, LedgerMark, LedgerTotals};
+use hubproof::load::ledger::LedgerTotals;
 use hubproof::load::metrics::selector::RunMeasurements;
 use hubproof::load::metrics::{
     MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases, new_dense_histogram,
 };
-use hubproof::load::plan::threshold::{ThresholdStanding, parse_threshold};
 use hubproof::load::report::{LoadReport, LoadRunMetadata, json};
 use hubproof::load::validity::{RunCircumstances, RunValidity, judge_run};
 use hubproof::load::{Nanos, SECOND};
-use hubproof::syntax::source::{Sources, Span};
 use rstest::rstest;
 use serde_json::Value;
 
@@ -197,155 +195,4 @@ fn an_overloaded_generator_reports_its_overload(
     let mut found: Vec<&str> = reasons.chain(report.judgement.notes.iter().map(|note| note.code.name())).collect();
     found.dedup();
     assert_eq!(found, codes);
-}
-
-/// The faults of a simulated hub, each for every n-th of its jobs or messages.
-#[derive(Clone, Copy, Default)]
-struct HubFaultRates {
-    lose: Option<u64>,
-    double: Option<u64>,
-    reorder: Option<u64>,
-}
-
-impl HubFaultRates {
-    fn is_every_nth(n: u64, which: Option<u64>) -> bool {
-        which.is_some_and(|every| n % every == every / 2)
-    }
-}
-
-const JOBS: u64 = 10_000;
-
-/// Simulates a job queue with four workers.
-fn simulate_queue(habits: HubFaultRates) -> Vec<LedgerEntry> {
-    let mut entries = Vec::new();
-    for n in 0..JOBS {
-        let entry = |after: Nanos, party, what| LedgerEntry { at: n * MS + after, item: n + 1, party, what };
-        let worker = 1 + (n % 4) as u32;
-        entries.extend([
-            entry(0, 100, LedgerMark::Attempted),
-            entry(MS, 100, LedgerMark::Acknowledged),
-            entry(3 * MS, worker, LedgerMark::Assigned),
-        ]);
-        if !HubFaultRates::is_every_nth(n, habits.lose) {
-            entries.push(entry(40 * MS, worker, LedgerMark::Completed));
-        }
-        if HubFaultRates::is_every_nth(n, habits.double) {
-            entries.push(entry(90 * MS, worker, LedgerMark::Completed));
-        }
-    }
-    entries
-}
-
-/// Simulates one sender and three receivers; occasionally, two neighbours are swapped.
-fn simulate_relay(habits: HubFaultRates) -> Vec<LedgerEntry> {
-    let mut entries = Vec::new();
-    for n in 0..JOBS {
-        let item = n + 1;
-        entries.push(LedgerEntry { at: n * MS, item, party: 100, what: LedgerMark::Published { receivers: 3 } });
-        for receiver in 1..=3 {
-            let late = if HubFaultRates::is_every_nth(n, habits.reorder) { 3 * MS / 2 } else { 0 };
-            let at = n * MS + MS / 2 + late + Nanos::from(receiver);
-            if !(receiver == 2 && HubFaultRates::is_every_nth(n, habits.lose)) {
-                entries.push(LedgerEntry { at, item, party: receiver, what: LedgerMark::Delivered });
-            }
-            if receiver == 3 && HubFaultRates::is_every_nth(n, habits.double) {
-                entries.push(LedgerEntry { at: at + 9, item, party: receiver, what: LedgerMark::Delivered });
-            }
-        }
-    }
-    entries
-}
-
-/// Reduces entries of two shards, in batches of which one is up to a second behind the other.
-fn reduce_entries(mut entries: Vec<LedgerEntry>) -> LedgerTotals {
-    entries.sort_by_key(|entry| entry.at);
-    let mut ledger = ItemLedger::new(LedgerConfig { ordered: true, ..LedgerConfig::default() });
-    let (near, far): (Vec<LedgerEntry>, Vec<LedgerEntry>) = entries.into_iter().partition(|entry| entry.party % 2 == 0);
-    let upto = |all: &[LedgerEntry], from: Nanos, to: Nanos| -> Vec<LedgerEntry> {
-        all.iter().filter(|entry| (from..to).contains(&entry.at)).copied().collect()
-    };
-    for turn in 0..130 {
-        let now = turn * 100 * MS;
-        ledger.queue_entries(&upto(&near, now, now + 100 * MS));
-        if turn >= 10 {
-            ledger.queue_entries(&upto(&far, now - SECOND, now - SECOND + 100 * MS));
-            ledger.process_until(now - SECOND + 100 * MS);
-        }
-    }
-    ledger.finish(30 * SECOND)
-}
-
-#[rstest]
-#[case::clean(HubFaultRates::default(), 0, 0)]
-#[case::loses(HubFaultRates { lose: Some(40), ..HubFaultRates::default() }, 250, 0)]
-#[case::doubles(HubFaultRates { double: Some(100), ..HubFaultRates::default() }, 0, 100)]
-#[case::both(HubFaultRates { lose: Some(50), double: Some(80), ..HubFaultRates::default() }, 200, 125)]
-fn completed_lost_and_duplicated_jobs_are_counted_exactly(
-    #[case] habits: HubFaultRates,
-    #[case] lost: u64,
-    #[case] doubled: u64,
-) {
-    let account = reduce_entries(simulate_queue(habits));
-    // A completion that is both dropped and repeated arrives once.
-    let arriving_once = (0..JOBS)
-        .filter(|n| HubFaultRates::is_every_nth(*n, habits.lose) && HubFaultRates::is_every_nth(*n, habits.double))
-        .count() as u64;
-    let expected = LedgerTotals {
-        attempted: JOBS,
-        acknowledged: JOBS,
-        completed: JOBS - lost + arriving_once,
-        lost: lost - arriving_once,
-        duplicated: doubled - arriving_once,
-        ..LedgerTotals::default()
-    };
-    assert_eq!(LedgerTotals { violations: Vec::new(), ..account }, expected);
-}
-
-#[rstest]
-#[case::clean(HubFaultRates::default(), 0, 0, 0)]
-#[case::loses(HubFaultRates { lose: Some(40), ..HubFaultRates::default() }, 250, 0, 0)]
-#[case::doubles(HubFaultRates { double: Some(100), ..HubFaultRates::default() }, 0, 100, 0)]
-#[case::reorders(HubFaultRates { reorder: Some(20), ..HubFaultRates::default() }, 0, 0, 1_500)]
-#[case::all(HubFaultRates { lose: Some(50), double: Some(125), reorder: Some(200) }, 200, 80, 150)]
-fn delivered_and_lost_messages_are_counted_exactly(
-    #[case] habits: HubFaultRates,
-    #[case] lost: u64,
-    #[case] doubled: u64,
-    #[case] reordered: u64,
-) {
-    let account = reduce_entries(simulate_relay(habits));
-    let expected = LedgerTotals {
-        attempted: JOBS,
-        completed: JOBS - lost,
-        lost,
-        duplicated: doubled,
-        reordered,
-        delivered: 3 * JOBS - lost,
-        deliveries_due: 3 * JOBS,
-        ..LedgerTotals::default()
-    };
-    assert_eq!(LedgerTotals { violations: Vec::new(), ..account }, expected);
-}
-
-/// The same truth through thresholds: just below and just above the exact percentile.
-#[test]
-fn a_threshold_breaks_exactly_at_the_known_percentile() {
-    let truths = sequential_requests(|n| MS / 4 + (n % 7) * MS / 50);
-    let report = report_of(&truths);
-    let p99 = report.total.timing(
-        &report.layout,
-        hubproof::load::metrics::TimingId::Message(0, hubproof::load::metrics::MessageTime::Response),
-    );
-    let p99 = p99.unwrap().value_at_quantile(0.99) as f64 / 1e6;
-    let standing = |bound: f64| {
-        let text = format!("ask.response.p99 < {bound:.6}ms");
-        let mut sources = Sources::default();
-        let file = sources.add("--threshold", &text);
-        parse_threshold(&text, Span::new(file, 0..text.len()), &report.layout)
-            .unwrap()
-            .evaluate(report.measurements())
-            .standing
-    };
-    assert_eq!(standing(p99 + 0.001), ThresholdStanding::Holds);
-    assert_eq!(standing(p99), ThresholdStanding::Broken);
 }

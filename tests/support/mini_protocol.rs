@@ -26,32 +26,7 @@ use serde_json::Value;
 use super::sim_connection::conversation_config;
 
 /// `ask` goes to the hub; `answer`, `notice` and `tick` come from it, with any members.
-const ASYNCAPI: &str = r##"asyncapi: 3.1.0
-info: { title: Small talk, version: 0.1.0 }
-channels:
-  hub:
-    address: /
-    messages:
-      ask: { $ref: '#/components/messages/ask' }
-      answer: { $ref: '#/components/messages/answer' }
-      notice: { $ref: '#/components/messages/notice' }
-      tick: { $ref: '#/components/messages/tick' }
-operations:
-  hears: { action: receive, channel: { $ref: '#/channels/hub' }, messages: [ { $ref: '#/channels/hub/messages/ask' } ] }
-  says:
-    action: send
-    channel: { $ref: '#/channels/hub' }
-    messages:
-      - { $ref: '#/channels/hub/messages/answer' }
-      - { $ref: '#/channels/hub/messages/notice' }
-      - { $ref: '#/channels/hub/messages/tick' }
-components:
-  messages:
-    ask: { payload: { examples: [ { type: ask, n: 1 } ] }, x-hubproof: { match: { type: ask } } }
-    answer: { payload: { examples: [ { type: answer } ] }, x-hubproof: { match: { type: answer } } }
-    notice: { payload: { examples: [ { type: notice } ] }, x-hubproof: { match: { type: notice } } }
-    tick: { payload: { examples: [ { type: tick } ] }, x-hubproof: { match: { type: tick } } }
-"##;
+const ASYNCAPI: &str = include_str!("../fixtures/documents/small_talk.yaml");
 
 const RULES: &str = "document: none
 rules:
