@@ -168,7 +168,7 @@ mod tests {
 # FUZZ-REJECTS: Input that is not a message is answered as the document requires.
 # First seen with: request, null: /version is null
 # Observed: nothing
-# Shrunk in 12 attempts; what is left is needed to make the hub fail.
+# Shrunk in 12 attempts; every remaining part is needed to make the hub fail.
 # Replay it:
 #   hubproof fuzz 'ws://127.0.0.1:1/?token=***' --set 'secret=***' --protocol qi --replay 'findings/a b.yaml'
 #   hubproof check 'ws://127.0.0.1:1/?token=***' --set 'secret=***' --protocol qi --scenario 'findings/a b.yaml'
