@@ -1,7 +1,8 @@
 """The hubs in tests/strangers, and one run of hubproof against one of them: what `strangers` and `mutants` share."""
-import json, os, shlex, signal, socket, subprocess, tempfile, time, venv
+import json, os, shlex, signal, subprocess, tempfile, time, venv
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from rounds import ROOT, free_port
+
 HUBS, FOLDER = os.path.join(ROOT, "tests", "strangers"), os.path.join(ROOT, "target", "strangers")
 PYTHON = os.path.join(FOLDER, "venv", "bin", "python")
 
@@ -29,12 +30,6 @@ def start_words(hub, folder=None):
 
 def listed(hub):
     return json.loads(subprocess.run([*start_words(hub), "--list"], capture_output=True, text=True, check=True).stdout)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def descendants(pid):
