@@ -1,6 +1,8 @@
 //! Declared deviations: a hub that deviates from its document is judged beyond them, and they count as known, never as
 //! passed.
 
+use std::collections::BTreeMap;
+
 use hubproof::outcome::{ScenarioReport, Verdict};
 use rstest::rstest;
 use serde::Deserialize;

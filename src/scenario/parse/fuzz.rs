@@ -25,11 +25,7 @@ impl ScenarioParser<'_> {
             let at = node.get("bystander").map_or(node.span, |node| node.span);
             self.parse_role(name, at);
             if self.roles.get(name).is_some_and(|role| role.server) {
-                self.error(
-                    at,
-                    format!("`{name}` is a server, to which the hub connects"),
-                    "name a client role",
-                );
+                self.error(at, format!("`{name}` is a server, to which the hub connects"), "name a client role");
             }
         }
         self.check_scene_of_actor(node.get("fence"), "`fence`");
