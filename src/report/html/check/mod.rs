@@ -11,7 +11,7 @@ use serde::Serialize;
 use self::rules::{RuleGroup, RuleView, about_rule, count_statuses};
 use super::conversation::{Diagram, diagram};
 use super::diff::{JsonDiff, json_diff};
-use super::page::{Anchors, PageError, Templates, format_ms, list_some};
+use super::page::{Anchors, PageError, Templates, format_ms, list_some, view};
 use crate::outcome::{FindingDetail, Verdict};
 use crate::report::document::check::{Finding, Protocol, RootCause, RunDocument, Scenario};
 use crate::report::fuzz::ShrunkFinding;
@@ -29,21 +29,8 @@ pub struct RunPage {
     /// `pass`, `fail`, `mistake` or `inconclusive`.
     pub verdict: &'static str,
     pub kind: &'static str,
-    pub runs: Vec<RunView>,
+    pub runs: Vec<Value>,
     pub protocols: Vec<ProtocolView>,
-}
-
-#[derive(Serialize)]
-pub struct RunView {
-    pub name: String,
-    pub target: String,
-    started: String,
-    duration: String,
-    command: String,
-    version: String,
-    strict: bool,
-    interrupted: bool,
-    verdict: &'static str,
 }
 
 /// A protocol in all runs that have it.
@@ -52,7 +39,7 @@ pub struct ProtocolView {
     pub name: String,
     anchor: String,
     document: String,
-    pub results: Vec<ResultView>,
+    pub results: Vec<Value>,
     /// Root causes that accuse the hub.
     pub causes: Vec<CauseView>,
     /// Root causes that only keep rules from being judged.
@@ -60,31 +47,13 @@ pub struct ProtocolView {
     more_causes: usize,
     groups: Vec<RuleGroup>,
     pub findings: Vec<Value>,
-    pub brief: Vec<BriefFinding>,
+    pub brief: Vec<Value>,
     /// The statuses that occur, with their numbers of rules.
     statuses: BTreeMap<&'static str, usize>,
     rules: Vec<RuleView>,
     pub details: Vec<Value>,
     /// Figures of fuzzing, one for each run; empty for check.
     pub fuzzed: Vec<Value>,
-}
-
-/// The result of one run of a protocol.
-#[derive(Serialize)]
-pub struct ResultView {
-    pub run: String,
-    verdict: &'static str,
-    summary: String,
-    doubt: Option<String>,
-    pack: String,
-    musts: usize,
-    judged: usize,
-    percent: usize,
-    enough: bool,
-    not_judged: String,
-    rules_proven: usize,
-    rules_total: usize,
-    checks: Vec<(&'static str, usize)>,
 }
 
 /// A root cause, with its finding in full.
@@ -107,21 +76,8 @@ pub struct CauseView {
     place: String,
 }
 
-#[derive(Serialize)]
-pub struct BriefFinding {
-    anchor: String,
-    verdict: &'static str,
-    run: Option<String>,
-    rules: String,
-    scenario: String,
-    check: String,
-    message: String,
-    place: String,
-    expected: bool,
-}
-
 /// A finding in full.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub struct FindingView {
     anchor: String,
     verdict: &'static str,
@@ -212,8 +168,8 @@ pub fn build(
         .iter()
         .map(|(_, report)| report.run.exit_code)
         .max_by_key(|code| [0, 3, 2, 1][usize::from(*code).min(3)]);
-    let title = match protocols.as_slice() {
-        [one] if one.results.len() == 1 => one.results[0].summary.clone(),
+    let title = match reports.iter().flat_map(|(_, report)| &report.protocols).collect::<Vec<_>>().as_slice() {
+        [one] => one.summary.clone(),
         _ => {
             let exit = verdict_of(worst.unwrap_or(3));
             let runs = format_count(reports.len(), "run");
@@ -239,18 +195,13 @@ fn run_labels(reports: &[(String, RunDocument)]) -> Vec<String> {
     labels
 }
 
-fn run_view(report: &RunDocument, label: &str) -> RunView {
+fn run_view(report: &RunDocument, label: &str) -> Value {
     let quoted: Vec<_> = report.run.command.iter().map(|word| crate::report::text::quote_for_shell(word)).collect();
-    RunView {
-        name: label.to_owned(),
-        target: report.run.target.clone(),
-        started: report.run.started.clone(),
-        duration: format_ms(report.run.duration_ms),
-        command: quoted.join(" "),
-        version: report.tool.version.clone(),
-        strict: report.run.strict,
-        interrupted: report.run.interrupted,
-        verdict: verdict_of(report.run.exit_code),
+    let run = &report.run;
+    view! {
+        name => label, target => run.target, started => run.started, duration => format_ms(run.duration_ms),
+        command => quoted.join(" "), version => report.tool.version, strict => run.strict,
+        interrupted => run.interrupted, verdict => verdict_of(run.exit_code),
     }
 }
 
@@ -422,21 +373,15 @@ impl PageBuilder<'_> {
             run: self.run_name(at),
             heading: "a step without a rule failed".to_owned(),
             message: cause.message.clone(),
-            rules: Vec::new(),
             scenario: scenario.id.clone(),
             scenario_title: scenario.title.clone(),
-            check: String::new(),
             step: cause.step.clone(),
             place: cause.place.describe(),
-            flaky: String::new(),
-            repetition: String::new(),
-            known: None,
             diff: detail.as_ref().and_then(|detail| json_diff(detail, &cause.step, &scenario.history)),
             detail,
             diagram,
-            shrunk: None,
             reproduce: of_scenario.map(|finding| finding.reproduce.clone()).unwrap_or_default(),
-            seen: String::new(),
+            ..FindingView::default()
         };
         Ok(Some(self.templates.part("finding", view)?))
     }
@@ -521,40 +466,27 @@ impl PageBuilder<'_> {
         }
     }
 
-    fn brief(&mut self, at: usize, finding: &Finding) -> BriefFinding {
-        BriefFinding {
-            anchor: self.finding_element(at, finding),
-            verdict: finding.verdict.name(),
-            run: self.run_name(at),
-            rules: finding.rules.join(", "),
-            scenario: finding.scenario.clone(),
-            check: finding.check.clone(),
-            message: finding.message.clone(),
-            place: finding.place.describe(),
-            expected: finding.expected,
+    fn brief(&mut self, at: usize, finding: &Finding) -> Value {
+        view! {
+            anchor => self.finding_element(at, finding), verdict => finding.verdict, run => self.run_name(at),
+            rules => finding.rules.join(", "), scenario => finding.scenario, check => finding.check,
+            message => finding.message, place => finding.place.describe(), expected => finding.expected,
         }
     }
 }
 
-fn result(run: &str, protocol: &Protocol) -> ResultView {
+fn result(run: &str, protocol: &Protocol) -> Value {
     let reach = &protocol.reach;
     let not_judged: Vec<String> = reach.not_judged.iter().map(|one| format!("{} {}", one.musts, one.why)).collect();
     let order =
         [Verdict::Pass, Verdict::Fail, Verdict::Warn, Verdict::Info, Verdict::Inconclusive, Verdict::NotTestable];
     let counts = order.map(|verdict| (verdict.name(), protocol.checks.verdicts.count(verdict)));
-    ResultView {
-        run: run.to_owned(),
-        verdict: verdict_of(protocol.exit_code),
-        summary: protocol.summary.clone(),
-        doubt: protocol.doubt.clone(),
-        pack: format!("{} ({})", protocol.pack.version, protocol.pack.hash),
-        musts: reach.musts,
-        judged: reach.judged,
-        percent: (reach.judged * 100).checked_div(reach.musts).unwrap_or(0),
-        enough: reach.enough,
-        not_judged: not_judged.join(", "),
-        rules_proven: protocol.rules.proven,
-        rules_total: protocol.rules.total,
-        checks: counts.into_iter().filter(|(_, number)| *number > 0).collect(),
+    let checks: Vec<_> = counts.into_iter().filter(|(_, number)| *number > 0).collect();
+    let pack = format!("{} ({})", protocol.pack.version, protocol.pack.hash);
+    view! {
+        run, verdict => verdict_of(protocol.exit_code), summary => protocol.summary, doubt => protocol.doubt, pack,
+        musts => reach.musts, judged => reach.judged, enough => reach.enough, not_judged => not_judged.join(", "),
+        percent => (reach.judged * 100).checked_div(reach.musts).unwrap_or(0),
+        rules_proven => protocol.rules.proven, rules_total => protocol.rules.total, checks,
     }
 }
