@@ -3,8 +3,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use hubproof::load::ids::MessageId;
 use hubproof::load::ledger::{ItemLedger, LedgerConfig, LedgerEntry, LedgerMark};
-use hubproof::load::metrics::{MetricRecorder, MetricRegistry, MetricSubjects, RunPhases};
+use hubproof::load::metrics::{Measurement, MetricRecorder, MetricRegistry, MetricSubjects, RunPhases};
 use hubproof::load::{Nanos, SECOND};
 
 const US: Nanos = 1_000;
@@ -33,13 +34,15 @@ fn records(c: &mut Criterion) {
     group.bench_function("sent", |b| {
         b.iter(|| {
             n += 1;
-            recorder.sent(black_box((n % 8) as usize), n % US, n % US, n % US + 30);
+            let message = MessageId(black_box((n % 8) as u16));
+            recorder.record(Measurement::Sent { message, due: n % US, ready: n % US }, n % US + 30);
         });
     });
     group.bench_function("answered", |b| {
         b.iter(|| {
             n += 1;
-            recorder.answered(black_box((n % 8) as usize), 0, 10, nth_duration(n));
+            let message = MessageId(black_box((n % 8) as u16));
+            recorder.record(Measurement::Answered { message, due: 0, delay: 10 }, nth_duration(n));
         });
     });
     group.finish();
@@ -52,7 +55,8 @@ fn intervals(c: &mut Criterion) {
         b.iter(|| {
             let start = second * SECOND;
             for n in 0..10_000u64 {
-                recorder.answered((n % 8) as usize, start, 0, start + nth_duration(n));
+                let message = MessageId((n % 8) as u16);
+                recorder.record(Measurement::Answered { message, due: start, delay: 0 }, start + nth_duration(n));
             }
             second += 1;
             black_box(recorder.take_intervals(second * SECOND))

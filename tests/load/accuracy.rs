@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use hubproof::load::ids::MessageId;
 use hubproof::load::ledger::LedgerTotals;
 use hubproof::load::metrics::selector::RunMeasurements;
 use hubproof::load::metrics::{
-    MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases, new_dense_histogram,
+    Measurement, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases, new_dense_histogram,
 };
 use hubproof::load::report::{LoadReport, LoadRunMetadata, json};
 use hubproof::load::validity::{RunCircumstances, RunValidity, judge_run};
@@ -55,9 +56,11 @@ fn report_with_utilisation(truths: &[TrueTimes], busy: f64) -> LoadReport {
                 recorder.core(shard, busy, at);
             }
             if answered {
-                recorder.answered(0, truth.due, truth.sent - truth.due, at);
+                let (message, due) = (MessageId(0), truth.due);
+                recorder.record(Measurement::Answered { message, due, delay: truth.sent - due }, at);
             } else {
-                recorder.sent(0, truth.due, truth.due, at);
+                let (message, due) = (MessageId(0), truth.due);
+                recorder.record(Measurement::Sent { message, due, ready: due }, at);
             }
         }
         shards.push(recorder.finish(40 * SECOND));

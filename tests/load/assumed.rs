@@ -38,7 +38,7 @@ fn jobs_whose_id_is_never_revealed_are_not_judged() {
     let sent = observed.sent[&submit];
     assert!(sent > 100, "{sent}");
     // Every acceptance is assumed, with an id of its own.
-    assert_eq!(observed.assumed.get(&Some(accepted)), Some(&sent));
+    assert_eq!(observed.assumed.get(&accepted), Some(&sent));
     assert_eq!(observed.answers_assumed.get(&submit), Some(&sent));
     assert_eq!((observed.received.get(&Some(accepted)), observed.answered.get(&submit)), (None, None));
     let assumed: Vec<Value> = observed.assumed_texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();

@@ -16,7 +16,7 @@ use hubproof::load::holds::Holds;
 use hubproof::load::ids::{HookId, JourneyId, MessageId, OperationId};
 use hubproof::load::ledger::{self, ItemLedger, LedgerEntry, LedgerTotals, NameOwner, NameTable};
 use hubproof::load::metrics::{
-    JourneyCount, MessageCount, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases,
+    JourneyCount, Measurement, MessageCount, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases,
 };
 use hubproof::load::plan::schedule::ArrivalSchedule;
 use hubproof::load::plan::{Plan, PlanOverrides, PlanScript, WarmUp, threshold};
@@ -144,10 +144,9 @@ pub struct SimulationResults {
     pub sent: BTreeMap<MessageId, u64>,
     /// Response times since the due time, by request.
     pub answered: BTreeMap<MessageId, Vec<Nanos>>,
-    pub unanswered: BTreeMap<MessageId, u64>,
     /// Frames of the hub, and frames that clients assumed, by message.
     pub received: BTreeMap<Option<MessageId>, u64>,
-    pub assumed: BTreeMap<Option<MessageId>, u64>,
+    pub assumed: BTreeMap<MessageId, u64>,
     pub answers_assumed: BTreeMap<MessageId, u64>,
     pub assumed_texts: Vec<String>,
     pub journeys_assumed: u64,
@@ -722,7 +721,7 @@ impl ClientIo for RecordingIo<'_> {
 
     fn send(&mut self, message: MessageId, due: Nanos, ready: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos {
         assert!(due <= ready && ready <= self.now, "{due} {ready} {}", self.now);
-        self.recorder.sent(usize::from(message.0), due, ready, self.now);
+        self.recorder.record(Measurement::Sent { message, due, ready }, self.now);
         *self.results.sent.entry(message).or_default() += 1;
         let mut text = Vec::new();
         write(&mut text);
@@ -755,96 +754,49 @@ impl ClientIo for RecordingIo<'_> {
         self.did.push(ClientAction::Room);
     }
 
-    fn received(&mut self, message: Option<MessageId>, _at: Nanos, _bytes: usize) {
-        *self.results.received.entry(message).or_default() += 1;
-    }
-
-    fn assumed(&mut self, message: Option<MessageId>, _at: Nanos) {
-        *self.results.assumed.entry(message).or_default() += 1;
-    }
-
-    fn answered(&mut self, message: MessageId, due: Nanos, delay: Nanos, at: Nanos) {
-        assert!(due + delay <= at, "{due} {delay} {at}");
-        self.recorder.answered(usize::from(message.0), due, delay, at);
-        self.results.answered.entry(message).or_default().push(at - due);
-    }
-
-    fn operation_sent(&mut self, operation: OperationId, _at: Nanos) {
-        self.results.operations.entry(operation).or_default().0 += 1;
-    }
-
-    fn operation_answered(&mut self, operation: OperationId, due: Nanos, delay: Nanos, at: Nanos) {
-        assert!(due + delay <= at, "{due} {delay} {at}");
-        self.results.operations.entry(operation).or_default().1 += 1;
-    }
-
-    fn answer_assumed(&mut self, message: MessageId, _at: Nanos) {
-        *self.results.answers_assumed.entry(message).or_default() += 1;
-    }
-
-    fn unanswered(&mut self, message: MessageId, _at: Nanos) {
-        *self.results.unanswered.entry(message).or_default() += 1;
-    }
-
-    fn delivered(&mut self, _message: MessageId, due: Nanos, at: Nanos) {
-        self.results.delivered.push(at - due);
-    }
-
-    fn published(&mut self, _message: MessageId, receivers: u32, _at: Nanos) {
-        self.results.published += u64::from(receivers);
-    }
-
-    fn journey_begun(&mut self, journey: JourneyId, at: Nanos) {
-        self.recorder.journey_started(usize::from(journey.0), at);
-    }
-
-    fn journey_ended_early(&mut self, _journey: JourneyId, _at: Nanos) {}
-
-    fn journey_failed(&mut self, journey: JourneyId, at: Nanos) {
-        self.recorder.journey_failed(usize::from(journey.0), at);
-        self.results.failed += 1;
-    }
-
-    fn journey_assumed(&mut self, _journey: JourneyId, _at: Nanos) {
-        self.results.journeys_assumed += 1;
+    fn record(&mut self, measurement: Measurement, at: Nanos) {
+        self.recorder.record(measurement, at);
+        let results = &mut *self.results;
+        match measurement {
+            Measurement::Received { message, .. } => *results.received.entry(message).or_default() += 1,
+            Measurement::Answered { message, due, delay } => {
+                assert!(due + delay <= at, "{due} {delay} {at}");
+                results.answered.entry(message).or_default().push(at - due);
+            }
+            Measurement::OperationSent(operation) => results.operations.entry(operation).or_default().0 += 1,
+            Measurement::OperationAnswered { operation, due, delay } => {
+                assert!(due + delay <= at, "{due} {delay} {at}");
+                results.operations.entry(operation).or_default().1 += 1;
+            }
+            Measurement::Delivered { due, .. } => results.delivered.push(at - due),
+            Measurement::JourneyCompleted { journey, due } => {
+                results.journeys.entry(journey).or_default().push(at - due);
+            }
+            Measurement::Messages(message, count, times) => match count {
+                MessageCount::Assumed => *results.assumed.entry(message).or_default() += times,
+                MessageCount::AnswersAssumed => *results.answers_assumed.entry(message).or_default() += times,
+                MessageCount::Due => results.published += times,
+                MessageCount::Missed => results.messages_missed += times,
+                _ => {}
+            },
+            Measurement::Journeys(_, count, times) => match count {
+                JourneyCount::Failed => results.failed += times,
+                JourneyCount::Assumed => results.journeys_assumed += times,
+                JourneyCount::Late => results.late += times,
+                JourneyCount::Missed => results.missed += times,
+                JourneyCount::Skipped => results.skipped += times,
+                JourneyCount::Unfinished => results.unfinished += times,
+                JourneyCount::Started | JourneyCount::Completed => {}
+            },
+            Measurement::Sent { .. }
+            | Measurement::JourneyEndedEarly(_)
+            | Measurement::Error(_)
+            | Measurement::Undocumented => {}
+        }
     }
 
     fn journey_waited(&mut self, wait: JourneyWait) {
         *self.results.waits.entry(wait).or_default() += 1;
-    }
-
-    fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {
-        self.recorder.journey_completed(usize::from(journey.0), due, at);
-        self.results.journeys.entry(journey).or_default().push(at - due);
-    }
-
-    fn journey_late(&mut self, journey: JourneyId, at: Nanos) {
-        self.recorder.journeys(usize::from(journey.0), JourneyCount::Late, 1, at);
-        self.results.late += 1;
-    }
-
-    fn journeys_missed(&mut self, journey: JourneyId, times: u64, at: Nanos) {
-        self.recorder.journeys(usize::from(journey.0), JourneyCount::Missed, times, at);
-        self.results.missed += times;
-    }
-
-    fn journeys_skipped(&mut self, journey: JourneyId, times: u64, at: Nanos) {
-        self.recorder.journeys(usize::from(journey.0), JourneyCount::Skipped, times, at);
-        self.results.skipped += times;
-    }
-
-    fn journey_unfinished(&mut self, journey: JourneyId, at: Nanos) {
-        self.recorder.journeys(usize::from(journey.0), JourneyCount::Unfinished, 1, at);
-        self.results.unfinished += 1;
-    }
-
-    fn messages_missed(&mut self, message: MessageId, times: u64, at: Nanos) {
-        self.recorder.untimed(usize::from(message.0), MessageCount::Missed, times, at);
-        self.results.messages_missed += times;
-    }
-
-    fn answer_pending(&mut self, message: MessageId, at: Nanos) {
-        self.recorder.untimed(usize::from(message.0), MessageCount::Pending, 1, at);
     }
 
     fn fault(&mut self, fault: ClientFault, _at: Nanos) {

@@ -5,6 +5,7 @@ use super::task::TaskState;
 use crate::load::Nanos;
 use crate::load::client::io::{ClientFault, ClientIo, JourneyWait};
 use crate::load::compile::program::{CompiledRole, ProgramOperation};
+use crate::load::metrics::{JourneyCount, Measurement, MessageCount};
 use crate::load::plan::ReconnectPolicy;
 
 impl VirtualClient {
@@ -72,21 +73,21 @@ impl VirtualClient {
                 self.note_held(role, task, now, io);
             }
             if let Some((message, _)) = pending.filter(|_| !assumed) {
-                io.answer_pending(message, now);
+                io.record(Measurement::Messages(message, MessageCount::Pending, 1), now);
             }
             // No message has begun a journey that waits for one.
             let untouched = waiting && one.at == 0;
             if assumed && !(optional && waiting) {
-                io.journey_assumed(journey, now);
+                io.record(Measurement::Journeys(journey, JourneyCount::Assumed, 1), now);
             } else if role.drains || untouched || (optional && waiting) {
                 // A role that drains continues until the run ends, so one of its journeys is always cut short.
-                io.journey_ended_early(journey, now);
+                io.record(Measurement::JourneyEndedEarly(journey), now);
             } else {
                 if waiting {
                     io.journey_waited(JourneyWait { program: one.program, at: one.at, timed_out: false });
                 }
                 io.fault(ClientFault::Aborted, now);
-                io.journey_unfinished(journey, now);
+                io.record(Measurement::Journeys(journey, JourneyCount::Unfinished, 1), now);
             }
         }
         self.tasks[task].become_idle();

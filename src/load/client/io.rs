@@ -4,9 +4,9 @@
 //! generic over it, so a call is direct and allocates nothing.
 
 use crate::load::Nanos;
-use crate::load::ids::{HookId, JourneyId, MessageId, OperationId};
+use crate::load::ids::{HookId, MessageId};
 use crate::load::ledger::{LedgerEntry, NameOwner};
-use crate::load::metrics::LoadErrorKind;
+use crate::load::metrics::{LoadErrorKind, Measurement};
 use crate::load::provenance::DeliveredFrame;
 use crate::websocket::handshake::Dial;
 
@@ -197,73 +197,12 @@ pub trait ClientIo {
     /// Reports that the client can take another journey.
     fn capacity_freed(&mut self);
 
-    /// Reports a received frame; `message` is `None` if it matches no message of the protocol, or none that the plan
-    /// uses.
-    fn received(&mut self, message: Option<MessageId>, at: Nanos, bytes: usize);
-
-    /// Reports a frame that the hub never sends and the client assumes; `message` is `None` if it matches no message of
-    /// the protocol.
-    fn assumed(&mut self, message: Option<MessageId>, at: Nanos);
-
-    /// Reports the answer to a message sent as `message`. `delay` is the generator's own: from when the client could
-    /// send the message to when it did.
-    fn answered(&mut self, message: MessageId, due: Nanos, delay: Nanos, at: Nanos);
-
-    /// Reports that a message of an operation was sent.
-    fn operation_sent(&mut self, operation: OperationId, at: Nanos);
-
-    /// Reports the answer to a message of an operation.
-    fn operation_answered(&mut self, operation: OperationId, due: Nanos, delay: Nanos, at: Nanos);
-
-    /// Reports that the client assumed the answer to a message sent as `message`.
-    fn answer_assumed(&mut self, message: MessageId, at: Nanos);
-
-    /// Reports that a message got no answer in time, where the document allows that.
-    fn unanswered(&mut self, message: MessageId, at: Nanos);
-
-    /// Reports the delivery of a message that another client published at `due`, by the clock of the run.
-    fn delivered(&mut self, message: MessageId, due: Nanos, at: Nanos);
-
-    /// Reports a message that was published to `receivers` clients.
-    fn published(&mut self, message: MessageId, receivers: u32, at: Nanos);
-
-    /// Reports the beginning of a journey.
-    fn journey_begun(&mut self, journey: JourneyId, at: Nanos);
-
-    /// Reports a journey that begins late, because its client was busy or not connected when it was due.
-    fn journey_late(&mut self, journey: JourneyId, at: Nanos);
-
-    /// Reports journeys that were due but never began.
-    fn journeys_missed(&mut self, journey: JourneyId, times: u64, at: Nanos);
-
-    /// Reports ticks that the client left out, as its plan says, because it was busy or not connected.
-    fn journeys_skipped(&mut self, journey: JourneyId, times: u64, at: Nanos);
-
-    /// Reports a journey that was still running when the run ended.
-    fn journey_unfinished(&mut self, journey: JourneyId, at: Nanos);
-
-    /// Reports messages that were due but never sent.
-    fn messages_missed(&mut self, message: MessageId, times: u64, at: Nanos);
-
-    /// Reports a message whose answer was still due when the run ended.
-    fn answer_pending(&mut self, message: MessageId, at: Nanos);
-
-    /// Reports a journey that ended early because a request stayed unanswered, which its plan allows.
-    fn journey_ended_early(&mut self, journey: JourneyId, at: Nanos);
-
-    /// Reports a failed journey.
-    fn journey_failed(&mut self, journey: JourneyId, at: Nanos);
-
-    /// Reports a journey whose end proves nothing about the hub, because the client assumed a frame or sent an assumed
-    /// value.
-    fn journey_assumed(&mut self, journey: JourneyId, at: Nanos);
+    /// Records what the client measured at `at`.
+    fn record(&mut self, measurement: Measurement, at: Nanos);
 
     /// Reports a journey that waited for a message at an operation of a program: in vain, or still at the end of the
     /// run.
     fn journey_waited(&mut self, wait: JourneyWait);
-
-    /// Reports a completed journey.
-    fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos);
 
     /// Reports a fault.
     fn fault(&mut self, fault: ClientFault, at: Nanos);

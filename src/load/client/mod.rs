@@ -27,6 +27,7 @@ use self::task::{ClientTask, TaskState};
 use super::Nanos;
 use super::compile::message_template::{EmptySlotError, SlotTexts, SlotValues};
 use super::compile::program::{ClientProgram, CompiledRole, ProgramOperation, SlotFill};
+use super::metrics::{JourneyCount, Measurement, MessageCount};
 use super::plan::ReconnectPolicy;
 use super::plan::script::{JourneyPace, MissedTicks};
 use super::provenance::{Provenance, SourcedText};
@@ -348,7 +349,7 @@ impl VirtualClient {
         let skipped = self.passed_ticks(role, task, last);
         self.tasks[task].tick += passed * interval.as_nanos() as Nanos;
         if let Some(journey) = role.programs[self.tasks[task].program].journey.filter(|_| skipped > 0) {
-            io.journeys_skipped(journey, skipped, now);
+            io.record(Measurement::Journeys(journey, JourneyCount::Skipped, skipped), now);
         }
     }
 
@@ -361,7 +362,9 @@ impl VirtualClient {
         let left = role.times.map_or(u64::MAX, |times| u64::from(times.saturating_sub(self.journeys)));
         match (program.journey, passed.min(left)) {
             (None, _) | (_, 0) => {}
-            (Some(journey), times) if missed == MissedTicks::Skipped => io.journeys_skipped(journey, times, now),
+            (Some(journey), times) if missed == MissedTicks::Skipped => {
+                io.record(Measurement::Journeys(journey, JourneyCount::Skipped, times), now);
+            }
             (_, times) => report_missed(program, times, now, io),
         }
     }
@@ -418,7 +421,7 @@ impl VirtualClient {
         let busy = self.tasks.iter().any(|task| task.program == periodic.program && task.is_active());
         let missed = skipped + u64::from(busy);
         if missed > 0 {
-            io.messages_missed(periodic.message, missed, now);
+            io.record(Measurement::Messages(periodic.message, MessageCount::Missed, missed), now);
         }
         let next = grid + (skipped + 1) * periodic.every;
         let offset = (self.random.random::<f64>() * 2.0 - 1.0) * periodic.jitter * periodic.every as f64;
@@ -544,7 +547,9 @@ impl VirtualClient {
 /// Reports journeys that were due but never began, and the messages that they would have sent.
 fn report_missed(program: &ClientProgram, times: u64, now: Nanos, io: &mut impl ClientIo) {
     if let Some(journey) = program.journey {
-        io.journeys_missed(journey, times, now);
+        io.record(Measurement::Journeys(journey, JourneyCount::Missed, times), now);
     }
-    program.sent_messages().for_each(|message| io.messages_missed(message, times, now));
+    for message in program.sent_messages() {
+        io.record(Measurement::Messages(message, MessageCount::Missed, times), now);
+    }
 }

@@ -11,6 +11,7 @@ use crate::load::compile::program::{
     AwaitedFrame, CaptureSlot, CompiledRole, FrameMeasurement, MessageLookup, ProgramOperation,
 };
 use crate::load::ids::MessageId;
+use crate::load::metrics::{JourneyCount, Measurement, MessageCount};
 use crate::load::plan::MarkName;
 use crate::load::provenance::{DeliveredFrame, Provenance, SourcedText};
 
@@ -72,8 +73,13 @@ impl VirtualClient {
         let classified = role.common.classifier.classify(bytes);
         let recognised = classified.ok().flatten();
         match delivered.source {
-            Provenance::Observed => io.received(recognised, now, bytes.len()),
-            Provenance::Assumed { .. } => io.assumed(recognised, now),
+            Provenance::Observed => {
+                io.record(Measurement::Received { message: recognised, bytes: bytes.len() }, now);
+            }
+            Provenance::Assumed { .. } => {
+                let assumed = recognised.map(|message| Measurement::Messages(message, MessageCount::Assumed, 1));
+                assumed.into_iter().for_each(|assumed| io.record(assumed, now));
+            }
         }
         let message = match classified {
             Ok(Some(message)) => message,
@@ -257,7 +263,7 @@ impl VirtualClient {
         self.prepare(role, task, now);
         self.begin_at(role, task, now);
         if let Some(journey) = role.programs[wanted.program].journey {
-            io.journey_begun(journey, now);
+            io.record(Measurement::Journeys(journey, JourneyCount::Started, 1), now);
         }
         self.tasks[task].extra = true;
         self.tasks[task].at = wanted.op;
@@ -330,12 +336,14 @@ impl VirtualClient {
         self.tasks[task].source = self.tasks[task].source.join(source);
         let Some(ProgramOperation::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op) else { return };
         match expect.answers {
-            Some((asked, _)) if frame.is_assumed() => io.answer_assumed(asked, now),
+            Some((asked, _)) if frame.is_assumed() => {
+                io.record(Measurement::Messages(asked, MessageCount::AnswersAssumed, 1), now);
+            }
             Some((asked, times)) => {
                 let RequestTimes { due, delay, operation, .. } = self.tasks[task].times[times];
-                io.answered(asked, due, delay, frame.origin.at);
+                io.record(Measurement::Answered { message: asked, due, delay }, frame.origin.at);
                 if let Some(operation) = operation {
-                    io.operation_answered(operation, due, delay, frame.origin.at);
+                    io.record(Measurement::OperationAnswered { operation, due, delay }, frame.origin.at);
                 }
             }
             None => {}
@@ -356,7 +364,7 @@ impl VirtualClient {
         if let Some((message, source)) = measured.delivers.as_ref().filter(|_| !frame.source.is_assumed())
             && let Some(due) = self.observed_number(task, source)
         {
-            io.delivered(*message, due, frame.at);
+            io.record(Measurement::Delivered { message: *message, due }, frame.at);
         }
         if let Some(marking) = &measured.marking {
             self.record_mark(role, task, marking, frame, now, io);

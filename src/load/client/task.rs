@@ -12,6 +12,7 @@ use crate::load::compile::program::{
     CaptureSlot, CompiledRole, ConnectOperation, MemberCaptures, OperationLabel, ProgramOperation, SendOperation,
 };
 use crate::load::ids::{MessageId, OperationId};
+use crate::load::metrics::{JourneyCount, Measurement, MessageCount};
 use crate::load::plan::MarkName;
 use crate::load::plan::schedule::{exponential, normal};
 use crate::load::plan::script::{JourneyPace, ThinkTime};
@@ -185,7 +186,7 @@ impl VirtualClient {
     pub(super) fn start(&mut self, role: &CompiledRole, task: usize, due: Nanos, now: Nanos, io: &mut impl ClientIo) {
         let journey = role.programs[self.tasks[task].program].journey;
         if let Some(journey) = journey {
-            io.journey_begun(journey, now);
+            io.record(Measurement::Journeys(journey, JourneyCount::Started, 1), now);
         }
         self.begin_at(role, task, due);
         self.run(role, task, now, io);
@@ -363,7 +364,7 @@ impl VirtualClient {
         };
         let operation = send.label.as_ref().map(|label| self.operation(role, task, send.message, label, now));
         if let Some(operation) = operation {
-            io.operation_sent(operation, sent);
+            io.record(Measurement::OperationSent(operation), sent);
         }
         if let Some(times) = send.times {
             let delay = sent.saturating_sub(ready);
@@ -371,7 +372,7 @@ impl VirtualClient {
         }
         if let Some(marking) = &send.marking {
             if let (MarkName::Published, Some(number)) = (marking.mark, self.observed_receivers(role, task, marking)) {
-                io.published(send.message, number, sent);
+                io.record(Measurement::Messages(send.message, MessageCount::Due, number.into()), sent);
             }
             self.record_mark(role, task, marking, FrameOrigin::observed(sent), sent, io);
         }
@@ -463,9 +464,9 @@ impl VirtualClient {
         let one = &self.tasks[task];
         let Some(journey) = role.programs[one.program].journey else { return };
         if one.source.is_assumed() || self.rests_on_assumption(role, task) {
-            io.journey_assumed(journey, now);
+            io.record(Measurement::Journeys(journey, JourneyCount::Assumed, 1), now);
         } else {
-            io.journey_failed(journey, now);
+            io.record(Measurement::Journeys(journey, JourneyCount::Failed, 1), now);
         }
     }
 
@@ -499,7 +500,7 @@ impl VirtualClient {
                     if one.ready > due
                         && let Some(journey) = role.programs[one.program].journey
                     {
-                        io.journey_late(journey, now);
+                        io.record(Measurement::Journeys(journey, JourneyCount::Late, 1), now);
                     }
                 }
                 self.start(role, task, due, now, io);
@@ -528,10 +529,10 @@ impl VirtualClient {
             return self.fail_program(role, task, fault, now, io);
         }
         if let Some(asked) = asked {
-            io.unanswered(asked, now);
+            io.record(Measurement::Messages(asked, MessageCount::Unanswered, 1), now);
         }
         if let Some(journey) = role.programs[program].journey {
-            io.journey_ended_early(journey, now);
+            io.record(Measurement::JourneyEndedEarly(journey), now);
         }
         self.schedule_after_journey(role, task, now, io);
         self.owed = (self.owed + 1).min(MAX_OWED);
@@ -549,9 +550,9 @@ impl VirtualClient {
         }
         if let Some(journey) = role.programs[program].journey {
             if self.tasks[task].source.is_assumed() {
-                io.journey_assumed(journey, now);
+                io.record(Measurement::Journeys(journey, JourneyCount::Assumed, 1), now);
             } else {
-                io.journey_completed(journey, self.tasks[task].begun, now);
+                io.record(Measurement::JourneyCompleted { journey, due: self.tasks[task].begun }, now);
             }
         }
         self.schedule_after_journey(role, task, now, io);

@@ -14,6 +14,7 @@
 
 mod histogram;
 mod interval;
+mod measurement;
 mod operations;
 mod recorder;
 mod registry;
@@ -30,6 +31,7 @@ pub use histogram::{
     CompactHistogram, DenseHistogram, HIGHEST_TIME, LOWEST_TIME, SIGNIFICANT_DIGITS, new_dense_histogram,
 };
 pub use interval::{CoreUtilisation, GaugeLevel, MetricInterval, RunPhase, RunPhases, ShardInterval, TimingSample};
+pub use measurement::Measurement;
 pub use operations::{MAX_OPERATIONS, OperationTable};
 pub use recorder::MetricRecorder;
 pub use registry::{

@@ -2,12 +2,14 @@
 
 use super::histogram::HIGHEST_TIME;
 use super::interval::{CoreUtilisation, GaugeLevel, RunPhases, ShardInterval, TimingSample};
+use super::measurement::Measurement;
 use super::registry::{
-    CounterId, Gauge, GeneratorCount, GeneratorTime, JourneyCount, LoadErrorKind, MessageCount, MessageTime,
-    MetricRegistry, OperationCount, OperationTime, TimingId,
+    CounterId, Gauge, GeneratorCount, GeneratorTime, JourneyCount, MessageCount, MessageTime, MetricRegistry,
+    OperationCount, OperationTime, TimingId,
 };
 use crate::load::Nanos;
 use crate::load::buffer_pool::PooledVec;
+use crate::load::ids::{JourneyId, MessageId};
 
 /// Records the events of one shard. Messages and journeys are indexes into [`super::MetricSubjects`]; a wrong index is a
 /// bug of the plan's compiler and panics. Times must be passed in order; a late one is counted into the open interval.
@@ -44,128 +46,60 @@ impl MetricRecorder {
         recorder
     }
 
-    /// Records that a message was handed to the socket at `at`, which its client could do from `ready` on.
-    pub fn sent(&mut self, message: usize, due: Nanos, ready: Nanos, at: Nanos) {
+    /// Records what a client measured at `at`.
+    #[inline]
+    pub fn record(&mut self, measurement: Measurement, at: Nanos) {
         self.close_until(at);
-        self.record_time(TimingId::Message(message, MessageTime::SendDelay), due, ready, at);
-        self.add_count(CounterId::Message(message, MessageCount::Sent), 1);
+        match measurement {
+            Measurement::Messages(message, count, times) => self.add_message(message, count, times),
+            Measurement::Journeys(journey, count, times) => self.add_journey(journey, count, times),
+            Measurement::Sent { message, due, ready } => {
+                self.record_message_time(message, MessageTime::SendDelay, due, ready, at);
+                self.add_message(message, MessageCount::Sent, 1);
+            }
+            Measurement::Received { message: None, .. } | Measurement::JourneyEndedEarly(_) => {}
+            Measurement::Received { message: Some(message), bytes } => {
+                self.add_message(message, MessageCount::Received, 1);
+                self.add_message(message, MessageCount::Bytes, bytes as u64);
+            }
+            Measurement::Answered { message, due, delay } => {
+                self.record_message_time(message, MessageTime::Response, due, due, at);
+                self.record_message_time(message, MessageTime::Service, due, due.saturating_add(delay), at);
+                self.add_message(message, MessageCount::Answered, 1);
+            }
+            Measurement::OperationSent(operation) => {
+                self.add_count(CounterId::Operation(operation.0.into(), OperationCount::Sent), 1);
+            }
+            Measurement::OperationAnswered { operation, due, delay } => {
+                let index = usize::from(operation.0);
+                self.record_time(TimingId::Operation(index, OperationTime::Response), due, due, at);
+                let sent = due.saturating_add(delay);
+                self.record_time(TimingId::Operation(index, OperationTime::Service), due, sent, at);
+                self.add_count(CounterId::Operation(index, OperationCount::Answered), 1);
+            }
+            Measurement::Delivered { message, due } => {
+                self.record_message_time(message, MessageTime::Delivery, due, due, at);
+                self.add_message(message, MessageCount::Delivered, 1);
+            }
+            Measurement::JourneyCompleted { journey, due } => {
+                self.record_time(TimingId::Journey(journey.0.into()), due, due, at);
+                self.add_journey(journey, JourneyCount::Completed, 1);
+            }
+            Measurement::Error(kind) => self.add_count(CounterId::Error(kind), 1),
+            Measurement::Undocumented => self.add_count(CounterId::Undocumented, 1),
+        }
     }
 
-    /// Records the answer to `message`, which was due earlier and sent with this delay of the generator.
-    pub fn answered(&mut self, message: usize, due: Nanos, delay: Nanos, at: Nanos) {
-        self.close_until(at);
-        self.record_time(TimingId::Message(message, MessageTime::Response), due, due, at);
-        self.record_time(TimingId::Message(message, MessageTime::Service), due, due.saturating_add(delay), at);
-        self.add_count(CounterId::Message(message, MessageCount::Answered), 1);
+    fn add_message(&mut self, message: MessageId, count: MessageCount, more: u64) {
+        self.add_count(CounterId::Message(message.0.into(), count), more);
     }
 
-    /// Records that a message of an operation was handed to the socket.
-    pub fn operation_sent(&mut self, operation: usize, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Operation(operation, OperationCount::Sent), 1);
+    fn add_journey(&mut self, journey: JourneyId, count: JourneyCount, more: u64) {
+        self.add_count(CounterId::Journey(journey.0.into(), count), more);
     }
 
-    /// Records the answer to a message of an operation.
-    pub fn operation_answered(&mut self, operation: usize, due: Nanos, delay: Nanos, at: Nanos) {
-        self.close_until(at);
-        self.record_time(TimingId::Operation(operation, OperationTime::Response), due, due, at);
-        self.record_time(TimingId::Operation(operation, OperationTime::Service), due, due.saturating_add(delay), at);
-        self.add_count(CounterId::Operation(operation, OperationCount::Answered), 1);
-    }
-
-    /// Records that a client assumed the answer to `message`, which the hub never sends.
-    pub fn answer_assumed(&mut self, message: usize, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Message(message, MessageCount::AnswersAssumed), 1);
-    }
-
-    /// Records that no answer came to a message that requires none, such as a claim without a match.
-    pub fn unanswered(&mut self, message: usize, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Message(message, MessageCount::Unanswered), 1);
-    }
-
-    pub fn received(&mut self, message: usize, at: Nanos, bytes: usize) {
-        self.close_until(at);
-        self.add_count(CounterId::Message(message, MessageCount::Received), 1);
-        self.add_count(CounterId::Message(message, MessageCount::Bytes), bytes as u64);
-    }
-
-    /// Records that a client assumed a message that the hub never sends.
-    pub fn assumed(&mut self, message: usize, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Message(message, MessageCount::Assumed), 1);
-    }
-
-    /// Records that no step was waiting for a received message.
-    pub fn not_taken(&mut self, message: usize, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Message(message, MessageCount::NotTaken), 1);
-    }
-
-    /// Records that a message was published to this number of subscribers.
-    pub fn published(&mut self, message: usize, subscribers: u64, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Message(message, MessageCount::Due), subscribers);
-    }
-
-    /// Records that one subscriber received a message; its due time is the time of its publication.
-    pub fn delivered(&mut self, message: usize, published: Nanos, at: Nanos) {
-        self.close_until(at);
-        self.record_time(TimingId::Message(message, MessageTime::Delivery), published, published, at);
-        self.add_count(CounterId::Message(message, MessageCount::Delivered), 1);
-    }
-
-    /// Records the delivery to the last subscriber.
-    pub fn delivered_to_all(&mut self, message: usize, published: Nanos, at: Nanos) {
-        self.close_until(at);
-        self.record_time(TimingId::Message(message, MessageTime::LastDelivery), published, published, at);
-    }
-
-    pub fn journey_started(&mut self, journey: usize, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Journey(journey, JourneyCount::Started), 1);
-    }
-
-    /// Records a completed journey; `due` is the due time of its first message.
-    pub fn journey_completed(&mut self, journey: usize, due: Nanos, at: Nanos) {
-        self.close_until(at);
-        self.record_time(TimingId::Journey(journey), due, due, at);
-        self.add_count(CounterId::Journey(journey, JourneyCount::Completed), 1);
-    }
-
-    pub fn journey_failed(&mut self, journey: usize, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Journey(journey, JourneyCount::Failed), 1);
-    }
-
-    /// Records the end of a journey in which a client assumed a message.
-    pub fn journey_assumed(&mut self, journey: usize, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Journey(journey, JourneyCount::Assumed), 1);
-    }
-
-    /// Records journeys that ended, or did not begin, in another way.
-    pub fn journeys(&mut self, journey: usize, count: JourneyCount, times: u64, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Journey(journey, count), times);
-    }
-
-    /// Records messages without a time.
-    pub fn untimed(&mut self, message: usize, count: MessageCount, times: u64, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Message(message, count), times);
-    }
-
-    pub fn error(&mut self, kind: LoadErrorKind, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Error(kind), 1);
-    }
-
-    /// Records a frame that matches no message of the pack.
-    pub fn undocumented(&mut self, at: Nanos) {
-        self.close_until(at);
-        self.add_count(CounterId::Undocumented, 1);
+    fn record_message_time(&mut self, message: MessageId, time: MessageTime, due: Nanos, begin: Nanos, end: Nanos) {
+        self.record_time(TimingId::Message(message.0.into(), time), due, begin, end);
     }
 
     /// Records how late a timer fired.

@@ -25,8 +25,6 @@ pub enum MessageTime {
     Service,
     /// From published to received, per subscriber.
     Delivery,
-    /// From published to received by the last subscriber.
-    LastDelivery,
 }
 
 /// The counts per message.
@@ -186,7 +184,7 @@ macro_rules! listed {
     };
 }
 
-listed!(MessageTime: SendDelay = "send_delay", Response = "response", Service = "service", Delivery = "delivery", LastDelivery = "last_delivery");
+listed!(MessageTime: SendDelay = "send_delay", Response = "response", Service = "service", Delivery = "delivery");
 listed!(MessageCount: Sent = "sent", Answered = "answered", Unanswered = "unanswered", AnswersAssumed = "answers_assumed", Received = "received", Assumed = "assumed", Bytes = "bytes", Delivered = "delivered", Due = "deliveries_due", NotTaken = "not_taken", Missed = "missed", Pending = "pending");
 listed!(JourneyCount: Started = "started", Completed = "completed", Failed = "failed", Assumed = "assumed", Late = "late", Missed = "missed", Skipped = "skipped", Unfinished = "unfinished");
 listed!(OperationTime: Response = "response", Service = "service");

@@ -176,7 +176,7 @@ impl Metric {
             | Self::Rate(CounterId::Message(message, MessageCount::Answered | MessageCount::Unanswered)) => {
                 none(sent(message), format!("no {} was sent", messages[message]))
             }
-            Self::Time(TimingId::Message(message, MessageTime::Delivery | MessageTime::LastDelivery), _)
+            Self::Time(TimingId::Message(message, MessageTime::Delivery), _)
             | Self::DeliveryRatio(message)
             | Self::Count(CounterId::Message(message, MessageCount::Delivered))
             | Self::Rate(CounterId::Message(message, MessageCount::Delivered)) => none(
@@ -298,7 +298,7 @@ pub fn own_delay(state: RunMeasurements<'_>, timing: TimingId, stat: Statistic) 
     match kind {
         MessageTime::SendDelay => return None,
         MessageTime::Service => return Some(waited?.min(of(kind)?)),
-        MessageTime::Response | MessageTime::Delivery | MessageTime::LastDelivery => {}
+        MessageTime::Response | MessageTime::Delivery => {}
     }
     let (whole, delay) = (of(kind)?, of(MessageTime::SendDelay)?);
     // A percentile of sums may exceed the sum of the percentiles, so the time that the delay adds to the response

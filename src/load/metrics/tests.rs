@@ -4,6 +4,7 @@ use rstest::rstest;
 
 use super::histogram::HistogramDecodeError;
 use super::*;
+use crate::load::ids::MessageId;
 use crate::load::{Nanos, SECOND};
 
 const MS: Nanos = 1_000_000;
@@ -18,6 +19,14 @@ fn layout() -> MetricRegistry {
 
 fn recorder(warmup: Nanos, duration: Option<Nanos>) -> MetricRecorder {
     MetricRecorder::new(layout(), RunPhases::new(SECOND, warmup, duration))
+}
+
+fn record_sent(recorder: &mut MetricRecorder, due: Nanos, ready: Nanos, at: Nanos) {
+    recorder.record(Measurement::Sent { message: MessageId(0), due, ready }, at);
+}
+
+fn record_answer(recorder: &mut MetricRecorder, due: Nanos, delay: Nanos, at: Nanos) {
+    recorder.record(Measurement::Answered { message: MessageId(0), due, delay }, at);
 }
 
 const RESPONSE: TimingId = TimingId::Message(0, MessageTime::Response);
@@ -54,9 +63,9 @@ fn a_threshold_can_name_every_registered_metric() {
 #[test]
 fn intervals_end_on_time_and_empty_ones_are_included() {
     let mut recorder = recorder(0, None);
-    recorder.sent(0, 0, 0, 10);
-    recorder.sent(0, 2 * SECOND, 2 * SECOND, 3 * SECOND - 1);
-    recorder.sent(0, 3 * SECOND, 3 * SECOND, 3 * SECOND);
+    record_sent(&mut recorder, 0, 0, 10);
+    record_sent(&mut recorder, 2 * SECOND, 2 * SECOND, 3 * SECOND - 1);
+    record_sent(&mut recorder, 3 * SECOND, 3 * SECOND, 3 * SECOND);
     let intervals = recorder.take_intervals(4 * SECOND);
     let ends: Vec<(Nanos, Nanos)> = intervals.iter().map(|interval| (interval.from, interval.to)).collect();
     assert_eq!(ends, (0..4).map(|n| (n * SECOND, (n + 1) * SECOND)).collect::<Vec<_>>());
@@ -79,7 +88,7 @@ fn intervals_end_on_time_and_empty_ones_are_included() {
 #[case::drain(4_000 * MS, 0)]
 fn the_total_includes_every_message_due_in_the_measured_time(#[case] due: Nanos, #[case] counted: u64) {
     let mut recorder = recorder(2 * SECOND, Some(2 * SECOND));
-    recorder.answered(0, due, 0, due + 300 * MS);
+    record_answer(&mut recorder, due, 0, due + 300 * MS);
     let mut series = MetricSeries::new(layout(), 1);
     recorder.finish(6 * SECOND).into_iter().for_each(|interval| {
         series.add(interval);
@@ -97,10 +106,10 @@ fn the_total_includes_every_message_due_in_the_measured_time(#[case] due: Nanos,
 fn an_interruption_ends_the_measured_time_with_its_last_whole_interval() {
     let mut recorder = recorder(0, Some(60 * SECOND));
     for n in 0..25 {
-        recorder.sent(0, n * 100 * MS, n * 100 * MS, n * 100 * MS);
+        record_sent(&mut recorder, n * 100 * MS, n * 100 * MS, n * 100 * MS);
     }
     recorder.drain_from(2_500 * MS);
-    recorder.answered(0, 2_400 * MS, 0, 3_000 * MS);
+    record_answer(&mut recorder, 2_400 * MS, 0, 3_000 * MS);
     let mut series = MetricSeries::new(layout(), 1);
     recorder.finish(4 * SECOND).into_iter().for_each(|interval| {
         series.add(interval);
@@ -115,8 +124,8 @@ fn an_interruption_ends_the_measured_time_with_its_last_whole_interval() {
 #[test]
 fn the_wait_of_a_busy_client_is_not_the_delay_of_the_generator() {
     let mut recorder = recorder(0, None);
-    recorder.sent(0, 100 * MS, 1_100 * MS, 1_102 * MS);
-    recorder.answered(0, 100 * MS, 2 * MS, 1_110 * MS);
+    record_sent(&mut recorder, 100 * MS, 1_100 * MS, 1_102 * MS);
+    record_answer(&mut recorder, 100 * MS, 2 * MS, 1_110 * MS);
     let mut series = MetricSeries::new(layout(), 1);
     recorder.finish(2 * SECOND).into_iter().for_each(|interval| {
         series.add(interval);
@@ -143,8 +152,8 @@ fn a_hub_has_warmed_up_when_successive_windows_agree(
     let mut recorder = recorder(0, None);
     for n in 0..600 {
         let due = n * 10 * MS;
-        recorder.sent(0, due, due, due);
-        recorder.answered(0, due, 0, due + if n < 200 { first } else { 5 * MS });
+        record_sent(&mut recorder, due, due, due);
+        record_answer(&mut recorder, due, 0, due + if n < 200 { first } else { 5 * MS });
     }
     let mut series = MetricSeries::new(layout(), 1);
     recorder.finish(6 * SECOND).into_iter().for_each(|interval| {
@@ -167,8 +176,8 @@ fn throughput_must_be_steady_as_well(#[case] counts: &[u64], #[case] expected: b
     for (second, count) in counts.iter().enumerate() {
         for n in 0..*count {
             let due = second as u64 * SECOND + n * MS;
-            recorder.sent(0, due, due, due);
-            recorder.answered(0, due, 0, due + MS / 2);
+            record_sent(&mut recorder, due, due, due);
+            record_answer(&mut recorder, due, 0, due + MS / 2);
         }
     }
     let mut series = MetricSeries::new(layout(), 1);
@@ -181,7 +190,7 @@ fn throughput_must_be_steady_as_well(#[case] counts: &[u64], #[case] expected: b
 #[test]
 fn times_above_the_upper_bound_are_counted_as_clamped() {
     let mut recorder = recorder(0, None);
-    recorder.answered(0, 0, 10, HIGHEST_TIME + SECOND);
+    record_answer(&mut recorder, 0, 10, HIGHEST_TIME + SECOND);
     let mut series = MetricSeries::new(layout(), 1);
     recorder.finish(HIGHEST_TIME + 2 * SECOND).into_iter().for_each(|interval| {
         series.add(interval);
@@ -229,7 +238,7 @@ fn a_long_run_has_longer_intervals_but_the_same_total() {
     for second in 0..seconds {
         let at = second * SECOND;
         if second % 10 == 1 {
-            recorder.answered(0, at, 0, at + (second % 7) * MS);
+            record_answer(&mut recorder, at, 0, at + (second % 7) * MS);
         }
         recorder.take_intervals(at + SECOND).into_iter().for_each(|interval| {
             series.add(interval);
@@ -261,7 +270,7 @@ proptest! {
         let mut by_end = samples.clone();
         by_end.sort_by_key(|(due, took, _)| due * MS + took);
         for (due, took, shard) in by_end {
-            shards[shard].answered(0, due * MS, due * MS, due * MS + took);
+            record_answer(&mut shards[shard], due * MS, due * MS, due * MS + took);
         }
         let mut series = MetricSeries::new(layout(), 2);
         let end = 7 * SECOND;

@@ -7,11 +7,12 @@ use super::{LoadReport, LoadRunMetadata, terminal};
 use crate::deviation::{DeviationSightings, Deviations};
 use crate::load::client::io::Disconnection;
 use crate::load::details::ConnectionEnd;
+use crate::load::ids::{JourneyId, MessageId, OperationId};
 use crate::load::ledger::{ItemLedger, LedgerConfig, LedgerEntry, LedgerMark, NO_PARTY};
 use crate::load::metrics::selector::RunMeasurements;
 use crate::load::metrics::{
-    Gauge, JourneyCount, LoadErrorKind, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, OperationTable,
-    RunPhases,
+    Gauge, JourneyCount, LoadErrorKind, Measurement, MessageCount, MetricRecorder, MetricRegistry, MetricSeries,
+    MetricSubjects, OperationTable, RunPhases,
 };
 use crate::load::plan::schedule::RateSegment;
 use crate::load::plan::script::{JourneyWorkload, Workload};
@@ -90,13 +91,13 @@ pub fn layout() -> MetricRegistry {
     MetricRegistry::new(MetricSubjects {
         messages: ["submit_job", "claim_job", "announce", "job_accepted"].map(str::to_owned).to_vec(),
         journeys: vec!["jobs".to_owned()],
-        operations: OperationTable::new(vec![SUBMIT]),
+        operations: OperationTable::new(vec![SUBMIT.0.into()]),
     })
 }
 
-const SUBMIT: usize = 0;
-const ANNOUNCE: usize = 2;
-const ACCEPTED: usize = 3;
+const SUBMIT: MessageId = MessageId(0);
+const ANNOUNCE: MessageId = MessageId(2);
+const ACCEPTED: MessageId = MessageId(3);
 
 enum SyntheticEvent {
     Sent,
@@ -236,29 +237,32 @@ impl SyntheticRun {
         for (at, due, event) in events {
             match event {
                 SyntheticEvent::Sent => {
-                    recorder.sent(SUBMIT, due, due, at);
-                    recorder.journey_started(0, at);
+                    recorder.record(Measurement::Sent { message: SUBMIT, due, ready: due }, at);
+                    recorder.record(Measurement::Journeys(JourneyId(0), JourneyCount::Started, 1), at);
                     recorder.lag(self.delay, at);
                 }
                 SyntheticEvent::Answered { delay } => {
-                    recorder.answered(SUBMIT, due, delay, at);
+                    recorder.record(Measurement::Answered { message: SUBMIT, due, delay }, at);
                     if self.labelled {
                         let label = ["fast", "slow"][usize::from(at - due - delay > 5 * MS)];
-                        let operation = layout.names.operations.find_or_add(SUBMIT, label);
-                        recorder.operation_sent(operation, at);
-                        recorder.operation_answered(operation, due, delay, at);
+                        let operation = layout.names.operations.find_or_add(SUBMIT.0.into(), label);
+                        let operation = OperationId(operation as u16);
+                        recorder.record(Measurement::OperationSent(operation), at);
+                        recorder.record(Measurement::OperationAnswered { operation, due, delay }, at);
                     }
                 }
                 SyntheticEvent::Assumed => {
-                    recorder.answer_assumed(SUBMIT, at);
-                    recorder.assumed(ACCEPTED, at);
-                    recorder.journey_assumed(0, at);
+                    recorder.record(Measurement::Messages(SUBMIT, MessageCount::AnswersAssumed, 1), at);
+                    recorder.record(Measurement::Messages(ACCEPTED, MessageCount::Assumed, 1), at);
+                    recorder.record(Measurement::Journeys(JourneyId(0), JourneyCount::Assumed, 1), at);
                 }
-                SyntheticEvent::Completed => recorder.journey_completed(0, due, at),
+                SyntheticEvent::Completed => {
+                    recorder.record(Measurement::JourneyCompleted { journey: JourneyId(0), due }, at);
+                }
                 SyntheticEvent::Announced => {
-                    recorder.published(ANNOUNCE, 3, at);
-                    (1..4).for_each(|n| recorder.delivered(ANNOUNCE, at, at + n * MS / 2));
-                    recorder.delivered_to_all(ANNOUNCE, at, at + 2 * MS);
+                    recorder.record(Measurement::Messages(ANNOUNCE, MessageCount::Due, 3), at);
+                    let delivered = Measurement::Delivered { message: ANNOUNCE, due: at };
+                    (1..4).for_each(|n| recorder.record(delivered, at + n * MS / 2));
                 }
             }
             if at % SECOND < MS {
@@ -269,9 +273,9 @@ impl SyntheticRun {
         }
         let end = 23 * SECOND;
         recorder.gauge(Gauge::Unread, self.unread, end);
-        recorder.journeys(0, JourneyCount::Missed, self.missed, end);
-        recorder.journeys(0, JourneyCount::Unfinished, self.unfinished, end);
-        (0..self.internal).for_each(|_| recorder.error(LoadErrorKind::Internal, end));
+        recorder.record(Measurement::Journeys(JourneyId(0), JourneyCount::Missed, self.missed), end);
+        recorder.record(Measurement::Journeys(JourneyId(0), JourneyCount::Unfinished, self.unfinished), end);
+        (0..self.internal).for_each(|_| recorder.record(Measurement::Error(LoadErrorKind::Internal), end));
         let mut series = MetricSeries::new(layout.clone(), 1);
         for interval in recorder.finish(25 * SECOND) {
             series.add(interval);

@@ -278,10 +278,6 @@ impl<'a> Page<'a, LoadReport> {
             self.heading("fan-out", "");
             self.row(&escape_unprintable(name), "each", &per_second, each);
             self.uncertainties(TimingId::Message(message, MessageTime::Delivery));
-            if let Some(last) = self.timing(TimingId::Message(message, MessageTime::LastDelivery)) {
-                self.row("", "last", "", last);
-                self.uncertainties(TimingId::Message(message, MessageTime::LastDelivery));
-            }
             if let Some(ratio) = delivery_ratio(&self.report.layout, &self.report.total, message) {
                 let due = self.count(CounterId::Message(message, MessageCount::Due));
                 self.line(&format!(

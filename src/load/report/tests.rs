@@ -343,7 +343,6 @@ fn the_interval_log_contains_every_histogram() {
     for (timing, name) in [
         (TimingId::Message(0, MessageTime::Response), "submit_job.response"),
         (TimingId::Message(0, MessageTime::SendDelay), "submit_job.send_delay"),
-        (TimingId::Message(2, MessageTime::LastDelivery), "announce.last_delivery"),
         (TimingId::Journey(0), "jobs.duration"),
     ] {
         assert_eq!(report.total.timing(&report.layout, timing), merged.get(name), "{name}");

@@ -12,9 +12,9 @@ use crate::load::details::{ConnectionEnd, RunDetails, printable_detail};
 use crate::load::engine::frames::{self, MaskKeys};
 use crate::load::engine::phases::PhaseTimeline;
 use crate::load::engine::translation::{AssumedMessage, ShardTranslator};
-use crate::load::ids::{HookId, JourneyId, MessageId, OperationId};
+use crate::load::ids::{HookId, MessageId};
 use crate::load::ledger::{LedgerEntry, NameOwner};
-use crate::load::metrics::{JourneyCount, LoadErrorKind, MessageCount, MetricRecorder};
+use crate::load::metrics::{JourneyCount, LoadErrorKind, Measurement, MessageCount, MetricRecorder};
 use crate::load::opening::{FailedOpening, MAX_EXAMPLES};
 use crate::websocket::handshake::Dial;
 
@@ -64,12 +64,6 @@ pub struct ClientActions<'a> {
     pub drains: bool,
 }
 
-impl ClientActions<'_> {
-    fn count_ended_journey(&mut self) {
-        self.context.under_way = self.context.under_way.saturating_sub(u64::from(!self.drains));
-    }
-}
-
 impl ClientIo for ClientActions<'_> {
     fn open(&mut self, dial: &Dial) {
         self.context.dials.push_back((self.slot, dial.clone()));
@@ -103,7 +97,7 @@ impl ClientIo for ClientActions<'_> {
                     frames::append_frame(&mut self.output.out, frames::TEXT, &mut context.masks, write);
                 }
             }
-            self.context.recorder.sent(usize::from(message.0), due, ready, self.now);
+            self.context.recorder.record(Measurement::Sent { message, due, ready }, self.now);
         }
         self.now
     }
@@ -146,98 +140,24 @@ impl ClientIo for ClientActions<'_> {
         }
     }
 
-    fn received(&mut self, message: Option<MessageId>, at: Nanos, bytes: usize) {
-        self.context.classified = message;
-        if let Some(message) = message {
-            self.context.recorder.received(usize::from(message.0), at, bytes);
+    #[inline]
+    fn record(&mut self, measurement: Measurement, at: Nanos) {
+        let context = &mut *self.context;
+        match measurement {
+            Measurement::Received { message, .. } => context.classified = message,
+            Measurement::Journeys(_, JourneyCount::Started, _) => context.under_way += u64::from(!self.drains),
+            Measurement::Journeys(_, JourneyCount::Failed | JourneyCount::Assumed | JourneyCount::Unfinished, _)
+            | Measurement::JourneyCompleted { .. }
+            | Measurement::JourneyEndedEarly(_) => {
+                context.under_way = context.under_way.saturating_sub(u64::from(!self.drains));
+            }
+            _ => {}
         }
-    }
-
-    fn assumed(&mut self, message: Option<MessageId>, at: Nanos) {
-        if let Some(message) = message {
-            self.context.recorder.assumed(usize::from(message.0), at);
-        }
-    }
-
-    fn answered(&mut self, message: MessageId, due: Nanos, delay: Nanos, at: Nanos) {
-        self.context.recorder.answered(usize::from(message.0), due, delay, at);
-    }
-
-    fn operation_sent(&mut self, operation: OperationId, at: Nanos) {
-        self.context.recorder.operation_sent(usize::from(operation.0), at);
-    }
-
-    fn operation_answered(&mut self, operation: OperationId, due: Nanos, delay: Nanos, at: Nanos) {
-        self.context.recorder.operation_answered(usize::from(operation.0), due, delay, at);
-    }
-
-    fn answer_assumed(&mut self, message: MessageId, at: Nanos) {
-        self.context.recorder.answer_assumed(usize::from(message.0), at);
-    }
-
-    fn unanswered(&mut self, message: MessageId, at: Nanos) {
-        self.context.recorder.unanswered(usize::from(message.0), at);
-    }
-
-    fn delivered(&mut self, message: MessageId, due: Nanos, at: Nanos) {
-        self.context.recorder.delivered(usize::from(message.0), due, at);
-    }
-
-    fn published(&mut self, message: MessageId, receivers: u32, at: Nanos) {
-        self.context.recorder.published(usize::from(message.0), u64::from(receivers), at);
-    }
-
-    fn journey_begun(&mut self, journey: JourneyId, at: Nanos) {
-        self.context.under_way += u64::from(!self.drains);
-        self.context.recorder.journey_started(usize::from(journey.0), at);
-    }
-
-    fn journey_ended_early(&mut self, _journey: JourneyId, _at: Nanos) {
-        self.count_ended_journey();
-    }
-
-    fn journey_failed(&mut self, journey: JourneyId, at: Nanos) {
-        self.count_ended_journey();
-        self.context.recorder.journey_failed(usize::from(journey.0), at);
-    }
-
-    fn journey_assumed(&mut self, journey: JourneyId, at: Nanos) {
-        self.count_ended_journey();
-        self.context.recorder.journey_assumed(usize::from(journey.0), at);
+        context.recorder.record(measurement, at);
     }
 
     fn journey_waited(&mut self, wait: JourneyWait) {
         *self.context.details.waits.entry((self.role, wait)).or_default() += 1;
-    }
-
-    fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {
-        self.count_ended_journey();
-        self.context.recorder.journey_completed(usize::from(journey.0), due, at);
-    }
-
-    fn journey_late(&mut self, journey: JourneyId, at: Nanos) {
-        self.context.recorder.journeys(usize::from(journey.0), JourneyCount::Late, 1, at);
-    }
-
-    fn journeys_missed(&mut self, journey: JourneyId, times: u64, at: Nanos) {
-        self.context.recorder.journeys(usize::from(journey.0), JourneyCount::Missed, times, at);
-    }
-
-    fn journeys_skipped(&mut self, journey: JourneyId, times: u64, at: Nanos) {
-        self.context.recorder.journeys(usize::from(journey.0), JourneyCount::Skipped, times, at);
-    }
-
-    fn journey_unfinished(&mut self, journey: JourneyId, at: Nanos) {
-        self.count_ended_journey();
-        self.context.recorder.journeys(usize::from(journey.0), JourneyCount::Unfinished, 1, at);
-    }
-
-    fn messages_missed(&mut self, message: MessageId, times: u64, at: Nanos) {
-        self.context.recorder.untimed(usize::from(message.0), MessageCount::Missed, times, at);
-    }
-
-    fn answer_pending(&mut self, message: MessageId, at: Nanos) {
-        self.context.recorder.untimed(usize::from(message.0), MessageCount::Pending, 1, at);
     }
 
     fn fault(&mut self, fault: ClientFault, at: Nanos) {
@@ -251,12 +171,14 @@ impl ClientIo for ClientActions<'_> {
             }
             ClientFault::NoObject | ClientFault::Unusable(_) => LoadErrorKind::Invalid,
             ClientFault::Hook | ClientFault::Internal => LoadErrorKind::Internal,
-            ClientFault::NotTaken(message) => return self.context.recorder.not_taken(usize::from(message.0), at),
-            ClientFault::Undocumented => return self.context.recorder.undocumented(at),
+            ClientFault::NotTaken(message) => {
+                return self.record(Measurement::Messages(message, MessageCount::NotTaken, 1), at);
+            }
+            ClientFault::Undocumented => return self.record(Measurement::Undocumented, at),
             // Counted as a failed journey.
             ClientFault::Aborted => return,
         };
-        self.context.recorder.error(kind, at);
+        self.record(Measurement::Error(kind), at);
     }
 
     fn record_entry(&mut self, entry: LedgerEntry) {

@@ -3,7 +3,7 @@
 use super::{MAX_DUE_PER_TURN, MAX_WAIT, Shard, ShardStage};
 use crate::load::Nanos;
 use crate::load::client::io::ClientEvent;
-use crate::load::metrics::{JourneyCount, MessageCount};
+use crate::load::metrics::{JourneyCount, Measurement, MessageCount};
 
 impl Shard {
     /// Handles due events; returns whether more are due.
@@ -100,10 +100,10 @@ impl Shard {
         let Some(program) = role.journey.map(|journey| &role.programs[journey]) else { return };
         let recorder = &mut self.parts.context.recorder;
         if let Some(journey) = program.journey {
-            recorder.journeys(usize::from(journey.0), JourneyCount::Missed, 1, now);
+            recorder.record(Measurement::Journeys(journey, JourneyCount::Missed, 1), now);
         }
         for message in program.sent_messages() {
-            recorder.untimed(usize::from(message.0), MessageCount::Missed, 1, now);
+            recorder.record(Measurement::Messages(message, MessageCount::Missed, 1), now);
         }
     }
 
