@@ -112,16 +112,7 @@ fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(FuzzCe
     let (pack, shared) = (Arc::clone(campaign.pack()), Arc::clone(&scenarios.shared));
     let hubs = Arc::new(hubs);
     let embedded = Some(Arc::clone(&hubs));
-    let hub = TestedHub {
-        pack,
-        shared,
-        programs: Vec::new(),
-        target,
-        embedded,
-        processes: Vec::new(),
-        deviations: Arc::default(),
-        promptness: Arc::default(),
-    };
+    let hub = TestedHub { embedded, ..TestedHub::new(pack, shared, target) };
     let hub = hubproof::hub::prepare::prepare_hub(&hub).unwrap();
 
     let (began, at) = (Instant::now(), ["fuzz", "hub"].map(cpu));

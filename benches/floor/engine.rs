@@ -23,7 +23,8 @@ pub fn measure(task: &EchoTask, validate: bool) -> u64 {
     let pack = Arc::new(Pack::load(&folder, &sources).0.unwrap());
     let shared = scenario::load_shared(&folder, &sources, &pack, &mut Vec::new());
     let root = yaml::parse(&sources, folder.scenarios["load/echo.yaml"]).unwrap();
-    let (read, found) = plan::parse_load_plan("echo", &root, &shared, &pack, &|_| Err("no files".to_owned()));
+    let (read, found) =
+        plan::parse_load_plan("echo", &root, &shared, &pack, &|_| Err(std::io::ErrorKind::NotFound.into()));
     let (plan, script) =
         read.unwrap_or_else(|| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));
     let callers = vec![("caller".to_owned(), task.connections as u32)];

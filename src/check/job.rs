@@ -506,7 +506,7 @@ fn choose_instance(
         let provides = |word: &str| site.provides.contains(word);
         let hooks = |name: &str| site.hooks.contains_key(name);
         let missing = unmet_needs(program, &site.settings, &provides, &hooks)
-            .map_err(|error| SetupError::Need(format!("{}: {error}", program.id)))?;
+            .map_err(|source| SetupError::Need { scenario: program.id.clone(), source })?;
         if missing.is_empty() {
             return Ok(JobPlacement::Instance(index));
         }

@@ -59,7 +59,7 @@ impl BaselineArgs {
         if let Some(path) = &self.write {
             // Reported before the run rather than after it.
             super::report_sink::check_writable(path).map_err(|error| {
-                CliError::new(format!("a baseline cannot be written to {}: {error}", path.display()))
+                CliError::failed(format!("a baseline cannot be written to {}", path.display()), error)
             })?;
         }
         Ok(Baselines { known, write: self.write.clone(), before })
@@ -79,7 +79,7 @@ impl Baselines {
         let before =
             self.before.as_ref().map(|(file, entries)| (sources.file(*file).text.as_str(), entries.as_slice()));
         std::fs::write(path, baseline::rewrite_baseline(report, before))
-            .map_err(|error| CliError::new(format!("failed to write {}: {error}", path.display())))
+            .map_err(|error| CliError::failed(format!("failed to write {}", path.display()), error))
     }
 }
 

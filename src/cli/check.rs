@@ -117,7 +117,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         .with_open(arguments.open)?;
     if let Some(path) = &arguments.write_deviations {
         // Reported before the run rather than after it.
-        report_sink::check_writable(path).map_err(|error| write_error(path, &error))?;
+        report_sink::check_writable(path).map_err(|error| write_error(path, error))?;
     }
     let named = arguments.hub.read_target_and_overrides(&mut sources)?;
     let mut protocols = arguments.hub.load_protocols("check", named.target.as_ref(), arguments.list, &mut sources)?;
@@ -126,9 +126,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     let added = scenario_files::add_scenario_files(&mut protocols, &files, &mut sources)?;
     chosen.extend(&added);
     if arguments.against.is_some() && arguments.depth != Depth::Thorough {
-        return Err(CliError::new(
-            "`--against` compares random walks\n  help: add `--depth thorough`, which plays them",
-        ));
+        return Err(CliError::usage("`--against` compares random walks", "add `--depth thorough`, which plays them"));
     }
     let mut comparer = add_walks(&arguments, named.target.as_ref(), &mut protocols, &mut sources)?;
     let selection = ScenarioSelection::new(&chosen, &arguments.rule, &protocols)?;
@@ -205,7 +203,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         if let (Some(comparer), Some(url)) = (&mut comparer, &arguments.against) {
             started.add_second_hub(url, &protocols, &mut sources).await?;
             for other in &started.others {
-                let hub = prepare::prepare_hub(other).map_err(|error| CliError::new(error.to_string()))?;
+                let hub = prepare::prepare_hub(other)?;
                 comparer.set_counterpart(&other.pack.name, Counterpart::Hub(hub));
             }
         }
@@ -307,11 +305,11 @@ fn write_deviations(path: &Path, report: &RunReport, quiet: bool) -> Result<(), 
     }
     let entries = to_toml(&entries);
     let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    file.and_then(|mut file| file.write_all(entries.as_bytes())).map_err(|error| write_error(path, &error))
+    file.and_then(|mut file| file.write_all(entries.as_bytes())).map_err(|error| write_error(path, error))
 }
 
-fn write_error(path: &Path, error: &std::io::Error) -> CliError {
-    CliError::new(format!("deviations cannot be written to {}: {error}", path.display()))
+fn write_error(path: &Path, error: std::io::Error) -> CliError {
+    CliError::failed(format!("deviations cannot be written to {}", path.display()), error)
 }
 
 /// Runs the scenarios of one round, shows progress, passes all events to `log` and collects the reports. Returns the
@@ -392,10 +390,10 @@ fn check_prelude(variation: Option<&Variation>, protocols: &[ValidProtocol]) -> 
     if known.contains(&&**name) {
         return Ok(());
     }
-    Err(CliError::new(format!(
-        "no protocol has a prelude `{name}`\n  help: {}",
-        suggest(name, known, "`hubproof check --list` lists the variations")
-    )))
+    Err(CliError::usage(
+        format!("no protocol has a prelude `{name}`"),
+        suggest(name, known, "`hubproof check --list` lists the variations"),
+    ))
 }
 
 /// The selection of scenarios.
@@ -418,23 +416,23 @@ impl ScenarioSelection {
         } else {
             let mut set = GlobSetBuilder::new();
             for text in scenarios {
-                let no_pattern = |error| CliError::new(format!("`{text}` is not a pattern: {error}"));
+                let no_pattern = |error| CliError::failed(format!("`{text}` is not a pattern"), error);
                 set.add(Glob::new(text).map_err(no_pattern)?);
                 // The name of a scenario stands for all its cases, and needs no protocol.
                 for also in [format!("{text}/*"), format!("*/{text}"), format!("*/{text}/*")] {
                     set.add(GlobBuilder::new(&also).literal_separator(true).build().map_err(no_pattern)?);
                 }
             }
-            Some(set.build().map_err(|error| CliError::new(error.to_string()))?)
+            Some(set.build().map_err(|error| CliError::failed("failed to combine the patterns", error))?)
         };
         for rule in rules {
             if !protocols.iter().any(|protocol| protocol.pack.rules.contains_key(rule)) {
                 let known: Vec<&str> =
                     protocols.iter().flat_map(|protocol| protocol.pack.rules.keys().map(String::as_str)).collect();
-                return Err(CliError::new(format!(
-                    "there is no rule `{rule}`\n  help: {}",
-                    suggest(rule, known, "`hubproof packs show NAME --rules` lists the rules")
-                )));
+                return Err(CliError::usage(
+                    format!("there is no rule `{rule}`"),
+                    suggest(rule, known, "`hubproof packs show NAME --rules` lists the rules"),
+                ));
             }
         }
         let rules = rules.to_vec();

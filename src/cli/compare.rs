@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::CliError;
+use super::error::BoxedError;
 use super::report_sink::{COMPARE_FORMATS, ComparedRuns, ReportSinks, report_help};
-use crate::load::compare::{CompareOptions, compare, render};
+use crate::load::compare::{CompareOptions, compare, exit_code, render};
 use crate::load::report::json;
-use crate::load::validity::RunValidity;
 use crate::report::document::load::LoadDocument;
 use crate::report::html::NamedReport;
 
@@ -39,32 +39,26 @@ pub fn run_compare(arguments: CompareArgs) -> Result<u8, CliError> {
     let sinks = ReportSinks::parse(&arguments.report, COMPARE_FORMATS)?.with_open(arguments.open)?;
     let ((a, a_text), (b, b_text)) = (read_report(&arguments.a)?, read_report(&arguments.b)?);
     let options = CompareOptions { seed: arguments.seed, fail_on_regression: arguments.fail_on_regression };
-    let comparison = compare(&a, &b, options).map_err(|error| CliError::new(format!("failed to compare: {error}")))?;
+    let comparison = compare(&a, &b, options)?;
     let named = |path: &Path, text| NamedReport { name: path.display().to_string(), text };
     let reports = [named(&arguments.a, a_text), named(&arguments.b, b_text)];
     sinks.write(&ComparedRuns { reports, options }, &render(&comparison))?;
-    let invalid = [&a, &b].iter().any(|document| document.validity.verdict == RunValidity::Invalid);
-    Ok(match (comparison.has_regression(), invalid || comparison.is_undecided()) {
-        (_, true) => super::exit::INCONCLUSIVE,
-        (true, false) => 1,
-        (false, false) => 0,
-    })
+    Ok(exit_code(&comparison, [&a, &b]))
 }
 
 /// Reads a load report; returns also its text.
 fn read_report(path: &Path) -> Result<(LoadDocument, String), CliError> {
     let shown = path.display();
-    let failed = |reason: String| {
-        CliError::new(format!(
-            "failed to read {shown}: {reason}\n  help: `hubproof load ... --report json={shown}` writes a load report"
-        ))
+    let failed = |reason: BoxedError| {
+        let help = format!("`hubproof load ... --report json={shown}` writes a load report");
+        CliError::failed_with_help(format!("failed to read {shown}"), reason, help)
     };
-    let length = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
+    let length = std::fs::metadata(path).map_err(|error| failed(error.into()))?.len();
     if length > MAX_BYTES {
-        return Err(failed(format!("it has {length} bytes; the limit is {MAX_BYTES}")));
+        return Err(failed(format!("it has {length} bytes; the limit is {MAX_BYTES}").into()));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let document = json::parse_load_report(&text).map_err(|error| failed(error.to_string()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
+    let document = json::parse_load_report(&text).map_err(|error| failed(error.into()))?;
     Ok((document, text))
 }
 

@@ -52,11 +52,12 @@ impl ExecArgs {
     pub fn override_commands(&self, target: Option<&mut Target>) -> Result<(), CliError> {
         let Some(text) = &self.command else { return Ok(()) };
         let Some(target) = target else {
-            return Err(CliError::new(
-                "`--exec` needs the URL the hub will listen on\n  help: hubproof check ws://127.0.0.1:4000 --exec ...",
+            return Err(CliError::usage(
+                "`--exec` needs the URL the hub will listen on",
+                "hubproof check ws://127.0.0.1:4000 --exec ...",
             ));
         };
-        let exec = ExecCommand::parse(text).map_err(|error| CliError::new(format!("--exec: {error}")))?;
+        let exec = ExecCommand::parse(text).map_err(|error| CliError::failed("--exec", error))?;
         target.exec = Some(exec);
         target.instances.iter_mut().for_each(|instance| instance.exec = None);
         Ok(())
@@ -86,14 +87,14 @@ impl ExecArgs {
             None => None,
             Some(path) => {
                 let failed =
-                    |error| CliError::new(format!("the hub's log cannot be written to {}: {error}", path.display()));
+                    |error| CliError::failed(format!("the hub's log cannot be written to {}", path.display()), error);
                 Some(LogFile::new(File::create(path).map_err(failed)?))
             }
         };
         let own: Vec<usize> = launches.iter().flat_map(|(_, places)| places).copied().collect();
         let launches =
             launches.into_iter().map(|(exec, places)| (exec.text.clone(), LaunchMethod::Command(exec), places));
-        let trust = prepare::trusted_certificates(&hub.target).map_err(|error| CliError::new(error.to_string()))?;
+        let trust = prepare::trusted_certificates(&hub.target)?;
         let elsewhere = hub.target.instances.iter().enumerate().filter(|(place, _)| !own.contains(place));
         let hooks: Vec<_> = elsewhere
             .filter_map(|(place, instance)| {
@@ -144,7 +145,7 @@ pub async fn start_processes(processes: &[Arc<HubProcess>], signals: &mut Signal
         let why = tokio::select! {
             started = process.start() => match started {
                 Ok(()) => continue,
-                Err(error) => explain_start_error(&error),
+                Err(error) => explain_start_error(error),
             },
             () = signals.wait_for_signal() => StartFailure::Inconclusive("interrupted before the hub listened; nothing was checked".to_owned()),
         };
@@ -178,13 +179,9 @@ impl StartFailure {
 }
 
 /// Explains a failed start, with the end of the hub's output.
-fn explain_start_error(error: &HubStartError) -> StartFailure {
+fn explain_start_error(error: HubStartError) -> StartFailure {
     let Some(log) = error.log() else {
-        let help = match error {
-            HubStartError::Taken(_) => "stop it, or use another port",
-            _ => "the command does not run in a shell; if you need one: --exec 'sh -c \"...\"'",
-        };
-        return StartFailure::Error(CliError::new(format!("{error}\n  help: {help}")));
+        return StartFailure::Error(error.into());
     };
     let mut text = format!("Nothing was checked: {error}.\n");
     let log = log.last_lines(SHOWN_LOG_LINES);
@@ -196,8 +193,8 @@ fn explain_start_error(error: &HubStartError) -> StartFailure {
     for line in &log.lines {
         text.push_str(&format!("\n  | {}", escape_unprintable(line)));
     }
-    if matches!(error, HubStartError::Silent { .. }) {
-        text.push_str("\n  help: check that the hub listens on this address, or give it more time with --exec-wait");
+    if let Some(help) = error.help() {
+        text.push_str(&format!("\n  help: {help}"));
     }
     StartFailure::Inconclusive(text)
 }

@@ -16,7 +16,7 @@ use super::protocol_files::{self, PackArgs, ValidProtocol};
 use super::signals::SignalListener;
 use crate::config::{self, Override, Target};
 use crate::deviation::Deviations;
-use crate::hub::prepare::{PromptnessByInstance, SetupError, TestedHub, instance_settings};
+use crate::hub::prepare::{SetupError, TestedHub, instance_settings};
 use crate::hub::supervisor::HubProcess;
 use crate::interpreter::requested_addresses;
 use crate::outcome::ProcessReport;
@@ -118,10 +118,7 @@ impl HubArgs {
         if let (Some(url), Some(_), true) = (&self.url, &self.target, addressed) {
             texts.push(format!("url='{url}'"));
         }
-        texts
-            .iter()
-            .map(|text| config::parse_override(text).map_err(|error| CliError::new(error.to_string())))
-            .collect()
+        texts.iter().map(|text| config::parse_override(text).map_err(CliError::from)).collect()
     }
 
     /// Loads the protocols of the run. With `hubless`, the command sends nothing to a hub, so no hub has to be given.
@@ -138,10 +135,10 @@ impl HubArgs {
             let protocol = loaded.into_valid(sources)?;
             let hub_named = self.url.is_some() || target.is_some() || hubless;
             if !hub_named && !hubproof_reference::protocols().contains(&name.as_str()) {
-                return Err(CliError::new(format!(
-                    "the reference server does not speak `{name}`\n  help: give the URL of the hub: hubproof {command} URL --pack {}",
-                    directory.display()
-                )));
+                return Err(CliError::usage(
+                    format!("the reference server does not speak `{name}`"),
+                    format!("give the URL of the hub: hubproof {command} URL --pack {}", directory.display()),
+                ));
             }
             return Ok(vec![protocol]);
         }
@@ -153,10 +150,13 @@ impl HubArgs {
         }
         if names.is_empty() {
             if self.url.is_some() || target.is_some() {
-                return Err(CliError::new(format!(
-                    "the protocol of the hub is not given\n  help: --protocol {}; `hubproof init URL` recognises it; for your own: --pack PATH",
-                    protocol_files::built_in_names().join(" | ")
-                )));
+                return Err(CliError::usage(
+                    "the protocol of the hub is not given",
+                    format!(
+                        "--protocol {}; `hubproof init URL` recognises it; for your own: --pack PATH",
+                        protocol_files::built_in_names().join(" | ")
+                    ),
+                ));
             }
             let spoken = hubproof_reference::protocols();
             names = protocol_files::built_in_names()
@@ -166,8 +166,9 @@ impl HubArgs {
                 .collect();
         }
         if names.len() > 1 && (self.url.is_some() || target.is_some()) {
-            return Err(CliError::new(
-                "a hub can be tested with only one protocol at a time\n  help: give --protocol once, or leave out the URL to test the built-in reference server",
+            return Err(CliError::usage(
+                "a hub can be tested with only one protocol at a time",
+                "give --protocol once, or leave out the URL to test the built-in reference server",
             ));
         }
         let loaded: Result<Vec<_>, _> =
@@ -183,14 +184,14 @@ impl HubArgs {
         let Some(id) = &self.fault else { return Ok(()) };
         match hubproof_reference::faults().find(|fault| fault.id == id) {
             Some(fault) if protocols.iter().any(|protocol| protocol.pack.name == fault.protocol) => Ok(()),
-            Some(fault) => Err(CliError::new(format!(
-                "`{id}` is a fault of {}, which is not part of this run\n  help: --protocol {}",
-                fault.protocol, fault.protocol
-            ))),
+            Some(fault) => Err(CliError::usage(
+                format!("`{id}` is a fault of {}, which is not part of this run", fault.protocol),
+                format!("--protocol {}", fault.protocol),
+            )),
             None => {
                 let known: Vec<&str> = hubproof_reference::faults().map(|fault| fault.id).collect();
                 let help = suggest(id, known, "`hubproof serve --list-faults` lists them");
-                Err(CliError::new(format!("there is no fault `{id}`\n  help: {help}")))
+                Err(CliError::usage(format!("there is no fault `{id}`"), help))
             }
         }
     }
@@ -253,16 +254,9 @@ impl HubArgs {
             check_setting_kinds(&target, protocol)?;
             reference_servers.extend(embedded.clone());
             let deviations = parse_deviations(&target, protocol, sources)?;
-            let mut hub = TestedHub {
-                pack: Arc::clone(&protocol.pack),
-                shared: Arc::clone(&protocol.scenarios.shared),
-                programs: programs(protocol),
-                target,
-                embedded,
-                processes: Vec::new(),
-                deviations,
-                promptness: PromptnessByInstance::default(),
-            };
+            let (pack, shared) = (Arc::clone(&protocol.pack), Arc::clone(&protocol.scenarios.shared));
+            let programs = programs(protocol);
+            let mut hub = TestedHub { programs, embedded, deviations, ..TestedHub::new(pack, shared, target) };
             for process in self.exec.prepare_processes(&mut hub)? {
                 processes.push((protocol.pack.name.clone(), process));
             }
@@ -337,9 +331,7 @@ pub async fn start_reference_server(
     overrides: &[Override],
     sources: &mut Sources,
 ) -> Result<(Target, Arc<EmbeddedHubs>), CliError> {
-    let hubs = EmbeddedHubs::start(&protocol.pack.name, &protocol.setups, fault)
-        .await
-        .map_err(|error| CliError::new(error.to_string()))?;
+    let hubs = EmbeddedHubs::start(&protocol.pack.name, &protocol.setups, fault).await?;
     let text = protocol.setups.render_target_file(&protocol.pack.name, hubs.addresses());
     let file = sources.add("reference server", text);
     let target = config::parse(sources, file, overrides, &read_environment, &read_secret)
@@ -403,16 +395,8 @@ impl StartedHubs {
                 hub.target.moved_to(there.instances[0].url.clone())
             };
             let deviations = parse_deviations(&target, protocol, sources)?;
-            self.others.push(TestedHub {
-                pack: Arc::clone(&protocol.pack),
-                shared: Arc::clone(&protocol.scenarios.shared),
-                programs: Vec::new(),
-                target,
-                embedded: None,
-                processes: Vec::new(),
-                deviations,
-                promptness: PromptnessByInstance::default(),
-            });
+            let (pack, shared) = (Arc::clone(&protocol.pack), Arc::clone(&protocol.scenarios.shared));
+            self.others.push(TestedHub { deviations, ..TestedHub::new(pack, shared, target) });
         }
         Ok(())
     }
@@ -553,10 +537,8 @@ pub async fn follow_run<T>(
         ended = Some(running.await);
     }
     match ended {
-        Some(Ok(Err(error))) => Err(CliError::new(error.to_string())),
-        Some(Err(error)) if error.is_panic() => {
-            Err(CliError::new(format!("hubproof failed: {error}; please report this")))
-        }
+        Some(Ok(Err(error))) => Err(error.into()),
+        Some(Err(error)) if error.is_panic() => Err(error.into()),
         Some(Ok(Ok(done))) => Ok((stop_signals, Some(done))),
         _ => Ok((stop_signals, None)),
     }
@@ -595,7 +577,7 @@ pub fn check_settings_known(target: &Target, protocols: &[ValidProtocol]) -> Res
         known(),
         &format!("`hubproof check --list --protocol {}` lists them", names.join(" --protocol ")),
     );
-    Err(CliError::new(format!("{} has no setting `{name}`\n  help: {help}", names.join(", or "))))
+    Err(CliError::usage(format!("{} has no setting `{name}`", names.join(", or ")), help))
 }
 
 /// Rejects a setting whose default is a mapping but whose value is not: usually an invalid TOML table that was read as
@@ -605,10 +587,10 @@ pub fn check_setting_kinds(target: &Target, protocol: &ValidProtocol) -> Result<
     for (name, setting) in target.instances.iter().flat_map(|instance| &instance.settings) {
         let default = declared.get(name).and_then(|setting| setting.default.as_ref());
         if default.is_some_and(Value::is_object) && !setting.value.is_object() {
-            return Err(CliError::new(format!(
-                "the setting `{name}` must be a mapping, not {}\n  help: write it as a TOML table: --set '{name}={{ \"name\" = \"value\" }}'",
-                matcher::describe_kind(&setting.value)
-            )));
+            return Err(CliError::usage(
+                format!("the setting `{name}` must be a mapping, not {}", matcher::describe_kind(&setting.value)),
+                format!("write it as a TOML table: --set '{name}={{ \"name\" = \"value\" }}'"),
+            ));
         }
     }
     Ok(())

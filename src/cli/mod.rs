@@ -4,6 +4,7 @@ mod baseline;
 mod check;
 mod compare;
 mod doctor;
+mod error;
 mod exec;
 mod explain;
 mod fuzz;
@@ -28,8 +29,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::syntax::diagnostic::{Diagnostic, render_all};
-use crate::syntax::source::Sources;
+pub use self::error::CliError;
 
 /// Conformance tests, fuzzing and load tests for message hubs (JSON over WebSocket).
 #[derive(Parser)]
@@ -103,36 +103,6 @@ pub mod exit {
     }
 }
 
-/// Most diagnostics that are printed; `packs lint` shows all.
-const MAX_DIAGNOSTICS: usize = 10;
-
-/// An error for the user to fix, ready for stderr; the exit code is 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct CliError(String);
-
-impl CliError {
-    fn new(message: impl std::fmt::Display) -> Self {
-        Self(format!("error: {message}"))
-    }
-
-    /// Returns one error for several; `None` for none.
-    fn from_all(errors: Vec<Self>) -> Option<Self> {
-        let texts: Vec<String> = errors.into_iter().map(|error| error.0).collect();
-        (!texts.is_empty()).then(|| Self(texts.join("\n")))
-    }
-
-    /// Renders diagnostics, which begin with their own `error:`.
-    fn from_diagnostics(diagnostics: &[Diagnostic], sources: &Sources) -> Self {
-        let shown = &diagnostics[..diagnostics.len().min(MAX_DIAGNOSTICS)];
-        let mut text = render_all(shown, sources, uses_color());
-        if shown.len() < diagnostics.len() {
-            text.push_str(&format!("\n\n... and {} more", diagnostics.len() - shown.len()));
-        }
-        Self(text)
-    }
-}
-
 /// Runs a command line. Returns the exit code of the process.
 pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
@@ -162,7 +132,7 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{error}");
+            let _ = writeln!(std::io::stderr(), "{}", error.render());
             ExitCode::from(exit::USAGE)
         }
     }
@@ -184,5 +154,5 @@ fn build_runtime() -> Result<tokio::runtime::Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| CliError::new(format!("failed to start: {error}")))
+        .map_err(|error| CliError::failed("failed to start", error))
 }

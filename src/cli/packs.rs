@@ -348,9 +348,9 @@ fn write_new_folder(folder: &std::path::Path, files: &BTreeMap<String, String>) 
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Ok(false) => {
             let help = "choose a new folder with --to DIR: an existing pack is never overwritten";
-            return Err(CliError::new(format!("{shown} is not empty\n  help: {help}")));
+            return Err(CliError::usage(format!("{shown} is not empty"), help));
         }
-        Err(error) => return Err(CliError::new(format!("failed to write {shown}: {error}"))),
+        Err(error) => return Err(CliError::failed(format!("failed to write {shown}"), error)),
     }
     write_files(folder, files)
 }
@@ -362,7 +362,7 @@ pub fn write_files(folder: &std::path::Path, files: &BTreeMap<String, String>) -
         let folders = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         folders
             .and_then(|()| std::fs::write(&path, text))
-            .map_err(|error| CliError::new(format!("failed to write {}: {error}", path.display())))?;
+            .map_err(|error| CliError::failed(format!("failed to write {}", path.display()), error))?;
     }
     Ok(())
 }
@@ -377,10 +377,10 @@ fn validate_payload(
     let protocol = load_pack(name, described, &mut sources)?.into_valid(&sources)?;
     let Some(found) = protocol.pack.message(message) else {
         let known: Vec<&str> = protocol.pack.messages.iter().map(|message| message.name.as_str()).collect();
-        return Err(CliError::new(format!(
-            "{name} has no message `{message}`\n  help: {}",
-            suggest(message, known, &format!("`hubproof packs show {name}` lists them"))
-        )));
+        return Err(CliError::usage(
+            format!("{name} has no message `{message}`"),
+            suggest(message, known, &format!("`hubproof packs show {name}` lists them")),
+        ));
     };
     let shown = if file.as_os_str() == "-" { "stdin".to_owned() } else { file.display().to_string() };
     let text = if file.as_os_str() == "-" {
@@ -388,14 +388,14 @@ fn validate_payload(
         std::io::stdin()
             .take(crate::syntax::source::MAX_FILE as u64)
             .read_to_string(&mut text)
-            .map_err(|error| CliError::new(format!("failed to read stdin: {error}")))?;
+            .map_err(|error| CliError::failed("failed to read stdin", error))?;
         text
     } else {
         let id = protocol_files::read_file(file, &mut sources)?;
         sources.file(id).text.clone()
     };
     let payload: Value =
-        serde_json::from_str(&text).map_err(|error| CliError::new(format!("{shown} is not JSON: {error}")))?;
+        serde_json::from_str(&text).map_err(|error| CliError::failed(format!("{shown} is not JSON"), error))?;
     let violations = found.schema.violations(&payload);
     let mut out = String::new();
     for violation in &violations {

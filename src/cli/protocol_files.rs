@@ -133,7 +133,7 @@ pub fn read_plain_document(document: &Path, sources: &mut Sources) -> Result<(St
             Ok(found) if found.len() > crate::syntax::source::MAX_FILE as u64 => {
                 Err(format!("{} is larger than {} MiB", path.display(), crate::syntax::source::MAX_FILE >> 20))
             }
-            Ok(_) => read_file(&path, sources).map_err(|error| error.0),
+            Ok(_) => read_file(&path, sources).map_err(|error| error.to_string()),
             Err(error) => Err(format!("failed to read {}: {error}", path.display())),
         }
     };
@@ -214,9 +214,10 @@ fn read_extending_folder(
 ) -> Result<PackFolder, CliError> {
     let shown = directory.display();
     if !directory.is_dir() {
-        return Err(CliError::new(format!(
-            "{shown} is not a folder\n  help: a pack is a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/"
-        )));
+        return Err(CliError::usage(
+            format!("{shown} is not a folder"),
+            "a pack is a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/",
+        ));
     }
     let full = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let name = full.file_name().map_or_else(|| "pack".to_owned(), |name| name.to_string_lossy().into_owned());
@@ -275,7 +276,7 @@ fn collect_files(
     sources: &mut Sources,
     files: &mut BTreeMap<String, FileId>,
 ) -> Result<(), CliError> {
-    let failed = |error: std::io::Error| CliError::new(format!("failed to read {}: {error}", directory.display()));
+    let failed = |error: std::io::Error| CliError::failed(format!("failed to read {}", directory.display()), error);
     if prefix.matches('/').count() > MAX_DEPTH {
         return Ok(());
     }
@@ -295,7 +296,7 @@ fn collect_files(
 /// Reads a user's file as text.
 pub fn read_file(path: &Path, sources: &mut Sources) -> Result<FileId, CliError> {
     let shown = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| CliError::new(format!("failed to read {shown}: {error}")))?;
+    let bytes = std::fs::read(path).map_err(|error| CliError::failed(format!("failed to read {shown}"), error))?;
     if bytes.len() > crate::syntax::source::MAX_FILE {
         return Err(CliError::new(format!("{shown} is larger than {} MiB", crate::syntax::source::MAX_FILE >> 20)));
     }
@@ -362,7 +363,7 @@ pub fn load_built_in(name: &str, sources: &mut Sources) -> Result<LoadedProtocol
             known.iter().copied(),
             &format!("built in: {}; for your own pack or an AsyncAPI document: --pack PATH", known.join(", ")),
         );
-        return Err(CliError::new(format!("there is no protocol `{name}`\n  help: {help}")));
+        return Err(CliError::usage(format!("there is no protocol `{name}`"), help));
     }
     let folder = read_embedded_folder(name, sources);
     Ok(load_folder(folder, sources))

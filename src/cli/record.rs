@@ -11,6 +11,7 @@ use hubproof_reference::server::args::parse_listen_address;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::error::BoxedError;
 use super::relay::relayed_hub;
 use super::signals::SignalListener;
 use super::{CliError, build_runtime, print_to_stdout};
@@ -52,18 +53,18 @@ pub fn run_record(arguments: RecordArgs) -> Result<u8, CliError> {
     let shown = arguments.to.display().to_string();
     let file = File::create_new(&arguments.to).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
-            CliError::new(format!("{shown} already exists\n  help: choose a new file with --to, or remove this one"))
+            CliError::usage(format!("{shown} already exists"), "choose a new file with --to, or remove this one")
         }
-        _ => CliError::new(format!("failed to write {shown}: {error}")),
+        _ => CliError::failed(format!("failed to write {shown}"), error),
     })?;
     build_runtime()?.block_on(async {
         let mut signals = SignalListener::listen()?;
         let (observer, events) = mpsc::channel(QUEUE_LENGTH);
         let config = RelayConfig { hub, listen: arguments.listen, change: None, observer: Some(observer) };
-        let running = start_relay(config).await.map_err(|error| CliError::new(error.to_string()))?;
+        let running = start_relay(config).await?;
         print_to_stdout(&format!("record {}\nto {shown}\n", running.url));
         let mut writing = tokio::task::spawn_blocking(move || write_recording(file, events));
-        let failed = |error: &dyn std::fmt::Display| CliError::new(format!("failed to write {shown}: {error}"));
+        let failed = |error: BoxedError| CliError::failed(format!("failed to write {shown}"), error);
         // The writer ends early only if it failed.
         let early = tokio::select! {
             () = signals.wait_for_signal() => None,
@@ -74,7 +75,7 @@ pub fn run_record(arguments: RecordArgs) -> Result<u8, CliError> {
             Some(done) => done,
             None => writing.await,
         };
-        let summary = done.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        let summary = done.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))?;
         print_to_stdout(&summary.to_string());
         Ok(0)
     })

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::signals::SignalListener;
 use super::{CliError, build_runtime, print_to_stdout, protocol_files};
 use crate::reference::relay_facts;
-use crate::syntax::diagnostic::{ValueError, suggest};
+use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
 use crate::transport::Endpoint;
 use crate::transport::tls::client_config;
@@ -85,7 +85,7 @@ pub fn run_relay(arguments: RelayArgs) -> Result<u8, CliError> {
     let what = change.map_or_else(|| "nothing is changed".to_owned(), |change| change.to_string());
     build_runtime()?.block_on(async {
         let mut signals = SignalListener::listen()?;
-        let running = start_relay(config).await.map_err(|error| CliError::new(error.to_string()))?;
+        let running = start_relay(config).await?;
         print_to_stdout(&format!("relay {}\nchange {what}\n", running.url));
         signals.wait_for_signal().await;
         print_to_stdout(&format!("applied {} times\n", running.shutdown().await));
@@ -95,13 +95,13 @@ pub fn run_relay(arguments: RelayArgs) -> Result<u8, CliError> {
 
 /// Returns the hub at a URL, with the certificates to trust.
 pub fn relayed_hub(url: &str, ca: Option<&Path>, insecure: bool) -> Result<RelayedHub, CliError> {
-    let endpoint: Endpoint = url.parse().map_err(|error: ValueError| CliError::new(error.to_string()))?;
+    let endpoint: Endpoint = url.parse()?;
     let tls = endpoint.tls.then(|| client_config(ca, insecure)).transpose();
     Ok(RelayedHub {
         authority: endpoint.host_header(),
         host: endpoint.host.clone(),
         port: endpoint.port,
-        tls: tls.map_err(|error| CliError::new(error.to_string()))?,
+        tls: tls?,
         target: Arc::new(move |asked| endpoint.join(Some(asked), &[]).map_or_else(|_| asked.to_owned(), |to| to.path)),
     })
 }
@@ -145,11 +145,10 @@ impl RelayArgs {
             None => {
                 let some: Vec<String> = named.iter().take(8).map(Mutation::to_string).collect();
                 let more = if named.len() > 8 { ", ..." } else { "" };
-                return Err(CliError::new(format!(
-                    "{} changes match: {}{more}\n  help: select one with --change, --message and --member, or pick one at random with --seed N",
-                    named.len(),
-                    some.join(", ")
-                )));
+                return Err(CliError::usage(
+                    format!("{} changes match: {}{more}", named.len(), some.join(", ")),
+                    "select one with --change, --message and --member, or pick one at random with --seed N",
+                ));
             }
         };
         Ok(Some(self.nth.map_or(chosen.clone(), |nth| chosen.for_nth_frame(nth))))
@@ -170,7 +169,7 @@ fn no_match_error(arguments: &RelayArgs, all: &[Mutation]) -> CliError {
         ),
         _ => "--list shows the possible changes".to_owned(),
     };
-    CliError::new(format!("no change in this protocol matches the options\n  help: {help}"))
+    CliError::usage("no change in this protocol matches the options", help)
 }
 
 fn render_changes(changes: &[Mutation], format: ListFormat) -> String {

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use clap::{Args, ValueEnum};
 
+use super::error::BoxedError;
 use super::report_sink::check_writable;
 use super::{CliError, print_to_stdout};
 use crate::load::compare::{CompareOptions, compare};
@@ -45,7 +46,7 @@ pub fn run_report(arguments: ReportArgs) -> Result<u8, CliError> {
     }
     if !to_stdout {
         let shown = output.display();
-        check_writable(&output).map_err(|error| CliError::new(format!("{shown} cannot be written: {error}")))?;
+        check_writable(&output).map_err(|error| CliError::failed(format!("{shown} cannot be written"), error))?;
         if arguments.reports.contains(&output) {
             return Err(CliError::new(format!(
                 "{shown} is a report, which the page would overwrite: pass `--output FILE`"
@@ -59,7 +60,7 @@ pub fn run_report(arguments: ReportArgs) -> Result<u8, CliError> {
         return Ok(0);
     }
     std::fs::write(&output, page)
-        .map_err(|error| CliError::new(format!("failed to write {}: {error}", output.display())))?;
+        .map_err(|error| CliError::failed(format!("failed to write {}", output.display()), error))?;
     print_to_stdout(&format!("{}\n", output.display()));
     if arguments.open {
         open_page(&output)?;
@@ -70,22 +71,21 @@ pub fn run_report(arguments: ReportArgs) -> Result<u8, CliError> {
 /// Renders a page from reports. Two load reports are compared with `options`.
 pub fn render_reports(reports: &[NamedReport], options: CompareOptions) -> Result<String, CliError> {
     let comparison = |a: &_, b: &_| compare(a, b, options).map_err(|error| error.to_string());
-    html::render(reports, comparison).map_err(CliError::new)
+    Ok(html::render(reports, comparison)?)
 }
 
 /// Reads a report. Its name on the page is that of the file.
 fn read_report(path: &Path) -> Result<NamedReport, CliError> {
     let shown = path.display();
-    let failed = |reason: String| {
-        CliError::new(format!(
-            "failed to read {shown}: {reason}\n  help: `hubproof check ... --report json={shown}` writes a report"
-        ))
+    let failed = |reason: BoxedError| {
+        let help = format!("`hubproof check ... --report json={shown}` writes a report");
+        CliError::failed_with_help(format!("failed to read {shown}"), reason, help)
     };
-    let length = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
+    let length = std::fs::metadata(path).map_err(|error| failed(error.into()))?.len();
     if length > MAX_BYTES {
-        return Err(failed(format!("it has {length} bytes; the limit is {MAX_BYTES}")));
+        return Err(failed(format!("it has {length} bytes; the limit is {MAX_BYTES}").into()));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
     let name = path.file_stem().map_or_else(|| shown.to_string(), |stem| stem.to_string_lossy().into_owned());
     Ok(NamedReport { name, text })
 }
@@ -101,9 +101,7 @@ pub fn open_page(path: &Path) -> Result<(), CliError> {
     let quiet = || Stdio::null();
     let opened = Command::new(program).args(before).arg(&path).stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn();
     opened.map(drop).map_err(|error| {
-        CliError::new(format!(
-            "failed to run `{program}`: {error}\n  help: open {} in a browser; the page is complete",
-            path.display()
-        ))
+        let help = format!("open {} in a browser; the page is complete", path.display());
+        CliError::failed_with_help(format!("failed to run `{program}`"), error, help)
     })
 }

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{IsTerminal, Write as _};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::report::{open_page, render_reports};
 use super::{CliError, print_to_stdout};
@@ -131,7 +133,7 @@ impl EventLog {
     /// Writes a line to every destination; `line` ends with a newline, and is made only if there is a destination.
     pub fn write(&self, line: impl FnOnce() -> String) {
         // Nothing panics while the lock is held.
-        let mut sinks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sinks = self.0.lock();
         if sinks.is_empty() {
             return;
         }
@@ -142,7 +144,7 @@ impl EventLog {
                 // A file has no buffer, so a reader sees every line at once.
                 EventSink::File(path, file) => {
                     if let Err(error) = file.write_all(line.as_bytes()) {
-                        *sink = EventSink::Failed(write_error(path, &error));
+                        *sink = EventSink::Failed(write_error(path, error));
                     }
                 }
                 EventSink::Failed(_) => {}
@@ -151,8 +153,8 @@ impl EventLog {
     }
 }
 
-fn write_error(path: &Path, error: &std::io::Error) -> CliError {
-    CliError::new(format!("failed to write {}: {error}", path.display()))
+fn write_error(path: &Path, error: std::io::Error) -> CliError {
+    CliError::failed(format!("failed to write {}", path.display()), error)
 }
 
 impl<R> ReportSinks<R> {
@@ -165,20 +167,20 @@ impl<R> ReportSinks<R> {
         let help = list_formats("--report ", formats, |format| format.example);
         let mut sinks = Vec::new();
         for text in texts {
-            let (name, path) = text
-                .split_once('=')
-                .ok_or_else(|| CliError::new(format!("`{text}` is not FORMAT=PATH\n  help: {help}")))?;
+            let (name, path) =
+                text.split_once('=').ok_or_else(|| CliError::usage(format!("`{text}` is not FORMAT=PATH"), &help))?;
             let Some(format) = formats.iter().find(|format| format.name == name) else {
                 let help = suggest(name, formats.iter().map(|format| format.name), &help);
-                return Err(CliError::new(format!("there is no report format `{name}`\n  help: {help}")));
+                return Err(CliError::usage(format!("there is no report format `{name}`"), help));
             };
             if path == "-" {
                 sinks.push((format, ReportSink::Stdout));
                 continue;
             }
             let path = PathBuf::from(path);
-            check_writable(&path)
-                .map_err(|error| CliError::new(format!("a report cannot be written to {}: {error}", path.display())))?;
+            check_writable(&path).map_err(|error| {
+                CliError::failed(format!("a report cannot be written to {}", path.display()), error)
+            })?;
             sinks.push((format, ReportSink::File(path)));
         }
         let sinks = Self { sinks, events: EventLog::default(), quiet: false, open: false };
@@ -220,7 +222,7 @@ impl<R> ReportSinks<R> {
                     print_to_stdout(&text);
                     Ok(())
                 }
-                ReportSink::File(path) => write_file(path, &text).map_err(|error| write_error(path, &error)),
+                ReportSink::File(path) => write_file(path, &text).map_err(|error| write_error(path, error)),
             });
             failures.extend(written.err());
         }
@@ -235,9 +237,9 @@ impl<R> ReportSinks<R> {
             && let Err(error) = open_page(path)
         {
             // The page is written, and the result of the run counts.
-            let _ = writeln!(std::io::stderr(), "{error}");
+            let _ = writeln!(std::io::stderr(), "{}", error.render());
         }
-        let mut sinks = self.events.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sinks = self.events.0.lock();
         failures.extend(sinks.drain(..).filter_map(|sink| match sink {
             EventSink::Failed(error) => Some(error),
             EventSink::Stdout | EventSink::File(..) => None,
@@ -275,12 +277,12 @@ impl<R> ReportSinks<R> {
     ///
     /// A file cannot be created.
     pub fn start_events(&self) -> Result<EventLog, CliError> {
-        let mut sinks = self.events.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sinks = self.events.0.lock();
         for (_, sink) in self.sinks.iter().filter(|(format, _)| format.writing == ReportWriting::Live) {
             sinks.push(match sink {
                 ReportSink::Stdout => EventSink::Stdout,
                 ReportSink::File(path) => {
-                    EventSink::File(path.clone(), File::create(path).map_err(|error| write_error(path, &error))?)
+                    EventSink::File(path.clone(), File::create(path).map_err(|error| write_error(path, error))?)
                 }
             });
         }
@@ -350,7 +352,7 @@ impl ReportSinks<LoadReport> {
 /// Renders the page of a single report from its JSON.
 fn render_page(name: &str, text: String) -> Result<String, CliError> {
     let report = NamedReport { name: name.to_owned(), text };
-    html::render(&[report], |_, _| Err("two load reports are needed".to_owned())).map_err(CliError::new)
+    Ok(html::render(&[report], |_, _| Err("two load reports are needed".to_owned()))?)
 }
 
 impl ReportSinks<ComparedRuns> {

@@ -30,7 +30,7 @@ pub fn add_scenario_files(
     let Some(first) = paths.first() else { return Ok(Vec::new()) };
     let [protocol] = protocols else {
         let help = format!("--protocol {}", protocol_files::built_in_names().join(" | "));
-        return Err(CliError::new(format!("the protocol of {first} is not known\n  help: {help}")));
+        return Err(CliError::usage(format!("the protocol of {first} is not known"), help));
     };
     let read: Result<Vec<FileId>, CliError> =
         paths.iter().map(|path| protocol_files::read_file(Path::new(path), sources)).collect();

@@ -31,9 +31,7 @@ pub fn run_serve(arguments: ServeArgs) -> Result<u8, CliError> {
     let runtime = build_runtime()?;
     let done = runtime.block_on(async {
         match arguments.target_file {
-            None => reference::run_server(arguments.server, print_addresses)
-                .await
-                .map_err(|error| CliError::new(error.to_string())),
+            None => reference::run_server(arguments.server, print_addresses).await.map_err(CliError::from),
             Some(path) => serve_with_target_file(arguments.server, path).await,
         }
     });
@@ -45,12 +43,12 @@ fn check_names(server: &reference::ServeArgs) -> Result<(), CliError> {
     let protocols = reference::protocols();
     if let Some(name) = server.names.iter().find(|name| !protocols.contains(&name.as_str())) {
         let help = suggest(name, protocols.iter().copied(), &format!("it implements {}", protocols.join(", ")));
-        return Err(CliError::new(format!("the reference server does not speak `{name}`\n  help: {help}")));
+        return Err(CliError::usage(format!("the reference server does not speak `{name}`"), help));
     }
     let faults: Vec<&str> = reference::faults().map(|fault| fault.id).collect();
     if let Some(id) = server.faults.iter().find(|id| !faults.contains(&id.as_str())) {
         let help = suggest(id, faults, "`hubproof serve --list-faults` lists them");
-        return Err(CliError::new(format!("there is no fault `{id}`\n  help: {help}")));
+        return Err(CliError::usage(format!("there is no fault `{id}`"), help));
     }
     Ok(())
 }
@@ -62,8 +60,9 @@ fn print_addresses(running: &reference::RunningServer) {
 async fn serve_with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result<(), CliError> {
     let mut signals = SignalListener::listen()?;
     let [name] = server.names.as_slice() else {
-        return Err(CliError::new(
-            "`--target-file` needs exactly one protocol\n  help: hubproof serve NAME --target-file FILE",
+        return Err(CliError::usage(
+            "`--target-file` needs exactly one protocol",
+            "hubproof serve NAME --target-file FILE",
         ));
     };
     let name = name.clone();
@@ -73,13 +72,13 @@ async fn serve_with_target_file(server: reference::ServeArgs, path: PathBuf) -> 
     let secure = server.tls_self_signed.is_some() || server.tls_cert.is_some();
     let admin = server.admin;
     let first = server.listen;
-    let mut config = reference::server::args::build_config(server).map_err(|error| CliError::new(error.to_string()))?;
+    let mut config = reference::server::args::build_config(server)?;
     let model = config.hubs.remove(0);
     config.admin = Some(admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
     for (index, setup) in protocol.setups.instances.iter().enumerate() {
         let mut hub = model.clone();
         for (key, value) in &setup.serve {
-            hub.settings.set(key, value).map_err(|error| CliError::new(error.to_string()))?;
+            hub.settings.set(key, value).map_err(reference::ServeError::from)?;
         }
         if setup.tls && !secure {
             hub.tls = Some(reference::HubCertificate::SelfSigned);
@@ -89,13 +88,13 @@ async fn serve_with_target_file(server: reference::ServeArgs, path: PathBuf) -> 
         }
         config.hubs.push(hub);
     }
-    let running = reference::start_server(config).await.map_err(|error| CliError::new(error.to_string()))?;
+    let running = reference::start_server(config).await?;
     let ca = match (&running.ca, ca) {
         (None, _) => None,
         (Some(pem), given) => {
             let file = given.unwrap_or_else(|| path.with_extension("ca.pem"));
             std::fs::write(&file, pem)
-                .map_err(|error| CliError::new(format!("failed to write {}: {error}", file.display())))?;
+                .map_err(|error| CliError::failed(format!("failed to write {}", file.display()), error))?;
             Some(std::path::absolute(&file).unwrap_or(file).display().to_string())
         }
     };
@@ -120,5 +119,5 @@ fn write_private(path: &std::path::Path, text: &str) -> Result<(), CliError> {
     options
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| CliError::new(format!("failed to write {}: {error}", path.display())))
+        .map_err(|error| CliError::failed(format!("failed to write {}", path.display()), error))
 }

@@ -37,6 +37,6 @@ pub fn run_man(arguments: &ManArgs) -> Result<u8, CliError> {
         std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(super::Arguments::command(), folder));
     match written {
         Ok(()) => Ok(0),
-        Err(error) => Err(CliError::new(format!("failed to write man pages to {}: {error}", folder.display()))),
+        Err(error) => Err(CliError::failed(format!("failed to write man pages to {}", folder.display()), error)),
     }
 }

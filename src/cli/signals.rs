@@ -17,7 +17,7 @@ impl SignalListener {
     #[cfg(unix)]
     pub fn listen() -> Result<Self, CliError> {
         use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).map_err(|error| CliError::new(format!("failed to wait for signals: {error}")));
+        let listen = |kind| signal(kind).map_err(|error| CliError::failed("failed to wait for signals", error));
         let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         let hangup = if is_hangup_ignored() { None } else { Some(listen(SignalKind::hangup())?) };
         Ok(Self { interrupt, terminate, hangup })

@@ -3,7 +3,9 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::campaign::{Campaign, fingerprint, results};
 use crate::outcome::{HistoryDirection, ScenarioReport};
@@ -37,12 +39,12 @@ impl CaseFeedback {
         let steered = self.clone();
         let mut numbers = numbers;
         std::iter::from_fn(move || {
-            if let Some(number) = steered.lock_state().ahead.pop_front() {
+            if let Some(number) = steered.0.lock().ahead.pop_front() {
                 return Some(number);
             }
             // Skips those that were played before their turn.
-            let number = numbers.find(|number| !steered.lock_state().taken.remove(number));
-            steered.lock_state().reached = number;
+            let number = numbers.find(|number| !steered.0.lock().taken.remove(number));
+            steered.0.lock().reached = number;
             number
         })
     }
@@ -60,7 +62,7 @@ impl CaseFeedback {
             frame.kind.hash(&mut hash);
             fingerprint::frame_shape(campaign.pack(), &frame.text).hash(&mut hash);
         }
-        let mut state = self.lock_state();
+        let mut state = self.0.lock();
         if state.shapes.len() >= MAX_ANSWERS || !state.shapes.insert(hash.finish()) {
             return;
         }
@@ -70,10 +72,5 @@ impl CaseFeedback {
                 state.ahead.push_back(more);
             }
         }
-    }
-
-    fn lock_state(&self) -> MutexGuard<'_, CaseFeedbackState> {
-        // Nothing in here panics while it holds the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

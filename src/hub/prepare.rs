@@ -11,12 +11,13 @@ use super::supervisor::HubProcess;
 use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Instance, Target, collect_texts};
 use crate::deviation::Deviations;
 use crate::hub::hook::TrustedCertificates;
-use crate::interpreter::HubPromptness;
+use crate::interpreter::{HubPromptness, NeedError};
 use crate::protocol::Pack;
 use crate::redact::SecretMasker;
 use crate::reference::hubs::EmbeddedHubs;
 use crate::scenario::{Program, SharedDefinitions};
-use crate::transport::{Endpoint, MemoryBudget, tls};
+use crate::transport::tls::{TlsError, client_config};
+use crate::transport::{Endpoint, MemoryBudget};
 
 /// The number of messages of [`MAX_MESSAGE_BYTES`] bytes that fit into the memory budget of a hub; further ones wait.
 const BUDGETED_LONG_MESSAGES: usize = 4;
@@ -35,6 +36,22 @@ pub struct TestedHub {
     /// How the hub deviates from its document.
     pub deviations: Arc<Deviations>,
     pub promptness: PromptnessByInstance,
+}
+
+impl TestedHub {
+    /// Returns a hub without scenarios, processes and deviations.
+    pub fn new(pack: Arc<Pack>, shared: Arc<SharedDefinitions>, target: Target) -> Self {
+        Self {
+            pack,
+            shared,
+            programs: Vec::new(),
+            target,
+            embedded: None,
+            processes: Vec::new(),
+            deviations: Arc::default(),
+            promptness: PromptnessByInstance::default(),
+        }
+    }
 }
 
 /// How promptly each instance has answered so far, by name. Clones share it, so a later round of a run knows what
@@ -62,10 +79,10 @@ pub struct PreparedInstance {
 /// An error in a target, found before anything runs.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    #[error("{0}")]
-    Tls(String),
-    #[error("{0}")]
-    Need(String),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("{scenario}: {source}")]
+    Need { scenario: String, source: NeedError },
 }
 
 /// A hub that is ready to play scenarios on.
@@ -133,7 +150,7 @@ pub fn trusted_certificates(target: &Target) -> Result<Option<TrustedCertificate
     // A template may evaluate to an https URL.
     let https = |spec: &HookSpec| matches!(spec, HookSpec::Http { url, .. } if !url.starts_with("http://"));
     let used = target.instances.iter().flat_map(|instance| instance.hooks.values()).any(https);
-    used.then(|| TrustedCertificates::new(&target.tls)).transpose().map_err(|error| SetupError::Tls(error.to_string()))
+    Ok(used.then(|| TrustedCertificates::new(&target.tls)).transpose()?)
 }
 
 /// Parses the addresses of a target and collects everything needed to connect to them.
@@ -144,14 +161,8 @@ pub fn trusted_certificates(target: &Target) -> Result<Option<TrustedCertificate
 pub fn prepare_hub(hub: &TestedHub) -> Result<Arc<PreparedHub>, SetupError> {
     let target = &hub.target;
     let secure = target.instances.iter().any(|instance| instance.url.tls);
-    let config = if secure {
-        Some(
-            tls::client_config(target.tls.ca.as_deref(), target.tls.insecure)
-                .map_err(|error| SetupError::Tls(error.to_string()))?,
-        )
-    } else {
-        None
-    };
+    let tls = &target.tls;
+    let config = secure.then(|| client_config(tls.ca.as_deref(), tls.insecure)).transpose()?;
     let trust = trusted_certificates(target)?;
     let limit = target.connections.or(hub.pack.extension.connections);
     let connections = limit.unwrap_or(DEFAULT_CONNECTIONS).max(1);

@@ -7,9 +7,10 @@
 //! the run.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::hub::process::{
@@ -137,7 +138,7 @@ impl HubProcess {
     pub async fn start(self: &Arc<Self>) -> Result<(), HubStartError> {
         let _switching = self.switching.lock().await;
         if !self.is_by_command() {
-            self.lock_state().running = Some(LaunchedHub::remote());
+            self.state.lock().running = Some(LaunchedHub::remote());
             return Ok(());
         }
         self.start_process().await
@@ -151,7 +152,7 @@ impl HubProcess {
     pub async fn begin_play(self: &Arc<Self>, id: &str, kind: HubUse) -> Result<ActivePlay, String> {
         let _switching = self.switching.lock().await;
         let stale = {
-            let state = self.lock_state();
+            let state = self.state.lock();
             let used = kind == HubUse::Alone && state.played > 0 && self.is_restartable();
             state.running.is_none() || state.crashed || used
         };
@@ -159,7 +160,7 @@ impl HubProcess {
             self.stop(TERMINATION_GRACE).await;
             self.restart_process().await?;
         }
-        let mut state = self.lock_state();
+        let mut state = self.state.lock();
         state.numbers += 1;
         state.played += 1;
         state.lenient = kind == HubUse::Destructive;
@@ -172,13 +173,13 @@ impl HubProcess {
     /// Removes a scenario; returns how the hub ended, if it ended while the scenario was played. `wrong`: whether a
     /// check did not pass.
     pub async fn end_play(&self, play: ActivePlay, report: &ScenarioReport, wrong: bool) -> Option<ProcessEnd> {
-        let ended = self.lock_state().running.as_ref().map(LaunchedHub::wait_for_end);
+        let ended = self.state.lock().running.as_ref().map(LaunchedHub::wait_for_end);
         if let (Some(ended), true) = (ended, wrong || play.kind != HubUse::Shared) {
             let wait = if wrong && has_lost_connection(report) { LIKELY_END_WAIT } else { PROCESS_END_WAIT };
             let _ = tokio::time::timeout(wait, ended).await;
         }
         let log = {
-            let mut state = self.lock_state();
+            let mut state = self.state.lock();
             state.record_crash();
             state.last = state.playing.remove(&play.number).map(|playing| playing.id);
             state.add_evidence(play.generation, report);
@@ -193,9 +194,9 @@ impl HubProcess {
         }
         if let Some(log) = log {
             let log = log.await.last_lines(CRASH_LOG_LINES);
-            self.lock_state().set_log(play.generation, log);
+            self.state.lock().set_log(play.generation, log);
         }
-        let state = self.lock_state();
+        let state = self.state.lock();
         let crash = state.report.crashes[*state.crashes.get(&play.generation)?].clone();
         Some(ProcessEnd { alone: crash.blamed.is_some(), crash })
     }
@@ -205,7 +206,7 @@ impl HubProcess {
     pub async fn record_unserved_play(&self, play: &ActivePlay, report: &ScenarioReport, hung: bool) {
         let _switching = self.switching.lock().await;
         {
-            let mut state = self.lock_state();
+            let mut state = self.state.lock();
             if state.generation != play.generation || state.crashed {
                 return;
             }
@@ -228,7 +229,7 @@ impl HubProcess {
         let _switching = self.switching.lock().await;
         self.stop(grace).await;
         // Processes killed by an interrupted start or stop may take a moment to end.
-        let terminating = std::mem::take(&mut self.lock_state().terminating);
+        let terminating = std::mem::take(&mut self.state.lock().terminating);
         for mut gone in terminating {
             let _ = tokio::time::timeout(TERMINATION_GRACE, gone.wait_for(|gone| *gone)).await;
         }
@@ -236,30 +237,25 @@ impl HubProcess {
 
     /// Whether the hub will not be started again.
     pub fn is_given_up(&self) -> bool {
-        self.lock_state().report.given_up.is_some()
+        self.state.lock().report.given_up.is_some()
     }
 
     /// Returns the report, unless a hub that runs elsewhere was never started.
     pub fn report(&self) -> Option<ProcessReport> {
-        let report = self.lock_state().report.clone();
+        let report = self.state.lock().report.clone();
         (self.is_by_command() || report.starts > 0 || !report.crashes.is_empty()).then_some(report)
-    }
-
-    fn lock_state(&self) -> MutexGuard<'_, SupervisorState> {
-        // No code panics while it holds the lock, so a poisoned state is usable.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn start_process(self: &Arc<Self>) -> Result<(), HubStartError> {
         let spawned = |gone| {
-            let mut state = self.lock_state();
+            let mut state = self.state.lock();
             state.terminating.retain(|gone| !*gone.borrow());
             state.terminating.push(gone);
         };
         let running = process::start_hub(&self.launch, spawned).await?;
         let ended = running.wait_for_end();
         let generation = {
-            let mut state = self.lock_state();
+            let mut state = self.state.lock();
             state.generation += 1;
             state.report.starts += 1;
             (state.crashed, state.played) = (false, 0);
@@ -270,7 +266,7 @@ impl HubProcess {
         tokio::spawn(async move {
             ended.await;
             if let Some(this) = this.upgrade() {
-                let mut state = this.lock_state();
+                let mut state = this.state.lock();
                 if state.generation == generation {
                     state.record_crash();
                 }
@@ -280,11 +276,11 @@ impl HubProcess {
     }
 
     async fn restart_process(self: &Arc<Self>) -> Result<(), String> {
-        let given_up = self.lock_state().report.given_up.clone();
+        let given_up = self.state.lock().report.given_up.clone();
         if let Some(why) = given_up {
             return Err(why);
         }
-        let why = if self.lock_state().report.crashes.len() >= MAX_CRASHES {
+        let why = if self.state.lock().report.crashes.len() >= MAX_CRASHES {
             format!("it has ended by itself or hung {MAX_CRASHES} times in this run and is not started again")
         } else {
             let last = Instant::now() + self.launch.wait;
@@ -296,7 +292,7 @@ impl HubProcess {
                     }
                     Err(_) if !self.is_restartable() => break NOT_BACK.to_owned(),
                     Err(error) => {
-                        let mut state = self.lock_state();
+                        let mut state = self.state.lock();
                         if let Some(log) = error.log() {
                             state.report.log = log.last_lines(RUN_LOG_LINES);
                         }
@@ -305,19 +301,19 @@ impl HubProcess {
                 }
             }
         };
-        self.lock_state().report.given_up = Some(why.clone());
+        self.state.lock().report.given_up = Some(why.clone());
         Err(why)
     }
 
     async fn stop(&self, grace: Duration) {
         let (running, generation) = {
-            let mut state = self.lock_state();
+            let mut state = self.state.lock();
             state.record_crash();
             (state.running.take(), state.generation)
         };
         let Some(running) = running else { return };
         let log = running.terminate(grace).await;
-        let mut state = self.lock_state();
+        let mut state = self.state.lock();
         state.set_log(generation, log.last_lines(CRASH_LOG_LINES));
         state.report.log = log.last_lines(RUN_LOG_LINES);
     }

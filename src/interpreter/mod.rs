@@ -164,13 +164,21 @@ pub enum ConversationOutput {
     },
 }
 
+/// A need that cannot be evaluated.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot evaluate the need `{need}`: {source}")]
+pub struct NeedError {
+    need: String,
+    source: EvalError,
+}
+
 /// Returns the needs of a program that these settings, words and hooks do not meet.
 pub fn unmet_needs(
     program: &Program,
     settings: &BTreeMap<String, Value>,
     provides: &dyn Fn(&str) -> bool,
     hooks: &dyn Fn(&str) -> bool,
-) -> Result<Vec<UnmetNeed>, String> {
+) -> Result<Vec<UnmetNeed>, NeedError> {
     let names = scope::SettingsContext::new(program, settings);
     let mut unmet = Vec::new();
     for need in &program.needs {
@@ -185,8 +193,8 @@ pub fn unmet_needs(
             Need::Hook(name) => hooks(name),
             Need::Expression { text, expr } => match expr.eval(&names) {
                 Ok(value) => value == Value::Bool(true),
-                Err(EvalError::Failed(error) | EvalError::Mistake(error)) => {
-                    return Err(format!("cannot evaluate the need `{text}`: {error}"));
+                Err(source @ (EvalError::Failed(_) | EvalError::Mistake(_))) => {
+                    return Err(NeedError { need: text.clone(), source });
                 }
                 Err(_) => false,
             },

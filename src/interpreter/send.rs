@@ -48,7 +48,8 @@ impl Conversation {
                 members.insert(name.to_owned(), evaluate_for_step(template, &names)?.value);
             }
         }
-        let mut dial = Dial::from_json(&Value::Object(members)).map_err(StepFailure::mistake)?;
+        let mut dial =
+            Dial::from_json(&Value::Object(members)).map_err(|error| StepFailure::mistake(error.to_string()))?;
         let role = &self.program.actors[id].role;
         let client = UpgradingClient { role, tries: connect.tries, names: &names };
         let applied = self.deviations.declared.apply_to_upgrade(&mut dial, &client).map_err(StepFailure::mistake)?;

@@ -21,6 +21,16 @@ pub enum ReplayResult {
     NotReproducible(String),
 }
 
+/// Returns the exit code for replayed findings: 1 if one still fails, 3 if one is not reproducible.
+pub fn exit_code<'a>(replayed: impl IntoIterator<Item = &'a ReplayResult>) -> u8 {
+    let codes = replayed.into_iter().map(|result| match result {
+        ReplayResult::StillFails { .. } => 1,
+        ReplayResult::NotReproducible(_) => 3,
+        ReplayResult::Fixed => 0,
+    });
+    codes.filter(|code| *code != 0).min().unwrap_or(0)
+}
+
 const STILL_FAILS: Explanation =
     Explanation::new("still fails", "A saved finding fails each time it is played. The exit code is 1.")
         .next("Play the file alone: hubproof check URL --protocol NAME --scenario FILE --trace");

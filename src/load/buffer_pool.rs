@@ -2,7 +2,9 @@
 //! allocate them again every interval.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// Limits of the pool, in lists and in bytes of all of them: a short peak must not hold memory for the rest of the run.
 const KEPT: usize = 16;
@@ -25,7 +27,7 @@ impl<T> Default for PooledVec<T> {
 impl<T> PooledVec<T> {
     /// Takes the contents and leaves an empty list of similar capacity.
     pub fn take(&mut self) -> Self {
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let spare = self.spare.lock().pop();
         let next = spare.unwrap_or_else(|| Vec::with_capacity(self.list.len()));
         Self { list: std::mem::replace(&mut self.list, next), spare: Arc::clone(&self.spare) }
     }
@@ -34,7 +36,7 @@ impl<T> PooledVec<T> {
 impl<T> Drop for PooledVec<T> {
     fn drop(&mut self) {
         self.list.clear();
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spare = self.spare.lock();
         let room: usize = spare.iter().chain([&self.list]).map(Vec::capacity).sum();
         if spare.len() < KEPT && room.saturating_mul(size_of::<T>()) <= KEPT_BYTES {
             spare.push(std::mem::take(&mut self.list));
@@ -77,7 +79,7 @@ mod tests {
     #[test]
     fn the_list_pool_has_a_memory_limit() {
         let mut lists = PooledVec::default();
-        let room = |lists: &PooledVec<u64>| lists.spare.lock().unwrap().iter().map(Vec::capacity).sum::<usize>();
+        let room = |lists: &PooledVec<u64>| lists.spare.lock().iter().map(Vec::capacity).sum::<usize>();
         let long = [(); 3].map(|()| {
             lists.reserve(KEPT_BYTES / size_of::<u64>() / 2);
             lists.take()
@@ -86,6 +88,6 @@ mod tests {
         assert!((1..=KEPT_BYTES / size_of::<u64>()).contains(&room(&lists)));
         let many: Vec<_> = (0..3 * KEPT).map(|_| lists.take()).collect();
         drop(many);
-        assert_eq!(lists.spare.lock().unwrap().len(), KEPT);
+        assert_eq!(lists.spare.lock().len(), KEPT);
     }
 }

@@ -5,7 +5,8 @@ use std::sync::atomic::{
     AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::Nanos;
 
@@ -49,7 +50,7 @@ impl Holds {
 
     fn add(&self, at: Nanos, ends: bool) -> Option<Nanos> {
         // Nothing panics while the lock is held.
-        let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _adding = self.adding.lock();
         let known = self.known.load(Relaxed);
         if (known % 2 == 1) != ends {
             return None;

@@ -2,13 +2,14 @@
 //! no random numbers, so that a conversation can be replayed exactly.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use minijinja::value::{Kwargs, Object, Value as Engine};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
+use parking_lot::Mutex;
 use ring::hmac;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -104,7 +105,7 @@ impl FunctionContext {
 
     /// Returns the position of the next item of a list of this length, from the beginning again after the last.
     fn next_position(&self, list: String, length: usize) -> usize {
-        let mut taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         let count = taken.entry(list).or_default();
         *count += 1;
         (self.turn + *count - 1) % length
@@ -115,16 +116,12 @@ impl FunctionContext {
     }
 
     pub fn set_frames(&self, frames: FrameLookup) {
-        *self.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(frames);
+        *self.frames.lock() = Some(frames);
     }
 
     /// Sets the actor for which values are evaluated from now on, if any. An actor keeps its user when it joins again.
     pub fn set_actor(&self, actor: Option<usize>) {
-        self.lock_users().actor = actor;
-    }
-
-    fn lock_users(&self) -> MutexGuard<'_, TakenTokens> {
-        self.users.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.users.lock().actor = actor;
     }
 
     fn next_call(&self) -> u64 {
@@ -308,7 +305,7 @@ pub fn build_environment() -> Environment<'static> {
 /// Returns the frames of the connection that `always` judges.
 fn frames_of(state: &State<'_, '_>, function: &str, which: FrameSelection, name: &str) -> Result<Vec<Engine>, Error> {
     let context = context_of(state)?;
-    let frames = context.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let frames = context.frames.lock();
     let frames = frames.as_ref().ok_or_else(|| function_error(format!("{function} works only under `always`")))?;
     frames(which, name).ok_or_else(|| function_error(format!("there is no message `{name}`")))
 }
@@ -420,7 +417,7 @@ fn next_user(state: &State<'_, '_>) -> Result<String, Error> {
     let Some(tokens) = setting(state, TOKENS).filter(|_| setting(state, JWT_SECRET).is_none()) else {
         return Ok(context.unique_name("user"));
     };
-    let place = context.lock_users().token_index();
+    let place = context.users.lock().token_index();
     let user = tokens.try_iter()?.nth(place).and_then(|user| user.as_str().map(str::to_owned));
     user.ok_or_else(|| Error::new(ErrorKind::UndefinedError, "there is no token for another user"))
 }

@@ -51,6 +51,35 @@ pub(super) struct UpgradedStream {
     pub rest: Vec<u8>,
 }
 
+/// Why a connection could not be opened, before the upgrade.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("`{0}` is not a source address")]
+    NoSource(String),
+    #[error("no connection to {authority} within {within}")]
+    Late { authority: String, within: String },
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    #[error("TLS: `{0}` is not a valid name for a certificate")]
+    Name(String),
+    #[error("no TLS handshake with {authority} within {within}: should the address be ws:// instead of wss://?")]
+    LateHandshake { authority: String, within: String },
+    #[error("TLS: {0} closed the connection during the handshake: should the address be ws:// instead of wss://?")]
+    ClosedHandshake(String),
+    #[error("{}", tls::explain_handshake_error(.0))]
+    Handshake(#[source] io::Error),
+    #[error("the host name `{host}` does not resolve ({source})")]
+    Resolve { host: String, source: io::Error },
+    #[error("the host name `{0}` has no address that can be reached from the given source address")]
+    NoAddress(String),
+    #[error("nothing listens at {0} (connection refused)")]
+    Refused(SocketAddr),
+    #[error("no connection to {address}: {source}")]
+    Failed { address: SocketAddr, source: io::Error },
+    #[error("{address} cannot be used as a source address: {source}")]
+    Source { address: IpAddr, source: io::Error },
+}
+
 /// A missing or invalid answer to the upgrade.
 struct UpgradeError {
     reason: String,
@@ -89,7 +118,7 @@ pub(super) async fn connect(request: &ConnectRequest) -> OpenAttempt {
     };
     match connect_stream(request, &endpoint, deadline).await {
         Ok(socket) => upgrade(socket, request, key, &head, deadline).await.unwrap_or_else(OpenAttempt::no_upgrade),
-        Err(reason) => OpenAttempt::unreachable(reason),
+        Err(error) => OpenAttempt::unreachable(error.to_string()),
     }
 }
 
@@ -97,60 +126,54 @@ async fn connect_stream(
     request: &ConnectRequest,
     endpoint: &Endpoint,
     deadline: Instant,
-) -> Result<Box<dyn Socket>, String> {
+) -> Result<Box<dyn Socket>, ConnectError> {
     let authority = endpoint.authority();
     let within = format_seconds(request.timeout);
-    let parsed = |from: &str| from.parse().map_err(|_| format!("`{from}` is not a source address"));
+    let parsed = |from: &str| from.parse().map_err(|_| ConnectError::NoSource(from.to_owned()));
     let source = request.dial.from.as_deref().map(parsed).transpose()?;
     let tcp = timeout_at(deadline, connect_tcp(&endpoint.host, endpoint.port, source)).await;
-    let tcp = tcp.map_err(|_| format!("no connection to {authority} within {within}"))??;
+    let late = |_| ConnectError::Late { authority: authority.clone(), within: within.clone() };
+    let tcp = tcp.map_err(late)??;
     if !endpoint.tls {
         return Ok(Box::new(tcp));
     }
     let config = match &request.tls {
         Some(config) => config.clone(),
-        None => tls::client_config(None, false).map_err(|error| error.to_string())?,
+        None => tls::client_config(None, false)?,
     };
     let name = ServerName::try_from(endpoint.host.clone());
-    let name = name.map_err(|_| format!("TLS: `{}` is not a valid name for a certificate", endpoint.host))?;
+    let name = name.map_err(|_| ConnectError::Name(endpoint.host.clone()))?;
     match timeout_at(deadline, TlsConnector::from(config).connect(name, tcp)).await {
-        Err(_) => Err(format!(
-            "no TLS handshake with {authority} within {within}: should the address be ws:// instead of wss://?"
-        )),
-        Ok(Err(error)) if is_reset(&error) => Err(format!(
-            "TLS: {authority} closed the connection during the handshake: should the address be ws:// instead of wss://?"
-        )),
-        Ok(Err(error)) => Err(tls::explain_handshake_error(&error)),
+        Err(_) => Err(ConnectError::LateHandshake { authority, within }),
+        Ok(Err(error)) if is_reset(&error) => Err(ConnectError::ClosedHandshake(authority)),
+        Ok(Err(error)) => Err(ConnectError::Handshake(error)),
         Ok(Ok(stream)) => Ok(Box::new(stream)),
     }
 }
 
 /// Tries all addresses of the host, in the resolver's order.
-async fn connect_tcp(host: &str, port: u16, source: Option<IpAddr>) -> Result<TcpStream, String> {
-    let addresses = lookup_host((host, port))
-        .await
-        .map_err(|error| format!("the host name `{host}` does not resolve ({error})"))?;
+async fn connect_tcp(host: &str, port: u16, source: Option<IpAddr>) -> Result<TcpStream, ConnectError> {
+    let addresses = lookup_host((host, port)).await;
+    let addresses = addresses.map_err(|source| ConnectError::Resolve { host: host.to_owned(), source })?;
     let mut failure = None;
     for address in addresses.filter(|address| source.is_none_or(|source| source.is_ipv4() == address.is_ipv4())) {
         match connect_address(address, source).await {
             Ok(stream) => return Ok(stream),
-            Err(reason) => failure = Some(reason),
+            Err(error) => failure = Some(error),
         }
     }
-    Err(failure.unwrap_or_else(|| {
-        format!("the host name `{host}` has no address that can be reached from the given source address")
-    }))
+    Err(failure.unwrap_or_else(|| ConnectError::NoAddress(host.to_owned())))
 }
 
-async fn connect_address(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, String> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::ConnectionRefused => format!("nothing listens at {address} (connection refused)"),
-        _ => format!("no connection to {address}: {error}"),
+async fn connect_address(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, ConnectError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::ConnectionRefused => ConnectError::Refused(address),
+        _ => ConnectError::Failed { address, source },
     };
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
     if let Some(source) = source {
         let bound = socket.bind(SocketAddr::new(source, 0));
-        bound.map_err(|error| format!("{source} cannot be used as a source address: {error}"))?;
+        bound.map_err(|error| ConnectError::Source { address: source, source: error })?;
     }
     let stream = socket.connect(address).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;

@@ -98,18 +98,26 @@ pub struct RequestHead {
     pub length: usize,
 }
 
+/// A member of a dial that has the wrong type. Only kinds are named, since values may hold secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` must be {expected}, not {found}")]
+pub struct DialMemberError {
+    name: &'static str,
+    expected: &'static str,
+    found: &'static str,
+}
+
 impl Dial {
     /// Parses an object with the members of a dial. A member that is null counts as absent; a header that is null is
     /// left out of the request.
     ///
     /// # Errors
-    /// A member of the wrong type. Only its kind is named, since the value may hold secrets.
-    pub fn from_json(dial: &Value) -> Result<Self, String> {
+    /// A member of the wrong type.
+    pub fn from_json(dial: &Value) -> Result<Self, DialMemberError> {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let member = |name: &str| dial.get(name).filter(|value| !value.is_null());
-        let wrong =
-            |name: &str, wanted: &str, found| format!("`{name}` must be {wanted}, not {}", describe_kind(found));
-        let pairs = |name: &str| match member(name) {
+        let wrong = |name, expected, found| DialMemberError { name, expected, found: describe_kind(found) };
+        let pairs = |name: &'static str| match member(name) {
             None => Ok(Vec::new()),
             Some(Value::Object(members)) => {
                 let stated = members.iter().filter(|(_, value)| !value.is_null());
@@ -568,7 +576,7 @@ mod tests {
         assert_eq!(Dial::from_json(&dial), Ok(expected));
         assert_eq!(
             Dial::from_json(&json!({ "headers": [1] })),
-            Err("`headers` must be a mapping, not a list".to_owned())
+            Err(DialMemberError { name: "headers", expected: "a mapping", found: "a list" })
         );
     }
 

@@ -13,10 +13,10 @@ use crate::support::disk;
 const MAX_ROOMS: usize = 20;
 /// The largest number of Rust files in one folder.
 const MAX_FILES: usize = 22;
-/// Folders that may open sockets. `cli` serves the metrics of a load run.
-const SOCKET_FOLDERS: [&str; 4] = ["src/transport/", "src/hub/", "src/load/engine/", "src/cli/"];
+/// Folders that may open sockets.
+const SOCKET_FOLDERS: [&str; 4] = ["src/transport/", "src/hub/", "src/load/engine/", "src/load/pages/"];
 /// Folders that may use tokio.
-const TOKIO: [&str; 8] = [
+const TOKIO: [&str; 9] = [
     "src/transport/",
     "src/reference/",
     "src/hub/",
@@ -24,6 +24,7 @@ const TOKIO: [&str; 8] = [
     "src/check/",
     "src/fuzz/campaign/",
     "src/load/engine/",
+    "src/load/pages/",
     "src/cli/",
 ];
 /// Folders that may print.

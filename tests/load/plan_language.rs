@@ -24,7 +24,7 @@ pub fn plan_mistakes(text: &str) -> (Vec<String>, String) {
         Ok(root) => {
             let files = |path: &str| match path {
                 "rows.csv" => Ok("name\nanna\n".to_owned()),
-                _ => Err("there is no such file".to_owned()),
+                _ => Err(std::io::ErrorKind::NotFound.into()),
             };
             plan::parse_load_plan("plan", &root, &CONCIERGE.shared, &CONCIERGE.pack, &files).1
         }

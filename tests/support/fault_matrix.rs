@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use hubproof::outcome::{CheckReport, ScenarioReport, Verdict};
 use hubproof::protocol::{RuleBasis, RuleLevel};
@@ -12,6 +12,7 @@ use hubproof::scenario::Program;
 use hubproof_reference::fault::FaultEffect;
 use hubproof_reference::fault::injector::RehearsalMachine;
 use hubproof_reference::{Fault, Machine, faults};
+use parking_lot::Mutex;
 
 use super::breakable_checks::breakable_checks;
 use super::sim_connection::{SendingManner, SimulatedProtocol};
@@ -94,7 +95,7 @@ impl FaultMatrix {
                 for rehearsal in programs {
                     let report = protocol.play(&rehearsal.program, Some(fault.id)).unwrap();
                     case.judge(&report, &expected);
-                    if depth == MatrixDepth::UntilFound && case.proves_its_rules(&mut proven.lock().unwrap()) {
+                    if depth == MatrixDepth::UntilFound && case.proves_its_rules(&mut proven.lock()) {
                         break;
                     }
                 }
@@ -276,7 +277,7 @@ fn rehearse(protocol: &SimulatedProtocol, faults: &[&'static Fault]) -> Vec<Rehe
         let played = protocol.play_on(program, None, &around, SendingManner::default());
         let Some(report) = played else { continue };
         assert!(matches!(report.verdict, Verdict::Pass | Verdict::Info), "{} on a correct hub", report.id);
-        let touched = acted.lock().unwrap().clone();
+        let touched = acted.lock().clone();
         rehearsals.push(Rehearsal { program: Arc::clone(program), report, touched });
     }
     rehearsals

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hubproof::check::{PlayOptions, Round, Rounds};
 use hubproof::config::target_from_url;
 use hubproof::deviation::Deviations;
-use hubproof::hub::prepare::{PromptnessByInstance, TestedHub};
+use hubproof::hub::prepare::TestedHub;
 use hubproof::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput, HubPromptness};
 use hubproof::judge::proposal::ScenarioTrial;
 use hubproof::outcome::{ScenarioReport, Verdict};
@@ -230,15 +230,11 @@ pub fn run_rounds(
     let (mut sources, pack, set) = load(&change(ASYNCAPI), &shared, scenarios);
     assert!(set.diagnostics.is_empty(), "{}", render_all(&set.diagnostics, &sources, false));
     let declared = if options.declared.is_empty() { "[]" } else { options.declared };
+    let target = target_from_url(&mut sources, "ws://virtual", &[], &|_| None, &|_| Ok(String::new())).unwrap();
     let tested = TestedHub {
-        pack: Arc::clone(&pack),
-        shared: Arc::clone(&set.shared),
         programs: set.programs.clone(),
-        target: target_from_url(&mut sources, "ws://virtual", &[], &|_| None, &|_| Ok(String::new())).unwrap(),
-        embedded: None,
-        processes: Vec::new(),
-        promptness: PromptnessByInstance::default(),
         deviations: parse_deviations(declared, &pack, &set.shared),
+        ..TestedHub::new(Arc::clone(&pack), Arc::clone(&set.shared), target)
     };
     let outline = ProtocolOutline::new(pack, &set.programs, |_| true);
     let mut rounds = Rounds::new(vec![tested], vec![outline], play_options(), options.explore);

@@ -64,7 +64,7 @@ pub fn parse_test_plan(protocol: &str, which: &PlanSource<'_>) -> (Plan, PlanScr
     let root = hubproof::syntax::yaml::parse(&sources, file).unwrap();
     let files = |path: &str| match path {
         "rows.csv" => Ok("name,weight\nfirst,1\nsecond,2\nthird,3\n".to_owned()),
-        _ => Err("there is no such file".to_owned()),
+        _ => Err(std::io::ErrorKind::NotFound.into()),
     };
     let (read, diagnostics) = hubproof::load::plan::parse_load_plan("test", &root, &shared, &pack, &files);
     assert!(diagnostics.is_empty(), "{}", hubproof::syntax::diagnostic::render_all(&diagnostics, &sources, false));

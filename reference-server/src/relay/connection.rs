@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -216,7 +216,7 @@ impl FrameMutator {
         let overtaken = late.take_swapped();
         let output = MachineOutput::Text { conn: 0, text: text.into() };
         let act = {
-            let mut choice = self.choice.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut choice = self.choice.lock();
             choice.next_action(&Trigger::Other(None), &output, &mut None)
         };
         let (MachineOutput::Text { text, .. }, Some(act)) = (output, act) else {

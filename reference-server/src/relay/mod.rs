@@ -12,10 +12,11 @@ pub mod mutation;
 mod upgrade;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};

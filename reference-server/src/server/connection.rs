@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
@@ -147,7 +148,7 @@ where
         let (granted, outbox) = (&granted, outbox.clone());
         async move {
             let (response, upgrade) = http_answer(request, peer, conn, context, outbox).await;
-            *granted.lock().unwrap_or_else(PoisonError::into_inner) = upgrade;
+            *granted.lock() = upgrade;
             Ok::<_, Infallible>(response)
         }
     });
@@ -159,7 +160,7 @@ where
         .with_upgrades()
         .await
         .ok()?;
-    let upgrade = granted.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+    let upgrade = granted.into_inner()?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<S>>().ok()?;
     let read = parts.read_buf.to_vec();
     Some(

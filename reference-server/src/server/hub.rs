@@ -5,10 +5,11 @@
 //! outboxes, whose tasks are woken once the lock is free.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
@@ -32,6 +33,7 @@ pub struct OutgoingConnection {
 
 /// A machine with its connections.
 pub struct Hub {
+    /// A panic of the machine only ends the connection that caused it, and leaves the state usable.
     state: Mutex<HubState>,
     start: Instant,
     /// Signals an earlier deadline of the machine.
@@ -107,7 +109,7 @@ impl Hub {
     pub async fn keep_time(&self) {
         loop {
             let alarm = {
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 state.alarm = if state.over { None } else { state.machine.deadline() };
                 state.alarm
             };
@@ -143,15 +145,10 @@ impl Hub {
         open.unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HubState> {
-        // A panic of the machine only ends the connection that caused it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Does one step of the machine, and wakes tasks once the lock is free.
     fn step_machine<T>(&self, step: impl FnOnce(&mut HubState, Duration) -> T) -> Result<T, ShutDownError> {
         let (result, woken, earlier) = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if state.over {
                 return Err(ShutDownError);
             }

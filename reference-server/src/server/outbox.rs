@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
 
 use crate::machine::Utf8Bytes;
 
@@ -52,14 +53,9 @@ pub struct CutError;
 pub struct Outbox(Mutex<OutboxQueue>);
 
 impl Outbox {
-    fn lock_queue(&self) -> MutexGuard<'_, OutboxQueue> {
-        // No operation leaves the queue inconsistent, so poisoning is harmless.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds an item and returns the task to wake, if one waits. If the queue is full, the item is dropped.
     pub fn push(&self, item: OutboxItem) -> Result<Option<Waker>, OverflowError> {
-        let mut waiting = self.lock_queue();
+        let mut waiting = self.0.lock();
         let bytes = match &item {
             OutboxItem::Text(text) => Some(text.len()),
             OutboxItem::Binary(data) => Some(data.len()),
@@ -77,7 +73,7 @@ impl Outbox {
 
     /// Moves all items to `batch`, which must be empty; waits if there are none.
     pub fn poll_take(&self, context: &mut Context<'_>, batch: &mut VecDeque<OutboxItem>) -> Poll<Result<(), CutError>> {
-        let mut waiting = self.lock_queue();
+        let mut waiting = self.0.lock();
         if waiting.cut {
             return Poll::Ready(Err(CutError));
         }
@@ -92,13 +88,13 @@ impl Outbox {
 
     /// Notes that the task is running and need not be woken.
     pub fn mark_running(&self) {
-        self.lock_queue().waker = None;
+        self.0.lock().waker = None;
     }
 
     /// Waits for the first item, the answer to the upgrade request.
     pub async fn take_first(&self) -> OutboxItem {
         poll_fn(|context| {
-            let mut waiting = self.lock_queue();
+            let mut waiting = self.0.lock();
             match waiting.items.pop_front() {
                 Some(item) => Poll::Ready(item),
                 None if waiting.cut => Poll::Ready(OutboxItem::Drop),
@@ -113,12 +109,12 @@ impl Outbox {
 
     /// Cuts the connection and returns the task to wake, if one waits.
     pub fn cut(&self) -> Option<Waker> {
-        std::mem::replace(&mut *self.lock_queue(), OutboxQueue { cut: true, ..OutboxQueue::default() }).waker
+        std::mem::replace(&mut *self.0.lock(), OutboxQueue { cut: true, ..OutboxQueue::default() }).waker
     }
 
     /// Waits until the connection is cut, or until there is an item.
     pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<CutError> {
-        let mut waiting = self.lock_queue();
+        let mut waiting = self.0.lock();
         if waiting.cut {
             return Poll::Ready(CutError);
         }

@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::session::PlaySession;
-use crate::cli::{CliError, exit, print_to_stdout, protocol_files};
+use crate::cli::{CliError, print_to_stdout, protocol_files};
 use crate::config;
 use crate::fuzz::campaign::{Campaign, PlayEnvironment, shrink_findings};
 use crate::fuzz::case_scenario::CaseScenario;
@@ -64,8 +64,9 @@ impl ArchiveArgs {
     /// A file or folder does not exist, or the protocol of a finding is not known.
     pub fn read_archive(&self, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<FindingArchive, CliError> {
         if let Some(folder) = &self.regressions {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| CliError::new(format!("failed to create the folder {}: {error}", folder.display())))?;
+            std::fs::create_dir_all(folder).map_err(|error| {
+                CliError::failed(format!("failed to create the folder {}", folder.display()), error)
+            })?;
         }
         let mut paths = Vec::new();
         for place in self.replay.iter().chain(&self.regressions) {
@@ -86,7 +87,7 @@ impl ArchiveArgs {
 
 /// Returns the scenario files in a folder, sorted by name.
 fn finding_files(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
-    let unreadable = |error: std::io::Error| CliError::new(format!("failed to read {}: {error}", folder.display()));
+    let unreadable = |error: std::io::Error| CliError::failed(format!("failed to read {}", folder.display()), error);
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
@@ -109,7 +110,7 @@ fn read_finding(path: &Path, campaigns: &[Arc<Campaign>], sources: &mut Sources)
         several => several.iter().find(named),
     };
     let Some(campaign) = of else {
-        return Err(CliError::new(format!("the name of {shown} does not tell its protocol\n  help: --protocol NAME")));
+        return Err(CliError::usage(format!("the name of {shown} does not tell its protocol"), "--protocol NAME"));
     };
     let scenario = match yaml::parse(sources, file).map(|root| root.to_json()) {
         Ok(Value::Object(root)) => CaseScenario::read(root),
@@ -188,14 +189,7 @@ impl FindingArchive {
 
     /// Returns the exit code for the saved findings alone.
     pub fn exit_code(&self) -> u8 {
-        let any = |is: &dyn Fn(&ReplayResult) -> bool| self.replayed.iter().any(|(_, replayed)| is(replayed));
-        if any(&|replayed| matches!(replayed, ReplayResult::StillFails { .. })) {
-            1
-        } else if any(&|replayed| matches!(replayed, ReplayResult::NotReproducible(_))) {
-            exit::INCONCLUSIVE
-        } else {
-            0
-        }
+        saved::exit_code(self.replayed.iter().map(|(_, result)| result))
     }
 }
 

@@ -137,7 +137,7 @@ pub fn time_after_cases(whole: Duration, shrink_time: Option<Duration>) -> Durat
 fn check_one_protocol(protocols: usize) -> Result<(), CliError> {
     match protocols {
         1 => Ok(()),
-        _ => Err(CliError::new("the protocol of the case is not given\n  help: choose one with --protocol")),
+        _ => Err(CliError::usage("the protocol of the case is not given", "choose one with --protocol")),
     }
 }
 
@@ -154,7 +154,7 @@ fn check_known(names: &[String], known: &BTreeSet<String>, what: &str) -> Result
     let Some(name) = names.iter().find(|name| !known.contains(*name)) else { return Ok(()) };
     let all = known.iter().map(String::as_str).collect::<Vec<_>>();
     let help = suggest(name, all.iter().copied(), &format!("one of {}", all.join(", ")));
-    Err(CliError::new(format!("no case has the {what} `{name}`\n  help: {help}")))
+    Err(CliError::usage(format!("no case has the {what} `{name}`"), help))
 }
 
 /// Prints the selected cases in order, each as soon as it is generated.

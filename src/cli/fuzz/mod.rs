@@ -5,11 +5,12 @@ mod case_selection;
 mod save;
 mod session;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
@@ -269,9 +270,10 @@ fn check_local_or_confirmed(arguments: &FuzzArgs, named: &ParsedHubArgs) -> Resu
     let far = |endpoint: &Endpoint| !endpoint.is_loopback();
     match urls.chain(instances).find(far).filter(|_| !arguments.yes) {
         None => Ok(()),
-        Some(url) => Err(CliError::new(format!(
-            "{url} is not on this machine, and fuzzing may bring a hub down\n  help: pass --yes if you are allowed to break it"
-        ))),
+        Some(url) => Err(CliError::usage(
+            format!("{url} is not on this machine, and fuzzing may bring a hub down"),
+            "pass --yes if you are allowed to break it",
+        )),
     }
 }
 
@@ -307,7 +309,7 @@ async fn run_campaigns(
         let (from, end) = (Instant::now(), selection.end_of_protocol(begun, index, campaigns.len()));
         let limit = end.map(TimeLimit::new);
         whole_limit = limit;
-        let prepare = |tested| prepare::prepare_hub(tested).map_err(|error| CliError::new(error.to_string()));
+        let prepare = |tested| prepare::prepare_hub(tested).map_err(CliError::from);
         let hub = prepare(tested)?;
         let second = others.iter().find(|other| other.pack.name == tested.pack.name).map(prepare).transpose()?;
         let model = models.get(&tested.pack.name).cloned();
@@ -332,7 +334,7 @@ async fn run_campaigns(
         let stage = PlayEnvironment { hub: Arc::clone(&hub), options, against, pulses: None, events, interrupt };
         let (playing, cases, enough) = (Arc::clone(campaign), Arc::clone(&cases), Arc::clone(&watched.enough));
         // Nothing panics while the lock is held.
-        let numbers = std::iter::from_fn(move || cases.lock().unwrap_or_else(PoisonError::into_inner).next());
+        let numbers = std::iter::from_fn(move || cases.lock().next());
         let (found, shrink_time) = (Arc::clone(&watched.found), kept.archive.time_for_shrinking());
         let over = move || {
             let shrink_time = shrink_time.filter(|_| found.load(Ordering::Relaxed));

@@ -269,7 +269,7 @@ fn write_finding(
         attempts: small.attempts,
     };
     std::fs::write(&new.path, finding_file::render_finding(&found, &path, &small.scenario, &about.masker))
-        .map_err(|error| CliError::new(format!("failed to write {path}: {error}")))?;
+        .map_err(|error| CliError::failed(format!("failed to write {path}"), error))?;
     let what = match small {
         _ if small.attempts == 0 => "not shrunk: no smaller scenario was tried".to_owned(),
         _ => format!(

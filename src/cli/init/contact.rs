@@ -9,7 +9,7 @@ use super::super::{CliError, hub};
 use crate::check::first_contact::{ContactRecord, PlainConnection, TriedPack, try_packs};
 use crate::check::stamp;
 use crate::config::Target;
-use crate::hub::prepare::{PreparedHub, PromptnessByInstance, TestedHub, prepare_hub};
+use crate::hub::prepare::{PreparedHub, TestedHub, prepare_hub};
 use crate::outcome::{FrameKind, HistoryDirection};
 use crate::protocol::Pack;
 use crate::protocol::recognition::{FrameOccasion, HubFrame, PackEvidence, Recognition, recognise_protocol};
@@ -114,17 +114,8 @@ fn prepare(protocol: &ValidProtocol, target: &Target) -> Result<Arc<PreparedHub>
     for instance in &mut target.instances {
         instance.settings.retain(|name, _| protocol.scenarios.shared.settings.contains_key(name));
     }
-    let hub = TestedHub {
-        pack: Arc::clone(&protocol.pack),
-        shared: Arc::clone(&protocol.scenarios.shared),
-        programs: Vec::new(),
-        target,
-        embedded: None,
-        processes: Vec::new(),
-        deviations: Arc::default(),
-        promptness: PromptnessByInstance::default(),
-    };
-    prepare_hub(&hub).map_err(|error| CliError::new(error.to_string()))
+    let hub = TestedHub::new(Arc::clone(&protocol.pack), Arc::clone(&protocol.scenarios.shared), target);
+    Ok(prepare_hub(&hub)?)
 }
 
 fn compare(candidates: &[ValidProtocol], plain: &ContactRecord, tries: &[Vec<ContactRecord>]) -> Contact {

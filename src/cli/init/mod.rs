@@ -63,10 +63,13 @@ struct OwnPack {
 
 pub fn run_init(arguments: &InitArgs) -> Result<u8, CliError> {
     if arguments.url.is_none() && arguments.protocol.is_none() && arguments.own.pack.is_none() {
-        return Err(CliError::new(format!(
-            "neither the hub nor its protocol is given\n  help: for a running hub: hubproof init ws://127.0.0.1:4000\n        for one that is not running: hubproof init --protocol {}",
-            protocol_files::built_in_names().join(" | ")
-        )));
+        return Err(CliError::usage(
+            "neither the hub nor its protocol is given",
+            format!(
+                "for a running hub: hubproof init ws://127.0.0.1:4000\n        for one that is not running: hubproof init --protocol {}",
+                protocol_files::built_in_names().join(" | ")
+            ),
+        ));
     }
     let mut sources = Sources::default();
     let own = arguments.load_own_pack(&mut sources)?;
@@ -152,7 +155,7 @@ fn check_settings_known(target: &Target, candidates: &[ValidProtocol]) -> Result
     let mut set = target.instances[0].settings.keys();
     let Some(name) = set.find(|name| !known().any(|known| known == *name)) else { return Ok(()) };
     let help = suggest(name, known().map(String::as_str), "`hubproof packs show NAME` describes a protocol");
-    Err(CliError::new(format!("no protocol has a setting `{name}`\n  help: {help}")))
+    Err(CliError::usage(format!("no protocol has a setting `{name}`"), help))
 }
 
 /// Returns the index of the protocol for which the files are written; `None` if it is not known.
@@ -228,7 +231,7 @@ impl InitArgs {
             texts.push("tls.insecure=true".to_owned());
         }
         let parsed = texts.iter().map(|text| config::parse_override(text));
-        parsed.map(|parsed| parsed.map_err(|error| CliError::new(error.to_string()))).collect()
+        parsed.map(|parsed| parsed.map_err(CliError::from)).collect()
     }
 
     /// Makes the target from the arguments.
@@ -243,9 +246,10 @@ impl InitArgs {
         rest.tls = TlsOptions::default();
         rest.instances[0].settings.clear();
         if rest != plain {
-            return Err(CliError::new(format!(
-                "`init` takes only settings\n  help: write other keys into {TARGET_FILE} afterwards"
-            )));
+            return Err(CliError::usage(
+                "`init` takes only settings",
+                format!("write other keys into {TARGET_FILE} afterwards"),
+            ));
         }
         Ok(target)
     }
@@ -274,10 +278,10 @@ impl InitArgs {
             return Ok(());
         }
         let (verb, them) = if found.len() == 1 { ("exists", "it") } else { ("exist", "them") };
-        Err(CliError::new(format!(
-            "{} already {verb}\n  help: write to another folder with --to DIR, or overwrite {them} with --force",
-            found.join(", ")
-        )))
+        Err(CliError::usage(
+            format!("{} already {verb}", found.join(", ")),
+            format!("write to another folder with --to DIR, or overwrite {them} with --force"),
+        ))
     }
 }
 

@@ -1,7 +1,5 @@
 //! `hubproof load`: load tests of a hub.
 
-mod live;
-mod metrics;
 mod plans;
 mod progress;
 mod run;
@@ -17,6 +15,7 @@ use super::report_sink::{self, EventLog, ReportSinks};
 use super::{CliError, build_runtime, exit};
 use crate::config;
 use crate::load::engine::{self, ValidationMode};
+use crate::load::pages::{self, LivePage};
 use crate::load::plan::{PlanOverrides, WarmUp};
 use crate::syntax::source::Sources;
 
@@ -82,7 +81,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "ADDR", value_parser = hubproof_reference::server::args::parse_listen_address)]
     metrics: Option<SocketAddr>,
     /// Serve a page of the running load run, with buttons to hold and stop it: PORT on this machine, or IP:PORT
-    #[arg(long, value_name = "ADDR", value_parser = live::parse_address)]
+    #[arg(long, value_name = "ADDR", value_parser = pages::parse_address)]
     live: Option<SocketAddr>,
     /// Print only errors and the verdict line
     #[arg(short, long)]
@@ -194,14 +193,14 @@ pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
     }
     let [protocol] = &protocols[..] else {
         let names: Vec<&str> = protocols.iter().map(|protocol| protocol.pack.name.as_str()).collect();
-        return Err(CliError::new(format!(
-            "a load run needs exactly one protocol\n  help: --protocol {}",
-            names.join(" | ")
-        )));
+        return Err(CliError::usage(
+            "a load run needs exactly one protocol",
+            format!("--protocol {}", names.join(" | ")),
+        ));
     };
     arguments.hub.check_fault(&protocols)?;
     let (plan, script) = plans::choose_plan(arguments.plan.as_deref(), protocol, &mut sources)?;
-    let plan = plan.with_overrides(&arguments.overrides()).map_err(|error| CliError::new(error.to_string()))?;
+    let plan = plan.with_overrides(&arguments.overrides())?;
     let thresholds = run::parse_thresholds(&arguments.threshold, &plan, &script, &mut sources)?;
     let find_max = arguments.find_max.as_ref();
     let goal = find_max.map(|text| search::parse_goal(text, &plan, &script, &mut sources)).transpose()?;
@@ -220,7 +219,7 @@ pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
         };
         let log = if arguments.check { EventLog::default() } else { sinks.start_events()? };
         let live = match arguments.live.filter(|_| !arguments.check) {
-            Some(address) => Some(live::LivePage::start(address).await?),
+            Some(address) => Some(start_live_page(address).await?),
             None => None,
         };
         let session = run::LoadSession { arguments: &arguments, plan, script, thresholds, seed, shown, log, live };
@@ -238,6 +237,18 @@ pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
     // Aborts running hooks.
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
+}
+
+/// Starts the live page, and prints its URL.
+async fn start_live_page(address: SocketAddr) -> Result<LivePage, CliError> {
+    let page = LivePage::start(address).await?;
+    eprintln!("live page on {}", page.url());
+    if page.is_exposed() {
+        eprintln!(
+            "warning: the live page is not only on this machine, and not encrypted: with its URL, others can hold and stop the run"
+        );
+    }
+    Ok(page)
 }
 
 /// The exit code of a run that could not begin.

@@ -40,7 +40,7 @@ pub fn choose_plan(
         None if Path::new(named).is_file() => (named.to_owned(), protocol_files::read_file(Path::new(named), sources)?),
         None => {
             let help = suggest(named, list.iter().copied(), &known);
-            return Err(CliError::new(format!("there is no plan or file `{named}`\n  help: {help}")));
+            return Err(CliError::usage(format!("there is no plan or file `{named}`"), help));
         }
     };
     parse_plan(&id, file, protocol, sources)
@@ -57,10 +57,7 @@ fn parse_plan(
     let shared = scenario::load_shared(&protocol.folder, sources, &protocol.pack, &mut diagnostics);
     // Errors of shared.yaml were reported when the scenarios were loaded.
     let folder = Path::new(id).parent().map(Path::to_owned).unwrap_or_default();
-    let open = |path: &str| {
-        let path = folder.join(path);
-        std::fs::read_to_string(&path).map_err(|error| format!("failed to read {}: {error}", path.display()))
-    };
+    let open = |path: &str| std::fs::read_to_string(folder.join(path));
     let (read, found) = plan::parse_load_plan(id, &root, &shared, &protocol.pack, &open);
     match read {
         Some(read) if !has_errors(&found) => {

@@ -2,17 +2,18 @@
 //! elsewhere plain lines.
 
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 
-use super::live::{LiveFeed, LiveSnapshot};
 use crate::cli::report_sink::EventLog;
 use crate::load::SECOND;
 use crate::load::engine::{RunSnapshot, WatchDecision};
 use crate::load::metrics::RunPhase;
 use crate::load::metrics::selector::RunMeasurements;
+use crate::load::pages::{LiveFeed, LiveSnapshot};
 use crate::load::plan::Plan;
 use crate::load::plan::schedule::rate_at;
 use crate::load::plan::threshold::{MetricThreshold, ThresholdOutcome, ThresholdWatch};
@@ -89,7 +90,7 @@ impl LoadProgress {
         if let Some(page) = &self.sinks.metrics {
             // The page is replaced as a whole, so it is valid after a panic.
             let text = prometheus::render(state, &seen.details.ends);
-            *page.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = self.masker.mask(&text).into_owned();
+            *page.lock() = self.masker.mask(&text).into_owned();
         }
         self.sinks.log.write(|| self.masker.mask(&events::interval(state.layout, seen.interval)).into_owned());
         self.show_live(seen, state);

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use super::super::CliError;
 use super::super::hub::{StartedHubs, now_ms};
-use super::live::LivePage;
+use super::LoadArgs;
 use super::progress::{LoadProgress, ProgressSinks};
-use super::{LoadArgs, metrics};
 use crate::check;
 use crate::cli::report_sink::{EventLog, ReportSinks};
 use crate::cli::signals::SignalListener;
@@ -20,6 +19,7 @@ use crate::load::engine::{self, LoadRunSetup, RunClock, RunEnd, ValidationMode};
 use crate::load::ledger;
 use crate::load::metrics::MetricRegistry;
 use crate::load::opening::MAX_EXAMPLES;
+use crate::load::pages::{LivePage, MetricsPage};
 use crate::load::plan::threshold::{self, MetricThreshold};
 use crate::load::plan::{self, Plan, PlanScript};
 use crate::load::report::{LoadReport, LoadRunMetadata, events};
@@ -93,7 +93,7 @@ impl LoadSession<'_> {
     /// Mistakes that the user has to correct.
     pub fn describe_compiled(&self, started: &StartedHubs, sources: &Sources) -> Result<String, CliError> {
         let Some(hub) = started.hubs.first() else { return Err(CliError::new("there is no hub to load")) };
-        let target = prepare::prepare_hub(hub).map_err(|error| CliError::new(error.to_string()))?;
+        let target = prepare::prepare_hub(hub)?;
         let deviations = &hub.deviations;
         let prepared = self.prepare_plan(&self.plan, target.first_instance(), deviations, now_ms(), sources)?;
         let lines = lint::lint(&prepared, sources);
@@ -131,7 +131,7 @@ impl LoadSession<'_> {
         lines: bool,
     ) -> Result<LoadAttempt, CliError> {
         let Some(hub) = started.hubs.first() else { return Err(CliError::new("there is no hub to load")) };
-        let prepared_target = prepare::prepare_hub(hub).map_err(|error| CliError::new(error.to_string()))?;
+        let prepared_target = prepare::prepare_hub(hub)?;
         let instance = Arc::clone(prepared_target.first_instance());
         let masker = Arc::new(prepare::secret_masker(hub));
         let (embedded, pack) = (hub.embedded.is_some(), Arc::clone(&hub.pack));
@@ -159,12 +159,15 @@ impl LoadSession<'_> {
         }
         let (to, calls) = engine::hooks::hook_call_queue();
         let hooks = tokio::spawn(engine::hooks::carry_out(calls, Arc::clone(&prepared), instance));
-        let run = engine::start_run(setup, to).map_err(|error| CliError::new(error.to_string()))?;
+        let run = engine::start_run(setup, to)?;
         let stopper = run.control();
         let served = match self.arguments.metrics {
-            Some(address) => Some(metrics::MetricsServer::start(address).await?),
+            Some(address) => Some(MetricsPage::start(address).await?),
             None => None,
         };
+        if let Some(served) = &served {
+            eprintln!("metrics on {}", served.url());
+        }
         let live = self.live.as_ref();
         let (began, shown) = (u64::try_from(epoch_ms).unwrap_or(0), &self.shown);
         self.log.write(|| events::run_started(began, &plan.id, &shown.target, &shown.command, self.seed));
@@ -186,7 +189,7 @@ impl LoadSession<'_> {
         let progress_sinks = ProgressSinks {
             lines: lines && !self.arguments.quiet,
             quiet: self.arguments.quiet,
-            metrics: served.as_ref().map(metrics::MetricsServer::page),
+            metrics: served.as_ref().map(MetricsPage::page),
             live: live.map(|live| live.follow_run(stopper.clone())),
             log: self.log.clone(),
         };
@@ -215,9 +218,8 @@ impl LoadSession<'_> {
             }
         };
         hooks.abort();
-        let (outcome, watcher) =
-            folded.map_err(|error| CliError::new(format!("hubproof failed: {error}; please report this")))?;
-        let outcome = outcome.map_err(|error| CliError::new(error.to_string()))?;
+        let (outcome, watcher) = folded?;
+        let outcome = outcome?;
         let mut failed = outcome.failed_openings.clone();
         failed.sort_by_key(|failed| (failed.role, failed.client));
         failed.truncate(MAX_EXAMPLES);
@@ -262,9 +264,9 @@ impl LoadSession<'_> {
     /// Prints which resources the machine lacks, or that the hub is unreachable. Returns whether the run must not
     /// begin.
     fn report_shortages(&self, setup: &LoadRunSetup, embedded: bool) -> Result<bool, CliError> {
-        let shortages = engine::machine_shortages(setup, embedded).map_err(|error| CliError::new(error.to_string()))?;
+        let shortages = engine::machine_shortages(setup, embedded)?;
         if let Err(error) = engine::probe_hub(setup) {
-            eprintln!("error: {error}\n  help: is the hub running, and is this its address?");
+            eprintln!("{}", CliError::from(error).render());
             return Ok(true);
         }
         for shortage in &shortages {

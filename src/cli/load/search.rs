@@ -26,10 +26,10 @@ pub struct SearchGoal {
 /// It is not a threshold, or the plan has no rate.
 pub fn parse_goal(text: &str, plan: &Plan, script: &PlanScript, sources: &mut Sources) -> Result<SearchGoal, CliError> {
     let Some(first) = highest_rate(plan) else {
-        return Err(CliError::new(format!(
-            "{} has no arrivals, so there is no rate to search for\n  help: each client starts its next journey when the last one finishes",
-            plan.id
-        )));
+        return Err(CliError::usage(
+            format!("{} has no arrivals, so there is no rate to search for", plan.id),
+            "each client starts its next journey when the last one finishes",
+        ));
     };
     let span = Span::new(sources.add("--find-max", text.to_owned()), 0..text.len());
     let written = plan::ThresholdText { text: text.to_owned(), span, abort_after: None };
@@ -60,7 +60,7 @@ pub async fn find_max_rate(
     let (mut violated, mut interrupted) = (false, false);
     while let Some(rate) = search.next_rate() {
         let plan = session.plan.clone().with_overrides(&PlanOverrides { rate: Some(rate), ..PlanOverrides::default() });
-        let plan = plan.map_err(|error| CliError::new(error.to_string()))?;
+        let plan = plan?;
         let tell = |text: String| {
             if !session.arguments.quiet {
                 eprintln!("{text}");

@@ -10,9 +10,10 @@ mod process_group;
 use std::fs::File;
 use std::io::Write as _;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::sync::watch;
@@ -80,6 +81,20 @@ pub enum HubStartError {
 }
 
 impl HubStartError {
+    /// Returns what to do about it.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Taken(_) => Some("stop it, or use another port"),
+            Self::Silent { .. } => {
+                Some("check that the hub listens on this address, or give it more time with --exec-wait")
+            }
+            Self::Spawn { .. } | Self::Hook(_) => {
+                Some("the command does not run in a shell; if you need one: --exec 'sh -c \"...\"'")
+            }
+            Self::Ended { .. } => None,
+        }
+    }
+
     /// Returns the hub's output before the failure, if it ran.
     pub fn log(&self) -> Option<&ProcessLog> {
         match self {
@@ -110,7 +125,7 @@ impl LogFile {
 
     /// Writes a line. A failed write does not end the run: the report contains the log as well.
     fn write_line(&self, line: &str) {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.0.lock();
         let (file, left) = &mut *guard;
         if *left == 0 {
             return;
@@ -277,7 +292,7 @@ impl Drop for LaunchedHub {
 }
 
 fn log_snapshot(log: &Mutex<ProcessLog>) -> ProcessLog {
-    log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    log.lock().clone()
 }
 
 async fn read_output(
@@ -297,7 +312,7 @@ async fn read_output(
             if let Some(file) = &file {
                 file.write_line(&line);
             }
-            log.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            log.lock().push(line);
         }
         if read == 0 {
             return;

@@ -1,9 +1,10 @@
 //! The messages of a connection that the functions `frames`, `sent_frames` and `all_frames` return.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use minijinja::value::Value as Engine;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::exchange::SentMessage;
@@ -67,7 +68,7 @@ impl ConnectionFrames {
     pub fn find(&self, which: FrameSelection, name: &str) -> Option<Vec<Engine>> {
         let wanted = if name == ANY_MESSAGE { None } else { Some(self.pack.message_index(name)?) };
         let mut asked = wanted.map_or(0..self.pack.messages.len(), |wanted| wanted..wanted + 1);
-        let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gaps = self.gaps.lock();
         if which != FrameSelection::Sent {
             gaps.dropped |= wanted.map_or(self.dropped.received, |message| self.dropped.messages.contains(&message));
             if let Some(deviation) = asked.find_map(|message| self.declared.absence_of(message)) {

@@ -4,8 +4,9 @@ mod connection_frames;
 pub mod exchange;
 mod frame_rules;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use self::connection_frames::{ConnectionFrames, DroppedMessages, FrameGaps};
@@ -326,8 +327,7 @@ impl Conversation {
             }
             let names = self.eval_context(Some(id));
             let finding = compute(value, test, &names).saying(says.as_ref(), &names);
-            let FrameGaps { deviation, dropped } =
-                std::mem::take(&mut *gaps.lock().unwrap_or_else(PoisonError::into_inner));
+            let FrameGaps { deviation, dropped } = std::mem::take(&mut *gaps.lock());
             let hidden = unread.clone().or_else(|| dropped.then(|| super::matching::FRAMES_DROPPED.to_owned()));
             if let Some(why) = hidden {
                 let undecided = CheckOutcome::Undecided(why.clone());

@@ -33,6 +33,16 @@ const DECIDED_BY_OUR_DELAY: &str =
     "not worse without the generator's own delay: repeat both runs on a less busy or faster machine";
 const TOO_FEW_INTERVALS: &str = "too few measured intervals to exclude chance: measure longer";
 
+/// Returns the exit code for the comparison of these runs: 0 without a regression, 1 with one, 3 if a run is invalid or a
+/// difference undecided.
+pub fn exit_code(comparison: &LoadComparison, runs: [&LoadDocument; 2]) -> u8 {
+    let invalid = runs.iter().any(|run| run.validity.verdict == RunValidity::Invalid);
+    match (comparison.has_regression(), invalid || comparison.is_undecided()) {
+        (_, true) => 3,
+        (regression, false) => u8::from(regression),
+    }
+}
+
 /// Percentiles that are compared if both runs have enough samples.
 const COMPARED_QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
 /// Counts whose rates are compared.

@@ -267,7 +267,7 @@ impl<'a> RoleCompiler<'a> {
         let connect = if sources.is_empty() {
             match Dial::from_json(&value) {
                 Ok(dial) => ConnectOperation::Ready(dial),
-                Err(why) => return self.error(span, why, ""),
+                Err(why) => return self.error(span, why.to_string(), ""),
             }
         } else {
             ConnectOperation::Filled(cut_at_marks(&value, &sources))

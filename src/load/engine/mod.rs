@@ -95,6 +95,18 @@ pub enum EngineError {
     Thread,
 }
 
+impl EngineError {
+    /// Returns what to do about it.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Dial(DialError::Resolve { .. } | DialError::NoAddress(_) | DialError::Unreachable { .. }) => {
+                Some("is the hub running, and is this its address?")
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A running load run; dropping it ends the run.
 pub struct LoadRun {
     threads: ShardThreads,

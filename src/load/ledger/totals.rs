@@ -168,7 +168,7 @@ pub struct LedgerTotals {
     pub late: u64,
     /// Entries dropped because the ledger was full: the totals are incomplete.
     pub unfollowed: u64,
-    /// The violations by kind, then in order of detection; at most [`super::LedgerConfig::kept`] of each kind.
+    /// The violations by kind, then in order of detection; at most [`super::LedgerConfig::most_histories`] of each kind.
     pub violations: Vec<LedgerViolation>,
     /// The names of the parties in the histories of violations, by number.
     pub parties: BTreeMap<u32, String>,

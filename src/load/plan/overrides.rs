@@ -29,12 +29,17 @@ pub enum PlanOverrideError {
         "no role of the plan has arrivals, so there is no rate to change: each client begins its next journey when the last one finishes"
     )]
     NoArrivals,
-    #[error(
-        "--warm-up auto waits for a steady load, but the plan's arrivals change theirs\n  help: write how long to warm up: --warm-up 5s"
-    )]
+    #[error("--warm-up auto waits for a steady load, but the plan's arrivals change theirs")]
     UnsteadyLoad,
     #[error("the rate must be a number above 0, not {0}")]
     BadRate(String),
+}
+
+impl PlanOverrideError {
+    /// Returns what to do about it.
+    pub fn help(&self) -> Option<&'static str> {
+        matches!(self, Self::UnsteadyLoad).then_some("write how long to warm up: --warm-up 5s")
+    }
 }
 
 impl Plan {

@@ -1,9 +1,10 @@
 //! A dry run that finds out which faults would change a conversation, so that the fault matrix skips the others.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{ChangeMatcher, Trigger};
@@ -29,7 +30,7 @@ impl RehearsalMachine {
     }
 
     fn record(&mut self, cause: &Trigger, outputs: &[MachineOutput]) {
-        let mut acted = self.acted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut acted = self.acted.lock();
         for output in outputs {
             let mut parsed = None;
             for (index, part) in self.parts.iter_mut().enumerate() {

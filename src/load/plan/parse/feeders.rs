@@ -53,29 +53,44 @@ pub fn parse_feeder(
 
 type FeederTable = (Vec<String>, Vec<Vec<Value>>);
 
-fn parse_csv(text: &str) -> Result<FeederTable, String> {
+/// Why a file is not a feeder.
+#[derive(Debug, thiserror::Error)]
+enum FeederError {
+    #[error(transparent)]
+    Csv(#[from] ::csv::Error),
+    #[error("line {line}: {source}")]
+    Json { line: usize, source: serde_json::Error },
+    #[error("line {0}: this is not a JSON object")]
+    NoObject(usize),
+    #[error("line {line}: the member `{name}` of the first line is missing")]
+    MissingMember { line: usize, name: String },
+    #[error("it has no rows")]
+    NoRows,
+    #[error("it has {0} rows; the limit is {MAX_ROWS}")]
+    TooManyRows(usize),
+}
+
+fn parse_csv(text: &str) -> Result<FeederTable, FeederError> {
     // Spreadsheets put a byte order mark at the beginning.
     let mut reader = ::csv::Reader::from_reader(text.trim_start_matches('\u{feff}').as_bytes());
-    let columns: Vec<String> = reader.headers().map_err(|error| error.to_string())?.iter().map(str::to_owned).collect();
+    let columns: Vec<String> = reader.headers()?.iter().map(str::to_owned).collect();
     let mut rows = Vec::new();
     for record in reader.records() {
-        let record = record.map_err(|error| error.to_string())?;
-        rows.push(record.iter().map(Value::from).collect());
+        rows.push(record?.iter().map(Value::from).collect());
     }
     check_row_count(columns, rows)
 }
 
 /// Parses JSON lines. The members of the first line are the columns; every line must have them.
-fn parse_json_lines(text: &str) -> Result<FeederTable, String> {
+fn parse_json_lines(text: &str) -> Result<FeederTable, FeederError> {
     let (mut columns, mut rows) = (Vec::new(), Vec::new());
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let wrong = |what: String| format!("line {}: {what}", number + 1);
-        let row: Value = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
-        let row = row.as_object().ok_or_else(|| wrong("this is not a JSON object".to_owned()))?;
+    for (line, written) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        let row: Value = serde_json::from_str(written).map_err(|source| FeederError::Json { line, source })?;
+        let row = row.as_object().ok_or(FeederError::NoObject(line))?;
         if rows.is_empty() {
             columns = row.keys().cloned().collect();
         }
-        let missing = |name: &String| wrong(format!("the member `{name}` of the first line is missing"));
+        let missing = |name: &String| FeederError::MissingMember { line, name: name.clone() };
         rows.push(
             columns.iter().map(|name| row.get(name).cloned().ok_or_else(|| missing(name))).collect::<Result<_, _>>()?,
         );
@@ -83,10 +98,10 @@ fn parse_json_lines(text: &str) -> Result<FeederTable, String> {
     check_row_count(columns, rows)
 }
 
-fn check_row_count(columns: Vec<String>, rows: Vec<Vec<Value>>) -> Result<FeederTable, String> {
+fn check_row_count(columns: Vec<String>, rows: Vec<Vec<Value>>) -> Result<FeederTable, FeederError> {
     match rows.len() {
-        0 => Err("it has no rows".to_owned()),
-        n if n > MAX_ROWS => Err(format!("it has {n} rows; the limit is {MAX_ROWS}")),
+        0 => Err(FeederError::NoRows),
+        n if n > MAX_ROWS => Err(FeederError::TooManyRows(n)),
         _ => Ok((columns, rows)),
     }
 }
@@ -121,12 +136,12 @@ mod tests {
         check(parse_json_lines(text), expected);
     }
 
-    fn check(found: Result<FeederTable, String>, expected: Result<Vec<Vec<Value>>, &str>) {
+    fn check(found: Result<FeederTable, FeederError>, expected: Result<Vec<Vec<Value>>, &str>) {
         match (found, expected) {
             (Ok((columns, rows)), Ok(expected)) => {
                 assert_eq!((columns, rows), (vec!["a".to_owned(), "b".to_owned()], expected))
             }
-            (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
+            (Err(found), Err(expected)) => assert!(found.to_string().contains(expected), "{found}"),
             (found, expected) => panic!("{found:?}, not {expected:?}"),
         }
     }

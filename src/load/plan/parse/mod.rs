@@ -8,6 +8,7 @@ mod feeders;
 mod lines;
 mod roles;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ use crate::syntax::fields::{entries, flag, list, mapping, table, text, time};
 use crate::syntax::grammar::FileFormat;
 use crate::syntax::yaml::{NodeKind, SyntaxNode};
 
-/// A function that reads a file named in a plan, by its path in the plan. An error says why reading failed.
-pub type PlanFileReader<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+/// A function that reads a file named in a plan, by its path in the plan.
+pub type PlanFileReader<'a> = &'a dyn Fn(&str) -> io::Result<String>;
 
 /// Parses a plan; `None` if it has errors.
 pub fn parse_load_plan(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::measure::{Disturbance, RoundTrips, TimerLateness};
-use crate::load::engine::preflight::{DescriptorLimits, MachineResources, connection_bytes};
+use crate::load::engine::preflight::{self, DescriptorLimits, MachineResources, connection_bytes};
 use crate::load::format::{format_grouped, format_nanos, format_percent};
 
 /// Fewer connections than this are a warning.
@@ -34,6 +34,34 @@ pub struct MachineFacts {
     pub load_average: Option<f64>,
     /// Bytes.
     pub swap_used: Option<u64>,
+}
+
+impl MachineFacts {
+    /// Reads what the system reports about itself.
+    pub fn read() -> Self {
+        let first_word = |path: &str| {
+            let text = std::fs::read_to_string(path).ok()?;
+            text.split_whitespace().next().map(str::to_owned)
+        };
+        let meminfo = std::fs::read_to_string("/proc/meminfo").ok();
+        let swap_used = meminfo.and_then(|text| {
+            let kib = |name: &str| -> Option<u64> {
+                text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+            };
+            Some(kib("SwapTotal:")?.saturating_sub(kib("SwapFree:")?) << 10)
+        });
+        // The limits are read before `machine_resources` raises the soft one.
+        let limits = preflight::descriptor_limits();
+        Self {
+            limits,
+            resources: preflight::machine_resources(),
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            quota: preflight::cpu_quota(),
+            clock_source: first_word("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+            load_average: first_word("/proc/loadavg").and_then(|word| word.parse().ok()),
+            swap_used,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

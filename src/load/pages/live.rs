@@ -1,4 +1,4 @@
-//! `--live ADDR`: serves the page of a running load run, with buttons to hold and stop it.
+//! The page of a running load run, with buttons to hold and stop it.
 //!
 //! Nothing here delays the run. Its aggregator makes a snapshot only if there is a reader, and drops it if the last one
 //! is still being rendered. A reader that cannot keep up skips updates and gets the whole page again.
@@ -6,9 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,11 +19,12 @@ use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::super::CliError;
+use super::PageServerError;
 use crate::load::engine::RunControl;
 use crate::load::report::{LoadReport, json};
 use crate::report::html::live::{self, LiveState};
@@ -68,6 +69,7 @@ pub struct LivePage {
     shared: Arc<Shared>,
     server: JoinHandle<()>,
     snapshots: SyncSender<Box<LiveSnapshot>>,
+    bound: SocketAddr,
 }
 
 /// What the server, its readers and the run share.
@@ -94,34 +96,19 @@ struct Update {
 }
 
 impl LivePage {
-    /// Starts to serve, and prints the URL.
+    /// Starts to serve.
     ///
     /// # Errors
     ///
     /// The address cannot be used.
-    pub async fn start(address: SocketAddr) -> Result<Self, CliError> {
-        let failed = |error: &dyn std::fmt::Display| {
-            CliError::new(format!("failed to serve the live page on {address}: {error}"))
-        };
-        let listener = TcpListener::bind(address).await.map_err(|error| failed(&error))?;
-        let bound = listener.local_addr().map_err(|error| failed(&error))?;
+    pub async fn start(address: SocketAddr) -> Result<Self, PageServerError> {
+        let failed = |source| PageServerError::Serve { page: "the live page", address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
         let token = uuid::Uuid::new_v4().simple().to_string();
-        let shown = match bound.ip() {
-            ip if ip.is_unspecified() && ip.is_ipv6() => {
-                SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), bound.port())
-            }
-            ip if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), bound.port()),
-            _ => bound,
-        };
-        eprintln!("live page on http://{shown}/?token={token}");
-        if !bound.ip().is_loopback() {
-            eprintln!(
-                "warning: the live page is not only on this machine, and not encrypted: with its URL, others can hold and stop the run"
-            );
-        }
         let shared = Arc::new(Shared {
             token,
-            page: live::page().map_err(CliError::new)?.into(),
+            page: live::page()?.into(),
             updates: watch::Sender::new(None),
             readers: AtomicUsize::new(0),
             whole: AtomicBool::new(true),
@@ -136,14 +123,31 @@ impl LivePage {
         std::thread::Builder::new()
             .name("live-page".to_owned())
             .spawn(move || inbox.iter().for_each(|snapshot| rendering.publish(*snapshot)))
-            .map_err(|error| failed(&error))?;
+            .map_err(failed)?;
         let server = tokio::spawn(serve(listener, Arc::clone(&shared)));
-        Ok(Self { shared, server, snapshots })
+        Ok(Self { shared, server, snapshots, bound })
+    }
+
+    /// Returns the URL with its token.
+    pub fn url(&self) -> String {
+        let shown = match self.bound.ip() {
+            ip if ip.is_unspecified() && ip.is_ipv6() => {
+                SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), self.bound.port())
+            }
+            ip if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.bound.port()),
+            _ => self.bound,
+        };
+        format!("http://{shown}/?token={}", self.shared.token)
+    }
+
+    /// Whether other machines can reach the page.
+    pub fn is_exposed(&self) -> bool {
+        !self.bound.ip().is_loopback()
     }
 
     /// Returns the end of the page to which a run sends its snapshots, and lets the page control the run.
     pub fn follow_run(&self, control: RunControl) -> LiveFeed {
-        *lock(&self.shared.control) = Some(control);
+        *self.shared.control.lock() = Some(control);
         self.shared.whole.store(true, Relaxed);
         LiveFeed { shared: Arc::clone(&self.shared), snapshots: self.snapshots.clone() }
     }
@@ -156,7 +160,7 @@ impl LivePage {
     /// Sends the final page to all readers, and ends.
     pub async fn finish(self, report: &LoadReport) {
         let shared = Arc::clone(&self.shared);
-        *lock(&shared.control) = None;
+        *shared.control.lock() = None;
         let document = json::build_document(report);
         let rendered = tokio::task::spawn_blocking(move || {
             let update =
@@ -248,7 +252,7 @@ impl Shared {
         if let Some(why) = self.refusal(&request) {
             return plain(StatusCode::FORBIDDEN, why);
         }
-        let control = lock(&self.control).clone();
+        let control = self.control.lock().clone();
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/") => with_type("text/html; charset=utf-8", AnswerBody::whole(self.page.clone())),
             (&Method::GET, "/events") => match Arc::clone(&self.places).try_acquire_owned() {
@@ -307,11 +311,6 @@ impl Shared {
         });
         AnswerBody { whole: None, events: Some(receiver), _place: Some(place) }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing panics while a lock is held.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a host is an IP address or `localhost`, with or without a port, and not a name that a stranger may own.

@@ -1,15 +1,16 @@
-//! `--metrics ADDR`: serves the metrics of a running load run to Prometheus over a minimal HTTP server.
+//! The metrics of a running load run, served to Prometheus over a minimal HTTP server.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::super::CliError;
+use super::PageServerError;
 
 /// The timeout for a request and its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,27 +20,29 @@ const MAX_REQUEST_BYTES: u64 = 8 << 10;
 const MAX_CONCURRENT_REQUESTS: usize = 8;
 
 /// A metrics page, served until this is dropped.
-pub struct MetricsServer {
+pub struct MetricsPage {
+    address: SocketAddr,
     page: Arc<Mutex<String>>,
     task: JoinHandle<()>,
 }
 
-impl MetricsServer {
+impl MetricsPage {
     /// Starts the server.
     ///
     /// # Errors
     ///
     /// The server cannot listen on the address.
-    pub async fn start(address: SocketAddr) -> Result<Self, CliError> {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|error| CliError::new(format!("failed to serve metrics on {address}: {error}")))?;
-        if let Ok(address) = listener.local_addr() {
-            eprintln!("metrics on http://{address}/metrics");
-        }
+    pub async fn start(address: SocketAddr) -> Result<Self, PageServerError> {
+        let failed = |source| PageServerError::Serve { page: "metrics", address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
         let page = Arc::new(Mutex::new(String::new()));
         let task = tokio::spawn(serve(listener, Arc::clone(&page)));
-        Ok(Self { page, task })
+        Ok(Self { address, page, task })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/metrics", self.address)
     }
 
     pub fn page(&self) -> Arc<Mutex<String>> {
@@ -47,7 +50,7 @@ impl MetricsServer {
     }
 }
 
-impl Drop for MetricsServer {
+impl Drop for MetricsPage {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -75,7 +78,7 @@ async fn answer_request(mut stream: TcpStream, page: &Mutex<String>) -> std::io:
     let mut reader = (&mut stream).take(MAX_REQUEST_BYTES);
     while !request.windows(4).any(|end| end == b"\r\n\r\n") && reader.read_buf(&mut request).await? > 0 {}
     let (status, body) = if request.starts_with(b"GET /metrics ") || request.starts_with(b"GET / ") {
-        ("200 OK", page.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        ("200 OK", page.lock().clone())
     } else {
         ("404 Not Found", "metrics are at /metrics\n".to_owned())
     };

@@ -1,8 +1,5 @@
 //! `hubproof doctor`: how much load this machine can generate, and what limits it.
 
-mod findings;
-mod measure;
-
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -10,12 +7,16 @@ use anstyle::AnsiColor;
 use clap::Args;
 use indicatif::ProgressBar;
 
-use self::findings::{Finding, MachineFacts, Measurements, conclusion, findings};
-use self::measure::SystemCounters;
-use super::{CliError, build_runtime, exit, print_to_stdout};
-use crate::load::engine::preflight;
+use super::hub::{now_ms, start_reference_server};
+use super::{CliError, build_runtime, exit, print_to_stdout, protocol_files};
+use crate::hub::prepare::TestedHub;
+use crate::load::machine::findings::{Finding, MachineFacts, Measurements, conclusion, findings};
+use crate::load::machine::measure::{self, ROUND_TRIPS, RoundTrips, SystemCounters};
+use crate::load::plan;
 use crate::report::terminal_page::{BOLD, Page, Style};
+use crate::scenario;
 use crate::syntax::source::Sources;
+use crate::syntax::yaml;
 
 /// Measure how much load this machine can generate, and say what limits it
 #[derive(Args)]
@@ -29,14 +30,14 @@ const FOUND_WIDTH: usize = 36;
 const ALLOWS_WIDTH: usize = 36;
 
 pub fn run_doctor(_arguments: &DoctorArgs) -> Result<u8, CliError> {
-    let facts = read_facts();
+    let facts = MachineFacts::read();
     let progress = Progress::start();
     let measured = take_measurements(&facts, &progress);
     progress.finish();
     let measured = match measured {
         Ok(measured) => measured,
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}", error.render());
             return Ok(exit::INCONCLUSIVE);
         }
     };
@@ -46,31 +47,6 @@ pub fn run_doctor(_arguments: &DoctorArgs) -> Result<u8, CliError> {
     Ok(0)
 }
 
-fn read_facts() -> MachineFacts {
-    let first_word = |path: &str| {
-        let text = std::fs::read_to_string(path).ok()?;
-        text.split_whitespace().next().map(str::to_owned)
-    };
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok();
-    let swap_used = meminfo.and_then(|text| {
-        let kib = |name: &str| -> Option<u64> {
-            text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
-        };
-        Some(kib("SwapTotal:")?.saturating_sub(kib("SwapFree:")?) << 10)
-    });
-    // The limits are read before `machine_resources` raises the soft one.
-    let limits = preflight::descriptor_limits();
-    MachineFacts {
-        limits,
-        resources: preflight::machine_resources(),
-        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        quota: preflight::cpu_quota(),
-        clock_source: first_word("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
-        load_average: first_word("/proc/loadavg").and_then(|word| word.parse().ok()),
-        swap_used,
-    }
-}
-
 fn take_measurements(facts: &MachineFacts, progress: &Progress) -> Result<Measurements, CliError> {
     let before = SystemCounters::read();
     progress.show("measuring the clock and timers");
@@ -78,10 +54,31 @@ fn take_measurements(facts: &MachineFacts, progress: &Progress) -> Result<Measur
     let timers = measure::timer_lateness();
     progress.show("measuring round trips through the built-in server, for two seconds");
     let runtime = build_runtime()?;
-    let round_trips = runtime.block_on(measure::round_trips(facts.cores, &mut Sources::default()));
+    let round_trips = runtime.block_on(measure_round_trips(facts.cores, &mut Sources::default()));
     runtime.shutdown_timeout(Duration::from_millis(200));
     let disturbance = SystemCounters::read().since(&before);
     Ok(Measurements { clock_step, timers, round_trips: round_trips?, disturbance })
+}
+
+/// Plays the plan of `doctor` against the reference server.
+async fn measure_round_trips(threads: usize, sources: &mut Sources) -> Result<RoundTrips, CliError> {
+    let file = sources.add("round-trips.yaml", ROUND_TRIPS);
+    let root = yaml::parse(sources, file).map_err(|found| CliError::from_diagnostics(&[found], sources))?;
+    let (name, written) = (root.get("protocol").and_then(yaml::SyntaxNode::text), root.get("plan"));
+    let (Some(name), Some(written)) = (name, written) else { return Err(CliError::new("there is no plan")) };
+    let protocol = protocol_files::load_built_in(name, sources)?.into_valid(sources)?;
+    let shared = scenario::load_shared(&protocol.folder, sources, &protocol.pack, &mut Vec::new());
+    let no_files = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+    let (read, found) = plan::parse_load_plan("round-trips", written, &shared, &protocol.pack, &no_files);
+    let (plan, script) = read.ok_or_else(|| CliError::from_diagnostics(&found, sources))?;
+    let (target, server) = start_reference_server(&protocol, None, &[], sources).await?;
+    let hub = TestedHub {
+        embedded: Some(server.clone()),
+        ..TestedHub::new(protocol.pack, protocol.scenarios.shared, target)
+    };
+    let measured = measure::round_trips(&hub, plan, &script, threads, now_ms()).await;
+    server.shutdown().await;
+    Ok(measured?)
 }
 
 /// Renders the table and the conclusion.

@@ -5,25 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::check;
-use crate::cli::hub::{now_ms, start_reference_server};
-use crate::cli::{CliError, protocol_files};
-use crate::hub::prepare::{self, PromptnessByInstance, TestedHub};
+use crate::hub::prepare::{self, SetupError, TestedHub};
 use crate::load::compile::{self, PlanTarget};
-use crate::load::engine::{self, LoadRunSetup, RunClock, RunEnd, ValidationMode, WatchDecision};
+use crate::load::engine::{self, EngineError, LoadRunSetup, RunClock, RunEnd, ValidationMode, WatchDecision};
 use crate::load::ledger;
 use crate::load::metrics::{CounterId, MessageCount, MessageTime, RunPhase, TimingId};
-use crate::load::plan;
-use crate::scenario;
+use crate::load::plan::{Plan, PlanScript};
 use crate::syntax::diagnostic::Diagnostic;
-use crate::syntax::source::Sources;
-use crate::syntax::yaml;
 
 /// The length of the sleeps whose lateness is measured, and their number.
 const SLEEP: Duration = Duration::from_millis(1);
 const SLEEPS: usize = 300;
 /// Readings of the clock.
 const CLOCK_READINGS: usize = 2_000;
-const ROUND_TRIPS: &str = include_str!("round-trips.yaml");
+/// The plan, under `plan`, and its `protocol`.
+pub const ROUND_TRIPS: &str = include_str!("round-trips.yaml");
 
 /// How much too late a sleep ends.
 #[derive(Clone, Copy, Debug)]
@@ -72,38 +68,35 @@ pub fn timer_lateness() -> TimerLateness {
     TimerLateness { p50: at(0.5), p99: at(0.99), max: at(1.0) }
 }
 
-/// Plays the plan of this folder against the reference server. Takes about two seconds.
+/// Why round trips were not measured.
+#[derive(Debug, thiserror::Error)]
+pub enum RoundTripError {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error("the plan of `doctor` does not compile: {}", .0.message)]
+    Plan(Box<Diagnostic>),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("hubproof failed: {0}; please report this")]
+    Panic(#[from] tokio::task::JoinError),
+    #[error("the built-in server answered no request, so round trips cannot be measured")]
+    NoAnswer,
+}
+
+/// Plays a plan against a hub. The plan of this folder takes about two seconds.
 ///
 /// # Errors
 ///
-/// The reference server or the load engine did not start, or no request was answered.
-pub async fn round_trips(threads: usize, sources: &mut Sources) -> Result<RoundTrips, CliError> {
-    let file = sources.add("round-trips.yaml", ROUND_TRIPS);
-    let diagnosed = |found: &[Diagnostic], sources: &Sources| CliError::from_diagnostics(found, sources);
-    let root = yaml::parse(sources, file).map_err(|found| diagnosed(&[found], sources))?;
-    let (name, written) = (root.get("protocol").and_then(yaml::SyntaxNode::text), root.get("plan"));
-    let (Some(name), Some(written)) = (name, written) else { return Err(CliError::new("there is no plan")) };
-    let protocol = protocol_files::load_built_in(name, sources)?.into_valid(sources)?;
-    let mut found = Vec::new();
-    let shared = scenario::load_shared(&protocol.folder, sources, &protocol.pack, &mut found);
-    let no_files = |_: &str| Err("the plan has no files".to_owned());
-    let (read, found) = plan::parse_load_plan("round-trips", written, &shared, &protocol.pack, &no_files);
-    let (plan, script) = read.ok_or_else(|| diagnosed(&found, sources))?;
-
-    let (target, hubs) = start_reference_server(&protocol, None, &[], sources).await?;
-    let hub = TestedHub {
-        pack: Arc::clone(&protocol.pack),
-        shared: Arc::clone(&protocol.scenarios.shared),
-        programs: Vec::new(),
-        target,
-        embedded: Some(Arc::clone(&hubs)),
-        processes: Vec::new(),
-        deviations: Arc::default(),
-        promptness: PromptnessByInstance::default(),
-    };
-    let prepared = prepare::prepare_hub(&hub).map_err(|error| CliError::new(error.to_string()))?;
+/// The load engine did not start, or no request was answered.
+pub async fn round_trips(
+    hub: &TestedHub,
+    plan: Plan,
+    script: &PlanScript,
+    threads: usize,
+    epoch_ms: i64,
+) -> Result<RoundTrips, RoundTripError> {
+    let prepared = prepare::prepare_hub(hub)?;
     let instance = prepared.first_instance();
-    let epoch_ms = now_ms();
     let target = PlanTarget {
         settings: instance.settings.clone(),
         stamp: check::stamp(),
@@ -113,7 +106,8 @@ pub async fn round_trips(threads: usize, sources: &mut Sources) -> Result<RoundT
         deviations: Arc::default(),
     };
     let clock = RunClock::start();
-    let compiled = compile::compile_plan(&plan, &script, &target).map_err(|found| diagnosed(&found, sources))?;
+    let compiled = compile::compile_plan(&plan, script, &target);
+    let compiled = compiled.map_err(|mut found| RoundTripError::Plan(Box::new(found.swap_remove(0))))?;
     let setup = LoadRunSetup {
         plan: Arc::new(plan),
         prepared: Arc::new(compiled),
@@ -131,18 +125,16 @@ pub async fn round_trips(threads: usize, sources: &mut Sources) -> Result<RoundT
     };
     // The plan calls no hooks.
     let (to, _calls) = engine::hooks::hook_call_queue();
-    let run = engine::start_run(setup, to).map_err(|error| CliError::new(error.to_string()))?;
+    let run = engine::start_run(setup, to)?;
     let outcome = tokio::task::spawn_blocking(move || run.aggregate(|_| WatchDecision::Continue)).await;
-    hubs.shutdown().await;
-    let outcome = outcome.map_err(|error| CliError::new(format!("hubproof failed: {error}; please report this")))?;
-    let outcome = outcome.map_err(|error| CliError::new(error.to_string()))?;
+    let outcome = outcome??;
     let (layout, total) = (&outcome.series.layout, outcome.series.total());
     let messages = 0..layout.names.messages.len();
     let per_second =
         messages.clone().map(|at| total.rate(layout, CounterId::Message(at, MessageCount::Answered))).sum();
     let mut timings = messages.filter_map(|at| total.timing(layout, TimingId::Message(at, MessageTime::Service)));
     let Some(timing) = timings.next().filter(|_| outcome.ending == RunEnd::Complete && per_second > 0.0) else {
-        return Err(CliError::new("the built-in server answered no request, so round trips cannot be measured"));
+        return Err(RoundTripError::NoAnswer);
     };
     let mut cores: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
     let measured = outcome.series.intervals().iter().filter(|interval| interval.phase == RunPhase::Measured);
