@@ -110,6 +110,42 @@ const WALK_SEED: u64 = 1;
 /// The number of walks of a protocol.
 const WALKS: u64 = 60;
 
+impl CheckArgs {
+    /// Returns how scenarios are played. `is_reference`: the hub is the reference server.
+    fn play_options(&self, is_reference: bool) -> PlayOptions {
+        // Other hubs may be slower than the reference server, and so many scenarios at a time may overload them.
+        let jobs = match self.depth {
+            _ if !is_reference => 16,
+            Depth::Thorough => 64,
+            _ => 32,
+        };
+        PlayOptions {
+            jobs: self.jobs.map_or(jobs, usize::from),
+            stretch: self.hub.patience,
+            repeat: self.repeat as usize,
+            limit: self.hub.timeout.mul_f64(self.hub.patience.max(1.0)),
+            stated_only: self.hub.stated_only,
+            trace: self.trace,
+            kept_chars: crate::interpreter::KEPT_CHARS,
+            persistent: true,
+            // A baseline compares each check of each scenario with other runs.
+            shorten: !self.baseline.is_used(),
+            destructive: self.destructive,
+            variations: match (&self.variation, self.depth) {
+                (Some(variation), _) => VariationChoice::Only(variation.clone()),
+                (None, Depth::Thorough) => VariationChoice::All,
+                // A baseline knows the scenarios as they are written, and only they are repeated.
+                (None, Depth::Normal) if self.baseline.is_used() || self.repeat > 1 => VariationChoice::None,
+                (None, Depth::Normal) => VariationChoice::Spare,
+            },
+            replay_time: if self.depth == Depth::Thorough { Duration::MAX / 4 } else { REPLAY_TIME },
+            stamp: check::stamp(),
+            now_ms: hub::now_ms(),
+            comparer: None,
+        }
+    }
+}
+
 pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?
@@ -142,37 +178,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         print_to_stdout(&render_list(&protocols, &selection));
         return Ok(0);
     }
-    // Other hubs may be slower than the reference server, and so many scenarios at a time may overload them.
-    let is_reference = arguments.hub.url.is_none() && named.target.is_none();
-    let jobs = match arguments.depth {
-        _ if !is_reference => 16,
-        Depth::Thorough => 64,
-        _ => 32,
-    };
-    let mut options = PlayOptions {
-        jobs: arguments.jobs.map_or(jobs, usize::from),
-        stretch: arguments.hub.patience,
-        repeat: arguments.repeat as usize,
-        limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
-        stated_only: arguments.hub.stated_only,
-        trace: arguments.trace,
-        kept_chars: crate::interpreter::KEPT_CHARS,
-        persistent: true,
-        // A baseline compares each check of each scenario with other runs.
-        shorten: !arguments.baseline.is_used(),
-        destructive: arguments.destructive,
-        variations: match (&arguments.variation, arguments.depth) {
-            (Some(variation), _) => VariationChoice::Only(variation.clone()),
-            (None, Depth::Thorough) => VariationChoice::All,
-            // A baseline knows the scenarios as they are written, and only they are repeated.
-            (None, Depth::Normal) if arguments.baseline.is_used() || arguments.repeat > 1 => VariationChoice::None,
-            (None, Depth::Normal) => VariationChoice::Spare,
-        },
-        replay_time: if arguments.depth == Depth::Thorough { Duration::MAX / 4 } else { REPLAY_TIME },
-        stamp: check::stamp(),
-        now_ms: hub::now_ms(),
-        comparer: None,
-    };
+    let mut options = arguments.play_options(arguments.hub.url.is_none() && named.target.is_none());
     let begun = u64::try_from(options.now_ms).unwrap_or(0);
     let outlines = protocols
         .iter()

@@ -163,6 +163,11 @@ pub(super) struct AwaitedFrames {
 }
 
 impl AwaitedFrames {
+    /// Returns how many frames each member must receive.
+    pub(super) fn least(&self) -> usize {
+        self.count.map_or(1, |count| count.min)
+    }
+
     /// Returns whether all frames so far were received.
     pub(super) fn provenance(&self) -> Provenance {
         let claims = self.members.iter().flat_map(|member| &member.claims);

@@ -725,8 +725,9 @@ impl Conversation {
         // A hub that never sent anything serves no client, and a flood of frames decides little. Waiting for a hub that
         // falls silent takes at most twice as long as the first wait.
         let in_time = self.judgement.doubt().is_none_or(|doubt| self.clock.now < doubt.until);
-        let is_served =
-            |actor: &ActorState| !actor.dropped_frames && actor.inbox.iter().any(|frame| !frame.wire.is_assumed());
+        let is_served = |actor: &ActorState| {
+            !actor.latest.inbox.has_dropped && actor.latest.inbox.frames.iter().any(|frame| !frame.wire.is_assumed())
+        };
         let serves = self.actors.iter().any(is_served);
         let missed = || serves && in_time && self.blocks.members(&step.who).iter().all(is_open);
         awaits && may && !self.blocks.is_attempt(program) && (failure.answered || missed())
@@ -742,7 +743,7 @@ impl Conversation {
         };
         self.blocks.members(&step.who).iter().map(|id| &self.actors[*id]).any(|actor| match &actor.link {
             ConnectionState::Refused { refusal, .. } => matches!(refusal["status"].as_u64(), Some(401 | 403)),
-            _ => actor.inbox.iter().any(says_so),
+            _ => actor.latest.inbox.frames.iter().any(says_so),
         })
     }
 

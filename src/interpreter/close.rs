@@ -21,7 +21,7 @@ impl Conversation {
         reason: String,
         by_us: bool,
     ) {
-        let ClosingHandshake::Sent = self.actors[id].closing else { return };
+        let ClosingHandshake::Sent = self.actors[id].latest.closing else { return };
         let after = self.clock.since(self.actors[id].opened_at);
         let (close_frame, code) = (close.is_some(), close.flatten());
         let end =
@@ -30,7 +30,7 @@ impl Conversation {
         if !by_us {
             self.waits.add_arrival(END);
         }
-        self.actors[id].closing = ClosingHandshake::Answered(end);
+        self.actors[id].latest.closing = ClosingHandshake::Answered(end);
     }
 
     /// Returns the answer to the close frame that a step of this actor sent: `Ok(None)` before the answer is received,
@@ -43,7 +43,7 @@ impl Conversation {
         expected: &str,
         waited: Option<Duration>,
     ) -> Option<Result<Option<BoundValue>, StepFailure>> {
-        let end = match &self.actors[id].closing {
+        let end = match &self.actors[id].latest.closing {
             _ if refusal => return None,
             ClosingHandshake::No => return None,
             ClosingHandshake::Sent => return Some(Ok(None)),
@@ -70,7 +70,7 @@ impl Conversation {
         let mut results = Vec::new();
         for id in &members {
             let actor = &self.actors[*id];
-            match (&actor.stream_end, &actor.link) {
+            match (&actor.latest.stream_end, &actor.link) {
                 (Some(end), _) => results.push((*id, vec![BoundValue::from_value(end.clone())])),
                 (None, ConnectionState::Open { .. } | ConnectionState::Ended(_)) if !over => {
                     return Ok(StepProgress::Waiting(ActiveStep {

@@ -193,7 +193,7 @@ impl Conversation {
     /// Schedules the messages that, by its declared deviations, the hub never sends after a connection opens.
     pub(super) fn assume_after_connection(&mut self, id: ActorId, connection: u32) {
         let declared = Arc::clone(&self.deviations.declared);
-        std::mem::take(&mut self.actors[id].upgrade_deviations)
+        std::mem::take(&mut self.actors[id].latest.upgrade_deviations)
             .into_iter()
             .for_each(|index| self.deviations.observe(index));
         let closes = declared.closes_after(&self.program.pack, None);
@@ -239,7 +239,7 @@ impl Conversation {
         }
         let side = if self.program.is_server(id) { ConnectionSide::Client } else { ConnectionSide::Server };
         let new = || FrameDecoder::new(side, PeerLimits::default());
-        let decoder = self.actors[id].sent_frames.get_or_insert_with(new);
+        let decoder = self.actors[id].latest.sent_frames.get_or_insert_with(new);
         let events = std::iter::from_fn(|| decoder.next_event(&mut bytes));
         let text = |event| match event {
             ConnectionEvent::Message(message) if !message.binary => String::from_utf8(message.payload).ok(),
@@ -301,7 +301,7 @@ impl Conversation {
                 index
             }
             DeclaredAbsence::Closed(index) => {
-                self.actors[id].end_noticed = true;
+                self.actors[id].latest.end_noticed = true;
                 if let Some(check) = step.check {
                     let what = self.deviations.declared.entries()[index].describe(&self.program.pack);
                     self.judgement.record_deviation(check, &step.text, what, None, index);

@@ -30,7 +30,7 @@ impl Conversation {
             return;
         }
         for id in self.actors.ids() {
-            if self.actors.open_connection(id).is_some() && !self.actors[id].may_leave_pings {
+            if self.actors.open_connection(id).is_some() && !self.actors[id].latest.may_leave_pings {
                 self.send_last_ping(id, 0);
             }
         }
@@ -40,18 +40,18 @@ impl Conversation {
         let frame = self.frame_of(id, Frame::ping(LAST_PINGS[number]));
         let text = String::from_utf8_lossy(LAST_PINGS[number]);
         self.transmit(id, vec![frame], FrameKind::Ping, &text, text.len(), None);
-        self.actors[id].last_ping = Some(LastPing { number, since: self.clock.now, other: None });
+        self.actors[id].latest.last_ping = Some(LastPing { number, since: self.clock.now, other: None });
     }
 
     /// Takes a pong. Hubs may send pongs that answer no ping.
     pub(super) fn answer_last_ping(&mut self, id: ActorId, data: &[u8]) {
-        let Some(ping) = &mut self.actors[id].last_ping else { return };
+        let Some(ping) = &mut self.actors[id].latest.last_ping else { return };
         if data != LAST_PINGS[ping.number] {
             ping.other = Some(data.to_vec());
             return;
         }
         let next = ping.number + 1;
-        self.actors[id].last_ping = None;
+        self.actors[id].latest.last_ping = None;
         if next < LAST_PINGS.len() {
             self.send_last_ping(id, next);
         }
@@ -63,7 +63,8 @@ impl Conversation {
         for id in self.actors.ids() {
             let closed = self.judgement.interrupted || self.actors.open_connection(id).is_none();
             let now = self.clock.now;
-            let Some(ping) = self.actors[id].last_ping.take_if(|ping| closed || now >= ping.since + limit) else {
+            let Some(ping) = self.actors[id].latest.last_ping.take_if(|ping| closed || now >= ping.since + limit)
+            else {
                 continue;
             };
             if !closed {
@@ -84,12 +85,12 @@ impl Conversation {
                 self.judgement.record_websocket_violation(&self.program.actors[id].name, &expected, &found);
             }
         }
-        self.actors.iter().all(|actor| actor.last_ping.is_none())
+        self.actors.iter().all(|actor| actor.latest.last_ping.is_none())
     }
 
     /// Returns when the next of these pings is late.
     pub(super) fn last_ping_deadline(&self) -> Option<Duration> {
-        let sent = self.actors.iter().filter_map(|actor| actor.last_ping.as_ref()).map(|ping| ping.since).min();
+        let sent = self.actors.iter().filter_map(|actor| actor.latest.last_ping.as_ref()).map(|ping| ping.since).min();
         Some(sent? + self.last_ping_limit())
     }
 

@@ -103,7 +103,7 @@ impl ExpectedFrame {
 
     /// Sets the actor whose inbox is searched.
     pub fn for_actor(mut self, actor: &ActorState) -> Self {
-        self.missed = actor.dropped_up_to > self.after;
+        self.missed = actor.latest.inbox.dropped_up_to > self.after;
         self
     }
 
@@ -169,7 +169,7 @@ impl ExpectedFrame {
                     ExpectedFrameKind::Control { .. } => false,
                 }
         };
-        actor.inbox.iter().filter(in_question).find_map(InboxFrame::undecodable_reason)
+        actor.latest.inbox.frames.iter().filter(in_question).find_map(InboxFrame::undecodable_reason)
     }
 
     pub fn ignoring(mut self) -> Self {
@@ -203,7 +203,7 @@ impl ExpectedFrame {
 
     /// Returns whether a frame of the expected kind that is only assumed may be the one that did not match.
     pub fn provenance_of_absence(&self, actor: &ActorState, pack: &Pack, ignore: &[String]) -> Provenance {
-        let mut assumed = actor.inbox.iter().filter(|entry| entry.wire.is_assumed());
+        let mut assumed = actor.latest.inbox.frames.iter().filter(|entry| entry.wire.is_assumed());
         let candidate = assumed.find(|entry| self.candidate_value(entry, pack, ignore).is_some());
         candidate.map_or(Provenance::Observed, |entry| entry.wire.provenance)
     }
@@ -278,7 +278,7 @@ impl Conversation {
     pub(super) fn received_instead(&self, id: ActorId, wanted: &ExpectedFrame) -> String {
         let actor = &self.actors[id];
         let pack = &self.program.pack;
-        let near = actor.inbox.iter().rev().filter(|entry| !entry.wire.is_assumed()).find_map(|entry| {
+        let near = actor.latest.inbox.frames.iter().rev().filter(|entry| !entry.wire.is_assumed()).find_map(|entry| {
             let difference = wanted.near_miss(entry, pack, &self.program.shared.ignore)?;
             let (text, difference) = (&entry.wire.text, difference.to_string());
             Some(format!("{} (differs at {})", self.history.shown(text, 300), self.history.shown(&difference, 300)))
@@ -287,7 +287,9 @@ impl Conversation {
             return near;
         }
         let others: Vec<String> = actor
+            .latest
             .inbox
+            .frames
             .iter()
             .filter(|entry| !entry.claimed && !entry.wire.is_assumed() && entry.wire.sequence > wanted.after)
             .filter_map(|entry| match &entry.kind {

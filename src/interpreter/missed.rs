@@ -53,7 +53,7 @@ impl Conversation {
         let (pack, actor, message) = (&self.program.pack, &self.actors[id], awaited.index);
         let is_it = |entry: &&InboxFrame| matches!(&entry.kind, InboxFrameKind::Message { message: Some(found), .. } if *found == message);
         // A hub does not know what hubproof made up.
-        if actor.requests.iter().any(|request| request.assumed) {
+        if actor.latest.requests.iter().any(|request| request.assumed) {
             return None;
         }
         let names = self.eval_context(Some(id));
@@ -61,11 +61,11 @@ impl Conversation {
         let origin = if assumed { None } else { self.message_origin(id, awaited) };
         let since = origin.as_ref().map_or(0, |(_, since)| *since);
         // If the message is assumed, its absence is known.
-        let later = actor.inbox.iter().filter(|entry| entry.wire.sequence > since);
+        let later = actor.latest.inbox.frames.iter().filter(|entry| entry.wire.sequence > since);
         if later.filter(is_it).any(|entry| !entry.is_observed()) {
             return None;
         }
-        let open = || actor.inbox.iter().filter(|entry| !entry.claimed && entry.is_observed());
+        let open = || actor.latest.inbox.frames.iter().filter(|entry| !entry.claimed && entry.is_observed());
         let json_of = |entry: &InboxFrame| match &entry.kind {
             InboxFrameKind::Message { json, .. } => json.clone(),
             _ => None,
@@ -75,7 +75,7 @@ impl Conversation {
             matches!(&entry.kind, InboxFrameKind::Message { message, .. }
                 if message.is_none_or(|index| pack.messages[index].abstract_))
         };
-        let request = actor.requests.iter().find(|request| request.sequence == since);
+        let request = actor.latest.requests.iter().find(|request| request.sequence == since);
         let ids = request.map(|request| request_ids(pack, request)).unwrap_or_default();
         let repeats_id = |json: &Value| scalars_of(json).iter().any(|value| ids.contains(value));
         let instead = open().filter(|entry| entry.wire.sequence > since).filter(unknown).filter_map(json_of);
@@ -111,7 +111,8 @@ impl Conversation {
         let (pack, actor) = (&self.program.pack, &self.actors[id]);
         let message = &pack.messages[awaited.index];
         let is_reply_to = |request: usize| pack.messages[request].replies.contains(&message.name);
-        let sent = || actor.requests.iter().filter_map(|request| Some((index_of_request(pack, request)?, request)));
+        let sent =
+            || actor.latest.requests.iter().filter_map(|request| Some((index_of_request(pack, request)?, request)));
         let asked = sent().filter(|(index, _)| is_reply_to(*index));
         let named = self.request_values(id, awaited);
         let best = asked.max_by_key(|(_, request)| (named.correlation(request, message), request.sequence));
@@ -126,15 +127,15 @@ impl Conversation {
         }
         // The cause of the message is unknown. It may be this actor's latest request, unless the request has been
         // answered, or a hook or another client has acted since.
-        let open = actor.requests.iter().rev().find(|request| !self.is_answered(actor, request));
+        let open = actor.latest.requests.iter().rev().find(|request| !self.is_answered(actor, request));
         let origin = match open {
             Some(request) => (MessageOrigin::Unanswered(index_of_request(pack, request)?), request.sequence),
-            None if !actor.has_sent => (MessageOrigin::Connection, actor.opened_event),
+            None if !actor.latest.has_sent => (MessageOrigin::Connection, actor.opened_event),
             None => return None,
         };
         let others = self.actors.ids().filter(|other| *other != id).map(|other| &self.actors[other]);
         let acted = |other: &ActorState| {
-            other.requests.iter().any(|request| request.sequence > origin.1 && !self.is_answered(other, request))
+            other.latest.requests.iter().any(|request| request.sequence > origin.1 && !self.is_answered(other, request))
         };
         let disturbed = self.hooks.called > origin.1 || others.into_iter().any(acted);
         (!disturbed).then_some(origin)
@@ -149,7 +150,7 @@ impl Conversation {
             InboxFrameKind::Message { message: Some(found), .. } => replies.contains(&pack.messages[*found].name),
             _ => false,
         };
-        actor.inbox.iter().any(|entry| entry.wire.sequence > request.sequence && is_reply(entry))
+        actor.latest.inbox.frames.iter().any(|entry| entry.wire.sequence > request.sequence && is_reply(entry))
     }
 
     /// Returns what a step says about the request whose reply it awaits.

@@ -10,6 +10,7 @@ mod blocks;
 mod checks;
 mod clock;
 mod close;
+mod connection_events;
 pub mod decode;
 mod deviation;
 mod expect;
@@ -42,9 +43,9 @@ use crate::scenario::template::{Template, TemplateExpression};
 use crate::scenario::value::{BoundValue, EvalError, Provenance, Wire};
 use crate::scenario::variation::Variation;
 use crate::websocket::endpoint::Endpoint;
-use crate::websocket::frame::{ConnectionEvent, Frame, NO_ANSWER};
+use crate::websocket::frame::{ConnectionEvent, Frame};
 use crate::websocket::handshake::Dial;
-use actor::{Actors, ClosingHandshake, ConnectionEnd, ConnectionState, InboxFrame, InboxFrameKind};
+use actor::Actors;
 use blocks::{BlockStack, Phase};
 pub use checks::{ALWAYS_STEP, FRAME_CHECK_EXPLANATIONS, WEBSOCKET_CHECK};
 use checks::{ConversationJudgement, ScenarioJudgement};
@@ -54,8 +55,8 @@ use history::FrameHistory;
 pub use history::{KEPT_CHARS, shorten_frame};
 use hooks::HookCalls;
 use hub_contact::HubContact;
+use promptness::ConversationWaits;
 pub use promptness::HubPromptness;
-use promptness::{ConversationWaits, END, UPGRADE};
 use scope::{ConversationContext, Environment};
 
 /// How many times the target's patience a slow hub gets.
@@ -444,239 +445,10 @@ impl Conversation {
 
     /// Returns a text after the address that an actor requested.
     fn with_address(&self, id: ActorId, text: &str) -> String {
-        self.actors[id].address.as_ref().map_or_else(|| text.to_owned(), |address| format!("{address}: {text}"))
+        self.actors[id].latest.address.as_ref().map_or_else(|| text.to_owned(), |address| format!("{address}: {text}"))
     }
 
     // ---- what comes in
-
-    fn receive(&mut self, connection: u32, what: ConnectionEvent) {
-        let Some(id) = self.actors.connections.get(&connection).copied() else { return };
-        let current = self.actors[id].connection == Some(connection);
-        let sequence = self.history.next_event();
-        match &what {
-            ConnectionEvent::Upgraded { .. } | ConnectionEvent::Refused { .. } => self.waits.add_arrival(UPGRADE),
-            ConnectionEvent::Unreachable { .. } => self.waits.add_missed(UPGRADE),
-            ConnectionEvent::NoUpgrade { reason, .. } if reason.starts_with(NO_ANSWER) => {
-                self.waits.add_missed(UPGRADE);
-            }
-            _ => {}
-        }
-        match what {
-            ConnectionEvent::Upgraded { status, headers, subprotocol } => {
-                self.record_frame(
-                    id,
-                    connection,
-                    HistoryDirection::Neither,
-                    FrameKind::Open,
-                    &self.actors[id].address.iter().chain(&subprotocol).cloned().collect::<Vec<_>>().join(" "),
-                    0,
-                );
-                let upgrade = serde_json::json!({ "status": status, "headers": header_object(&headers), "subprotocol": subprotocol });
-                self.judge_wire(id, &upgrade, true);
-                if current {
-                    self.actors[id].opened_at = self.clock.now;
-                    self.actors[id].opened_event = sequence;
-                    self.actors[id].link = ConnectionState::Open { upgrade };
-                    self.assume_after_connection(id, connection);
-                }
-            }
-            ConnectionEvent::Refused { status, headers, body, reason } => {
-                let shown = self.with_address(id, &reason);
-                let masked = self.history.masker.mask(&shown).into_owned();
-                let frame =
-                    self.frame_report(id, connection, HistoryDirection::Neither, FrameKind::Refused, &masked, 0);
-                self.add_frame(FrameReport { status: Some(status), ..frame });
-                // Any other status is a refusal, and the document may require a refusal.
-                if status == 101 && self.actors[id].standard_upgrade {
-                    self.judgement.record_websocket_violation(
-                        &self.program.actors[id].name,
-                        "an accepted upgrade is complete (RFC 6455, section 4.2.2)",
-                        &reason,
-                    );
-                }
-                if current {
-                    let body = String::from_utf8_lossy(&body);
-                    let refusal =
-                        serde_json::json!({ "status": status, "headers": header_object(&headers), "body": body });
-                    if status == 101 {
-                        let mut upgrade = refusal.clone();
-                        upgrade["wrong"] = Value::from(reason.clone());
-                        self.judge_wire(id, &upgrade, true);
-                    }
-                    // A redirect, or a busy or broken server: the hub's own answer is unknown.
-                    let undecided = matches!(status, 300..400 | 429 | 500..600);
-                    self.actors[id].link = ConnectionState::Refused { sequence, refusal, text: masked, undecided };
-                }
-            }
-            ConnectionEvent::NoUpgrade { reason, bound } => {
-                let shown = self.with_address(id, &reason);
-                self.record_frame(id, connection, HistoryDirection::Neither, FrameKind::NoUpgrade, &shown, 0);
-                if reason.starts_with(NO_ANSWER) {
-                    self.waits.report.silent_checks.insert(WEBSOCKET_CHECK.to_owned());
-                }
-                if bound {
-                    self.judgement.record_websocket_undecided(&self.program.actors[id].name, &reason);
-                } else if !self.judge_wire(id, &serde_json::json!({ "wrong": reason }), true) {
-                    let expected = "a WebSocket server answers the upgrade (RFC 6455, section 4.2.2)";
-                    self.judgement.record_websocket_violation(&self.program.actors[id].name, expected, &reason);
-                }
-                if !bound && !reason.starts_with(NO_ANSWER) {
-                    self.contact.add_cut(self.clock.now);
-                }
-                if current {
-                    let refusal = serde_json::json!({});
-                    self.actors[id].link =
-                        ConnectionState::Refused { sequence, refusal, text: reason, undecided: bound };
-                }
-            }
-            ConnectionEvent::Unreachable { reason } => {
-                self.record_frame(id, connection, HistoryDirection::Neither, FrameKind::Unreachable, &reason, 0);
-                self.contact.add_cut(self.clock.now);
-                if current {
-                    self.actors[id].link = ConnectionState::Unreachable { reason };
-                }
-            }
-            ConnectionEvent::Message(message) => {
-                let size = message.payload.len();
-                let text = if message.binary {
-                    to_hex(&message.payload)
-                } else {
-                    // The codec guarantees UTF-8. The payload may be long, so avoid a copy.
-                    String::from_utf8(message.payload)
-                        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-                };
-                let kind = if message.binary { FrameKind::Binary } else { FrameKind::Text };
-                self.record_frame(id, connection, HistoryDirection::Received, kind, &text, size);
-                self.judge_frame(id, kind, size);
-                if current {
-                    let wire = self.new_wire(id, connection, sequence, kind.name(), &text, size);
-                    drop(text);
-                    self.receive_message(id, Arc::new(wire), message.binary);
-                }
-            }
-            ConnectionEvent::Ping(data) => self.take_control(id, connection, sequence, false, &data),
-            ConnectionEvent::Pong(data) => self.take_control(id, connection, sequence, true, &data),
-            ConnectionEvent::Close { code, reason } => {
-                let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
-                self.record_frame(
-                    id,
-                    connection,
-                    HistoryDirection::Received,
-                    FrameKind::Close,
-                    text.trim_end(),
-                    text.len(),
-                );
-                self.judge_frame(id, FrameKind::Close, code.map_or(0, |_| reason.len() + 2));
-                if current && self.actors[id].is_open() {
-                    self.record_end(id, sequence, true, code, reason);
-                } else if current {
-                    self.record_close_answer(id, sequence, Some(code), reason, false);
-                }
-            }
-            ConnectionEvent::Violation { what, section, bound } => {
-                self.record_frame(id, connection, HistoryDirection::Received, FrameKind::Broken, &what, 0);
-                let name = &self.program.actors[id].name;
-                let mut blamed = false;
-                if bound {
-                    self.judgement.record_websocket_undecided(name, &format!("{what}: exceeds the limits of hubproof"));
-                } else {
-                    let name = name.clone();
-                    let wire = serde_json::json!({ "kind": "broken", "size": 0, "section": section, "wrong": what });
-                    blamed = self.judge_wire(id, &wire, false);
-                    if !blamed {
-                        self.judgement.record_websocket_violation(
-                            &name,
-                            &format!("frames conform to RFC 6455, section {section}"),
-                            &what,
-                        );
-                    }
-                }
-                // Do not blame the hub again for the frames that hubproof did not read after the broken one.
-                let by_us = bound || blamed;
-                if current && self.actors[id].is_open() {
-                    if by_us {
-                        self.record_own_end(id, sequence, what, false);
-                    } else {
-                        self.record_end(id, sequence, false, None, what);
-                    }
-                } else if current {
-                    self.record_close_answer(id, sequence, None, what, by_us);
-                }
-            }
-            ConnectionEvent::End { reset, reason } => {
-                if current {
-                    let after = self.clock.since(self.actors[id].opened_at).as_secs_f64();
-                    self.actors[id].stream_end =
-                        Some(serde_json::json!({ "reset": reset, "reason": reason, "after": after }));
-                }
-                let text = if reset { format!("reset: {reason}") } else { reason };
-                if current && self.actors[id].is_open() {
-                    self.record_frame(id, connection, HistoryDirection::Neither, FrameKind::End, &text, 0);
-                    self.contact.add_cut(self.clock.now);
-                    self.record_end(id, sequence, false, None, text);
-                } else if current {
-                    if matches!(self.actors[id].closing, ClosingHandshake::Sent) {
-                        self.contact.add_cut(self.clock.now);
-                    }
-                    self.record_close_answer(id, sequence, None, text, false);
-                }
-            }
-        }
-    }
-
-    fn take_control(&mut self, id: ActorId, connection: u32, sequence: u64, pong: bool, data: &[u8]) {
-        let text = String::from_utf8_lossy(data).into_owned();
-        let kind = if pong { FrameKind::Pong } else { FrameKind::Ping };
-        self.record_frame(id, connection, HistoryDirection::Received, kind, &text, data.len());
-        self.judge_frame(id, kind, data.len());
-        if self.actors[id].connection == Some(connection) {
-            let wire = self.new_wire(id, connection, sequence, kind.name(), &text, data.len());
-            if pong {
-                self.answer_last_ping(id, data);
-            }
-            let kind = InboxFrameKind::Control { pong, data: data.to_vec() };
-            let entry = InboxFrame { weight: 2 * wire.size, wire: Arc::new(wire), kind, claimed: false };
-            self.actors.keep(id, entry, &self.program.pack);
-        }
-    }
-
-    fn record_end(&mut self, id: ActorId, sequence: u64, close_frame: bool, code: Option<u16>, reason: String) {
-        let actor = &mut self.actors[id];
-        let after = self.clock.since(actor.opened_at);
-        let end = ConnectionEnd {
-            sequence,
-            at: self.clock.now,
-            after,
-            close_frame,
-            code,
-            reason,
-            claimed: false,
-            by_us: false,
-        };
-        // The hub may have closed instead of sending the assumed message.
-        self.judgement.rest_on(self.deviations.provenance_of_next(self.actors[id].connection));
-        self.judge_close(id, &end);
-        self.waits.add_arrival(END);
-        self.actors[id].link = ConnectionState::Ended(end);
-    }
-
-    /// Records that hubproof ended the connection: in a step (`foreseen`), or because of a limit of hubproof. In the
-    /// latter case it is unknown what the hub would have sent.
-    fn record_own_end(&mut self, id: ActorId, sequence: u64, reason: String, foreseen: bool) {
-        let actor = &mut self.actors[id];
-        let after = self.clock.since(actor.opened_at);
-        actor.end_noticed = true;
-        actor.link = ConnectionState::Ended(ConnectionEnd {
-            sequence,
-            at: self.clock.now,
-            after,
-            close_frame: false,
-            code: None,
-            reason,
-            claimed: foreseen,
-            by_us: true,
-        });
-    }
 
     fn new_wire(
         &self,
@@ -745,16 +517,4 @@ impl Conversation {
         }
         self.history.add(frame);
     }
-}
-
-fn header_object(headers: &[(String, String)]) -> Value {
-    let mut members = serde_json::Map::new();
-    for (name, value) in headers {
-        members.insert(name.to_ascii_lowercase(), Value::from(value.clone()));
-    }
-    Value::Object(members)
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().take(4096).map(|byte| format!("{byte:02x} ")).collect::<String>().trim_end().to_owned()
 }

@@ -67,9 +67,9 @@ impl Conversation {
         }
         let connection = self.actors.connections.len() as u32;
         self.assign_connection(id, connection);
-        self.actors[id].standard_upgrade = dial.is_standard();
-        self.actors[id].upgrade_deviations = deviations;
-        self.actors[id].address = Some(address.to_string());
+        self.actors[id].latest.standard_upgrade = dial.is_standard();
+        self.actors[id].latest.upgrade_deviations = deviations;
+        self.actors[id].latest.address = Some(address.to_string());
         self.out.push(ConversationOutput::Open { connection, dial });
     }
 
@@ -114,7 +114,7 @@ impl Conversation {
             text = other;
         }
         let mut frames = if variation == Some(&Variation::Form(TextForm::Fragments)) && compose.fragments <= 1 {
-            odd_frames(&text, !self.actors[id].has_sent)
+            odd_frames(&text, !self.actors[id].latest.has_sent)
         } else {
             split_into_frames(text.as_bytes(), compose.fragments)
         };
@@ -124,7 +124,7 @@ impl Conversation {
         let sent = self.transmit(id, frames, FrameKind::Text, &text, text.len(), wire.as_deref());
         if let Some(wire) = &sent {
             let message = self.program.pack.message_index(&name);
-            self.actors[id].record_request(message, wire);
+            self.actors[id].latest.record_request(message, wire);
             self.record_exchange(id, message, &value, compose.breaks.is_none(), wire);
         }
         self.assume_after(id, &value);
@@ -147,7 +147,7 @@ impl Conversation {
         let frame = self.frame_report(id, connection, HistoryDirection::Sent, kind, &masked, size);
         self.add_frame(frame);
         self.actors[id].last_sent = Some(crate::syntax::matcher::shorten(&masked, 400));
-        self.actors[id].has_sent = true;
+        self.actors[id].latest.has_sent = true;
         self.actors.last_sender = Some(id);
         self.out.push(ConversationOutput::Send { connection, frames });
         self.count_send();
@@ -283,8 +283,8 @@ impl Conversation {
                 self.record_frame(id, connection, HistoryDirection::Sent, FrameKind::Bytes, text, bytes.len());
                 let requests = self.texts_in_bytes(id, &bytes);
                 self.record_raw_exchange(id, None);
-                self.actors[id].has_sent = true;
-                self.actors[id].may_leave_pings = true;
+                self.actors[id].latest.has_sent = true;
+                self.actors[id].latest.may_leave_pings = true;
                 self.out.push(ConversationOutput::SendBytes { connection, bytes });
                 requests.iter().for_each(|text| self.assume_after_text(id, text));
                 return Ok(None);
@@ -300,7 +300,7 @@ impl Conversation {
         let size = frames.iter().map(|frame| frame.payload.len()).sum();
         let wire = self.transmit(id, frames, opcode, &shown, size, source.as_deref());
         if let Some(wire) = &wire {
-            self.actors[id].record_request(None, wire);
+            self.actors[id].latest.record_request(None, wire);
         }
         requests.iter().for_each(|text| self.assume_after_text(id, text));
         Ok(wire.map(|wire| BoundValue::One { value: value.clone(), wire: Some(wire) }))
@@ -326,7 +326,7 @@ impl Conversation {
         let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
         let wire = self.transmit(id, vec![frame], FrameKind::Close, text.trim_end(), text.len(), None);
         self.record_step_end(id);
-        self.actors[id].closing = ClosingHandshake::Sent;
+        self.actors[id].latest.closing = ClosingHandshake::Sent;
         Ok(wire.map(|wire| BoundValue::One { value: Value::Null, wire: Some(wire) }))
     }
 
@@ -378,11 +378,11 @@ impl Conversation {
             });
             let steps = program.blocks[reaction.block].iter().filter(|_| fits);
             // An automatic answer is not a request whose answer a later step expects.
-            let requests = std::mem::take(&mut self.actors[id].requests);
+            let requests = std::mem::take(&mut self.actors[id].latest.requests);
             let failure = steps
                 .map(|step| self.play_reaction_step(id, step).map_err(|failure| (step.span, failure)))
                 .find_map(Result::err);
-            self.actors[id].requests = requests;
+            self.actors[id].latest.requests = requests;
             self.blocks.stack.pop();
             match failure {
                 None => {}

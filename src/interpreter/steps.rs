@@ -14,7 +14,9 @@ use super::finding::ComparisonOutcome;
 use super::hooks::HOOK_PAUSE;
 use super::{Conversation, ConversationOutput, MOST_PATIENCES};
 use crate::outcome::CheckOutcome;
-use crate::scenario::model::{ActorId, Program, SilenceExpectation, Step, StepAction, StepActors, duration};
+use crate::scenario::model::{
+    ActorId, ExpectedAlternative, Program, SilenceExpectation, Step, StepAction, StepActors, duration,
+};
 use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::{BoundValue, EvalError, Provenance};
 
@@ -73,51 +75,22 @@ impl Conversation {
                 }
                 Ok(StepProgress::Done(None))
             }
-            StepAction::StopReading | StepAction::ReadAgain => {
-                for id in members {
-                    if let Some(connection) = self.actors.open_connection(id) {
-                        self.actors[id].may_leave_pings = true;
-                        let stops = matches!(step.act, StepAction::StopReading);
-                        self.out.push(if stops {
-                            ConversationOutput::StopReading { connection }
-                        } else {
-                            ConversationOutput::ReadAgain { connection }
-                        });
-                    }
-                }
-                Ok(StepProgress::Done(None))
+            StepAction::StopReading => {
+                Ok(self.toggle_reading(&members, |connection| ConversationOutput::StopReading { connection }))
+            }
+            StepAction::ReadAgain => {
+                Ok(self.toggle_reading(&members, |connection| ConversationOutput::ReadAgain { connection }))
             }
             StepAction::Expect(expect) => self.begin_expect(step, expect, members),
             StepAction::ExpectEnd { within, .. } => {
                 let time = self.evaluate_time(within.as_ref())?.unwrap_or(self.clock.patience);
                 self.poll_step(step, self.clock.wait(self.clock.stretched(time), WaitCondition::StreamEnd { members }))
             }
-            StepAction::ExpectNothing(nothing) => {
-                let SilenceExpectation { message, pattern, after, for_ } = &**nothing;
-                let after = self.position_after(after.as_deref())?;
-                let mut wanted = Vec::new();
-                for id in members {
-                    let one = self.expected_message(program, id, message, pattern.as_ref(), after)?;
-                    wanted.push((id, one.ignoring()));
-                }
-                let time = self.evaluate_time(for_.as_ref())?.unwrap_or(self.clock.quiet);
-                let end = self.clock.now + time;
-                let members = wanted.into_iter().map(|(id, wanted)| (id, wanted.until(end))).collect();
-                self.poll_step(step, self.clock.wait(time, WaitCondition::Silence { members }))
-            }
+            StepAction::ExpectNothing(nothing) => self.begin_silence(program, step, nothing, members),
             StepAction::ExpectOneOf { alternatives, after, within } => {
                 let after = self.position_after(after.as_deref())?;
-                let mut open = Vec::new();
-                for id in members {
-                    let wanted = self.expected_alternatives(program, id, alternatives, after)?;
-                    open.push(AwaitedAlternatives { id, wanted, chosen: None });
-                }
-                let patience = if only_may(program, step) { self.clock.quiet } else { self.default_wait() };
-                let mut time = self.evaluate_time(within.as_ref())?.map_or(patience, |time| self.clock.stretched(time));
-                if self.awaits_only_unsent(alternatives, &open) {
-                    time = time.min(self.clock.quiet);
-                }
-                self.poll_step(step, self.clock.wait(time, WaitCondition::OneOf { members: open }))
+                let within = self.evaluate_time(within.as_ref())?;
+                self.begin_one_of(program, step, alternatives, members, after, within)
             }
             StepAction::Play { .. } => {
                 let group = matches!(step.who, StepActors::Group { .. });
@@ -171,6 +144,56 @@ impl Conversation {
                 Ok(StepProgress::Entered)
             }
         }
+    }
+
+    fn toggle_reading(&mut self, members: &[ActorId], output: fn(u32) -> ConversationOutput) -> StepProgress {
+        for id in members {
+            if let Some(connection) = self.actors.open_connection(*id) {
+                self.actors[*id].latest.may_leave_pings = true;
+                self.out.push(output(connection));
+            }
+        }
+        StepProgress::Done(None)
+    }
+
+    fn begin_silence(
+        &mut self,
+        program: &Program,
+        step: &Step,
+        SilenceExpectation { message, pattern, after, for_ }: &SilenceExpectation,
+        members: Vec<ActorId>,
+    ) -> StepResult {
+        let after = self.position_after(after.as_deref())?;
+        let mut ignored = Vec::new();
+        for id in members {
+            ignored.push((id, self.expected_message(program, id, message, pattern.as_ref(), after)?.ignoring()));
+        }
+        let time = self.evaluate_time(for_.as_ref())?.unwrap_or(self.clock.quiet);
+        let end = self.clock.now + time;
+        let members = ignored.into_iter().map(|(id, frame)| (id, frame.until(end))).collect();
+        self.poll_step(step, self.clock.wait(time, WaitCondition::Silence { members }))
+    }
+
+    fn begin_one_of(
+        &mut self,
+        program: &Program,
+        step: &Step,
+        alternatives: &[ExpectedAlternative],
+        members: Vec<ActorId>,
+        after: u64,
+        within: Option<Duration>,
+    ) -> StepResult {
+        let mut open = Vec::new();
+        for id in members {
+            let wanted = self.expected_alternatives(program, id, alternatives, after)?;
+            open.push(AwaitedAlternatives { id, wanted, chosen: None });
+        }
+        let patience = if only_may(program, step) { self.clock.quiet } else { self.default_wait() };
+        let mut time = within.map_or(patience, |time| self.clock.stretched(time));
+        if self.awaits_only_unsent(alternatives, &open) {
+            time = time.min(self.clock.quiet);
+        }
+        self.poll_step(step, self.clock.wait(time, WaitCondition::OneOf { members: open }))
     }
 
     /// Records the result of a `check` or `order`. If it does not hold, that is a finding; it ends the attempt around
@@ -237,7 +260,7 @@ impl Conversation {
         let patience = self.clock.stretched(self.clock.patience);
         let waited = self.clock.since(active.since);
         let is_served = |id: &ActorId| {
-            let latest = self.actors[*id].last_message_at();
+            let latest = self.actors[*id].latest.last_message_at();
             latest.is_some_and(|at| at > active.since && self.clock.since(at) < self.clock.quiet)
         };
         // Shortened waits, and waits of steps that cannot fail, end before the patience is over.
@@ -314,7 +337,7 @@ impl Conversation {
                 }
                 ConnectionState::Refused { text, undecided, .. } => {
                     let what = format!("the connection was refused: {text}");
-                    let address = self.actors[*id].address.iter().map(|address| format!(" at {address}"));
+                    let address = self.actors[*id].latest.address.iter().map(|address| format!(" at {address}"));
                     let detail = self.finding_detail(
                         Some(*id),
                         format!("an accepted upgrade (HTTP 101){}", address.collect::<String>()),

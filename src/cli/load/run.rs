@@ -15,15 +15,17 @@ use crate::load::client::io::JourneyWait;
 use crate::load::compile::program::{CompiledPlan, ProgramOperation};
 use crate::load::compile::{self, lint};
 use crate::load::details::RunDetails;
-use crate::load::engine::{self, LoadRunSetup, RunClock, RunEnd, ValidationMode};
+use crate::load::engine::{self, LoadRunOutcome, LoadRunSetup, RunClock, RunControl, RunEnd, ValidationMode};
 use crate::load::ledger;
 use crate::load::metrics::MetricRegistry;
 use crate::load::opening::MAX_EXAMPLES;
 use crate::load::pages::{LivePage, MetricsPage};
+use crate::load::plan::script::JourneyWorkload;
 use crate::load::plan::threshold::{self, MetricThreshold};
 use crate::load::plan::{self, Plan, PlanScript};
 use crate::load::report::{LoadReport, LoadRunMetadata, events};
 use crate::load::validity::{self, RunCircumstances};
+use crate::redact::SecretMasker;
 use crate::report::document::load::Wait;
 use crate::report::text::{format_count, format_time};
 use crate::report::{DeviationReport, RunOptions};
@@ -172,20 +174,7 @@ impl LoadSession<'_> {
         let (began, shown) = (u64::try_from(epoch_ms).unwrap_or(0), &self.shown);
         self.log.write(|| events::run_started(began, &plan.id, &shown.target, &shown.command, self.seed));
         let workloads = self.script.workloads(plan);
-        let about = LoadRunMetadata {
-            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            protocol: self.script.pack.name.clone(),
-            plan: plan.id.clone(),
-            title: plan.title.clone(),
-            target: shown.target.clone(),
-            command: shown.command.clone(),
-            started: began,
-            seed: self.seed,
-            schedules: self.script.schedules(plan, plan.phases.longest_warm_up() + plan.phases.duration),
-            workloads: workloads.clone(),
-            changing_load: plan.changes_load(),
-            ..LoadRunMetadata::default()
-        };
+        let about = self.begin_metadata(plan, began, workloads.clone());
         let progress_sinks = ProgressSinks {
             lines: lines && !self.arguments.quiet,
             quiet: self.arguments.quiet,
@@ -206,34 +195,14 @@ impl LoadSession<'_> {
                 folded = &mut folding => break folded,
                 () = wait_for_stop(&mut started.signals, live) => {
                     asked += 1;
-                    if asked == 1 {
-                        if !self.arguments.quiet {
-                            eprintln!("draining: no new journeys begin, running ones finish; press Ctrl-C again to stop at once");
-                        }
-                        stopper.drain();
-                    } else {
-                        stopper.stop();
-                    }
+                    self.stop_run(&stopper, asked);
                 }
             }
         };
         hooks.abort();
         let (outcome, watcher) = folded?;
         let outcome = outcome?;
-        let mut failed = outcome.failed_openings.clone();
-        failed.sort_by_key(|failed| (failed.role, failed.client));
-        failed.truncate(MAX_EXAMPLES);
-        let failed = failed.iter().map(|failed| failed.describe(&prepared, |span| sources.path_and_line(span)));
-        let failed = failed.map(|text| masker.mask(&text).into_owned()).collect();
-        let circumstances = RunCircumstances {
-            workloads,
-            clients: outcome.clients,
-            unjoined: outcome.clients - outcome.joined,
-            unsteady_warm_up: (outcome.steady == Some(false)).then_some(outcome.warm_up),
-            hopeless: outcome.hopeless.clone(),
-            failed_openings: failed,
-            holds: outcome.holds.clone(),
-        };
+        let circumstances = describe_circumstances(&outcome, workloads, &prepared, sources, &masker);
         let ending = outcome.ending;
         let about = LoadRunMetadata {
             duration: std::time::Duration::from_nanos(outcome.took),
@@ -254,6 +223,35 @@ impl LoadSession<'_> {
         report.ends = ends;
         report.waits = waits.into_iter().map(|wait| describe_wait(&prepared, sources, wait)).collect();
         Ok(LoadAttempt::Report(Box::new(report), ending))
+    }
+
+    /// Returns what is known about a run when it begins; `began` is in milliseconds since 1970.
+    fn begin_metadata(&self, plan: &Plan, began: u64, workloads: Vec<JourneyWorkload>) -> LoadRunMetadata {
+        LoadRunMetadata {
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: self.script.pack.name.clone(),
+            plan: plan.id.clone(),
+            title: plan.title.clone(),
+            target: self.shown.target.clone(),
+            command: self.shown.command.clone(),
+            started: began,
+            seed: self.seed,
+            schedules: self.script.schedules(plan, plan.phases.longest_warm_up() + plan.phases.duration),
+            workloads,
+            changing_load: plan.changes_load(),
+            ..LoadRunMetadata::default()
+        }
+    }
+
+    /// Begins the drain of a run on the first request to stop it, and stops it on the second.
+    fn stop_run(&self, control: &RunControl, asked: usize) {
+        if asked > 1 {
+            return control.stop();
+        }
+        if !self.arguments.quiet {
+            eprintln!("draining: no new journeys begin, running ones finish; press Ctrl-C again to stop at once");
+        }
+        control.drain();
     }
 
     fn shard_count(&self, plan: &Plan) -> usize {
@@ -283,7 +281,7 @@ impl LoadSession<'_> {
         plan: &Plan,
         prepared: &CompiledPlan,
         embedded: bool,
-        outcome: &engine::LoadRunOutcome,
+        outcome: &LoadRunOutcome,
     ) -> Vec<(String, String)> {
         let roles: Vec<String> =
             plan.roles.iter().map(|role| format!("{} {}", role.population.number, role.name)).collect();
@@ -362,6 +360,29 @@ fn describe_shared_rows(prepared: &CompiledPlan) -> Vec<String> {
         }
     }
     found
+}
+
+/// Describes what decides whether the conclusions of a run can be trusted.
+fn describe_circumstances(
+    outcome: &LoadRunOutcome,
+    workloads: Vec<JourneyWorkload>,
+    prepared: &CompiledPlan,
+    sources: &Sources,
+    masker: &SecretMasker,
+) -> RunCircumstances {
+    let mut failed = outcome.failed_openings.clone();
+    failed.sort_by_key(|failed| (failed.role, failed.client));
+    failed.truncate(MAX_EXAMPLES);
+    let failed = failed.iter().map(|failed| failed.describe(prepared, |span| sources.path_and_line(span)));
+    RunCircumstances {
+        workloads,
+        clients: outcome.clients,
+        unjoined: outcome.clients - outcome.joined,
+        unsteady_warm_up: (outcome.steady == Some(false)).then_some(outcome.warm_up),
+        hopeless: outcome.hopeless.clone(),
+        failed_openings: failed.map(|text| masker.mask(&text).into_owned()).collect(),
+        holds: outcome.holds.clone(),
+    }
 }
 
 /// Describes a wait in which journeys ended.

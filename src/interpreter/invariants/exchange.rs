@@ -213,7 +213,7 @@ impl Conversation {
         wire: &Arc<Wire>,
     ) {
         let program = Arc::clone(&self.program);
-        let exchange = &mut self.actors[id].exchange;
+        let exchange = &mut self.actors[id].latest.exchange;
         exchange.unknown |= !exact;
         let Some(message) = message else { return };
         exchange.record_request(&program.pack, message, value);
@@ -226,19 +226,19 @@ impl Conversation {
         }
         if self.actors.keeps_sent {
             let sent = SentMessage { message, value: value.clone(), wire: Arc::clone(wire) };
-            self.actors[id].exchange.keep_sent(sent);
+            self.actors[id].latest.exchange.keep_sent(sent);
         }
     }
 
     /// Records that a step sent raw text; a text that is a message of the pack is a request whose reply is recognised.
     pub(in crate::interpreter) fn record_raw_exchange(&mut self, id: ActorId, text: Option<&str>) {
-        self.actors[id].exchange.unknown = true;
+        self.actors[id].latest.exchange.unknown = true;
         let json = text.and_then(|text| serde_json::from_str::<Value>(text).ok());
         let Some(json) = json else { return };
         let program = Arc::clone(&self.program);
         let message = program.pack.recognise(&json, FrameDirection::ToHub);
         if let Some(index) = message.and_then(|message| program.pack.message_index(&message.name)) {
-            self.actors[id].exchange.record_request(&program.pack, index, &json);
+            self.actors[id].latest.exchange.record_request(&program.pack, index, &json);
         }
     }
 
@@ -256,7 +256,7 @@ impl Conversation {
         let program = Arc::clone(&self.program);
         for (number, lifecycle) in lifecycles(&program).enumerate() {
             let Some((role, id)) = lifecycle.role_of(&program.pack, message, json) else { continue };
-            let exchange = &mut self.actors[actor].exchange;
+            let exchange = &mut self.actors[actor].latest.exchange;
             let fault = exchange.record_received(number, role, &id);
             if exchange.unknown || role == LifecycleRole::Opens || has_assumed_id(&program.pack, message, wire) {
                 continue;

@@ -18,7 +18,7 @@ use super::finding::ComparisonOutcome;
 use crate::deviation::proposal::MAX_BYTES;
 use crate::outcome::{CheckOutcome, FindingDetail};
 use crate::protocol::{FrameDirection, MessageType, Pack, RuleLevel, SchemaViolation};
-use crate::scenario::model::{ActorId, AlwaysEntry, RuleUse, ValueTest};
+use crate::scenario::model::{ActorId, AlwaysEntry, CheckId, RuleUse, ValueTest};
 use crate::scenario::template::Template;
 use crate::scenario::value::{RawMessage, Traced, Wire};
 
@@ -54,7 +54,7 @@ impl Conversation {
         let way = if self.program.is_server(id) { FrameDirection::ToHub } else { FrameDirection::FromHub };
         // The hub may send a listening actor messages of a client as well as messages of a hub.
         let message = json.and_then(|json| {
-            let requests = |asked: &str| self.actors[id].exchange.requests(asked);
+            let requests = |asked: &str| self.actors[id].latest.exchange.requests(asked);
             let recognise = |way| program.pack.recognise_reply(json, way, &program.actors[id].role, &requests);
             recognise(way)
                 .or_else(|| (way == FrameDirection::ToHub).then(|| recognise(FrameDirection::FromHub)).flatten())
@@ -67,11 +67,11 @@ impl Conversation {
             let evidence = &mut self.deviations.evidence;
             evidence.add_message(index, json);
             let actor = &mut self.actors[id];
-            if actor.first_message.is_some() {
+            if actor.latest.first_message.is_some() {
                 evidence.add_later(json);
             } else {
-                evidence.add_first(&program.pack, index, json, actor.has_sent);
-                actor.first_message = Some(wire.sequence);
+                evidence.add_first(&program.pack, index, json, actor.latest.has_sent);
+                actor.latest.first_message = Some(wire.sequence);
             }
         }
         if let (Some(json), Some(index)) = (json, index) {
@@ -83,74 +83,9 @@ impl Conversation {
         match json {
             Some(json) => self.judge_lifecycles(id, index, json, &wire),
             // The frame may be a message that opens an id.
-            None => self.actors[id].exchange.unknown |= matches!(decoded, Err(JsonDecodeError::Beyond(_))),
+            None => self.actors[id].latest.exchange.unknown |= matches!(decoded, Err(JsonDecodeError::Beyond(_))),
         }
-        // The value that entries for every frame check.
-        let mut subject = Value::Null;
-        for entry in &program.always {
-            match entry {
-                AlwaysEntry::Message { message: name, check, pattern } => {
-                    let Ok(json) = &decoded else { continue };
-                    let wanted = program.pack.message_index(name);
-                    if wanted
-                        .is_some_and(|wanted| program.pack.is_message(wanted, index, json, FrameDirection::FromHub))
-                    {
-                        let compared = |c: &Self, json: &Value| {
-                            compare(pattern, Traced::observed(json), &c.eval_context(Some(id)))
-                        };
-                        let finding = compared(self, json);
-                        if let (ComparisonOutcome::Holds, Some(raw)) = (&finding, &raw) {
-                            let breaks =
-                                |json: &Value| matches!(compared(self, json), ComparisonOutcome::Broken { .. });
-                            let (of_hub, entry) = (compared(self, &raw.json), self.responsible_deviation(raw, breaks));
-                            self.record_raw_deviation(*check, ALWAYS_STEP, Some(id), &wire.text, of_hub, entry);
-                        }
-                        self.record_outcome(*check, ALWAYS_STEP, Some(id), &wire.text, finding);
-                    }
-                }
-                AlwaysEntry::Frame { check, pattern } if !matches!(decoded, Err(JsonDecodeError::Beyond(_))) => {
-                    if subject.is_null() {
-                        subject = serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
-                    }
-                    // The JSON may be large, so move it there and back instead of copying it.
-                    if let Ok(json) = &mut decoded {
-                        subject["json"] = json.take();
-                    }
-                    let finding = compare(pattern, Traced::observed(&subject), &self.eval_context(Some(id)));
-                    if let Ok(json) = &mut decoded {
-                        *json = subject["json"].take();
-                    }
-                    let finding = match (finding, &decoded) {
-                        (ComparisonOutcome::Broken { expected, message, .. }, Err(JsonDecodeError::NotJson(why))) => {
-                            ComparisonOutcome::Broken {
-                                expected,
-                                found: format!("not JSON ({why})"),
-                                message: format!("{message}; the frame is not JSON: {why}"),
-                                place: None,
-                            }
-                        }
-                        // The subject contains the message as its member `json`.
-                        (ComparisonOutcome::Broken { expected, found, message, place }, _) => {
-                            let place = place.and_then(|place| Some(place.strip_prefix("/json")?.to_owned()));
-                            ComparisonOutcome::Broken { expected, found, message, place }
-                        }
-                        (finding, _) => finding,
-                    };
-                    if let (ComparisonOutcome::Holds, Some(raw)) = (&finding, &raw) {
-                        let compared = |json: &Value| {
-                            let mut subject = subject.clone();
-                            subject["json"] = json.clone();
-                            compare(pattern, Traced::observed(&subject), &self.eval_context(Some(id)))
-                        };
-                        let breaks = |json: &Value| matches!(compared(json), ComparisonOutcome::Broken { .. });
-                        let (of_hub, entry) = (compared(&raw.json), self.responsible_deviation(raw, breaks));
-                        self.record_raw_deviation(*check, ALWAYS_STEP, Some(id), &wire.text, of_hub, entry);
-                    }
-                    self.record_outcome(*check, ALWAYS_STEP, Some(id), &wire.text, finding);
-                }
-                _ => {}
-            }
-        }
+        self.judge_always(id, index, &mut decoded, &wire);
         if let Ok(json) = &decoded {
             self.play_reactions(id, index, json, &wire, way);
         }
@@ -172,6 +107,85 @@ impl Conversation {
         let decoded = matches!(kind, InboxFrameKind::Message { json: Some(_), .. });
         let weight = if decoded { memory_weight(&wire.text) } else { wire.text.len() };
         self.actors.keep(id, InboxFrame { wire, kind, claimed: false, weight }, &self.program.pack);
+    }
+
+    /// Evaluates the entries of `always` for a received frame; `index` is that of its message.
+    fn judge_always(
+        &mut self,
+        id: ActorId,
+        index: Option<usize>,
+        decoded: &mut Result<Value, JsonDecodeError>,
+        wire: &Wire,
+    ) {
+        let program = Arc::clone(&self.program);
+        // What the entries for every frame see; `json` is its message.
+        let mut frame = Value::Null;
+        for entry in &program.always {
+            match entry {
+                AlwaysEntry::Message { message: name, check, pattern } => {
+                    let Ok(json) = &*decoded else { continue };
+                    let is = |named| program.pack.is_message(named, index, json, FrameDirection::FromHub);
+                    if program.pack.message_index(name).is_some_and(is) {
+                        let compared = |conversation: &Self, json: &Value| {
+                            compare(pattern, Traced::observed(json), &conversation.eval_context(Some(id)))
+                        };
+                        self.record_always(id, *check, wire, compared(self, json), compared);
+                    }
+                }
+                AlwaysEntry::Frame { check, pattern } if !matches!(decoded, Err(JsonDecodeError::Beyond(_))) => {
+                    if frame.is_null() {
+                        frame = serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
+                    }
+                    // The JSON may be large, so move it there and back instead of copying it.
+                    if let Ok(json) = decoded {
+                        frame["json"] = json.take();
+                    }
+                    let finding = compare(pattern, Traced::observed(&frame), &self.eval_context(Some(id)));
+                    if let Ok(json) = decoded {
+                        *json = frame["json"].take();
+                    }
+                    let finding = match (finding, &*decoded) {
+                        (ComparisonOutcome::Broken { expected, message, .. }, Err(JsonDecodeError::NotJson(why))) => {
+                            ComparisonOutcome::Broken {
+                                expected,
+                                found: format!("not JSON ({why})"),
+                                message: format!("{message}; the frame is not JSON: {why}"),
+                                place: None,
+                            }
+                        }
+                        (ComparisonOutcome::Broken { expected, found, message, place }, _) => {
+                            let place = place.and_then(|place| Some(place.strip_prefix("/json")?.to_owned()));
+                            ComparisonOutcome::Broken { expected, found, message, place }
+                        }
+                        (finding, _) => finding,
+                    };
+                    self.record_always(id, *check, wire, finding, |conversation, json| {
+                        let mut frame = frame.clone();
+                        frame["json"] = json.clone();
+                        compare(pattern, Traced::observed(&frame), &conversation.eval_context(Some(id)))
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Records the finding of an entry of `always`. If only the message as the hub sent it, before deviations translated
+    /// it, breaks the entry, records that too; `compared` evaluates the entry for another form of the message.
+    fn record_always(
+        &mut self,
+        id: ActorId,
+        check: CheckId,
+        wire: &Wire,
+        finding: ComparisonOutcome,
+        compared: impl Fn(&Self, &Value) -> ComparisonOutcome,
+    ) {
+        if let (ComparisonOutcome::Holds, Some(raw)) = (&finding, &wire.raw) {
+            let breaks = |json: &Value| matches!(compared(self, json), ComparisonOutcome::Broken { .. });
+            let (of_hub, entry) = (compared(self, &raw.json), self.responsible_deviation(raw, breaks));
+            self.record_raw_deviation(check, ALWAYS_STEP, Some(id), &wire.text, of_hub, entry);
+        }
+        self.record_outcome(check, ALWAYS_STEP, Some(id), &wire.text, finding);
     }
 
     fn judge_schema(&mut self, id: ActorId, index: usize, json: &Value, wire: &Wire) {
@@ -302,18 +316,18 @@ impl Conversation {
             _ => None,
         };
         let actor = &mut self.actors[id];
-        let received: Vec<_> = actor.inbox.iter_mut().filter_map(taken).collect();
-        let unread = actor.inbox.iter().find_map(InboxFrame::undecodable_reason);
+        let received: Vec<_> = actor.latest.inbox.frames.iter_mut().filter_map(taken).collect();
+        let unread = actor.latest.inbox.frames.iter().find_map(InboxFrame::undecodable_reason);
         let dropped = DroppedMessages {
-            received: actor.dropped_frames,
-            sent: actor.exchange.dropped,
-            messages: actor.dropped_messages.clone(),
+            received: actor.latest.inbox.has_dropped,
+            sent: actor.latest.exchange.dropped,
+            messages: actor.latest.inbox.dropped_messages.clone(),
         };
         if received.is_empty() && unread.is_none() && !dropped.received && !dropped.sent {
             return;
         }
-        let unknown = actor.exchange.unknown;
-        let sent = std::mem::take(&mut actor.exchange.sent);
+        let unknown = actor.latest.exchange.unknown;
+        let sent = std::mem::take(&mut actor.latest.exchange.sent);
         let gaps = Arc::new(Mutex::new(FrameGaps::default()));
         let (pack, declared) = (Arc::clone(&program.pack), Arc::clone(&self.deviations.declared));
         let frames = ConnectionFrames::new(received, sent, dropped, pack, declared, Arc::clone(&gaps));

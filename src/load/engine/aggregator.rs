@@ -132,6 +132,16 @@ enum AggregatorStage {
     },
 }
 
+/// How far a run has come.
+struct RunCourse {
+    stage: AggregatorStage,
+    ending: RunEnd,
+    /// The number of clients that had joined when the joining ended.
+    joined: u64,
+    /// Whether an automatic warm-up ended because the load was steady.
+    steady: Option<bool>,
+}
+
 impl LoadRun {
     pub fn control(&self) -> RunControl {
         RunControl(self.threads.timeline.clone())
@@ -149,14 +159,12 @@ impl LoadRun {
     ) -> Result<LoadRunOutcome, EngineError> {
         super::affinity::lower_priority();
         let clients: u64 = self.plan.roles.iter().map(|role| u64::from(role.population.number)).sum();
-        let mut stage = AggregatorStage::Joining;
+        let mut course =
+            RunCourse { stage: AggregatorStage::Joining, ending: RunEnd::Complete, joined: 0, steady: None };
         let mut under_way = vec![0; self.threads.shards.len()];
         let mut reported = vec![0; self.threads.shards.len()];
         let mut reached: Nanos = 0;
         let mut running = self.threads.shards.len();
-        let mut ending = RunEnd::Complete;
-        let mut joined = 0;
-        let mut steady = None;
         let mut failed_openings = Vec::new();
         let mut deviations = SightingsByEntry::new();
         let mut details = RunDetails::default();
@@ -207,92 +215,16 @@ impl LoadRun {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             let now = self.threads.timeline.clock.now();
-            if self.threads.timeline.stopped() && !matches!(stage, AggregatorStage::Leaving { .. }) {
-                ending = RunEnd::Stopped;
+            if self.threads.timeline.stopped() && !matches!(course.stage, AggregatorStage::Leaving { .. }) {
+                course.ending = RunEnd::Stopped;
             }
-            stage = match stage {
-                AggregatorStage::Joining => {
-                    let ready = self.joined_clients() >= clients || now >= longest_ramp(&self.plan) + MAX_JOINING_TIME;
-                    let interrupted = self.threads.timeline.drain() != Nanos::MAX;
-                    if ready || interrupted {
-                        joined = self.joined_clients();
-                        let timeline = &self.threads.timeline;
-                        match self.plan.phases.warm_up {
-                            WarmUp::Fixed(time) => {
-                                let warm_up = nanos(time);
-                                let measured = next_whole_interval(now.saturating_add(warm_up));
-                                let planned_drain = measured.saturating_add(nanos(self.plan.phases.duration));
-                                timeline.set_measured(measured..planned_drain);
-                                timeline.set_begin(measured - warm_up);
-                                AggregatorStage::Running
-                            }
-                            WarmUp::Auto => {
-                                let begin = next_whole_interval(now);
-                                timeline.set_begin(begin);
-                                let latest = begin + nanos(self.plan.phases.longest_warm_up());
-                                AggregatorStage::WarmingUp { latest: next_whole_interval(latest), checked: 0 }
-                            }
-                        }
-                    } else if !self.hopeless_roles().is_empty() {
-                        joined = self.joined_clients();
-                        ending = RunEnd::NotJoined;
-                        self.threads.timeline.set_finish(now);
-                        AggregatorStage::Leaving { until: now + MAX_LEAVING_TIME }
-                    } else {
-                        stage
-                    }
-                }
-                // An interruption has come first.
-                AggregatorStage::WarmingUp { .. } if self.threads.timeline.drain() != Nanos::MAX => {
-                    AggregatorStage::Running
-                }
-                AggregatorStage::WarmingUp { .. } if self.threads.timeline.holds.open().is_some() => stage,
-                AggregatorStage::WarmingUp { latest, checked } => {
-                    let complete = self.series.intervals().len();
-                    // Times after a hold are not compared with those before it.
-                    let holds = self.threads.timeline.holds.all();
-                    let begin = holds.last().map_or(self.threads.timeline.begin(), |hold| hold.end);
-                    let from = self.series.intervals().partition_point(|interval| interval.from < begin);
-                    let is_steady =
-                        complete > checked && is_steady(&self.series.layout, &self.series.intervals()[from..]);
-                    let end = self.threads.timeline.holds.shifted(latest);
-                    let measured = next_whole_interval(now).min(end);
-                    if is_steady || measured == end {
-                        steady = Some(is_steady);
-                        let planned_drain = measured.saturating_add(nanos(self.plan.phases.duration));
-                        self.threads.timeline.set_measured(measured..planned_drain);
-                        AggregatorStage::Running
-                    } else {
-                        AggregatorStage::WarmingUp { latest, checked: complete }
-                    }
-                }
-                AggregatorStage::Running if now >= self.threads.timeline.drain() => {
-                    if self.threads.timeline.is_cut_short() && ending == RunEnd::Complete {
-                        ending = RunEnd::Interrupted;
-                    }
-                    let until = self.threads.timeline.drain().saturating_add(nanos(self.plan.phases.drain));
-                    AggregatorStage::Draining { until, quiet_since: None }
-                }
-                AggregatorStage::Draining { until, quiet_since } => {
-                    let quiet = under_way.iter().sum::<u64>() == 0 && self.ledger.totals().open == 0;
-                    let quiet_since = if quiet { quiet_since.or(Some(now)) } else { None };
-                    if now >= until || quiet_since.is_some_and(|since| now >= since + QUIET_TIME) {
-                        self.threads.timeline.set_finish(now);
-                        AggregatorStage::Leaving { until: now + MAX_LEAVING_TIME }
-                    } else {
-                        AggregatorStage::Draining { until, quiet_since }
-                    }
-                }
-                AggregatorStage::Leaving { until } if now >= until => {
-                    self.threads.timeline.stop();
-                    stage
-                }
-                stage => stage,
-            };
+            let quiet = under_way.iter().sum::<u64>() == 0 && self.ledger.totals().open == 0;
+            self.advance(&mut course, now, clients, quiet);
         }
         for shard in self.threads.shards.drain(..) {
             shard.join().map_err(|_| EngineError::Thread)??;
         }
+        let RunCourse { ending, joined, steady, .. } = course;
         let checked = self.judge.take().map(super::validator::ValidatorThread::finish);
         let now = self.threads.timeline.clock.now();
         if ending == RunEnd::Stopped {
@@ -321,6 +253,92 @@ impl LoadRun {
             details,
             took: now,
         })
+    }
+
+    /// Moves the run to its next stage, if it is time. `quiet`: no journey is running and no item is open.
+    fn advance(&self, course: &mut RunCourse, now: Nanos, clients: u64, quiet: bool) {
+        course.stage = match course.stage {
+            AggregatorStage::Joining => {
+                let ready = self.joined_clients() >= clients || now >= longest_ramp(&self.plan) + MAX_JOINING_TIME;
+                let interrupted = self.threads.timeline.drain() != Nanos::MAX;
+                if ready || interrupted {
+                    course.joined = self.joined_clients();
+                    self.begin_phases(now)
+                } else if !self.hopeless_roles().is_empty() {
+                    course.joined = self.joined_clients();
+                    course.ending = RunEnd::NotJoined;
+                    self.threads.timeline.set_finish(now);
+                    AggregatorStage::Leaving { until: now + MAX_LEAVING_TIME }
+                } else {
+                    AggregatorStage::Joining
+                }
+            }
+            // An interruption has come first.
+            AggregatorStage::WarmingUp { .. } if self.threads.timeline.drain() != Nanos::MAX => {
+                AggregatorStage::Running
+            }
+            AggregatorStage::WarmingUp { .. } if self.threads.timeline.holds.open().is_some() => course.stage,
+            AggregatorStage::WarmingUp { latest, checked } => {
+                let complete = self.series.intervals().len();
+                // Times after a hold are not compared with those before it.
+                let holds = self.threads.timeline.holds.all();
+                let begin = holds.last().map_or(self.threads.timeline.begin(), |hold| hold.end);
+                let from = self.series.intervals().partition_point(|interval| interval.from < begin);
+                let is_steady = complete > checked && is_steady(&self.series.layout, &self.series.intervals()[from..]);
+                let end = self.threads.timeline.holds.shifted(latest);
+                let measured = next_whole_interval(now).min(end);
+                if is_steady || measured == end {
+                    course.steady = Some(is_steady);
+                    let planned_drain = measured.saturating_add(nanos(self.plan.phases.duration));
+                    self.threads.timeline.set_measured(measured..planned_drain);
+                    AggregatorStage::Running
+                } else {
+                    AggregatorStage::WarmingUp { latest, checked: complete }
+                }
+            }
+            AggregatorStage::Running if now >= self.threads.timeline.drain() => {
+                if self.threads.timeline.is_cut_short() && course.ending == RunEnd::Complete {
+                    course.ending = RunEnd::Interrupted;
+                }
+                let until = self.threads.timeline.drain().saturating_add(nanos(self.plan.phases.drain));
+                AggregatorStage::Draining { until, quiet_since: None }
+            }
+            AggregatorStage::Draining { until, quiet_since } => {
+                let quiet_since = if quiet { quiet_since.or(Some(now)) } else { None };
+                if now >= until || quiet_since.is_some_and(|since| now >= since + QUIET_TIME) {
+                    self.threads.timeline.set_finish(now);
+                    AggregatorStage::Leaving { until: now + MAX_LEAVING_TIME }
+                } else {
+                    AggregatorStage::Draining { until, quiet_since }
+                }
+            }
+            AggregatorStage::Leaving { until } if now >= until => {
+                self.threads.timeline.stop();
+                course.stage
+            }
+            stage => stage,
+        };
+    }
+
+    /// Sets the times of the phases, now that the clients have joined.
+    fn begin_phases(&self, now: Nanos) -> AggregatorStage {
+        let timeline = &self.threads.timeline;
+        match self.plan.phases.warm_up {
+            WarmUp::Fixed(time) => {
+                let warm_up = nanos(time);
+                let measured = next_whole_interval(now.saturating_add(warm_up));
+                let planned_drain = measured.saturating_add(nanos(self.plan.phases.duration));
+                timeline.set_measured(measured..planned_drain);
+                timeline.set_begin(measured - warm_up);
+                AggregatorStage::Running
+            }
+            WarmUp::Auto => {
+                let begin = next_whole_interval(now);
+                timeline.set_begin(begin);
+                let latest = begin + nanos(self.plan.phases.longest_warm_up());
+                AggregatorStage::WarmingUp { latest: next_whole_interval(latest), checked: 0 }
+            }
+        }
     }
 
     /// Returns the roles whose clients cannot be expected to join.

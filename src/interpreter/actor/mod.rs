@@ -1,23 +1,25 @@
-//! The actors: their connections, and their inboxes of received frames. A frame that a step expected is claimed.
+//! The actors and their connections.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod inbox;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
+pub use self::inbox::{Inbox, InboxFrame, InboxFrameKind};
+
 use super::invariants::exchange::Exchange;
 use super::invariants::uses_sent;
 use super::last_pings::LastPing;
 use crate::deviation::proposal;
-use crate::protocol::{FrameDirection, MessageType, Pack};
+use crate::protocol::Pack;
 use crate::scenario::model::{ActorId, AlwaysEntry, Program};
 use crate::scenario::value::{BoundValue, Wire};
 use crate::websocket::codec::FrameDecoder;
 
-/// The most frames of an inbox. When it is full, the oldest frames are dropped, and the report says so.
-const MAX_FRAMES: usize = 10_000;
 /// The approximate limit in bytes for all inboxes of a conversation together. A single frame may exceed it.
 const MAX_BYTES: usize = 24 << 20;
 
@@ -69,11 +71,11 @@ impl Actors {
     /// Puts a frame into an inbox. If all inboxes are full, drops the oldest frames of any inbox, but never this one.
     pub fn keep(&mut self, id: ActorId, entry: InboxFrame, pack: &Pack) {
         let newest = entry.wire.sequence;
-        self.all[id].push(entry, pack);
-        while self.all.iter().map(|actor| actor.inbox_bytes).sum::<usize>() > MAX_BYTES {
-            let front = |actor: &ActorState| actor.inbox.front().map_or(u64::MAX, |entry| entry.wire.sequence);
-            match self.all.iter_mut().min_by_key(|actor| front(actor)) {
-                Some(actor) if front(actor) < newest => actor.drop_oldest(pack),
+        self.all[id].latest.inbox.push(entry, pack);
+        while self.all.iter().map(|actor| actor.latest.inbox.bytes).sum::<usize>() > MAX_BYTES {
+            let front = |inbox: &Inbox| inbox.frames.front().map_or(u64::MAX, |entry| entry.wire.sequence);
+            match self.all.iter_mut().map(|actor| &mut actor.latest.inbox).min_by_key(|inbox| front(inbox)) {
+                Some(inbox) if front(inbox) < newest => inbox.drop_oldest(pack),
                 _ => break,
             }
         }
@@ -81,12 +83,12 @@ impl Actors {
 
     /// Counts the frames of an actor's current connection that no step claimed, and those dropped from a full inbox.
     pub fn keep_leftovers(&mut self, id: ActorId, program: &Program) {
-        let actor = &mut self.all[id];
-        let overflowed = std::mem::take(&mut actor.overflowed);
+        let inbox = &mut self.all[id].latest.inbox;
+        let overflowed = std::mem::take(&mut inbox.overflowed);
         if overflowed > 0 {
             *self.leftovers.entry("(dropped from a full inbox)".to_owned()).or_default() += overflowed;
         }
-        for entry in actor.inbox.iter().filter(|entry| !entry.claimed && !entry.wire.is_assumed()) {
+        for entry in inbox.frames.iter().filter(|entry| !entry.claimed && !entry.wire.is_assumed()) {
             let name = entry.name(&program.pack);
             let control = matches!(entry.kind, InboxFrameKind::Control { .. });
             if !control && !program.shared.ignore.iter().any(|ignored| ignored == name) {
@@ -125,38 +127,34 @@ pub struct ActorState {
     pub link: ConnectionState,
     /// The latest connection, open or ended.
     pub connection: Option<u32>,
-    /// Whether the actor's upgrade request is standard: the scenario changed no handshake header.
+    pub opened_at: Duration,
+    /// Position of the event with which the latest connection opened.
+    pub opened_event: u64,
+    pub last_sent: Option<String>,
+    /// The URL at which the actor listens, for a role with `side: server`.
+    pub url: Option<String>,
+    pub latest: ActorConnection,
+}
+
+/// What belongs to an actor's latest connection, and begins anew with the next.
+#[derive(Default)]
+pub struct ActorConnection {
+    /// The address that the actor requested; `None` if the hub connected to the actor.
+    pub address: Option<String>,
+    /// Whether the upgrade request is standard: the scenario changed no handshake header.
     pub standard_upgrade: bool,
     /// The declared deviations that the upgrade request follows, by index.
     pub upgrade_deviations: Vec<usize>,
     /// Assembles the texts that raw frames and bytes carry to a hub with declared deviations.
     pub sent_frames: Option<FrameDecoder>,
-    pub opened_at: Duration,
-    pub inbox: VecDeque<InboxFrame>,
-    pub inbox_bytes: usize,
-    pub overflowed: usize,
-    /// Position of the latest frame that was dropped unclaimed.
-    pub dropped_up_to: u64,
-    /// Whether frames of this connection were dropped, claimed or not.
-    pub dropped_frames: bool,
-    /// The messages that a dropped frame may have been, by index in the pack.
-    pub dropped_messages: BTreeSet<usize>,
-    pub last_sent: Option<String>,
-    /// Whether anything was sent on this connection.
     pub has_sent: bool,
-    /// Position of the first message received on this connection, which may be a greeting.
-    pub first_message: Option<u64>,
-    /// Position of the event with which this connection opened.
-    pub opened_event: u64,
-    /// The latest messages sent on this connection, oldest first.
+    /// The latest messages sent, oldest first.
     pub requests: VecDeque<SentRequest>,
-    /// What was exchanged on this connection.
+    pub inbox: Inbox,
+    /// Position of the first message received, which may be a greeting.
+    pub first_message: Option<u64>,
     pub exchange: Exchange,
-    /// The address that the actor requested; `None` if the hub connected to the actor.
-    pub address: Option<String>,
-    /// The URL at which the actor listens, for a role with `side: server`.
-    pub url: Option<String>,
-    /// Whether a step has already blamed the hub for the end of this connection, or expected it.
+    /// Whether a step has already blamed the hub for the end of the connection, or expected it.
     pub end_noticed: bool,
     pub closing: ClosingHandshake,
     /// Whether the hub may ignore our pings: we stopped reading, or sent raw bytes that may end in the middle of a frame.
@@ -249,73 +247,6 @@ impl ConnectionEnd {
     }
 }
 
-pub struct InboxFrame {
-    pub wire: Arc<Wire>,
-    pub kind: InboxFrameKind,
-    pub claimed: bool,
-    /// The approximate size of the frame in memory, in bytes.
-    pub weight: usize,
-}
-
-pub enum InboxFrameKind {
-    /// `json` is `None` for a frame that is not JSON; `message` is the index of the recognised message in the pack.
-    Message {
-        json: Option<Value>,
-        message: Option<usize>,
-    },
-    /// JSON that exceeds the limits of decoding. The frame may be any message that `texts` does not rule out: the
-    /// members by which messages are recognised, or `None` if they cannot be read.
-    Undecodable {
-        why: String,
-        texts: Option<BTreeMap<String, Option<String>>>,
-    },
-    Control {
-        pong: bool,
-        data: Vec<u8>,
-    },
-}
-
-impl InboxFrame {
-    /// Whether the hub sent the frame, so that it is evidence: an assumed one is not.
-    pub fn is_observed(&self) -> bool {
-        !self.wire.is_assumed()
-    }
-
-    /// Returns why the content of the frame is unknown, if it could not be decoded.
-    pub fn undecodable_reason(&self) -> Option<String> {
-        let InboxFrameKind::Undecodable { why, .. } = &self.kind else { return None };
-        Some(format!("cannot be decided: a received frame is JSON, but hubproof cannot decode it: {why}"))
-    }
-
-    /// Returns the name of the recognised message, or the kind of the frame.
-    pub fn name<'p>(&self, pack: &'p Pack) -> &'p str {
-        match &self.kind {
-            InboxFrameKind::Message { message: Some(index), .. } => &pack.messages[*index].name,
-            InboxFrameKind::Message { message: None, .. } => "undocumented",
-            InboxFrameKind::Undecodable { .. } => "undecodable",
-            InboxFrameKind::Control { pong: true, .. } => "pong",
-            InboxFrameKind::Control { pong: false, .. } => "ping",
-        }
-    }
-
-    /// Whether the frame is this message, or cannot be decoded and may be it.
-    fn may_be(&self, message: usize, pack: &Pack) -> bool {
-        match &self.kind {
-            InboxFrameKind::Message { json: Some(json), message: found } => {
-                pack.is_message(message, *found, json, FrameDirection::FromHub)
-            }
-            InboxFrameKind::Undecodable { .. } => !self.cannot_be(&pack.messages[message]),
-            InboxFrameKind::Message { json: None, .. } | InboxFrameKind::Control { .. } => false,
-        }
-    }
-
-    /// Whether a frame that could not be decoded is certainly not this message.
-    pub fn cannot_be(&self, message: &MessageType) -> bool {
-        let InboxFrameKind::Undecodable { texts: Some(texts), .. } = &self.kind else { return false };
-        message.matcher.required_texts().any(|(name, text)| texts.get(name).and_then(Option::as_deref) != Some(text))
-    }
-}
-
 impl ActorState {
     pub fn is_open(&self) -> bool {
         matches!(self.link, ConnectionState::Open { .. })
@@ -325,63 +256,7 @@ impl ActorState {
     pub fn reset_connection(&mut self, connection: u32) {
         self.connection = Some(connection);
         self.link = ConnectionState::Connecting;
-        self.inbox.clear();
-        self.inbox_bytes = 0;
-        self.dropped_up_to = 0;
-        self.end_noticed = false;
-        self.dropped_frames = false;
-        self.dropped_messages.clear();
-        self.closing = ClosingHandshake::No;
-        self.may_leave_pings = false;
-        self.last_ping = None;
-        self.stream_end = None;
-        self.upgrade_deviations = Vec::new();
-        self.address = None;
-        self.sent_frames = None;
-        self.has_sent = false;
-        self.first_message = None;
-        self.requests.clear();
-        self.exchange = Exchange::default();
-    }
-
-    /// Remembers a message that was sent, by its index in the pack, and forgets the oldest one if there are too many.
-    pub fn record_request(&mut self, message: Option<usize>, wire: &Wire) {
-        if self.requests.len() == MAX_REQUESTS {
-            self.requests.pop_front();
-        }
-        let text = (wire.size < proposal::MAX_BYTES).then(|| Arc::clone(&wire.text));
-        let assumed = wire.provenance.is_assumed();
-        self.requests.push_back(SentRequest { message, text, sequence: wire.sequence, assumed });
-    }
-
-    fn push(&mut self, entry: InboxFrame, pack: &Pack) {
-        self.inbox_bytes += entry.weight;
-        self.inbox.push_back(entry);
-        while self.inbox.len() > MAX_FRAMES {
-            self.drop_oldest(pack);
-        }
-    }
-
-    /// Returns when the latest message of this connection came.
-    pub fn last_message_at(&self) -> Option<Duration> {
-        let is_message = |entry: &&InboxFrame| matches!(entry.kind, InboxFrameKind::Message { .. });
-        let received = self.inbox.iter().filter(is_message).rfind(|entry| !entry.wire.is_assumed());
-        received.map(|entry| entry.wire.at)
-    }
-
-    fn drop_oldest(&mut self, pack: &Pack) {
-        let Some(oldest) = self.inbox.pop_front() else { return };
-        self.inbox_bytes -= oldest.weight;
-        self.dropped_frames = true;
-        for message in 0..pack.messages.len() {
-            if !self.dropped_messages.contains(&message) && oldest.may_be(message, pack) {
-                self.dropped_messages.insert(message);
-            }
-        }
-        if !oldest.claimed {
-            self.overflowed += 1;
-            self.dropped_up_to = oldest.wire.sequence;
-        }
+        self.latest = ActorConnection::default();
     }
 
     /// Returns a member of [`ActorState::to_bound`].
@@ -400,5 +275,24 @@ impl ActorState {
             names.insert("url".to_owned(), BoundValue::from_value(Value::from(url.clone())));
         }
         BoundValue::Scene(names)
+    }
+}
+
+impl ActorConnection {
+    /// Remembers a message that was sent, by its index in the pack, and forgets the oldest one if there are too many.
+    pub fn record_request(&mut self, message: Option<usize>, wire: &Wire) {
+        if self.requests.len() == MAX_REQUESTS {
+            self.requests.pop_front();
+        }
+        let text = (wire.size < proposal::MAX_BYTES).then(|| Arc::clone(&wire.text));
+        let assumed = wire.provenance.is_assumed();
+        self.requests.push_back(SentRequest { message, text, sequence: wire.sequence, assumed });
+    }
+
+    /// Returns when the latest message came.
+    pub fn last_message_at(&self) -> Option<Duration> {
+        let is_message = |entry: &&InboxFrame| matches!(entry.kind, InboxFrameKind::Message { .. });
+        let received = self.inbox.frames.iter().filter(is_message).rfind(|entry| !entry.wire.is_assumed());
+        received.map(|entry| entry.wire.at)
     }
 }
