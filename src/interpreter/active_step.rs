@@ -106,13 +106,13 @@ pub struct ActiveStep {
 impl WaitCondition {
     /// Returns whether the expectation rests only on observed values.
     pub(super) fn provenance(&self) -> Provenance {
-        let all = |wanted: &mut dyn Iterator<Item = &ExpectedFrame>| {
-            wanted.fold(Provenance::Observed, |all, wanted| all.join(wanted.provenance()))
+        let all = |awaited: &mut dyn Iterator<Item = &ExpectedFrame>| {
+            awaited.fold(Provenance::Observed, |all, awaited| all.join(awaited.provenance()))
         };
         match self {
-            Self::Frames(frames) => all(&mut frames.members.iter().map(|member| &member.wanted)),
-            Self::Silence { members } => all(&mut members.iter().map(|(_, wanted)| wanted)),
-            Self::OneOf { members } => all(&mut members.iter().flat_map(|member| member.wanted.iter().flatten())),
+            Self::Frames(frames) => all(&mut frames.members.iter().map(|member| &member.awaited)),
+            Self::Silence { members } => all(&mut members.iter().map(|(_, awaited)| awaited)),
+            Self::OneOf { members } => all(&mut members.iter().flat_map(|member| member.awaited.iter().flatten())),
             _ => Provenance::Observed,
         }
     }
@@ -177,14 +177,14 @@ impl AwaitedFrames {
 
 pub(super) struct AwaitingActor {
     pub(super) id: ActorId,
-    pub(super) wanted: ExpectedFrame,
+    pub(super) awaited: ExpectedFrame,
     pub(super) claims: Vec<BoundValue>,
 }
 
 /// An actor that expects one of several alternatives.
 pub(super) struct AwaitedAlternatives {
     pub(super) id: ActorId,
-    pub(super) wanted: Vec<Option<ExpectedFrame>>,
+    pub(super) awaited: Vec<Option<ExpectedFrame>>,
     pub(super) chosen: Option<(usize, BoundValue)>,
 }
 

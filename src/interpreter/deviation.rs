@@ -150,22 +150,22 @@ impl AppliedDeviations {
     }
 
     /// Returns the index of the entry by which the hub never sends an expected message.
-    pub fn never_sent(&self, pack: &Pack, wanted: &ExpectedFrame) -> Option<usize> {
+    pub fn never_sent(&self, pack: &Pack, awaited: &ExpectedFrame) -> Option<usize> {
         self.declared.entries().iter().position(|entry| match &entry.change {
-            DeviationChange::NeverSent { message } => wanted.may_be(*message, pack),
+            DeviationChange::NeverSent { message } => awaited.may_be(*message, pack),
             _ => false,
         })
     }
 
     /// Returns the index of the entry that explains why the connection has ended: it says that the hub closes instead of
     /// sending the expected message.
-    pub fn closed_instead(&self, pack: &Pack, wanted: &ExpectedFrame, actor: &ActorState) -> Option<usize> {
+    pub fn closed_instead(&self, pack: &Pack, awaited: &ExpectedFrame, actor: &ActorState) -> Option<usize> {
         let (Some(connection), ConnectionState::Ended(end)) = (actor.connection, &actor.link) else { return None };
         let entries = self.declared.entries().iter().enumerate();
         let found = entries.filter(|_| !end.by_us).find(|(index, entry)| match &entry.change {
             DeviationChange::Closes { message, codes, after, .. } => {
                 let due = after.is_none() || self.closable.contains(&(connection, *index));
-                due && codes.accepts(end) && wanted.may_be(*message, pack)
+                due && codes.accepts(end) && awaited.may_be(*message, pack)
             }
             _ => false,
         });
@@ -283,10 +283,10 @@ impl Conversation {
     }
 
     /// Returns the declared deviation that explains why an actor does not receive an expected message.
-    pub(super) fn declared_absence(&self, id: ActorId, wanted: &ExpectedFrame) -> Option<DeclaredAbsence> {
+    pub(super) fn declared_absence(&self, id: ActorId, awaited: &ExpectedFrame) -> Option<DeclaredAbsence> {
         let pack = &self.program.pack;
-        let closed = self.deviations.closed_instead(pack, wanted, &self.actors[id]).map(DeclaredAbsence::Closed);
-        closed.or_else(|| self.deviations.never_sent(pack, wanted).map(DeclaredAbsence::NeverSent))
+        let closed = self.deviations.closed_instead(pack, awaited, &self.actors[id]).map(DeclaredAbsence::Closed);
+        closed.or_else(|| self.deviations.never_sent(pack, awaited).map(DeclaredAbsence::NeverSent))
     }
 
     /// Ends a step whose message, by a declared deviation, does not come. Steps that need the message are not reached.

@@ -244,9 +244,9 @@ impl ExpectedFrame {
             (ExpectedFrameKind::Any, InboxFrameKind::Undecodable { .. }) if self.ignoring && !ignore.is_empty() => None,
             (ExpectedFrameKind::Any, InboxFrameKind::Undecodable { .. }) => Some(text()),
             (ExpectedFrameKind::Message(index), InboxFrameKind::Message { json: Some(json), message }) => {
-                let wanted = &pack.messages[*index];
+                let awaited = &pack.messages[*index];
                 let is = pack.is_message(*index, *message, json, FrameDirection::FromHub)
-                    || !wanted.directions.from_hub && pack.is_message(*index, *message, json, FrameDirection::ToHub);
+                    || !awaited.directions.from_hub && pack.is_message(*index, *message, json, FrameDirection::ToHub);
                 let special =
                     message.is_some_and(|found| found != *index && ignore.contains(&pack.messages[found].name));
                 (is && !(self.ignoring && special)).then_some(Cow::Borrowed(json))
@@ -275,11 +275,11 @@ fn compile_matcher(
 impl Conversation {
     /// Describes what was received instead of the expected frame: a frame that nearly matches, or else the unclaimed
     /// frames, or else the state of the connection.
-    pub(super) fn received_instead(&self, id: ActorId, wanted: &ExpectedFrame) -> String {
+    pub(super) fn received_instead(&self, id: ActorId, awaited: &ExpectedFrame) -> String {
         let actor = &self.actors[id];
         let pack = &self.program.pack;
         let near = actor.latest.inbox.frames.iter().rev().filter(|entry| !entry.wire.is_assumed()).find_map(|entry| {
-            let difference = wanted.near_miss(entry, pack, &self.program.shared.ignore)?;
+            let difference = awaited.near_miss(entry, pack, &self.program.shared.ignore)?;
             let (text, difference) = (&entry.wire.text, difference.to_string());
             Some(format!("{} (differs at {})", self.history.shown(text, 300), self.history.shown(&difference, 300)))
         });
@@ -291,7 +291,7 @@ impl Conversation {
             .inbox
             .frames
             .iter()
-            .filter(|entry| !entry.claimed && !entry.wire.is_assumed() && entry.wire.sequence > wanted.after)
+            .filter(|entry| !entry.claimed && !entry.wire.is_assumed() && entry.wire.sequence > awaited.after)
             .filter_map(|entry| match &entry.kind {
                 InboxFrameKind::Message { .. } | InboxFrameKind::Undecodable { .. } => {
                     Some(self.history.shown(&entry.wire.text, 200))

@@ -185,8 +185,8 @@ impl Conversation {
     ) -> StepResult {
         let mut open = Vec::new();
         for id in members {
-            let wanted = self.expected_alternatives(program, id, alternatives, after)?;
-            open.push(AwaitedAlternatives { id, wanted, chosen: None });
+            let awaited = self.expected_alternatives(program, id, alternatives, after)?;
+            open.push(AwaitedAlternatives { id, awaited, chosen: None });
         }
         let patience = if only_may(program, step) { self.clock.quiet } else { self.default_wait() };
         let mut time = within.map_or(patience, |time| self.clock.stretched(time));

@@ -27,7 +27,7 @@ impl Conversation {
         let StepAction::ExpectOneOf { alternatives, .. } = &step.act else { return Ok(StepProgress::Waiting(active)) };
         let WaitCondition::OneOf { members } = &mut active.waiting else { return Ok(StepProgress::Waiting(active)) };
         for open in members.iter_mut().filter(|open| open.chosen.is_none()) {
-            open.chosen = self.choose_alternative(&program, open.id, alternatives, &mut open.wanted, over);
+            open.chosen = self.choose_alternative(&program, open.id, alternatives, &mut open.awaited, over);
         }
         if members.iter().all(|open| open.chosen.is_some()) {
             return self.complete_alternatives(step, active, alternatives);
@@ -60,7 +60,7 @@ impl Conversation {
         let WaitCondition::OneOf { members } = &mut active.waiting else { return Ok(StepProgress::Waiting(active)) };
         let declared = members.iter().find_map(|open| {
             let (index, _) = open.chosen.as_ref()?;
-            Some((open.id, self.declared_alternative(open.id, alternatives, &open.wanted, Some(*index))?))
+            Some((open.id, self.declared_alternative(open.id, alternatives, &open.awaited, Some(*index))?))
         });
         if let Some((id, declared)) = declared {
             return self.end_declared_absence(step, id, declared);
@@ -110,21 +110,21 @@ impl Conversation {
         ended: Option<String>,
     ) -> StepResult {
         let id = open.id;
-        if let Some(declared) = self.declared_alternative(id, alternatives, &open.wanted, None) {
+        if let Some(declared) = self.declared_alternative(id, alternatives, &open.awaited, None) {
             return self.end_declared_absence(step, id, declared);
         }
         let waited = Some(self.clock.since(since));
-        let wanted = open.wanted.iter().flatten().next();
-        let received = match wanted {
-            Some(wanted) => self.received_instead(id, wanted),
+        let awaited = open.awaited.iter().flatten().next();
+        let received = match awaited {
+            Some(awaited) => self.received_instead(id, awaited),
             None => ended.clone().unwrap_or_else(|| "nothing, connection still open".to_owned()),
         };
         let detail = self.finding_detail(Some(id), self.describe_expectation(step), received, waited);
         if let Some(why) = open
-            .wanted
+            .awaited
             .iter()
             .flatten()
-            .find_map(|wanted| wanted.undecidable_reason(&self.actors[id], &self.program.pack))
+            .find_map(|awaited| awaited.undecidable_reason(&self.actors[id], &self.program.pack))
         {
             return Err(StepFailure::undecided(why, Some(detail)));
         }
@@ -135,7 +135,7 @@ impl Conversation {
             Some(how) => StepFailure::broken(format!("{missing}: {how}"), detail),
             None => StepFailure::broken(missing, detail),
         }
-        .of(self.provenance_of_absence(id, open.wanted.iter().flatten())))
+        .of(self.provenance_of_absence(id, open.awaited.iter().flatten())))
     }
 
     /// Returns the declared deviation that explains why none of the messages came that the step accepts. If the
@@ -145,11 +145,11 @@ impl Conversation {
         &self,
         id: ActorId,
         alternatives: &[ExpectedAlternative],
-        wanted: &[Option<ExpectedFrame>],
+        awaited: &[Option<ExpectedFrame>],
         chosen: Option<usize>,
     ) -> Option<DeclaredAbsence> {
-        let right = alternatives.iter().zip(wanted).filter(|(alternative, _)| alternative.fail.is_none());
-        let declared = right.filter_map(|(_, wanted)| self.declared_absence(id, wanted.as_ref()?)).next()?;
+        let right = alternatives.iter().zip(awaited).filter(|(alternative, _)| alternative.fail.is_none());
+        let declared = right.filter_map(|(_, awaited)| self.declared_absence(id, awaited.as_ref()?)).next()?;
         let Some(chosen) = chosen.map(|index| &alternatives[index]) else { return Some(declared) };
         let counts = chosen.fail.is_some() || chosen.warn.is_some();
         let is_declared = matches!(
@@ -167,9 +167,10 @@ impl Conversation {
     ) -> bool {
         let pack = &self.program.pack;
         open.iter().all(|open| {
-            let mut right = alternatives.iter().zip(&open.wanted).filter(|(alternative, _)| alternative.fail.is_none());
-            right.all(|(_, wanted)| {
-                wanted.as_ref().is_some_and(|wanted| self.deviations.never_sent(pack, wanted).is_some())
+            let mut right =
+                alternatives.iter().zip(&open.awaited).filter(|(alternative, _)| alternative.fail.is_none());
+            right.all(|(_, awaited)| {
+                awaited.as_ref().is_some_and(|awaited| self.deviations.never_sent(pack, awaited).is_some())
             })
         })
     }
@@ -180,17 +181,17 @@ impl Conversation {
         program: &Program,
         id: ActorId,
         alternatives: &[ExpectedAlternative],
-        wanted: &mut [Option<ExpectedFrame>],
+        awaited: &mut [Option<ExpectedFrame>],
         over: bool,
     ) -> Option<(usize, BoundValue)> {
         let actor = &self.actors[id];
         // The earliest frame counts, and for one frame the first matching alternative.
-        let message = wanted
+        let message = awaited
             .iter_mut()
             .enumerate()
-            .filter_map(|(index, wanted)| {
+            .filter_map(|(index, awaited)| {
                 let (place, value) =
-                    wanted.as_mut()?.find(&actor.latest.inbox.frames, &program.pack, &program.shared.ignore)?;
+                    awaited.as_mut()?.find(&actor.latest.inbox.frames, &program.pack, &program.shared.ignore)?;
                 Some((actor.latest.inbox.frames[place].wire.sequence, place, index, value))
             })
             .min_by_key(|(sequence, _, index, _)| (*sequence, *index));
@@ -209,8 +210,8 @@ impl Conversation {
             (Some((came, position, index, value)), end) if end.as_ref().is_none_or(|(ended, _, _)| came < *ended) => {
                 let entry = &mut self.actors[id].latest.inbox.frames[position];
                 entry.claimed = true;
-                if let (false, Some(wanted)) = (entry.wire.is_assumed(), &wanted[index]) {
-                    self.waits.add_arrival(wanted.awaited_name(&program.pack));
+                if let (false, Some(awaited)) = (entry.wire.is_assumed(), &awaited[index]) {
+                    self.waits.add_arrival(awaited.awaited_name(&program.pack));
                 }
                 Some((index, BoundValue::One { value, wire: Some(Arc::clone(&entry.wire)) }))
             }
@@ -226,10 +227,10 @@ impl Conversation {
             }
             // Silence is certain only if all received frames could be decoded.
             _ if over
-                && wanted
+                && awaited
                     .iter()
                     .flatten()
-                    .all(|wanted| wanted.undecidable_reason(&self.actors[id], &self.program.pack).is_none()) =>
+                    .all(|awaited| awaited.undecidable_reason(&self.actors[id], &self.program.pack).is_none()) =>
             {
                 let index = alternatives.iter().position(|alternative| alternative.want.is_none())?;
                 Some((index, BoundValue::from_value(Value::Null)))

@@ -74,12 +74,12 @@ impl Conversation {
             ExpectedEvent::Message { .. } | ExpectedEvent::Control { .. } => {
                 let mut awaiting = Vec::new();
                 for id in members {
-                    let wanted = self.expected_frame(&program, id, &expect.want, after)?;
-                    let wanted = if for_.is_some() { wanted.until(end) } else { wanted };
-                    awaiting.push(AwaitingActor { id, wanted, claims: Vec::new() });
+                    let awaited = self.expected_frame(&program, id, &expect.want, after)?;
+                    let awaited = if for_.is_some() { awaited.until(end) } else { awaited };
+                    awaiting.push(AwaitingActor { id, awaited, claims: Vec::new() });
                 }
                 let never =
-                    |member: &AwaitingActor| self.deviations.never_sent(&program.pack, &member.wanted).is_some();
+                    |member: &AwaitingActor| self.deviations.never_sent(&program.pack, &member.awaited).is_some();
                 if for_.is_none() && awaiting.iter().all(never) {
                     deadline = Some(end.min(self.clock.now + self.clock.quiet));
                 }
@@ -108,7 +108,7 @@ impl Conversation {
             ExpectedEvent::Control { pong, pattern } => {
                 let names = self.eval_context(Some(id));
                 ExpectedFrame::control(*pong, pattern.as_ref(), after, &names)
-                    .map(|wanted| wanted.for_actor(&self.actors[id]))
+                    .map(|awaited| awaited.for_actor(&self.actors[id]))
                     .map_err(|error| {
                         expectation_failure(error, pattern.as_ref().map(|pattern| &pattern.template), &names)
                     })
@@ -131,14 +131,14 @@ impl Conversation {
         after: u64,
     ) -> Result<ExpectedFrame, StepFailure> {
         let names = self.eval_context(Some(id));
-        let wanted = ExpectedFrame::message(&program.pack, message, pattern, after, &names).map_err(|error| {
+        let awaited = ExpectedFrame::message(&program.pack, message, pattern, after, &names).map_err(|error| {
             let name = match message {
                 MessageName::Computed(template) => Some(template),
                 MessageName::Any | MessageName::Named(_) => None,
             };
             expectation_failure(error, name.into_iter().chain(pattern.map(|pattern| &pattern.template)), &names)
         });
-        wanted.map(|wanted| wanted.for_actor(&self.actors[id]))
+        awaited.map(|awaited| awaited.for_actor(&self.actors[id]))
     }
 
     pub(in crate::interpreter) fn poll_frames(
@@ -156,7 +156,7 @@ impl Conversation {
         let most = if frames.collecting { most.saturating_add(1) } else { most };
         for member in &mut frames.members {
             while member.claims.len() < most {
-                let Some(bound) = self.claim_frame(member.id, &mut member.wanted) else { break };
+                let Some(bound) = self.claim_frame(member.id, &mut member.awaited) else { break };
                 member.claims.push(bound);
             }
         }
@@ -209,17 +209,17 @@ impl Conversation {
         }
         if missing && frames.collecting && !frames.late {
             frames.late = true;
-            frames.members.iter_mut().for_each(|member| member.wanted.without_end());
+            frames.members.iter_mut().for_each(|member| member.awaited.without_end());
             active.deadline = Some(self.clock.now.max(active.since + self.clock.stretched(self.clock.patience)));
             return self.poll_step(step, active);
         }
         let lacks = |member: &&AwaitingActor| member.claims.len() < least;
         let pack = &self.program.pack;
         let mut blind = frames.members.iter().filter(lacks);
-        if let Some(why) = blind.find_map(|member| member.wanted.undecidable_reason(&self.actors[member.id], pack)) {
+        if let Some(why) = blind.find_map(|member| member.awaited.undecidable_reason(&self.actors[member.id], pack)) {
             return Err(StepFailure::undecided(why, None));
         }
-        let never = |member: &AwaitingActor| Some((member.id, self.deviations.never_sent(pack, &member.wanted)?));
+        let never = |member: &AwaitingActor| Some((member.id, self.deviations.never_sent(pack, &member.awaited)?));
         let never = frames.members.iter().filter(lacks).filter(|_| missing).find_map(never);
         if let Some((id, index)) = never {
             return self.end_declared_absence(step, id, DeclaredAbsence::NeverSent(index));
@@ -231,12 +231,12 @@ impl Conversation {
         };
         if !right {
             let waited = Some(self.clock.since(active.since));
-            let name = frames.members.first().map_or_else(String::new, |m| m.wanted.name(pack));
+            let name = frames.members.first().map_or_else(String::new, |m| m.awaited.name(pack));
             let expected = format!("{bound} {number} actors receive it");
             let detail = self.finding_detail(None, expected, format!("{got} actors received it"), waited);
             let message = format!("{name} received by {got} actors, expected {bound} {number}");
             let absent =
-                |member: &AwaitingActor| self.provenance_of_absence(member.id, std::iter::once(&member.wanted));
+                |member: &AwaitingActor| self.provenance_of_absence(member.id, std::iter::once(&member.awaited));
             let absent = frames.members.iter().map(absent).fold(Provenance::Observed, Provenance::join);
             return Err(StepFailure::broken(message, detail).of(frames.provenance().join(absent)));
         }
@@ -254,7 +254,7 @@ impl Conversation {
         let WaitCondition::Frames(frames) = &mut active.waiting else { return Ok(StepProgress::Waiting(active)) };
         // The step allows the message to be missing, but the steps that use the list may not.
         let unsent = frames.members.iter().find(|member| member.claims.is_empty());
-        if let Some(declared) = unsent.and_then(|member| self.declared_absence(member.id, &member.wanted)) {
+        if let Some(declared) = unsent.and_then(|member| self.declared_absence(member.id, &member.awaited)) {
             self.blocks.miss(&declared.describe());
             return Ok(StepProgress::Done(None));
         }
@@ -263,7 +263,7 @@ impl Conversation {
             && let Some(over) = frames.members.iter().find(|member| member.claims.len() > max)
         {
             let waited = Some(self.clock.since(active.since));
-            let name = over.wanted.name(&self.program.pack);
+            let name = over.awaited.name(&self.program.pack);
             let expected = format!("at most {max}");
             let first = frames.members.first().map(|member| member.id);
             let detail = self.finding_detail(first, expected.clone(), format!("{most} or more"), waited);
@@ -288,15 +288,15 @@ impl Conversation {
         since: Duration,
         ended: Option<String>,
     ) -> StepResult {
-        let AwaitingActor { id, wanted, claims } = &frames.members[place];
+        let AwaitingActor { id, awaited, claims } = &frames.members[place];
         let id = *id;
-        if let Some(declared) = self.declared_absence(id, wanted) {
+        if let Some(declared) = self.declared_absence(id, awaited) {
             return self.end_declared_absence(step, id, declared);
         }
         let waited = Some(self.clock.since(since));
-        let received = self.received_instead(id, wanted);
+        let received = self.received_instead(id, awaited);
         let detail = self.finding_detail(Some(id), self.describe_expectation(step), received, waited);
-        if let Some(why) = wanted.undecidable_reason(&self.actors[id], &self.program.pack) {
+        if let Some(why) = awaited.undecidable_reason(&self.actors[id], &self.program.pack) {
             return Err(StepFailure::undecided(why, Some(detail)));
         }
         let known = self.actors[id].latest.end_noticed
@@ -304,7 +304,7 @@ impl Conversation {
                 self.actors[id].link,
                 ConnectionState::Idle | ConnectionState::Refused { .. } | ConnectionState::Unreachable { .. }
             );
-        let name = wanted.name(&self.program.pack);
+        let name = awaited.name(&self.program.pack);
         // The message does not name the actor, so that reports can group equal failures; the detail does.
         let missing = format!("no {name} received");
         Err(match ended {
@@ -320,14 +320,14 @@ impl Conversation {
             }
             None => StepFailure::broken(missing, detail),
         }
-        .of(self.provenance_of_absence(id, std::iter::once(wanted))))
+        .of(self.provenance_of_absence(id, std::iter::once(awaited))))
     }
 
     /// Returns whether one of the frames that an actor did not receive is only assumed.
-    fn provenance_of_absence<'w>(&self, id: ActorId, wanted: impl Iterator<Item = &'w ExpectedFrame>) -> Provenance {
+    fn provenance_of_absence<'w>(&self, id: ActorId, awaited: impl Iterator<Item = &'w ExpectedFrame>) -> Provenance {
         let Program { pack, shared, .. } = &*self.program;
-        let absent = |wanted: &ExpectedFrame| wanted.provenance_of_absence(&self.actors[id], pack, &shared.ignore);
-        wanted.map(absent).fold(Provenance::Observed, Provenance::join)
+        let absent = |awaited: &ExpectedFrame| awaited.provenance_of_absence(&self.actors[id], pack, &shared.ignore);
+        awaited.map(absent).fold(Provenance::Observed, Provenance::join)
     }
 
     /// Checks the details of all claimed frames.
@@ -424,19 +424,19 @@ impl Conversation {
     pub(in crate::interpreter) fn claim_frame(
         &mut self,
         id: ActorId,
-        wanted: &mut ExpectedFrame,
+        awaited: &mut ExpectedFrame,
     ) -> Option<BoundValue> {
         let program = Arc::clone(&self.program);
-        let found = wanted.find(&self.actors[id].latest.inbox.frames, &program.pack, &program.shared.ignore);
+        let found = awaited.find(&self.actors[id].latest.inbox.frames, &program.pack, &program.shared.ignore);
         let (index, value) = found?;
-        if wanted.is_any() {
+        if awaited.is_any() {
             // The assumed message might have come first.
             self.judgement.rest_on(self.deviations.provenance_of_next(self.actors[id].connection));
         }
         let entry = &mut self.actors[id].latest.inbox.frames[index];
         entry.claimed = true;
         if !entry.wire.is_assumed() {
-            self.waits.add_arrival(wanted.awaited_name(&program.pack));
+            self.waits.add_arrival(awaited.awaited_name(&program.pack));
         }
         Some(BoundValue::One { value, wire: Some(Arc::clone(&entry.wire)) })
     }
@@ -562,9 +562,9 @@ impl Conversation {
     ) -> StepResult {
         let program = Arc::clone(&self.program);
         let WaitCondition::Silence { members } = &mut active.waiting else { return Ok(StepProgress::Waiting(active)) };
-        for (id, wanted) in members.iter_mut() {
+        for (id, awaited) in members.iter_mut() {
             let inbox = &self.actors[*id].latest.inbox.frames;
-            if let Some((place, _)) = wanted.find(inbox, &program.pack, &program.shared.ignore) {
+            if let Some((place, _)) = awaited.find(inbox, &program.pack, &program.shared.ignore) {
                 let entry = &inbox[place];
                 let text = self.history.shown(&entry.wire.text, 400);
                 let waited = Some(self.clock.since(active.since));
@@ -598,12 +598,12 @@ impl Conversation {
             }
         }
         if over {
-            for (id, wanted) in members.iter() {
-                if let Some(why) = wanted.undecidable_reason(&self.actors[*id], &self.program.pack) {
+            for (id, awaited) in members.iter() {
+                if let Some(why) = awaited.undecidable_reason(&self.actors[*id], &self.program.pack) {
                     let detail = self.finding_detail(
                         Some(*id),
                         self.describe_expectation(step),
-                        self.received_instead(*id, wanted),
+                        self.received_instead(*id, awaited),
                         None,
                     );
                     return Err(StepFailure::undecided(why, Some(detail)));

@@ -175,10 +175,10 @@ impl VirtualClient {
         &self,
         role: &CompiledRole,
         task: usize,
-        wanted: &AwaitedFrame,
+        awaited: &AwaitedFrame,
         frame: &ScannedFrame<'_>,
     ) -> bool {
-        let Some(stray) = wanted.stray.as_ref().filter(|_| wanted.equal.is_empty()) else { return false };
+        let Some(stray) = awaited.stray.as_ref().filter(|_| awaited.equal.is_empty()) else { return false };
         let Some(text) = frame.member(stray.item).and_then(SourcedText::observed) else { return false };
         let key = role.common.keys.item_key(&unquoted_text(text));
         // A task that has released its job may be given it again.
@@ -192,10 +192,10 @@ impl VirtualClient {
     pub(super) fn names_known_item(
         &self,
         role: &CompiledRole,
-        wanted: &AwaitedFrame,
+        awaited: &AwaitedFrame,
         frame: &ScannedFrame<'_>,
     ) -> bool {
-        self.names_other_item(role, usize::MAX, wanted, frame)
+        self.names_other_item(role, usize::MAX, awaited, frame)
     }
 
     /// Records the mark of a frame that no task waits for; returns whether the frame names an item that the ledger can
@@ -203,12 +203,12 @@ impl VirtualClient {
     pub(super) fn record_stray(
         &self,
         role: &CompiledRole,
-        wanted: &AwaitedFrame,
+        awaited: &AwaitedFrame,
         frame: &ScannedFrame<'_>,
         at: Nanos,
         io: &mut impl ClientIo,
     ) -> bool {
-        let Some(stray) = &wanted.stray else { return false };
+        let Some(stray) = &awaited.stray else { return false };
         let Some(text) = frame.member(stray.item).and_then(SourcedText::observed) else { return false };
         // An item that the hub knows from this client alone.
         let mut known = self.tasks.iter().map(|task| &task.texts).chain([&self.own]);

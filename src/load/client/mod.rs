@@ -10,8 +10,8 @@
 //! may come before the step that asks for it; it is kept for that step.
 
 mod disconnect;
+mod early_frames;
 pub mod io;
-mod kept;
 mod ledger_marks;
 mod receive;
 mod task;
@@ -21,8 +21,8 @@ use std::ops::Range;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use self::early_frames::EarlyFrames;
 use self::io::{ClientEvent, ClientFault, ClientIo, Disconnection};
-use self::kept::KeptFrames;
 use self::task::{ClientTask, TaskState};
 use super::Nanos;
 use super::compile::message_template::{EmptySlotError, SlotTexts, SlotValues};
@@ -61,7 +61,7 @@ pub struct VirtualClient {
     random: SmallRng,
     own: SlotTexts,
     tasks: Vec<ClientTask>,
-    kept: KeptFrames,
+    early_frames: EarlyFrames,
     periodic: Box<[PeriodicTimer]>,
     /// When the client reconnects.
     retry: Nanos,
@@ -112,7 +112,7 @@ impl VirtualClient {
             random: SmallRng::seed_from_u64(seed),
             own: SlotTexts::new(0),
             tasks: Vec::new(),
-            kept: KeptFrames::default(),
+            early_frames: EarlyFrames::default(),
             periodic: vec![PeriodicTimer { grid: Nanos::MAX, due: Nanos::MAX }; role.periodic.len()].into(),
             retry: Nanos::MAX,
             asked: Nanos::MAX,
@@ -125,7 +125,7 @@ impl VirtualClient {
 
     /// Returns the number of frames that the client keeps for later steps.
     pub fn kept_frames(&self) -> usize {
-        self.kept.len()
+        self.early_frames.len()
     }
 
     /// Whether the client can take another scheduled journey.
@@ -163,7 +163,7 @@ impl VirtualClient {
             ClientEvent::Finish => self.finish(role, now, io),
             ClientEvent::Start => {}
         }
-        if !self.kept.is_empty() {
+        if !self.early_frames.is_empty() {
             self.drop_stale_frames(role, now, io);
         }
         self.update_wake(io);

@@ -99,14 +99,15 @@ impl VirtualClient {
         let Some(frame) = &ScannedFrame::new(delivered, lookup, origin) else { return };
         let reacted = self.run_reactions(role, now, lookup, frame, io);
         let oldest = self.longest_waiting(lookup, frame);
-        if let Some((_, wanted)) = oldest.filter(|(task, wanted)| self.names_other_item(role, *task, wanted, frame)) {
-            self.record_stray(role, wanted, frame, now, io);
-        } else if let Some((task, wanted)) = oldest {
-            self.claim_frame(role, task, wanted, frame, now, io);
-        } else if let Some(wanted) = self.late_step(role, lookup, frame) {
-            self.accept_late(role, wanted, frame, now, io);
-        } else if let Some((task, wanted)) = self.early_waiter(role, lookup, frame) {
-            self.keep_early_frame(role, task, wanted, frame, now, io);
+        if let Some((_, awaited)) = oldest.filter(|(task, awaited)| self.names_other_item(role, *task, awaited, frame))
+        {
+            self.record_stray(role, awaited, frame, now, io);
+        } else if let Some((task, awaited)) = oldest {
+            self.claim_frame(role, task, awaited, frame, now, io);
+        } else if let Some(awaited) = self.late_step(role, lookup, frame) {
+            self.accept_late(role, awaited, frame, now, io);
+        } else if let Some((task, awaited)) = self.early_waiter(role, lookup, frame) {
+            self.keep_early_frame(role, task, awaited, frame, now, io);
         } else if !frame.is_assumed() && self.is_asked_later(role, message, lookup, frame) {
             self.keep_frame(role, message, frame, now, io);
         } else if !self.handle_refusal(role, message, frame, now, io) && !frame.is_assumed() {
@@ -128,13 +129,14 @@ impl VirtualClient {
             return;
         }
         let entries = role.lookups[usize::from(message.0)].entries.iter();
-        let mut fitting = entries.filter(|wanted| all_tests_hold(&wanted.tests, &frame.found));
-        if !reacted && fitting.clone().any(|wanted| self.accepts_for_any_journey(wanted, frame)) {
+        let mut fitting = entries.filter(|awaited| all_tests_hold(&awaited.tests, &frame.found));
+        if !reacted && fitting.clone().any(|awaited| self.accepts_for_any_journey(awaited, frame)) {
             io.fault(ClientFault::NotTaken(message), now);
         }
-        if let Some(wanted) = fitting.find(|wanted| wanted.stray.is_some()).filter(|_| frame.origin.recorded.is_none())
+        if let Some(awaited) =
+            fitting.find(|awaited| awaited.stray.is_some()).filter(|_| frame.origin.recorded.is_none())
         {
-            self.record_stray(role, wanted, frame, now, io);
+            self.record_stray(role, awaited, frame, now, io);
         }
     }
 
@@ -145,9 +147,9 @@ impl VirtualClient {
     }
 
     /// Whether a waiting step would take this frame whatever the values of its journey are.
-    fn accepts_for_any_journey(&self, wanted: &AwaitedFrame, frame: &ScannedFrame<'_>) -> bool {
-        wanted.equal.iter().all(|(_, source)| matches!(source, SlotSource::Own(_)))
-            && self.equal_values_match(None, &wanted.equal, frame)
+    fn accepts_for_any_journey(&self, awaited: &AwaitedFrame, frame: &ScannedFrame<'_>) -> bool {
+        awaited.equal.iter().all(|(_, source)| matches!(source, SlotSource::Own(_)))
+            && self.equal_values_match(None, &awaited.equal, frame)
     }
 
     pub(super) fn equal_values_match(
@@ -167,8 +169,8 @@ impl VirtualClient {
         })
     }
 
-    pub(super) fn step_accepts(&self, task: usize, wanted: &AwaitedFrame, frame: &ScannedFrame<'_>) -> bool {
-        all_tests_hold(&wanted.tests, &frame.found) && self.equal_values_match(Some(task), &wanted.equal, frame)
+    pub(super) fn step_accepts(&self, task: usize, awaited: &AwaitedFrame, frame: &ScannedFrame<'_>) -> bool {
+        all_tests_hold(&awaited.tests, &frame.found) && self.equal_values_match(Some(task), &awaited.equal, frame)
     }
 
     /// Returns the task that has waited longest for such a frame or, if none waits, one whose wait for it has just
@@ -179,11 +181,11 @@ impl VirtualClient {
         frame: &ScannedFrame<'_>,
     ) -> Option<(usize, &'l AwaitedFrame)> {
         let mut best: Option<(bool, &ClientTask, usize, &AwaitedFrame)> = None;
-        for wanted in &lookup.entries {
-            for (place, task) in self.tasks.iter().enumerate().filter(|(_, task)| task.program == wanted.program) {
+        for awaited in &lookup.entries {
+            for (place, task) in self.tasks.iter().enumerate().filter(|(_, task)| task.program == awaited.program) {
                 let late = match task.state {
-                    TaskState::Waiting if task.at == wanted.op => false,
-                    TaskState::Between if task.late == Some(wanted.op) && !frame.is_assumed() => true,
+                    TaskState::Waiting if task.at == awaited.op => false,
+                    TaskState::Between if task.late == Some(awaited.op) && !frame.is_assumed() => true,
                     _ => continue,
                 };
                 let better = best.is_none_or(|(was_late, known, ..)| match (late, was_late) {
@@ -191,12 +193,12 @@ impl VirtualClient {
                     (true, false) => false,
                     _ => is_older(task, known) != frame.is_assumed(),
                 });
-                if better && self.step_accepts(place, wanted, frame) {
-                    best = Some((late, task, place, wanted));
+                if better && self.step_accepts(place, awaited, frame) {
+                    best = Some((late, task, place, awaited));
                 }
             }
         }
-        best.map(|(_, _, place, wanted)| (place, wanted))
+        best.map(|(_, _, place, awaited)| (place, awaited))
     }
 
     /// Returns a task that has a value of this frame and will wait for the frame at a later step.
@@ -206,21 +208,21 @@ impl VirtualClient {
         lookup: &'l MessageLookup,
         frame: &ScannedFrame<'_>,
     ) -> Option<(usize, &'l AwaitedFrame)> {
-        for wanted in &lookup.entries {
-            let Some(ProgramOperation::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op) else {
+        for awaited in &lookup.entries {
+            let Some(ProgramOperation::Expect(expect)) = role.programs[awaited.program].ops.get(awaited.op) else {
                 continue;
             };
             let Some(bit) = expect.early else { continue };
             let place = self.tasks.iter().enumerate().find(|(place, task)| {
-                task.program == wanted.program
+                task.program == awaited.program
                     && task.is_active()
-                    && task.journey_position() <= wanted.op
-                    && (task.at < wanted.op || task.back.is_some())
+                    && task.journey_position() <= awaited.op
+                    && (task.at < awaited.op || task.back.is_some())
                     && task.early & (1 << bit) == 0
-                    && self.step_accepts(*place, wanted, frame)
+                    && self.step_accepts(*place, awaited, frame)
             });
             if let Some((place, _)) = place {
-                return Some((place, wanted));
+                return Some((place, awaited));
             }
         }
         None
@@ -236,12 +238,12 @@ impl VirtualClient {
         if self.owed == 0 || role.arrivals || frame.is_assumed() {
             return None;
         }
-        lookup.entries.iter().find(|wanted| {
-            Some(wanted.program) == role.journey
-                && wanted.equal.is_empty()
-                && matches!(role.programs[wanted.program].ops.get(wanted.op), Some(ProgramOperation::Expect(e)) if e.may_stay_unanswered)
-                && all_tests_hold(&wanted.tests, &frame.found)
-                && !self.names_known_item(role, wanted, frame)
+        lookup.entries.iter().find(|awaited| {
+            Some(awaited.program) == role.journey
+                && awaited.equal.is_empty()
+                && matches!(role.programs[awaited.program].ops.get(awaited.op), Some(ProgramOperation::Expect(e)) if e.may_stay_unanswered)
+                && all_tests_hold(&awaited.tests, &frame.found)
+                && !self.names_known_item(role, awaited, frame)
         })
     }
 
@@ -250,25 +252,25 @@ impl VirtualClient {
     fn accept_late(
         &mut self,
         role: &CompiledRole,
-        wanted: &AwaitedFrame,
+        awaited: &AwaitedFrame,
         frame: &ScannedFrame<'_>,
         now: Nanos,
         io: &mut impl ClientIo,
     ) {
         self.owed -= 1;
-        let asked = self.tasks.iter().position(|task| task.program == wanted.program && task.is_taken());
-        let task = self.idle_task(role, wanted.program);
+        let asked = self.tasks.iter().position(|task| task.program == awaited.program && task.is_taken());
+        let task = self.idle_task(role, awaited.program);
         // It is unknown which request the frame answers, so its time counts from the latest one.
         let times = self.tasks[asked.unwrap_or(task)].times.clone();
         self.prepare(role, task, now);
         self.begin_at(role, task, now);
-        if let Some(journey) = role.programs[wanted.program].journey {
+        if let Some(journey) = role.programs[awaited.program].journey {
             io.record(Measurement::Journeys(journey, JourneyCount::Started, 1), now);
         }
         self.tasks[task].extra = true;
-        self.tasks[task].at = wanted.op;
+        self.tasks[task].at = awaited.op;
         self.tasks[task].times = times;
-        self.complete_step(role, task, wanted, frame, now, io);
+        self.complete_step(role, task, awaited, frame, now, io);
         self.tasks[task].advance();
         self.run(role, task, now, io);
     }
@@ -277,14 +279,14 @@ impl VirtualClient {
         &mut self,
         role: &CompiledRole,
         task: usize,
-        wanted: &AwaitedFrame,
+        awaited: &AwaitedFrame,
         frame: &ScannedFrame<'_>,
         now: Nanos,
         io: &mut impl ClientIo,
     ) {
         if self.tasks[task].state == TaskState::Between {
             // The journey continues at the step that had timed out.
-            self.tasks[task].at = wanted.op;
+            self.tasks[task].at = awaited.op;
             self.tasks[task].late = None;
             self.tasks[task].noted = 0;
             self.tasks[task].source = Provenance::Observed;
@@ -292,7 +294,7 @@ impl VirtualClient {
             self.tasks[task].item = self.unnamed_item(role);
             self.tasks[task].prepared = false;
         }
-        self.complete_step(role, task, wanted, frame, now, io);
+        self.complete_step(role, task, awaited, frame, now, io);
         let one = &mut self.tasks[task];
         one.due = now;
         one.advance();
@@ -303,17 +305,17 @@ impl VirtualClient {
         &mut self,
         role: &CompiledRole,
         task: usize,
-        wanted: &AwaitedFrame,
+        awaited: &AwaitedFrame,
         frame: &ScannedFrame<'_>,
         now: Nanos,
         io: &mut impl ClientIo,
     ) {
-        if let Some(ProgramOperation::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op)
+        if let Some(ProgramOperation::Expect(expect)) = role.programs[awaited.program].ops.get(awaited.op)
             && let Some(bit) = expect.early
         {
             self.tasks[task].early |= 1 << bit;
         }
-        self.complete_step(role, task, wanted, frame, now, io);
+        self.complete_step(role, task, awaited, frame, now, io);
     }
 
     /// Completes a step with its frame: captures values, records times and marks.
@@ -321,20 +323,20 @@ impl VirtualClient {
         &mut self,
         role: &CompiledRole,
         task: usize,
-        wanted: &AwaitedFrame,
+        awaited: &AwaitedFrame,
         frame: &ScannedFrame<'_>,
         now: Nanos,
         io: &mut impl ClientIo,
     ) {
         let source = frame.delivered.source;
-        for (number, slot) in &wanted.captures {
+        for (number, slot) in &awaited.captures {
             match frame.member(*number) {
                 Some(member) => self.set_slot(task, *slot, member),
                 None => self.clear_slot(task, *slot, source),
             }
         }
         self.tasks[task].source = self.tasks[task].source.join(source);
-        let Some(ProgramOperation::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op) else { return };
+        let Some(ProgramOperation::Expect(expect)) = role.programs[awaited.program].ops.get(awaited.op) else { return };
         match expect.answers {
             Some((asked, _)) if frame.is_assumed() => {
                 io.record(Measurement::Messages(asked, MessageCount::AnswersAssumed, 1), now);

@@ -229,7 +229,7 @@ impl VirtualClient {
                         one.at += 1;
                         continue;
                     }
-                    if !self.kept.is_empty() && self.claim_kept_frame(role, task, now, io) {
+                    if !self.early_frames.is_empty() && self.claim_kept_frame(role, task, now, io) {
                         self.tasks[task].at += 1;
                         continue;
                     }
@@ -454,8 +454,9 @@ impl VirtualClient {
             _ => None,
         });
         let waits = role.lookups.iter().flat_map(|lookup| &lookup.entries);
-        let waits = waits.filter(|wanted| (wanted.program, wanted.op) == (one.program, one.at));
-        let compared = waits.flat_map(|wanted| &wanted.equal).map(|(_, value)| value.provenance(&self.own, &one.texts));
+        let waits = waits.filter(|awaited| (awaited.program, awaited.op) == (one.program, one.at));
+        let compared =
+            waits.flat_map(|awaited| &awaited.equal).map(|(_, value)| value.provenance(&self.own, &one.texts));
         Provenance::join_all(requests.chain(compared)).is_assumed()
     }
 

@@ -1,9 +1,10 @@
 //! Compiles a plan and its script to programs for one target. Everything that is constant throughout the run is
 //! evaluated here.
 //!
-//! [`scope`] resolves names, [`message`] composes messages, [`steps`] turns steps into operations, [`wanted`] collects
+//! [`scope`] resolves names, [`message`] composes messages, [`steps`] turns steps into operations, [`awaited`] collects
 //! the members to look up in received frames.
 
+mod awaited;
 pub mod classifier;
 pub mod json_scan;
 pub mod lint;
@@ -12,7 +13,6 @@ pub mod message_template;
 pub mod program;
 mod scope;
 mod steps;
-mod wanted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -150,8 +150,8 @@ struct RoleCompiler<'a> {
     program: ClientProgram,
     programs: Vec<ClientProgram>,
     sent: Vec<steps::SentRequest>,
-    waits: Vec<wanted::PendingWait>,
-    pending_reactions: Vec<wanted::PendingReaction>,
+    waits: Vec<awaited::PendingWait>,
+    pending_reactions: Vec<awaited::PendingReaction>,
     /// Messages and hooks whose content or answer is bound to a name: program, operation, binding.
     kept: Vec<(usize, usize, usize)>,
     /// The declared deviations that the upgrade requests follow, by index.

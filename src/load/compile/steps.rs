@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::awaited::{PendingWait, compile_conditions as conditions_of};
 use super::message::cut_at_marks;
 use super::scope::{NameMeaning, NameScope, ResolvedExpression};
-use super::wanted::{PendingWait, compile_conditions as conditions_of};
 use super::{RoleCompiler, nanos};
 use crate::deviation::{DeviationChange, ROLE_MEMBER};
 use crate::load::Nanos;
@@ -366,7 +366,7 @@ impl<'a> RoleCompiler<'a> {
             _ => None,
         };
         let conditions = pattern.as_ref().map(|pattern| conditions_of(self, pattern)).unwrap_or_default();
-        let correlated = conditions.iter().any(super::wanted::WhereCondition::depends_on_journey);
+        let correlated = conditions.iter().any(super::awaited::WhereCondition::depends_on_journey);
         let bits =
             self.program.ops.iter().filter(|op| matches!(op, ProgramOperation::Expect(e) if e.early.is_some())).count()
                 as u8;

@@ -211,7 +211,7 @@ impl RoleCompiler<'_> {
                 let message = MessageId(n as u16);
                 let mut lookup = MessageLookup::default();
                 for wait in &waits {
-                    if wait.message.is_none_or(|wanted| self.covers(wanted, message)) {
+                    if wait.message.is_none_or(|awaited| self.covers(awaited, message)) {
                         let (tests, equal) = self.compile_tests_and_comparisons(&wait.conditions, &mut lookup.paths)?;
                         let captures = self.captured_slots(wait.binding, &mut lookup.paths)?;
                         let stray = self.stray_mark(wait, &equal, &captures);

@@ -26,14 +26,14 @@ const KEPT_FRAMES: usize = 64;
 
 /// The kept frames of a client, in the order in which they came.
 #[derive(Debug, Default)]
-pub(super) struct KeptFrames {
-    frames: VecDeque<KeptFrame>,
+pub(super) struct EarlyFrames {
+    frames: VecDeque<EarlyFrame>,
     /// The memory of the frames in bytes.
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct KeptFrame {
+struct EarlyFrame {
     message: MessageId,
     text: Box<[u8]>,
     assumed_values: Box<[AssumedValue]>,
@@ -44,7 +44,7 @@ struct KeptFrame {
     recorded: Option<MarkName>,
 }
 
-impl KeptFrame {
+impl EarlyFrame {
     fn bytes(&self) -> usize {
         self.text.len() + size_of::<Self>() + size_of_val(&*self.assumed_values)
     }
@@ -56,7 +56,7 @@ impl KeptFrame {
     }
 }
 
-impl KeptFrames {
+impl EarlyFrames {
     pub fn len(&self) -> usize {
         self.frames.len()
     }
@@ -65,7 +65,7 @@ impl KeptFrames {
         self.frames.is_empty()
     }
 
-    fn remove(&mut self, place: usize) -> Option<KeptFrame> {
+    fn remove(&mut self, place: usize) -> Option<EarlyFrame> {
         let frame = self.frames.remove(place)?;
         self.bytes -= frame.bytes();
         Some(frame)
@@ -88,28 +88,28 @@ impl VirtualClient {
         lookup: &MessageLookup,
         frame: &ScannedFrame<'_>,
     ) -> bool {
-        let asks = |wanted: &&AwaitedFrame| {
-            all_tests_hold(&wanted.tests, &frame.found)
+        let asks = |awaited: &&AwaitedFrame| {
+            all_tests_hold(&awaited.tests, &frame.found)
                 && self.tasks.iter().enumerate().any(|(place, task)| {
-                    task.program == wanted.program
-                        && asks_later(role, task, wanted, frame.origin.at)
-                        && self.may_be_meant(place, wanted, frame)
+                    task.program == awaited.program
+                        && asks_later(role, task, awaited, frame.origin.at)
+                        && self.may_be_meant(place, awaited, frame)
                 })
         };
         let refuses = || self.refused_task(role, message).is_some();
         // A frame that refuses the request of one step and answers the request of a later one is a refusal.
-        let answers = |wanted: &AwaitedFrame| match role.programs[wanted.program].ops.get(wanted.op) {
+        let answers = |awaited: &AwaitedFrame| match role.programs[awaited.program].ops.get(awaited.op) {
             Some(ProgramOperation::Expect(expect)) => expect.answers.is_some(),
             _ => false,
         };
-        lookup.entries.iter().filter(asks).any(|wanted| !answers(wanted) || !refuses())
+        lookup.entries.iter().filter(asks).any(|awaited| !answers(awaited) || !refuses())
     }
 
     /// Whether a frame has the values that a later step of a task wants, as far as they are known.
-    fn may_be_meant(&self, task: usize, wanted: &AwaitedFrame, frame: &ScannedFrame<'_>) -> bool {
-        wanted.equal.iter().all(|one| {
-            let awaited = CaptureSlot::of(&one.1).filter(|slot| wanted.received.contains(slot));
-            let unknown = awaited.is_some_and(|slot| match slot {
+    fn may_be_meant(&self, task: usize, awaited: &AwaitedFrame, frame: &ScannedFrame<'_>) -> bool {
+        awaited.equal.iter().all(|one| {
+            let received = CaptureSlot::of(&one.1).filter(|slot| awaited.received.contains(slot));
+            let unknown = received.is_some_and(|slot| match slot {
                 CaptureSlot::Text(slot) => self.tasks[task].texts.get(slot).is_none(),
                 CaptureSlot::Own(slot) => self.own.get(slot).is_none(),
             });
@@ -134,23 +134,23 @@ impl VirtualClient {
             return self.leave_frame(role, message, frame, false, now, io);
         }
         let lookup = &role.lookups[usize::from(message.0)];
-        let fitting = lookup.entries.iter().filter(|wanted| all_tests_hold(&wanted.tests, &frame.found));
+        let fitting = lookup.entries.iter().filter(|awaited| all_tests_hold(&awaited.tests, &frame.found));
         // The ledger has the time at which the frame came, except of an assignment: only a task can take a job.
-        let marked = fitting.filter(|wanted| wanted.stray.as_ref().is_some_and(|one| one.mark != MarkName::Assigned));
-        let marked = marked.take(1).find(|wanted| self.record_stray(role, wanted, frame, now, io));
-        let kept = KeptFrame {
+        let marked = fitting.filter(|awaited| awaited.stray.as_ref().is_some_and(|one| one.mark != MarkName::Assigned));
+        let marked = marked.take(1).find(|awaited| self.record_stray(role, awaited, frame, now, io));
+        let kept = EarlyFrame {
             message,
             text: frame.delivered.text.into(),
             assumed_values: frame.delivered.assumed_values().into(),
             at: frame.origin.at,
             begun: self.begun,
-            recorded: marked.and_then(|wanted| wanted.stray.as_ref()).map(|stray| stray.mark),
+            recorded: marked.and_then(|awaited| awaited.stray.as_ref()).map(|stray| stray.mark),
         };
         let most = KEPT_FRAMES.max(2 * role.at_a_time);
-        self.kept.bytes += kept.bytes();
-        self.kept.frames.push_back(kept);
-        while self.kept.bytes > most_bytes || self.kept.frames.len() > most {
-            let Some(oldest) = self.kept.remove(0) else { break };
+        self.early_frames.bytes += kept.bytes();
+        self.early_frames.frames.push_back(kept);
+        while self.early_frames.bytes > most_bytes || self.early_frames.frames.len() > most {
+            let Some(oldest) = self.early_frames.remove(0) else { break };
             self.give_up_frame(role, &oldest, now, io);
         }
     }
@@ -166,29 +166,29 @@ impl VirtualClient {
         let one = &self.tasks[task];
         let (program, at, number) = (one.program, one.at, one.number);
         // `resumes` repeats requests because of earlier frames, or because none came.
-        if self.kept.is_empty() || one.back.is_some() {
+        if self.early_frames.is_empty() || one.back.is_some() {
             return false;
         }
         let sent = match role.programs[program].ops.get(at) {
             Some(ProgramOperation::Expect(expect)) => expect.answers.map_or(0, |(_, times)| one.times[times].sent),
             _ => return false,
         };
-        let wanted_by = |kept: &KeptFrame| {
+        let wanted_by = |kept: &EarlyFrame| {
             let lookup = &role.lookups[usize::from(kept.message.0)];
-            let entries = lookup.entries.iter().filter(|wanted| (wanted.program, wanted.op) == (program, at));
+            let entries = lookup.entries.iter().filter(|awaited| (awaited.program, awaited.op) == (program, at));
             let mut entries = entries.peekable();
             entries.peek()?;
             let frame = kept.scan(lookup)?;
-            entries.find(|wanted| self.step_accepts(task, wanted, &frame))
+            entries.find(|awaited| self.step_accepts(task, awaited, &frame))
         };
-        let frames = self.kept.frames.iter().enumerate();
+        let frames = self.early_frames.frames.iter().enumerate();
         let possible = frames.filter(|(_, kept)| !is_later(number, kept.begun) && sent <= kept.at);
-        let Some((place, wanted)) = possible.filter_map(|(place, kept)| Some((place, wanted_by(kept)?))).next() else {
+        let Some((place, awaited)) = possible.filter_map(|(place, kept)| Some((place, wanted_by(kept)?))).next() else {
             return false;
         };
-        let Some(kept) = self.kept.remove(place) else { return false };
+        let Some(kept) = self.early_frames.remove(place) else { return false };
         let Some(frame) = kept.scan(&role.lookups[usize::from(kept.message.0)]) else { return false };
-        self.complete_step(role, task, wanted, &frame, now, io);
+        self.complete_step(role, task, awaited, &frame, now, io);
         true
     }
 
@@ -196,16 +196,16 @@ impl VirtualClient {
     pub(super) fn drop_stale_frames(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
         let active = self.tasks.iter().filter(|task| task.is_active()).map(|task| task.number);
         let oldest = active.reduce(|one, other| if is_later(one, other) { other } else { one });
-        while let Some(kept) = self.kept.frames.front() {
+        while let Some(kept) = self.early_frames.frames.front() {
             if oldest.is_some_and(|oldest| !is_later(oldest, kept.begun)) {
                 break;
             }
-            let Some(kept) = self.kept.remove(0) else { break };
+            let Some(kept) = self.early_frames.remove(0) else { break };
             self.give_up_frame(role, &kept, now, io);
         }
     }
 
-    fn give_up_frame(&self, role: &CompiledRole, kept: &KeptFrame, now: Nanos, io: &mut impl ClientIo) {
+    fn give_up_frame(&self, role: &CompiledRole, kept: &EarlyFrame, now: Nanos, io: &mut impl ClientIo) {
         let lookup = &role.lookups[usize::from(kept.message.0)];
         // The run, or the connection, ended before a step could ask for the frame.
         if self.finished || self.state == ClientState::Disconnected {
@@ -219,13 +219,13 @@ impl VirtualClient {
 
 /// Whether a task's program will reach this step, has no frame for it yet, and has sent the step's request by this
 /// time.
-fn asks_later(role: &CompiledRole, task: &ClientTask, wanted: &AwaitedFrame, at: Nanos) -> bool {
-    let program = &role.programs[wanted.program];
-    let Some(ProgramOperation::Expect(expect)) = program.ops.get(wanted.op) else { return false };
-    let resumes = program.resumes.is_some_and(|resumes| wanted.op >= resumes);
+fn asks_later(role: &CompiledRole, task: &ClientTask, awaited: &AwaitedFrame, at: Nanos) -> bool {
+    let program = &role.programs[awaited.program];
+    let Some(ProgramOperation::Expect(expect)) = program.ops.get(awaited.op) else { return false };
+    let resumes = program.resumes.is_some_and(|resumes| awaited.op >= resumes);
     let comes = match task.back {
-        None => task.at < wanted.op,
-        Some(back) => back <= wanted.op,
+        None => task.at < awaited.op,
+        Some(back) => back <= awaited.op,
     };
     task.is_active()
         && comes
