@@ -49,7 +49,6 @@ pub use validator::{ValidationMode, ValidationSummary};
 
 use crate::deviation::Deviations;
 use crate::load::compile::program::CompiledPlan;
-use crate::load::details::RunDetails;
 use crate::load::metrics::{MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases};
 use crate::load::plan::Plan;
 use crate::load::{Nanos, SECOND, ledger};
@@ -190,6 +189,19 @@ impl LoadRunSetup {
     }
 }
 
+/// Returns what a shard needs for TLS; `None` for a hub without it.
+fn client_tls(
+    endpoint: &Endpoint,
+    config: Option<Arc<rustls::ClientConfig>>,
+) -> Result<Option<stream::ClientTls>, EngineError> {
+    if !endpoint.tls {
+        return Ok(None);
+    }
+    let config = config.ok_or_else(|| EngineError::NoTls(endpoint.clone()))?;
+    let name = ServerName::try_from(endpoint.host.clone()).map_err(|_| EngineError::Name(endpoint.host.clone()))?;
+    Ok(Some(stream::ClientTls { config, name }))
+}
+
 /// Starts a run: starts the threads, which open the connections. `calls` receives the hook calls of clients; the owner
 /// of the receiver carries them out.
 ///
@@ -217,14 +229,7 @@ pub fn start_run(
         ..
     } = setup;
     let shards = shards.max(1);
-    let tls = match (endpoint.tls, tls) {
-        (false, _) => None,
-        (true, None) => return Err(EngineError::NoTls(endpoint)),
-        (true, Some(config)) => {
-            let name = ServerName::try_from(endpoint.host.clone());
-            Some(stream::ClientTls { config, name: name.map_err(|_| EngineError::Name(endpoint.host.clone()))? })
-        }
-    };
+    let tls = client_tls(&endpoint, tls)?;
     let names = MetricSubjects {
         messages: prepared.messages.clone(),
         journeys: prepared.journeys.clone(),
@@ -253,26 +258,16 @@ pub fn start_run(
     let wakers = polls.iter().map(|(.., waker)| Arc::clone(waker)).collect();
     let mut threads = ShardThreads { timeline: Arc::clone(&timeline), wakers, shards: Vec::new(), reports };
     for (number, (poll, watch, waker)) in polls.into_iter().enumerate() {
-        let context = shard::context::ShardContext {
-            recorder: MetricRecorder::new(
-                layout.clone(),
-                RunPhases { interval: SECOND, measured: u64::MAX..u64::MAX, holds: Vec::new() },
-            ),
-            timers: shard::timers::ShardTimers::default(),
-            masks: frames::MaskKeys::new(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            timeline: Arc::clone(&timeline),
-            outbox: shard::outbox::ReportOutbox::new(number, to.clone()),
-            calls: hooks::HookCallChannel::new(calls.clone(), waker),
-            free: plan.roles.iter().map(|_| std::collections::VecDeque::new()).collect(),
-            dials: std::collections::VecDeque::new(),
-            classified: None,
-            ending: String::new(),
-            details: RunDetails::default(),
-            under_way: 0,
-            translation: translations.pop().flatten(),
-            assumed: std::collections::VecDeque::new(),
-            examples: vec![0; plan.roles.len()],
-        };
+        let phases = RunPhases { interval: SECOND, measured: u64::MAX..u64::MAX, holds: Vec::new() };
+        let context = shard::context::ShardContext::new(
+            MetricRecorder::new(layout.clone(), phases),
+            frames::MaskKeys::new(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            Arc::clone(&timeline),
+            shard::outbox::ReportOutbox::new(number, to.clone()),
+            hooks::HookCallChannel::new(calls.clone(), waker),
+            translations.pop().flatten(),
+            plan.roles.len(),
+        );
         let parts = shard::ShardParts {
             number,
             shards,

@@ -10,6 +10,7 @@ use crate::load::Nanos;
 use crate::load::client::io::{ClientFault, ClientIo, JourneyWait};
 use crate::load::details::{ConnectionEnd, RunDetails, printable_detail};
 use crate::load::engine::frames::{self, MaskKeys};
+use crate::load::engine::hooks::HookCallChannel;
 use crate::load::engine::phases::PhaseTimeline;
 use crate::load::engine::translation::{AssumedMessage, ShardTranslator};
 use crate::load::ids::{HookId, MessageId};
@@ -25,7 +26,7 @@ pub struct ShardContext {
     pub masks: MaskKeys,
     pub timeline: Arc<PhaseTimeline>,
     pub outbox: ReportOutbox,
-    pub calls: crate::load::engine::hooks::HookCallChannel,
+    pub calls: HookCallChannel,
     /// Clients that may have room for a journey, by role.
     pub free: Vec<VecDeque<u32>>,
     /// Slots that want to connect.
@@ -44,6 +45,36 @@ pub struct ShardContext {
     pub assumed: VecDeque<AssumedMessage>,
     /// Examples of failed openings that have been reported, by role.
     pub examples: Vec<usize>,
+}
+
+impl ShardContext {
+    pub fn new(
+        recorder: MetricRecorder,
+        masks: MaskKeys,
+        timeline: Arc<PhaseTimeline>,
+        outbox: ReportOutbox,
+        calls: HookCallChannel,
+        translation: Option<ShardTranslator>,
+        roles: usize,
+    ) -> Self {
+        Self {
+            recorder,
+            timers: ShardTimers::default(),
+            masks,
+            timeline,
+            outbox,
+            calls,
+            free: vec![VecDeque::new(); roles],
+            dials: VecDeque::new(),
+            classified: None,
+            ending: String::new(),
+            details: RunDetails::default(),
+            under_way: 0,
+            translation,
+            assumed: VecDeque::new(),
+            examples: vec![0; roles],
+        }
+    }
 }
 
 /// A [`ShardContext`] on behalf of one client.
