@@ -16,7 +16,7 @@ const MAX_FILES: usize = 22;
 /// Folders that may open sockets.
 const SOCKET_FOLDERS: [&str; 4] = ["src/transport/", "src/hub/", "src/load/engine/", "src/load/pages/"];
 /// Folders that may use tokio.
-const TOKIO: [&str; 9] = [
+const TOKIO: [&str; 10] = [
     "src/transport/",
     "src/reference/",
     "src/hub/",
@@ -24,6 +24,7 @@ const TOKIO: [&str; 9] = [
     "src/check/",
     "src/fuzz/campaign/",
     "src/load/engine/",
+    "src/load/machine/",
     "src/load/pages/",
     "src/cli/",
 ];
