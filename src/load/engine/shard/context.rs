@@ -171,7 +171,7 @@ impl ClientIo for ClientActions<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, measurement: Measurement, at: Nanos) {
         let context = &mut *self.context;
         match measurement {
