@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::driver::play_conversation;
 use crate::hub::prepare::{PreparedHub, PreparedInstance};
-use crate::interpreter::{ConversationConfig, unmet_needs};
+use crate::interpreter::{ConversationConfig, SETTLE_AFTER_CONNECT, unmet_needs};
 use crate::outcome::{FrameKind, FrameReport, HistoryDirection};
 use crate::report::events::ScenarioEvent;
 use crate::scenario::model::{BlockId, MessageName, StepAction, StepActors};
@@ -377,6 +377,7 @@ async fn play_opening(
         epoch_ms: now_ms,
         patience: hub.target.patience,
         quiet: hub.target.quiet,
+        settle_after_connect: SETTLE_AFTER_CONNECT,
         stretch: 1.0,
         stated_only: false,
         trace: true,

@@ -13,7 +13,9 @@ use super::{PlayOptions, driver};
 use crate::deviation::Deviations;
 use crate::hub::prepare::{PreparedHub, PreparedInstance, PromptnessByInstance, SetupError};
 use crate::hub::supervisor::{self, HubUse};
-use crate::interpreter::{ConversationConfig, HubPromptness, name_pool, planned_wait, unmet_needs};
+use crate::interpreter::{
+    ConversationConfig, HubPromptness, SETTLE_AFTER_CONNECT, name_pool, planned_wait, unmet_needs,
+};
 use crate::judge::service::{HubPulse, ServiceLoss, UnservedScenario};
 use crate::judge::{Evidence, PlayId, Replay, has_passed};
 use crate::outcome::{CheckReport, Lack, MessageKind, PreconditionFailure, ScenarioReport, UnmetNeed, Verdict};
@@ -612,6 +614,7 @@ async fn play_job(
         epoch_ms: options.now_ms + i64::try_from(subject.begun.elapsed().as_millis()).unwrap_or(0),
         patience: subject.target.patience * job.replay.map_or(1, |replay| replay.patience),
         quiet: subject.target.quiet,
+        settle_after_connect: SETTLE_AFTER_CONNECT,
         stretch: options.stretch,
         stated_only: options.stated_only,
         trace: options.trace,

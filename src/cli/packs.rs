@@ -270,11 +270,13 @@ fn lint_pack(directory: &std::path::Path, described: DescribedParty) -> Result<u
         Some(name) if !directory.is_dir() => load_pack(name, described, &mut sources)?,
         _ => protocol_files::load_user_pack(directory, described, &mut sources)?,
     };
-    if !loaded.diagnostics.is_empty() {
-        print_to_stdout(&format!("{}\n", render_all(&loaded.diagnostics, &sources, uses_color())));
+    let hints = loaded.scenarios.iter().flat_map(|scenarios| &scenarios.hints);
+    let diagnostics: Vec<Diagnostic> = loaded.diagnostics.iter().chain(hints).cloned().collect();
+    if !diagnostics.is_empty() {
+        print_to_stdout(&format!("{}\n", render_all(&diagnostics, &sources, uses_color())));
     }
-    let errors = loaded.diagnostics.iter().filter(|d| d.severity == crate::syntax::diagnostic::Severity::Error).count();
-    let warnings = loaded.diagnostics.len() - errors;
+    let errors = diagnostics.iter().filter(|d| d.severity == crate::syntax::diagnostic::Severity::Error).count();
+    let warnings = diagnostics.len() - errors;
     let messages = loaded.pack.as_ref().map_or(0, |pack| pack.messages.len());
     let scenarios = loaded.scenarios.as_ref().map_or(0, |scenarios| scenarios.programs.len());
     print_to_stdout(&format!(

@@ -771,7 +771,7 @@ impl Conversation {
 
     fn set_cause(&mut self, step: &Step, failure: StepFailure, missed: Option<MissedExpectation>) {
         let missed = missed.filter(|_| self.is_evidence(step, &failure));
-        if self.judgement.set_cause(step, failure) {
+        if self.judgement.set_cause(&self.program, step, failure) {
             self.deviations.missed = missed;
         }
     }

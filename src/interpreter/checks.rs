@@ -266,7 +266,7 @@ impl ConversationJudgement {
 
     /// Records why the checks after this step are undecided. Only the first such failure counts; returns whether this
     /// one is the first.
-    pub fn set_cause(&mut self, step: &Step, failure: StepFailure) -> bool {
+    pub fn set_cause(&mut self, program: &Program, step: &Step, failure: StepFailure) -> bool {
         if self.cause.is_some() {
             return false;
         }
@@ -278,6 +278,7 @@ impl ConversationJudgement {
             unreachable: failure.unreachable,
             shortened: failure.shortened.is_some(),
             unauthenticated: failure.unauthenticated,
+            rests_on_unfenced: program.unfenced_actors(|unfenced| unfenced.expected_at == step.span),
         });
         true
     }
@@ -373,7 +374,8 @@ impl ConversationJudgement {
             let report =
                 check_report(check.name.clone(), &check.rules, Some(check.span), state.asked, answer, stated_only);
             let always = self.always.contains(&id);
-            reports.push(CheckReport { deviation: known, always, ..report });
+            let rests_on_unfenced = program.unfenced_actors(|unfenced| unfenced.checks.contains(&id));
+            reports.push(CheckReport { deviation: known, always, rests_on_unfenced, ..report });
         }
         for (name, invariant) in self.invariants {
             let Some(answer) = invariant.state.worst else { continue };
@@ -498,9 +500,9 @@ pub(super) fn compute(value: &Template, test: &ValueTest, names: &dyn EvalContex
     let provenance = value.provenance(names);
     let value = match value.eval(names) {
         Ok(value) => value,
-        // A value from the hub has the wrong type, such as text in a subtraction.
+        // A value from the hub has the wrong type, such as text in a subtraction. Schemas judge types.
         Err(EvalError::Failed(message)) if uses_hub_values(value, names) => {
-            return mistake_outcome(message).of(provenance);
+            return ComparisonOutcome::Undecided(message).of(provenance);
         }
         Err(error) => return eval_outcome(&error).of(provenance),
     };
@@ -514,7 +516,9 @@ pub(super) fn compute(value: &Template, test: &ValueTest, names: &dyn EvalContex
         },
         ValueTest::Equals(template) => {
             let outcome = match template.eval(names) {
-                Err(EvalError::Failed(message)) if uses_hub_values(template, names) => mistake_outcome(message),
+                Err(EvalError::Failed(message)) if uses_hub_values(template, names) => {
+                    ComparisonOutcome::Undecided(message)
+                }
                 Err(error) => eval_outcome(&error),
                 Ok(wanted) if are_equal(&wanted, &value) => ComparisonOutcome::Holds,
                 Ok(wanted) => {
@@ -546,6 +550,7 @@ impl Conversation {
                 (self.judgement.doubt_outcome().unwrap_or(CheckOutcome::NotReached(why)), String::new(), None)
             }
             ComparisonOutcome::NotReached(why) => (CheckOutcome::NotReached(why), String::new(), None),
+            ComparisonOutcome::Undecided(why) => (CheckOutcome::Undecided(why.clone()), why, None),
             ComparisonOutcome::Assumed { deviation } => return self.judgement.record_assumed(check, step, deviation),
             ComparisonOutcome::Mistake(what) => {
                 let span = self.program.checks[check].span;
@@ -611,15 +616,6 @@ pub(super) fn eval_failure(error: EvalError, template: &Template, names: &dyn Ev
 /// Returns the failure of a step that cannot use the value of a template.
 pub(super) fn value_failure(what: impl Into<String>, template: &Template, names: &dyn EvalContext) -> StepFailure {
     if uses_hub_values(template, names) { StepFailure::undecided(what, None) } else { StepFailure::mistake(what) }
-}
-
-fn mistake_outcome(message: String) -> ComparisonOutcome {
-    ComparisonOutcome::Broken {
-        expected: "values of the types that the expression requires".to_owned(),
-        found: message.clone(),
-        message,
-        place: None,
-    }
 }
 
 /// Returns the finding for a failed evaluation: a missing member is the hub's fault; a name that was never bound means

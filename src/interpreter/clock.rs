@@ -19,6 +19,8 @@ pub(super) struct Clock {
     epoch_ms: i64,
     pub patience: Duration,
     pub quiet: Duration,
+    /// See [`ConversationConfig::settle_after_connect`].
+    pub settle: Duration,
     stretch: f64,
     /// The margin of the wait that used the largest share of its bound.
     pub slimmest: Option<TimingMargin>,
@@ -26,8 +28,8 @@ pub(super) struct Clock {
 
 impl Clock {
     pub fn new(config: &ConversationConfig) -> Self {
-        let ConversationConfig { epoch_ms, patience, quiet, stretch, .. } = *config;
-        Self { now: Duration::ZERO, epoch_ms, patience, quiet, stretch, slimmest: None }
+        let ConversationConfig { epoch_ms, patience, quiet, settle_after_connect: settle, stretch, .. } = *config;
+        Self { now: Duration::ZERO, epoch_ms, patience, quiet, settle, stretch, slimmest: None }
     }
 
     /// Moves the clock forward, never back. Returns the Unix time in milliseconds.

@@ -14,6 +14,8 @@ pub enum ComparisonOutcome {
         place: Option<String>,
     },
     NotReached(String),
+    /// An expression cannot use a value that came from the hub.
+    Undecided(String),
     /// The result would depend on a message that the deviation with this index assumes.
     Assumed {
         deviation: u16,

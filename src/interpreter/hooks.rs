@@ -85,6 +85,7 @@ impl Conversation {
                 return Ok(StepProgress::Waiting(self.clock.wait(HOOK_PAUSE, WaitCondition::HookAgain)));
             }
             Some(ComparisonOutcome::NotReached(why)) => return Err(StepFailure::not_reached(why)),
+            Some(ComparisonOutcome::Undecided(why)) => return Err(StepFailure::undecided(why, None)),
             Some(ComparisonOutcome::Assumed { deviation }) => return Err(StepFailure::assumed(deviation)),
             Some(ComparisonOutcome::Mistake(what)) => return Err(StepFailure::mistake(what)),
             Some(ComparisonOutcome::Holds) | None => {}

@@ -14,6 +14,7 @@ mod connection_events;
 pub mod decode;
 mod deviation;
 mod expect;
+mod fence;
 mod finding;
 mod history;
 mod hooks;
@@ -51,6 +52,7 @@ pub use checks::{ALWAYS_STEP, FRAME_CHECK_EXPLANATIONS, WEBSOCKET_CHECK};
 use checks::{ConversationJudgement, ScenarioJudgement};
 use clock::Clock;
 use deviation::AppliedDeviations;
+pub use fence::{AMPLE_SETTLE, SETTLE_AFTER_CONNECT};
 use history::FrameHistory;
 pub use history::{KEPT_CHARS, shorten_frame};
 use hooks::HookCalls;
@@ -79,6 +81,8 @@ pub struct ConversationConfig {
     pub patience: Duration,
     /// How long `expects nothing` waits if the step states no time.
     pub quiet: Duration,
+    /// The pause of a fence: how long the hub gets to take note of a connection before a step relies on it.
+    pub settle_after_connect: Duration,
     /// The factor that stretches every wait for the hub: `--patience N`.
     pub stretch: f64,
     pub stated_only: bool,

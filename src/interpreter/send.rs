@@ -148,6 +148,7 @@ impl Conversation {
         self.add_frame(frame);
         self.actors[id].last_sent = Some(crate::syntax::matcher::shorten(&masked, 400));
         self.actors[id].latest.has_sent = true;
+        self.actors[id].latest.last_sent_at = self.clock.now;
         self.actors.last_sender = Some(id);
         self.out.push(ConversationOutput::Send { connection, frames });
         self.count_send();

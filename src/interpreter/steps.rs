@@ -42,6 +42,9 @@ impl Conversation {
         if passes_time && self.judgement.doubt().is_some() && self.waits.is_unanswered() {
             return Err(StepFailure::undecided("not waited: the hub sends nothing of its document", None));
         }
+        if let Some(until) = self.fence_end(step) {
+            return Ok(StepProgress::Waiting(ActiveStep::pause(until)));
+        }
         let members = self.blocks.members(&step.who);
         match &step.act {
             StepAction::Join { .. } => {
@@ -204,6 +207,7 @@ impl Conversation {
             ComparisonOutcome::Broken { expected, found, message, .. } if self.blocks.is_in_attempt() => {
                 Err(StepFailure::broken(message, self.finding_detail(None, expected, found, None)))
             }
+            ComparisonOutcome::Undecided(why) if self.blocks.is_in_attempt() => Err(StepFailure::undecided(why, None)),
             ComparisonOutcome::NotReached(why) => {
                 self.skip_unreached_step(program, step, why);
                 Ok(StepProgress::Done(None))
@@ -222,6 +226,9 @@ impl Conversation {
 
     pub(super) fn poll_step(&mut self, step: &Step, mut active: ActiveStep) -> StepResult {
         let mut over = active.deadline.is_some_and(|deadline| self.clock.now >= deadline);
+        if matches!(active.waiting, WaitCondition::Pause) {
+            return self.poll_waiting(step, active, over);
+        }
         if over && self.is_still_served(step, &active) {
             active.deadline = Some(self.clock.now + self.clock.quiet);
             over = false;

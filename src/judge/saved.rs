@@ -150,6 +150,7 @@ mod tests {
             unreachable,
             shortened: false,
             unauthenticated: false,
+            rests_on_unfenced: Vec::new(),
         });
         let tls = UnmetNeed { name: "tls".to_owned(), lacks: Lack::Property };
         ScenarioReport {

@@ -40,6 +40,9 @@ pub struct CheckReport {
     pub detail: Option<FindingDetail>,
     /// The declared deviation because of which the check does not hold, which makes its verdict known.
     pub deviation: Option<KnownDeviation>,
+    /// The names of actors on which the check rests although no message shows that the hub had taken note of their
+    /// connection, message or departure by then.
+    pub rests_on_unfenced: Vec<String>,
 }
 
 impl CheckReport {
@@ -56,6 +59,7 @@ impl CheckReport {
             message: String::new(),
             detail: None,
             deviation: None,
+            rests_on_unfenced: Vec::new(),
         }
     }
 
@@ -129,6 +133,8 @@ pub struct PreconditionFailure {
     pub shortened: bool,
     /// Whether the hub refused the client's credentials: with HTTP 401 or 403, or with a documented message about it.
     pub unauthenticated: bool,
+    /// As in [`CheckReport::rests_on_unfenced`].
+    pub rests_on_unfenced: Vec<String>,
 }
 
 impl PreconditionFailure {
@@ -142,6 +148,7 @@ impl PreconditionFailure {
             unreachable: false,
             shortened: false,
             unauthenticated: false,
+            rests_on_unfenced: Vec::new(),
         }
     }
 

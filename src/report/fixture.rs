@@ -310,6 +310,7 @@ impl RunFixture {
             unreachable: false,
             shortened: false,
             unauthenticated: false,
+            rests_on_unfenced: Vec::new(),
         });
         run.fail_welcome(&mut bye);
         run.fail_welcome(&mut chair);
@@ -337,6 +338,7 @@ impl RunFixture {
                 unreachable: true,
                 shortened: false,
                 unauthenticated: false,
+                rests_on_unfenced: Vec::new(),
             });
         }
         reports.into_iter().fold(run, Self::with_report)
@@ -535,6 +537,7 @@ impl RunFixture {
             unreachable: false,
             shortened: false,
             unauthenticated: false,
+            rests_on_unfenced: Vec::new(),
         });
     }
 

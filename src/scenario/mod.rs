@@ -4,6 +4,7 @@
 pub mod compose;
 pub mod dialect;
 pub mod expression;
+pub mod fences;
 pub mod functions;
 mod handshake;
 pub mod model;
@@ -28,6 +29,8 @@ pub struct ScenarioSet {
     pub shared: Arc<SharedDefinitions>,
     pub programs: Vec<Arc<Program>>,
     pub diagnostics: Vec<Diagnostic>,
+    /// Warnings that only `packs lint` shows.
+    pub hints: Vec<Diagnostic>,
 }
 
 impl ScenarioSet {
@@ -60,8 +63,9 @@ impl ScenarioSet {
             }
         }
         diagnostics.extend(handshake::missing_handshakes(&programs, &shared, pack));
+        let hints = fences::missing_fences(&programs, &shared);
         // Every scenario that uses shared.yaml reports its mistakes again.
-        Self { shared: Arc::clone(&shared.shared), programs, diagnostics: without_duplicates(diagnostics) }
+        Self { shared: Arc::clone(&shared.shared), programs, diagnostics: without_duplicates(diagnostics), hints }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::fences::UnfencedStep;
 use super::functions::{JWT_SECRET, TOKENS};
 use super::template::{Template, TemplateExpression};
 use super::variation::Variation;
@@ -40,6 +41,8 @@ pub struct Program {
     pub reactions: BTreeMap<String, Reaction>,
     /// Maximum number of connections that the scenario holds at a time, for the target's budget.
     pub connections: usize,
+    /// The steps that rely on something of which the hub may not have taken note.
+    pub unfenced: Vec<UnfencedStep>,
 }
 
 impl Program {
@@ -51,6 +54,13 @@ impl Program {
             .filter(|used| !used.lowered)
             .map(|used| used.id.as_str())
             .collect()
+    }
+
+    /// Returns the names of the actors of which the hub may not have taken note before a step, as `rests` tells.
+    pub fn unfenced_actors(&self, rests: impl Fn(&UnfencedStep) -> bool) -> Vec<String> {
+        let actors: BTreeSet<ActorId> =
+            self.unfenced.iter().filter(|unfenced| rests(unfenced)).map(|unfenced| unfenced.actor).collect();
+        actors.into_iter().map(|id| self.actors[id].name.clone()).collect()
     }
 }
 
@@ -174,6 +184,8 @@ pub struct Role {
     /// Names that the role's opening binds.
     pub binds: Vec<String>,
     pub reacts: Vec<String>,
+    /// Whether no message of the protocol shows that the hub knows such a client, so that a pause has to do.
+    pub fenced_by_pauses: bool,
     /// The scenes that variations play after the opening, by the name of the prelude.
     pub preludes: BTreeMap<String, BlockId>,
 }
@@ -276,6 +288,8 @@ pub struct Step {
     pub if_: Option<String>,
     pub check: Option<CheckId>,
     pub act: StepAction,
+    /// The actors of which the hub must have taken note before this step.
+    pub fences: Vec<ActorId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

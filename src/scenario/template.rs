@@ -407,7 +407,15 @@ impl TemplateExpression {
                 PathSegment::Member(name) => value.member(name),
                 PathSegment::Index(index) => value.item(*index),
             };
-            value = next.ok_or_else(missing)?;
+            value = next.ok_or_else(|| match (segment, value.to_json()) {
+                (PathSegment::Member(name), Value::Array(_) | Value::String(_) | Value::Number(_) | Value::Bool(_)) => {
+                    EvalError::Failed(format!(
+                        "`${{{}}}`: `{name}` is a member of something that is not an object",
+                        self.source
+                    ))
+                }
+                _ => missing(),
+            })?;
         }
         Ok(value)
     }

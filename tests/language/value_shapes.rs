@@ -5,7 +5,7 @@ use hubproof::outcome::Verdict;
 use rstest::rstest;
 
 use crate::support::mini_protocol::{
-    PLAIN_ROLES, answering_hub, changed_scenario_diagnostics, diagnostics_of_scenarios, play, play_changed,
+    PLAIN_ROLES, answering_hub, changed_scenario_diagnostics, diagnostics_of_scenarios, lint_hints, play, play_changed,
     worst_verdict,
 };
 
@@ -170,6 +170,39 @@ fn a_special_form_of_a_message_has_its_own_members() {
     let report =
         play_changed(document, PLAIN_ROLES, scenario, answering_hub(r#"{"type":"answer","ok":true,"more":1}"#));
     assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass);
+}
+
+/// What other clients do before the hub is known to have taken note of a client may pass that client by.
+#[rstest]
+#[case::connection(
+    "  - anna joins:\n  - ben joins:\n  - ben sends: ask\n  - anna expects: notice\n    rules: [MUST]\n",
+    "1 steps rely on connections of `client`"
+)]
+#[case::departure(
+    "  - anna joins:\n    with: { name: \"${name}\" }\n  - ben joins:\n  - anna closes: 1000\n  - ben sends: ask\n    with: { n: \"${name}\" }\n  - ben expects: answer\n    rules: [MUST]\n",
+    "this step relies on the departure of `anna`"
+)]
+#[case::none_after_a_round_trip(
+    "  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n  - ben joins:\n  - ben sends: ask\n  - anna expects: notice\n    rules: [MUST]\n",
+    ""
+)]
+#[case::none_for_an_answer(
+    "  - anna joins:\n  - ben joins:\n  - anna sends: ask\n  - ben sends: ask\n  - anna expects: answer\n    rules: [MUST]\n",
+    ""
+)]
+#[case::none_that_is_retried(
+    "  - anna joins:\n    with: { name: \"${name}\" }\n  - ben joins:\n  - anna closes: 1000\n  - retry: 1s\n    do:\n      - ben sends: ask\n        with: { n: \"${name}\" }\n      - ben expects: answer\n    rules: [MUST]\n",
+    ""
+)]
+fn steps_that_need_the_hub_to_take_note_of_other_clients_are_reported(#[case] steps: &str, #[case] expected: &str) {
+    let roles = "roles: { client: { given: { name: x }, opening: [ { connects: } ] } }\n";
+    let scenario = format!(
+        "title: T\nactors: {{ anna: client, ben: client }}\nlet: {{ name: \"${{unique('n')}}\" }}\nsteps:\n{steps}"
+    );
+    let found = lint_hints(roles, &scenario);
+    assert!(if expected.is_empty() { found.is_empty() } else { found.contains(expected) }, "{found}");
+    let fenced = roles.replace("opening", "fence: pause, opening");
+    assert_eq!(lint_hints(&fenced, &scenario), "");
 }
 
 /// Returns the diagnostics of a pack with a login, for these shared.yaml and steps of scenarios.

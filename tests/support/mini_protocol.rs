@@ -111,6 +111,13 @@ pub fn diagnostics_of_scenarios(change: impl FnOnce(&str) -> String, shared: &st
     render_all(&scenarios.diagnostics, &sources, false)
 }
 
+/// Returns the warnings of `packs lint` about scenarios.
+pub fn lint_hints(shared: &str, scenario: &str) -> String {
+    let (sources, _, scenarios) = load(ASYNCAPI, shared, &[scenario]);
+    assert!(scenarios.diagnostics.is_empty(), "{}", render_all(&scenarios.diagnostics, &sources, false));
+    render_all(&scenarios.hints, &sources, false)
+}
+
 /// Returns the program of a scenario.
 pub fn mini_program(shared: &str, scenario: &str) -> Arc<Program> {
     program(ASYNCAPI, shared, scenario)

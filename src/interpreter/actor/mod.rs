@@ -147,6 +147,7 @@ pub struct ActorConnection {
     pub upgrade_deviations: Vec<usize>,
     /// Assembles the texts that raw frames and bytes carry to a hub with declared deviations.
     pub sent_frames: Option<FrameDecoder>,
+    pub last_sent_at: Duration,
     pub has_sent: bool,
     /// The latest messages sent, oldest first.
     pub requests: VecDeque<SentRequest>,
@@ -234,6 +235,11 @@ impl ConnectionEnd {
         members.insert("clean".to_owned(), Value::from(self.close_frame));
         members.insert("after".to_owned(), Value::from(self.after.as_secs_f64()));
         Value::Object(members)
+    }
+
+    /// Whether a close frame came whose code was not read, because the frame violates RFC 6455.
+    pub fn is_unread_close(&self) -> bool {
+        !self.close_frame && !self.by_us && self.reason.starts_with("a close frame")
     }
 
     pub fn describe(&self) -> String {

@@ -462,7 +462,10 @@ impl Conversation {
                     }
                     bound => bound,
                 },
-                None => self.judge_end(*id, &codes, refusal, over, expected, waited)?,
+                None => {
+                    self.require_known_code(*id, step, &codes, &expected, waited)?;
+                    self.judge_end(*id, &codes, refusal, over, expected, waited)?
+                }
             };
             let Some(bound) = ended else {
                 let waiting = WaitCondition::End { members, codes, refusal };
@@ -473,6 +476,26 @@ impl Conversation {
         self.clock.add_wait(&self.program, step, &active);
         let results = items.into_iter().map(|(id, bound)| (id, vec![bound])).collect();
         self.complete_expectation(step, results, false)
+    }
+
+    /// Returns an error if a step needs the code of a close frame that could not be read.
+    fn require_known_code(
+        &mut self,
+        id: ActorId,
+        step: &Step,
+        codes: &ExpectedCodes,
+        expected: &str,
+        waited: Option<Duration>,
+    ) -> Result<(), StepFailure> {
+        let ConnectionState::Ended(end) = &self.actors[id].link else { return Ok(()) };
+        let compares = matches!(&step.act, StepAction::Expect(expect) if !expect.has.is_empty());
+        if end.by_us || !end.is_unread_close() || (!compares && codes.accepts(end)) {
+            return Ok(());
+        }
+        let how = end.describe();
+        self.actors[id].latest.end_noticed = true;
+        let detail = self.finding_detail(Some(id), expected.to_owned(), how.clone(), waited);
+        Err(StepFailure::undecided(format!("the close code is unknown: {how}"), Some(detail)))
     }
 
     /// Returns the end of an actor's connection, or its refusal; `None` if the step has to wait for it.

@@ -259,6 +259,11 @@ impl Conversation {
             if known.iter().any(|other| other.path == path && other.should == should) {
                 continue;
             }
+            // Another type is another message, not a type that is not a text.
+            let is_type = message.matcher.required_texts().any(|(name, _)| path == format!("/{name}"));
+            if is_type && raw.json.pointer(&path).is_some_and(Value::is_string) {
+                continue;
+            }
             let same = |other: SchemaViolation| other.path == path && other.should == should;
             let deviation =
                 self.responsible_deviation(raw, |json| message.schema.violations(json).into_iter().any(same));

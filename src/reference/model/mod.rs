@@ -14,7 +14,7 @@ use self::simulation::{AdminInterface, SendingManner, SimulatedPlay, play_on_mac
 use super::setup::{ReferenceAddresses, ReferenceSetups};
 use crate::config::{self, HookSpec};
 use crate::deviation::Deviations;
-use crate::interpreter::{Conversation, ConversationConfig, unmet_needs};
+use crate::interpreter::{Conversation, ConversationConfig, SETTLE_AFTER_CONNECT, unmet_needs};
 use crate::outcome::ScenarioReport;
 use crate::scenario::template::Template;
 use crate::scenario::{Program, SharedDefinitions};
@@ -187,6 +187,7 @@ pub fn conversation_config(settings: BTreeMap<String, Value>) -> Option<Conversa
         epoch_ms: EPOCH_MS,
         patience: Duration::from_secs(5),
         quiet: Duration::from_millis(300),
+        settle_after_connect: SETTLE_AFTER_CONNECT,
         stretch: 1.0,
         stated_only: false,
         trace: false,

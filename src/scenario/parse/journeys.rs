@@ -94,6 +94,7 @@ impl<'a> JourneyParser<'a> {
                     opening: usize::MAX,
                     binds: Vec::new(),
                     reacts: Vec::new(),
+                    fenced_by_pauses: false,
                 });
             }
         }

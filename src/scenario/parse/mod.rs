@@ -26,6 +26,7 @@ use serde_json::Value;
 
 use self::cases::{ScenarioCase, split_cases};
 use self::names::{BlockScope, NameUse, collect_bound_names};
+use super::fences;
 use super::model::{Actor, ActorId, BlockId, Check, Isolation, Need, Program, Reaction, Role, Step};
 use super::template::{Template, TemplateExpression};
 use crate::protocol::Pack;
@@ -67,7 +68,9 @@ pub fn parse_scenario(
     let mut parser = ScenarioParser::new(shared, pack);
     let program = parser.parse_program(id, root);
     let diagnostics = without_duplicates(parser.diagnostics);
-    (program.filter(|_| !has_errors(&diagnostics)), diagnostics)
+    let mut program = program.filter(|_| !has_errors(&diagnostics));
+    program.iter_mut().for_each(fences::place);
+    (program, diagnostics)
 }
 
 /// The place of a list of steps. It decides whether the steps name an actor and whether they may have rules.
@@ -233,6 +236,7 @@ impl<'a> ScenarioParser<'a> {
             always,
             reactions: std::mem::take(&mut self.reactions),
             connections: self.connected.len(),
+            unfenced: Vec::new(),
         })
     }
 

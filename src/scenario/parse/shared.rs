@@ -254,7 +254,7 @@ impl ScenarioParser<'_> {
             self.error(span, format!("{} has no role `{name}`", self.pack.name), suggest(name, known, &declared));
             return;
         };
-        table(node, &["side", "given", "fills", "opening", "reacts"], "a role", &mut self.diagnostics);
+        table(node, &["side", "given", "fills", "opening", "reacts", "fence"], "a role", &mut self.diagnostics);
         let sides = [("client", false), ("server", true)];
         let server = choice(node.get("side"), "`side`", &sides, &mut self.diagnostics).unwrap_or(false);
         let place = std::mem::replace(&mut self.place, StepPlace::Opening);
@@ -269,6 +269,7 @@ impl ScenarioParser<'_> {
                 opening: 0,
                 binds: Vec::new(),
                 reacts: Vec::new(),
+                fenced_by_pauses: false,
                 preludes: BTreeMap::new(),
             },
         );
@@ -300,7 +301,9 @@ impl ScenarioParser<'_> {
             }
         }
         self.myself = myself;
-        self.roles.insert(name.to_owned(), Role { server, given, fills, opening, binds, reacts, preludes });
+        let fence = choice(node.get("fence"), "`fence`", &[("pause", true)], &mut self.diagnostics);
+        let role = Role { server, given, fills, opening, binds, reacts, fenced_by_pauses: fence.is_some(), preludes };
+        self.roles.insert(name.to_owned(), role);
     }
 
     /// Parses the scenes that variations play after the opening of a role.

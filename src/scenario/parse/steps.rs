@@ -144,7 +144,7 @@ impl ScenarioParser<'_> {
             self.bind_shape(&name, act.as_ref().map(|act| result_shape(act, &who)).unwrap_or_default());
             Some(name)
         });
-        Some(Step { span: key.span, text, who, as_, if_, check, act: act? })
+        Some(Step { span: key.span, text, who, as_, if_, check, act: act?, fences: Vec::new() })
     }
 
     /// Reports a first key that is not a head.

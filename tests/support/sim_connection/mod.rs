@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hubproof::deviation::Deviations;
-use hubproof::interpreter::{Conversation, ConversationConfig};
+use hubproof::interpreter::{Conversation, ConversationConfig, SETTLE_AFTER_CONNECT};
 use hubproof::outcome::ScenarioReport;
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::reference::model::ReferenceModel;
@@ -33,6 +34,8 @@ pub struct SimulatedProtocol {
     pub habit: websocket::WebSocketHabit,
     /// How scenarios are played, unless as they are written.
     pub variation: Option<Variation>,
+    /// See [`ConversationConfig::settle_after_connect`].
+    pub settle: Duration,
     model: ReferenceModel,
 }
 
@@ -53,11 +56,21 @@ impl SimulatedProtocol {
             "{}",
             hubproof::syntax::diagnostic::render_all(&scenarios.diagnostics, &sources, false)
         );
+        let hints = &scenarios.hints;
+        assert!(hints.is_empty(), "{}", hubproof::syntax::diagnostic::render_all(hints, &sources, false));
         let setups =
             ReferenceSetups::from_folder(folder, &sources).unwrap_or_else(|d| panic!("{}", d.render(&sources, false)));
         let model = ReferenceModel::new(&folder.name, &setups, &scenarios.shared, &mut sources)
             .unwrap_or_else(|d| panic!("{}", hubproof::syntax::diagnostic::render_all(&d, &sources, false)));
-        Self { sources, pack, scenarios, habit: websocket::WebSocketHabit::None, variation: None, model }
+        Self {
+            sources,
+            pack,
+            scenarios,
+            habit: websocket::WebSocketHabit::None,
+            variation: None,
+            settle: SETTLE_AFTER_CONNECT,
+            model,
+        }
     }
 
     /// Returns the settings of the first instance that meets the needs of a scenario; otherwise of the first instance.
@@ -107,8 +120,8 @@ impl SimulatedProtocol {
             instance.clone_into(&mut report.instance);
             return Some(report);
         }
-        let variation = self.variation.clone();
-        let change = |config| ConversationConfig { deviations, variation, ..config };
+        let (variation, settle_after_connect) = (self.variation.clone(), self.settle);
+        let change = |config| ConversationConfig { deviations, variation, settle_after_connect, ..config };
         let played = self.model.play_with(program, fault, around, manner, change, MAX_TURNS);
         Some(played.expect("the conversation ends").report)
     }
