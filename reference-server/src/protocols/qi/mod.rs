@@ -548,10 +548,10 @@ impl Qi {
         match json::split_members(payload.get()) {
             Ok(_) if self.broken.is("qi-arguments-lost") => Ok(None),
             Ok(arguments)
-                if self.broken.is("qi-exponent-refused")
+                if self.broken.is("qi-exponent-misread")
                     && arguments.values().any(|value| fault_state::has_exponent(value.get())) =>
             {
-                Err("a number has an exponent".to_owned())
+                Ok(None)
             }
             Ok(arguments) => Ok((!arguments.is_empty()).then_some(payload)),
             Err(_) if self.broken.is("qi-payload-type-unchecked") => Ok(None),
