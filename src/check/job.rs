@@ -14,7 +14,7 @@ use crate::deviation::Deviations;
 use crate::hub::prepare::{PreparedHub, PreparedInstance, PromptnessByInstance, SetupError};
 use crate::hub::supervisor::{self, HubUse};
 use crate::interpreter::{
-    ConversationConfig, HubPromptness, SETTLE_AFTER_CONNECT, name_pool, planned_wait, unmet_needs,
+    AMPLE_SETTLE, ConversationConfig, HubPromptness, SETTLE_AFTER_CONNECT, name_pool, planned_wait, unmet_needs,
 };
 use crate::judge::service::{HubPulse, ServiceLoss, UnservedScenario};
 use crate::judge::{Evidence, PlayId, Replay, has_passed};
@@ -311,10 +311,19 @@ impl ScenarioJob {
         let JobPlacement::Instance(index) = self.place else { return None };
         let as_written = self.variation.is_none() && self.injected_input.is_none() && self.drops_after.is_none();
         let plays_again = as_written && self.probed_for.is_none() && self.program.isolation != Isolation::Destructive;
+        let accusing = || report.checks.iter().filter(|check| check.accuses_hub());
+        let is_unfenced = |check: &CheckReport| !check.rests_on_unfenced.is_empty();
+        let is_silent_check = |check: &CheckReport| report.waits.silent_checks.contains(&check.name);
+        if plays_again
+            && accusing().any(is_unfenced)
+            && accusing().all(|check| is_unfenced(check) || is_silent_check(check))
+        {
+            return Some(Evidence::UnknownClient);
+        }
         let is_slow = self.slowness(index).max(report.waits.speed.ample_wait()) > self.patience(options);
         match plays_again && is_silent(report) {
             true if is_slow => Some(Evidence::Lateness),
-            true if report.checks.iter().any(CheckReport::accuses_hub) => Some(Evidence::Silence),
+            true if accusing().next().is_some() => Some(Evidence::Silence),
             _ => None,
         }
     }
@@ -614,7 +623,10 @@ async fn play_job(
         epoch_ms: options.now_ms + i64::try_from(subject.begun.elapsed().as_millis()).unwrap_or(0),
         patience: subject.target.patience * job.replay.map_or(1, |replay| replay.patience),
         quiet: subject.target.quiet,
-        settle_after_connect: SETTLE_AFTER_CONNECT,
+        settle_after_connect: match job.replay {
+            Some(replay) if replay.settles => AMPLE_SETTLE,
+            _ => SETTLE_AFTER_CONNECT,
+        },
         stretch: options.stretch,
         stated_only: options.stated_only,
         trace: options.trace,

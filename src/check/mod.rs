@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use comparison::PlayComparer;
-use confirm::SilentFailure;
+use confirm::DoubtfulFailure;
 pub use exploration_rounds::{Round, Rounds};
 use job::PlayPhase;
 pub use job::ScenarioJob;
@@ -122,7 +122,7 @@ pub async fn run_scenarios(
     });
     let basic = basic_scenarios(&jobs);
     let passed = Arc::new(Mutex::new(PassedScenarios::new()));
-    let silent = Arc::new(Mutex::new(Vec::new()));
+    let doubtful = Arc::new(Mutex::new(Vec::new()));
     // How long replays have taken. On a slow hub they may take as long as the scenarios themselves.
     let (begun, mut replaying) = (Instant::now(), Duration::ZERO);
     let is_walk = |job: &ScenarioJob| options.comparer.as_ref().is_some_and(|one| one.concerns(job.program()));
@@ -144,7 +144,7 @@ pub async fn run_scenarios(
         };
         let play = |(number, job): (usize, ScenarioJob)| {
             let (options, events, interrupt) = (Arc::clone(&options), events.clone(), interrupt.clone());
-            let (passed, silent) = (Arc::clone(&passed), Arc::clone(&silent));
+            let (passed, doubtful) = (Arc::clone(&passed), Arc::clone(&doubtful));
             async move {
                 let play = PlayId::first(number as u64);
                 let id = job.id().to_owned();
@@ -165,7 +165,7 @@ pub async fn run_scenarios(
                 let failed = report.as_ref().filter(|_| !is_compared);
                 let evidence = failed.and_then(|report| again.evidence_of_failure(report, &options));
                 if let (Some(evidence), Some(report)) = (evidence, &report) {
-                    silent.lock().push(SilentFailure { job: again, id: play, evidence, report: report.clone() });
+                    doubtful.lock().push(DoubtfulFailure { job: again, id: play, evidence, report: report.clone() });
                     return;
                 }
                 if let Some(mut report) = report {
@@ -189,7 +189,7 @@ pub async fn run_scenarios(
             },
         };
         queue::drain(jobs.map(queued).collect(), draining, &interrupt, play).await;
-        let failures = std::mem::take(&mut *silent.lock());
+        let failures = std::mem::take(&mut *doubtful.lock());
         let (limit, before) = (options.replay_time.max(begun.elapsed() - replaying), Instant::now());
         confirm::confirm_failures(failures, limit.saturating_sub(replaying), &options, &events, &interrupt).await;
         replaying += before.elapsed();

@@ -58,6 +58,8 @@ pub struct Method {
     pub surroundings: Surroundings,
     /// The factor by which waits are longer than in the first play.
     pub patience: u32,
+    /// Whether the hub gets ample time to take note of each connection.
+    pub settles: bool,
 }
 
 impl Evidence {
@@ -84,7 +86,8 @@ impl Evidence {
             Self::Crowd => (false, 1, 3, Alone, 1),
             Self::Shrinking => (false, 3, 1, Alone, 1),
         };
-        Method { control, confirmations, attempts, surroundings, patience }
+        let settles = self == Self::UnknownClient;
+        Method { control, confirmations, attempts, surroundings, patience, settles }
     }
 
     /// Returns a trial of an observation that was made in the play with this id.
@@ -104,6 +107,8 @@ pub struct Replay {
     pub is_alone: bool,
     /// The factor by which waits are longer than in the first play.
     pub patience: u32,
+    /// Whether the hub gets ample time to take note of each connection.
+    pub settles: bool,
 }
 
 /// Whether an observation stands, and why.
@@ -157,7 +162,7 @@ pub struct Trial {
 impl Trial {
     /// Returns what to play now; `None` once the ruling is known.
     pub fn next_replay(&self) -> Option<Replay> {
-        let Method { confirmations, attempts, surroundings, patience, .. } = self.method;
+        let Method { confirmations, attempts, surroundings, patience, settles, .. } = self.method;
         let is_open = self.confirmed < confirmations && self.missed < attempts;
         let is_alone = match surroundings {
             Surroundings::Beside => false,
@@ -168,7 +173,7 @@ impl Trial {
             Evidence::LostService => self.first.probe(self.played),
             _ => self.first.replay(self.played),
         };
-        is_open.then_some(Replay { id, is_control: self.is_control_next, is_alone, patience })
+        is_open.then_some(Replay { id, is_control: self.is_control_next, is_alone, patience, settles })
     }
 
     /// Takes whether the observation was made in the play that [`next_replay`](Self::next_replay) returned.

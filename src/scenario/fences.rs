@@ -46,14 +46,14 @@ type StepPosition = (BlockId, usize);
 #[derive(Default)]
 struct ActorFacts<'p> {
     change: Option<(UnconfirmedChange, Span)>,
-    /// The first step since then with which another client, or a hook, told the hub something: in an opening, and
+    /// The first step since then with which another client, or a hook, sent the hub something: in an opening, and
     /// outside.
     causes: [Option<StepPosition>; 2],
     /// The messages sent on this connection, by index in the pack; `None` for raw frames.
     sent: Vec<Option<usize>>,
     /// Names with which the actor joined or connected.
     names: BTreeSet<&'p str>,
-    /// The clients that had left, unconfirmed, when the actor last told the hub something, each with that step and with
+    /// The clients that had left, unconfirmed, when the actor last sent the hub something, each with that step and with
     /// where it left.
     departed: BTreeMap<ActorId, (StepPosition, Span)>,
 }

@@ -169,18 +169,18 @@ fn a_slow_hub_is_spared_variations(#[case] habit: &str, #[case] varied: bool) {
     assert_eq!(done.out.contains(r#""event":"scenario-varied""#), varied, "{done:?}");
 }
 
-/// A frame that does not come in time breaks a rule, unless the hub is slow: then it may come with more patience.
+/// A frame that came too late once, and in time when the scenario was played again alone, accuses no hub.
 #[rstest]
-#[case::of_a_slow_hub("slow-and-late-once", 0)]
-#[case::of_a_quick_hub("late-once", 1)]
-fn what_a_slow_hub_did_not_send_in_time_is_asked_for_again(#[case] habit: &str, #[case] code: i32) {
+#[case::of_a_slow_hub("slow-and-late-once")]
+#[case::of_a_quick_hub("late-once")]
+fn what_a_hub_did_not_send_in_time_is_asked_for_again(#[case] habit: &str) {
     let Some(hub) = ExampleHub::start("json-rpc-2.0", &["--bug", habit]) else { return };
     let slowly = ["--scenario", "json-rpc-2.0/methods*", "-j", "1", "--set", "patience=1s"];
-    let done = hub.run("check", &slowly).assert_exit_code(code);
-    assert_eq!(done.out.contains("fail[RPC-RESPONDS]"), code == 1, "{}", done.out);
+    let done = hub.run("check", &slowly).assert_exit_code(0);
+    assert!(!done.out.contains("fail[RPC-RESPONDS]"), "{}", done.out);
 }
 
-/// So it is for the fuzzer.
+/// The fuzzer replays such a case, too; what is late again accuses the hub, unless it is slow.
 #[rstest]
 #[case::of_a_slow_hub("slow-and-errors-late", 0)]
 #[case::of_a_quick_hub("errors-late", 1)]

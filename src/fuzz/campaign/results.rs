@@ -257,10 +257,12 @@ impl CampaignResults {
         self.causes.len()
     }
 
-    /// Returns the number of causes found, as reports count them: findings of the same oracle with an answer of the
-    /// same shape are one. Findings for whose scenario and check `known` is true do not count.
+    /// Returns the number of causes found, as reports count them: findings of the same oracle with an answer of the same
+    /// shape are one. Findings for whose scenario and check `known` is true do not count, nor do those that rest on
+    /// silence, which may not be confirmed.
     pub fn finding_count(&self, protocol: &str, known: &dyn Fn(&str, &str) -> bool) -> usize {
-        let new = self.causes.keys().filter(|cause| !known(&cause.scenario_name(protocol), &cause.oracle));
+        let certain = self.causes.iter().filter(|(_, group)| !group.is_silent).map(|(cause, _)| cause);
+        let new = certain.filter(|cause| !known(&cause.scenario_name(protocol), &cause.oracle));
         new.map(|cause| (&cause.oracle, &cause.shape)).collect::<BTreeSet<_>>().len()
     }
 
