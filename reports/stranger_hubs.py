@@ -1,5 +1,5 @@
 """The hubs in tests/strangers, and one run of hubproof against one of them: what `strangers` and `mutants` share."""
-import json, os, shlex, signal, subprocess, tempfile, time, venv
+import glob, json, os, shlex, signal, subprocess, tempfile, time, venv
 
 from rounds import ROOT, free_port
 
@@ -35,12 +35,15 @@ def listed(hub):
 def descendants(pid):
     """Returns the ids of the processes that a process started, and of those that they started."""
     found = []
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            for child in file.read().split():
-                found += [int(child), *descendants(int(child))]
-    except OSError:
-        pass
+    # Each thread has the list of those that it started.
+    for path in glob.glob(f"/proc/{pid}/task/*/children"):
+        try:
+            with open(path) as file:
+                children = [int(child) for child in file.read().split()]
+        except OSError:  # it has ended
+            continue
+        for child in children:
+            found += [child, *descendants(child)]
     return found
 
 

@@ -247,7 +247,12 @@ class Mutating(unittest.TestCase):
 
     def test_a_program_beyond_its_limit_ends_with_all_that_it_started(self):
         # The program it starts shares its output, which would not end before that program does.
-        script = "import subprocess, time; subprocess.Popen(['sleep', '600']); print('started', flush=True); time.sleep(600)"
+        script = """
+import subprocess, threading, time
+thread = threading.Thread(target=lambda: (subprocess.Popen(['sleep', '600']), print('started', flush=True), time.sleep(600)), daemon=True)
+thread.start()
+time.sleep(600)
+"""
         code, output = stranger_hubs.completed([sys.executable, "-c", script], 1)
         self.assertEqual((code, output.splitlines()[0]), (124, "started"))
 
