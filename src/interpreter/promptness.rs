@@ -1,7 +1,7 @@
-//! How promptly a hub answers, learned from conversations that have ended. A wait for what has not arrived in two
-//! conversations is shortened, and so is a wait for an answer after a failure in the same conversation. A failure after a
-//! shortened wait is undecided, so that no slow hub is accused. A wait that could show that the hub breaks a further rule
-//! is not shortened, unless it waits for a message that the hub has never sent.
+//! How promptly a hub answers, learned from conversations that have ended. Conversations wait only briefly for what did
+//! not arrive in two others, and for answers after a failure of their own. A failure after such a shortened wait is
+//! undecided, so a slow hub is not accused. A wait whose failure would break a further rule lasts in full, unless the hub
+//! has never sent the awaited message.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

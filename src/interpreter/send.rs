@@ -492,7 +492,7 @@ fn parse_hex(text: &str) -> Result<Vec<u8>, StepFailure> {
         .collect()
 }
 
-/// Reads a frame of `sends raw`. `masks`: whether the frame is masked unless it says otherwise, as those of clients are.
+/// Reads a frame of `sends raw`. `masks` says whether to mask a frame without `mask`: clients mask, servers do not.
 fn parse_raw_frame(value: &Value, masks: bool) -> Result<Frame, StepFailure> {
     let opcode = match value.get("opcode") {
         Some(Value::String(name)) => match name.as_str() {

@@ -11,7 +11,7 @@ pub struct PlayId {
     trail: u64,
 }
 
-/// Added to numbers, so that the names of the first plays are as long as those of later ones.
+/// Added to every number, so that all names have about the same length.
 const LEAST_NUMBER: u64 = 1000;
 /// The width of a step in a trail. A trail has room for five steps.
 const STEP_BITS: u32 = 12;

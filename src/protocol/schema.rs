@@ -9,7 +9,7 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, Validator};
 use serde_json::{Value, json};
 
-use crate::generate::schema_shape::SchemaShape;
+use crate::generate::schema_shape::{MAX_SCHEMAS, SchemaShape};
 use crate::syntax::json_schema;
 use crate::syntax::matcher::{are_equal, array_index, to_json_text, unescape};
 
@@ -222,10 +222,13 @@ fn schema_documents_path(schema: &Value, path: &[&str]) -> bool {
             return false;
         }
         let Some(name) = path.get(depth) else { break };
+        // What is only recommended leaves other members open.
+        let demanded = SchemaShape::certain(schema, schema, &mut MAX_SCHEMAS.clone());
+        let demanded = demanded.descend(&path[..depth]).all_schemas();
         // A schema without `properties` allows any members (`data: any`), and so does a schema with patterns for member
         // names. In the same way, a schema that describes no elements allows any elements.
-        let names_members = here.iter().any(|s| s.get("properties").is_some());
-        let names_elements = here.iter().any(|s| s.get("items").or(s.get("prefixItems")).is_some());
+        let names_members = demanded.iter().any(|s| s.get("properties").is_some());
+        let names_elements = demanded.iter().any(|s| s.get("items").or(s.get("prefixItems")).is_some());
         let named_by_form =
             |s: &&Value| s.get("patternProperties").or(s.get("additionalProperties")).is_some_and(Value::is_object);
         let free = match array_index(name) {
