@@ -310,7 +310,11 @@ impl ScenarioJob {
     pub(super) fn evidence_of_failure(&self, report: &ScenarioReport, options: &PlayOptions) -> Option<Evidence> {
         let JobPlacement::Instance(index) = self.place else { return None };
         let as_written = self.variation.is_none() && self.injected_input.is_none() && self.drops_after.is_none();
-        let plays_again = as_written && self.probed_for.is_none() && self.program.isolation != Isolation::Destructive;
+        // Repetitions show by themselves what fails only sometimes.
+        let plays_again = as_written
+            && options.repeat == 1
+            && self.probed_for.is_none()
+            && self.program.isolation != Isolation::Destructive;
         let accusing = || report.checks.iter().filter(|check| check.accuses_hub());
         let is_unfenced = |check: &CheckReport| !check.rests_on_unfenced.is_empty();
         let is_silent_check = |check: &CheckReport| report.waits.silent_checks.contains(&check.name);

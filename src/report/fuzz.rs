@@ -148,7 +148,7 @@ pub struct CaseObstacle {
 }
 
 /// A run is inconclusive if more than one in this many cases were undecided: a defect may be what stopped them.
-const MAX_UNDECIDED_SHARE: u64 = 20;
+const MAX_UNDECIDED_SHARE: u64 = 10;
 
 impl FuzzReport {
     /// Whether the run is conclusive: nearly all cases were decided, the hub sent something, and still works.

@@ -32,8 +32,11 @@ fn conversation(protocol: &str, actors: &str, steps: &str) -> Conversation {
     folder.scenarios.insert("doubt.yaml".to_owned(), file);
     let protocol = SimulatedProtocol::from_folder(&folder, sources);
     let program = protocol.scenarios.programs.iter().find(|program| program.id.ends_with("/doubt")).unwrap();
-    let config =
-        ConversationConfig { patience: Duration::from_secs(4), ..conversation_config(protocol.settings(program)) };
+    let config = ConversationConfig {
+        patience: Duration::from_secs(4),
+        settle_after_connect: Duration::ZERO,
+        ..conversation_config(protocol.settings(program))
+    };
     Conversation::new(Arc::clone(program), config)
 }
 

@@ -42,11 +42,6 @@ pub fn canonical_uuid(text: String) -> String {
     [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
 }
 
-/// Whether a JSON value is a number with an exponent.
-pub fn has_exponent(value: &str) -> bool {
-    value.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && value.contains(['e', 'E'])
-}
-
 /// Changes the replies to requests that end together.
 pub fn spoil_replies(broken: MachineFault, outputs: &mut Vec<MachineOutput>) {
     let spoil = if broken.is("qi-held-sessions-rotated") {

@@ -547,12 +547,6 @@ impl Qi {
         let Some(payload) = members.get("payload").copied() else { return Ok(None) };
         match json::split_members(payload.get()) {
             Ok(_) if self.broken.is("qi-arguments-lost") => Ok(None),
-            Ok(arguments)
-                if self.broken.is("qi-exponent-misread")
-                    && arguments.values().any(|value| fault_state::has_exponent(value.get())) =>
-            {
-                Ok(None)
-            }
             Ok(arguments) => Ok((!arguments.is_empty()).then_some(payload)),
             Err(_) if self.broken.is("qi-payload-type-unchecked") => Ok(None),
             Err(reason) => Err(format!("member \"payload\": {reason}")),
