@@ -13,6 +13,7 @@ use super::job::{ScenarioJob, is_silent};
 use crate::judge::{Evidence, PlayId, Ruling};
 use crate::outcome::{CheckReport, ScenarioReport};
 use crate::report::events::ScenarioEvent;
+use crate::report::scenario_verdict;
 
 /// A scenario that failed only because something did not come in time, or did not reach a client.
 pub struct DoubtfulFailure {
@@ -30,13 +31,16 @@ impl DoubtfulFailure {
 
     /// Whether another play fails in the same way.
     fn is_seen_in(&self, again: &ScenarioReport) -> bool {
-        let first: BTreeSet<&str> = accusing_checks(&self.report).map(|check| check.name.as_str()).collect();
         // On a slow hub, a failure may accuse no rule.
-        if first.is_empty() {
-            is_silent(again)
-        } else {
-            accusing_checks(again).any(|check| first.contains(&*check.name))
+        match accusing_checks(&self.report).next() {
+            None => is_silent(again),
+            Some(_) => accusing_checks(again).any(|check| self.has_accused(&check.name)),
         }
+    }
+
+    /// Whether the first play accused the hub by this check.
+    fn has_accused(&self, check: &str) -> bool {
+        accusing_checks(&self.report).any(|first| first.name == check)
     }
 
     /// Whether everything that is missing was also missing in a scenario that was replayed, and never came in this run.
@@ -63,7 +67,8 @@ pub async fn confirm_failures(
         let failure = failures.swap_remove(best);
         let is_over = *interrupt.borrow() || Instant::now() >= until;
         let mut report = if failure.is_explained(&missing) {
-            conclude(failure.report.clone(), "the same message was missing in a scenario that was replayed alone")
+            let why = "the same message was missing in a scenario that was replayed alone";
+            conclude(&failure, failure.report.clone(), why)
         } else if is_over {
             leave_open(failure.report.clone())
         } else {
@@ -82,7 +87,8 @@ fn accusing_checks(report: &ScenarioReport) -> impl Iterator<Item = &CheckReport
     report.checks.iter().filter(|check| check.accuses_hub())
 }
 
-/// Plays a scenario again. Returns the report of the replay, in which only what was seen in both plays accuses the hub.
+/// Plays a scenario again. Returns the report of the replay, in which silence accuses the hub only by checks that accused
+/// it in the first play, too.
 async fn replay(failure: &DoubtfulFailure, options: &PlayOptions, interrupt: &watch::Receiver<bool>) -> ScenarioReport {
     let mut trial = failure.evidence.trial(failure.id);
     let mut last = None;
@@ -96,17 +102,21 @@ async fn replay(failure: &DoubtfulFailure, options: &PlayOptions, interrupt: &wa
     }
     match (trial.ruling(), last) {
         (Ruling::Open, _) | (_, None) => leave_open(failure.report.clone()),
-        (ruling @ Ruling::Stands { .. }, Some(again)) => conclude(again, &ruling.describe()),
-        // What the replay shows counts, even if it is a failure of another kind.
-        (_, Some(again)) => again,
+        (ruling, Some(again)) => conclude(failure, again, &ruling.describe()),
     }
 }
 
-/// Adds to the findings of a report why they stand.
-fn conclude(mut report: ScenarioReport, why: &str) -> ScenarioReport {
-    for check in report.checks.iter_mut().filter(|check| check.accuses_hub()) {
-        check.message = format!("{}; {why}", check.message_or_step());
+/// Adds to the findings of a report why they stand. What is missing for the first time in a replay is undecided.
+fn conclude(failure: &DoubtfulFailure, mut report: ScenarioReport, why: &str) -> ScenarioReport {
+    let ScenarioReport { checks, waits, .. } = &mut report;
+    for check in checks.iter_mut().filter(|check| check.accuses_hub()) {
+        if failure.has_accused(&check.name) {
+            check.message = format!("{}; {why}", check.message_or_step());
+        } else if waits.silent_checks.contains(&check.name) {
+            check.make_inconclusive();
+        }
     }
+    report.verdict = scenario_verdict(&report);
     report
 }
 
@@ -116,10 +126,10 @@ fn leave_open(mut report: ScenarioReport) -> ScenarioReport {
     for check in report.checks.iter_mut().filter(|check| check.accuses_hub()) {
         check.make_inconclusive();
         check.message = format!(
-            "{}; not confirmed: there was no time left to play it again alone; decide it with --scenario '{id}' or --depth thorough",
+            "{}; not confirmed: no time was left to play it again alone. `--scenario '{id}'` or `--depth thorough` decides it",
             check.message_or_step()
         );
     }
-    report.verdict = crate::report::scenario_verdict(&report);
+    report.verdict = scenario_verdict(&report);
     report
 }

@@ -102,8 +102,8 @@ impl HubPromptness {
         self.awaited.get(name).is_some_and(|arrivals| arrivals.missed >= MISSES)
     }
 
-    /// Whether this is a message that has never arrived, though conversations waited for it in full. What else did not
-    /// arrive, such as the end of a connection, may have a different reason each time.
+    /// Whether this is a message that has never arrived, though conversations waited for it in full. Other events, such as
+    /// the end of a connection, may be missing for a different reason each time.
     pub fn has_never_come(&self, name: &str) -> bool {
         !matches!(name, UPGRADE | END | CONTROL | ANY)
             && self.awaited.get(name).is_some_and(|arrivals| !arrivals.arrived && arrivals.missed >= MISSES)

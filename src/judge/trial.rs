@@ -1,7 +1,6 @@
 //! Trials: what is played again before an observation stands.
 
 use super::PlayId;
-use crate::report::text::format_count;
 
 /// What an observation rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,8 +132,9 @@ impl Ruling {
     pub fn describe(self) -> String {
         match self {
             Self::Stands { times, is_alone } => {
-                let alone = if is_alone { ", alone on the hub" } else { "" };
-                format!("seen again {} of {}{alone}", times, format_count(times as usize, "time"))
+                let times = if times == 1 { String::new() } else { format!(" {times} times") };
+                let alone = if is_alone { " alone" } else { "" };
+                format!("seen again{times} when played{alone}")
             }
             Self::NotAgain => "it did not fail again when replayed".to_owned(),
             Self::Anyway => "it also fails without the mutation (control run)".to_owned(),

@@ -46,7 +46,7 @@ impl MetricRecorder {
         recorder
     }
 
-    /// Records what a client measured at `at`. Inlined, so that the match is decided where the kind is known.
+    /// Records what a client measured at `at`. It is inlined so that the compiler resolves the match at each call.
     #[inline(always)]
     pub fn record(&mut self, measurement: Measurement, at: Nanos) {
         self.close_until(at);

@@ -223,7 +223,7 @@ pub struct Deviating {
     pub line: Option<usize>,
 }
 
-/// A place in the files of the pack; null members if there is no particular place.
+/// A place in the files of the pack. Its members are null if there is no particular place.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Place {
@@ -233,7 +233,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Formats `FILE:LINE`; empty if there is no place.
+    /// Formats the place as `FILE:LINE`, or as an empty text if there is none.
     pub fn describe(&self) -> String {
         match (&self.file, self.line) {
             (Some(file), Some(line)) => format!("{file}:{line}"),

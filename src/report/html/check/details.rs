@@ -38,7 +38,7 @@ impl PageBuilder<'_> {
     }
 }
 
-/// Returns why a scenario was not completed; empty if it was.
+/// Returns why a scenario was not completed, or an empty text if it was.
 fn why_not_completed(scenario: &Scenario) -> String {
     match (&scenario.mistake, &scenario.cause) {
         (Some(mistake), _) => mistake.clone(),
