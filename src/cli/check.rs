@@ -158,9 +158,12 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         report_sink::check_writable(path).map_err(|error| write_error(path, error))?;
     }
     let named = arguments.hub.read_target_and_overrides(&mut sources)?;
-    let mut protocols = arguments.hub.load_protocols("check", named.target.as_ref(), arguments.list, &mut sources)?;
     let (files, mut chosen): (Vec<_>, Vec<_>) =
         arguments.scenario.iter().partition(|text| scenario_files::is_scenario_file(text));
+    // A scenario file may be of any protocol.
+    let names = if files.is_empty() { &chosen[..] } else { &[] };
+    let mut protocols =
+        arguments.hub.load_protocols("check", named.target.as_ref(), arguments.list, names, &mut sources)?;
     let added = scenario_files::add_scenario_files(&mut protocols, &files, &mut sources)?;
     chosen.extend(&added);
     if arguments.against.is_some() && arguments.depth != Depth::Thorough {

@@ -121,12 +121,14 @@ impl HubArgs {
         texts.iter().map(|text| config::parse_override(text).map_err(CliError::from)).collect()
     }
 
-    /// Loads the protocols of the run. With `hubless`, the command sends nothing to a hub, so no hub has to be given.
+    /// Loads the protocols of the run: if none is named, those that `scenarios`, the names chosen, begin with. With
+    /// `hubless`, the command sends nothing to a hub, so no hub has to be given.
     pub fn load_protocols(
         &self,
         command: &str,
         target: Option<&Target>,
         hubless: bool,
+        scenarios: &[&String],
         sources: &mut Sources,
     ) -> Result<Vec<ValidProtocol>, CliError> {
         if let Some(directory) = &self.own.pack {
@@ -164,6 +166,14 @@ impl HubArgs {
                 .filter(|name| spoken.contains(name))
                 .map(str::to_owned)
                 .collect();
+            let of_scenario = |text: &&String| {
+                text.split_once('/').map(|(name, _)| name.to_owned()).filter(|name| names.contains(name))
+            };
+            if let Some(chosen) = scenarios.iter().map(of_scenario).collect::<Option<Vec<_>>>()
+                && !chosen.is_empty()
+            {
+                names.retain(|name| chosen.contains(name));
+            }
         }
         if names.len() > 1 && (self.url.is_some() || target.is_some()) {
             return Err(CliError::usage(

@@ -133,7 +133,7 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     let named = arguments.hub.read_target_and_overrides(&mut sources)?;
     check_local_or_confirmed(&arguments, &named)?;
     let mut protocols =
-        arguments.hub.load_protocols("fuzz", named.target.as_ref(), arguments.print_cases, &mut sources)?;
+        arguments.hub.load_protocols("fuzz", named.target.as_ref(), arguments.print_cases, &[], &mut sources)?;
     arguments.hub.check_fault(&protocols)?;
     let seed = arguments.seed.unwrap_or_else(random_seed);
     let mut campaigns = load_campaigns(&protocols, named.target.as_ref(), seed, &mut sources)?;

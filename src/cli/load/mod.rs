@@ -186,7 +186,7 @@ pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
         .with_quiet(arguments.quiet)
         .with_open(arguments.open)?;
     let named = arguments.hub.read_target_and_overrides(&mut sources)?;
-    let protocols = arguments.hub.load_protocols("load", named.target.as_ref(), arguments.list, &mut sources)?;
+    let protocols = arguments.hub.load_protocols("load", named.target.as_ref(), arguments.list, &[], &mut sources)?;
     if arguments.list {
         super::print_to_stdout(&plans::render_list(&protocols, &mut sources)?);
         return Ok(0);

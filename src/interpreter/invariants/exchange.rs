@@ -13,11 +13,14 @@ use crate::interpreter::finding::ComparisonOutcome;
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::model::{ActorId, AlwaysEntry, Lifecycle, Program};
 use crate::scenario::value::Wire;
+use crate::syntax::matcher::shorten;
 
 /// The most ids of a connection that are remembered, in each lifecycle and for replies.
 const MAX_IDS: usize = 10_000;
 /// The longest id that is remembered, in bytes.
 const MAX_ID_BYTES: usize = 1 << 10;
+/// The characters of an id that a finding shows.
+const MAX_ID_CHARS: usize = 100;
 /// The most messages sent on a connection that are kept, and their approximate limit in bytes.
 const MAX_SENT: usize = 10_000;
 const MAX_SENT_BYTES: usize = 8 << 20;
@@ -272,13 +275,14 @@ impl Conversation {
                 }
                 let finding = if fault == Some(of) {
                     let name = message.map_or("a message", |message| &program.pack.messages[message].name);
+                    let id = shorten(&id, MAX_ID_CHARS);
                     let why = match of {
                         LifecycleFault::Unopened => format!("no message on this connection opened the id {id}"),
                         LifecycleFault::Ended => format!("the id {id} has already ended on this connection"),
                     };
                     ComparisonOutcome::Broken {
                         expected: expected.to_owned(),
-                        found: id.clone(),
+                        found: id,
                         message: format!("`{name}`: {why}"),
                         place: None,
                     }

@@ -396,8 +396,7 @@ fn a_fuzz_run_ends_at_the_finding_limit() {
     let done = fuzz(&[&base[..], &["--max-findings", "1", "--report", "json=-"]].concat()).assert_exit_code(1);
     let report: Value = serde_json::from_str(&done.out).unwrap();
     let fuzzed = &report["protocols"][0]["fuzzed"];
-    assert!(fuzzed["oracles"]["FUZZ-ISOLATES"]["broken"].as_u64() > Some(0), "{fuzzed}");
-    assert!(fuzzed["cases"].as_u64() < Some(20_000), "{}", fuzzed["cases"]);
+    assert!(fuzzed["cases"].as_u64() < Some(20_000), "{fuzzed}");
     assert!(done.err.contains("the limit of --max-findings is reached"), "{}", done.err);
 }
 
