@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::PlayOptions;
-use super::job::{ScenarioJob, is_silent};
+use super::job::{ScenarioJob, crowding_refusal, is_silent, too_many_connections_report};
 use crate::judge::{Evidence, PlayId, Ruling};
 use crate::outcome::{CheckReport, ScenarioReport};
 use crate::report::events::ScenarioEvent;
@@ -33,6 +33,7 @@ impl DoubtfulFailure {
     fn is_seen_in(&self, again: &ScenarioReport) -> bool {
         // On a slow hub, a failure may accuse no rule.
         match accusing_checks(&self.report).next() {
+            None if self.evidence == Evidence::Refusal => crowding_refusal(again).is_some(),
             None => is_silent(again),
             Some(_) => accusing_checks(again).any(|check| self.has_accused(&check.name)),
         }
@@ -102,6 +103,11 @@ async fn replay(failure: &DoubtfulFailure, options: &PlayOptions, interrupt: &wa
     }
     match (trial.ruling(), last) {
         (Ruling::Open, _) | (_, None) => leave_open(failure.report.clone()),
+        (Ruling::Stands { .. }, Some(again)) if failure.evidence == Evidence::Refusal => match crowding_refusal(&again)
+        {
+            Some(connections @ 2..) => too_many_connections_report(&failure.job, connections),
+            _ => again,
+        },
         (ruling, Some(again)) => conclude(failure, again, &ruling.describe()),
     }
 }

@@ -18,7 +18,9 @@ use crate::interpreter::{
 };
 use crate::judge::service::{HubPulse, ServiceLoss, UnservedScenario};
 use crate::judge::{Evidence, PlayId, Replay, has_passed};
-use crate::outcome::{CheckReport, Lack, MessageKind, PreconditionFailure, ScenarioReport, UnmetNeed, Verdict};
+use crate::outcome::{
+    CheckReport, FrameKind, Lack, MessageKind, PreconditionFailure, ScenarioReport, UnmetNeed, Verdict,
+};
 use crate::redact::SecretMasker;
 use crate::reference::model::{ModelPlay, ReferenceModel};
 use crate::report::events::ScenarioEvent;
@@ -316,6 +318,9 @@ impl ScenarioJob {
             && self.probed_for.is_none()
             && self.program.isolation != Isolation::Destructive;
         let accusing = || report.checks.iter().filter(|check| check.accuses_hub());
+        if plays_again && accusing().next().is_none() && crowding_refusal(report).is_some() {
+            return Some(Evidence::Refusal);
+        }
         let is_unfenced = |check: &CheckReport| !check.rests_on_unfenced.is_empty();
         let is_silent_check = |check: &CheckReport| report.waits.silent_checks.contains(&check.name);
         if plays_again
@@ -716,6 +721,26 @@ pub(super) fn is_silent(report: &ScenarioReport) -> bool {
         && (report.checks.iter().any(CheckReport::accuses_hub) || scenario_verdict(report) == Verdict::Inconclusive)
         && !(report.waits.silent_checks.is_empty() && report.waits.missed.is_empty())
         && broken.all(is_silent)
+}
+
+/// Returns how many connections a scenario would have had after one for which the hub was too busy, if it was.
+pub(super) fn crowding_refusal(report: &ScenarioReport) -> Option<usize> {
+    let refused = report.history.iter().position(|frame| matches!(frame.status, Some(429 | 503)))?;
+    let mut open = BTreeSet::new();
+    for frame in &report.history[..refused] {
+        match frame.kind {
+            FrameKind::Open => drop(open.insert(frame.connection)),
+            FrameKind::End | FrameKind::Fin => drop(open.remove(&frame.connection)),
+            _ => {}
+        }
+    }
+    (scenario_verdict(report) == Verdict::Inconclusive).then_some(open.len() + 1)
+}
+
+/// Returns the report of a scenario that the hub refuses to serve even alone, because it needs this many connections.
+pub(super) fn too_many_connections_report(job: &ScenarioJob, connections: usize) -> ScenarioReport {
+    let name = format!("a hub that accepts {connections} connections at a time");
+    not_testable_report(&job.program, vec![UnmetNeed { name, lacks: Lack::Property }], job.repetition)
 }
 
 fn not_testable_report(program: &Program, unmet: Vec<UnmetNeed>, repetition: usize) -> ScenarioReport {

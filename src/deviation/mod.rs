@@ -19,6 +19,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 pub use fresh::FreshMembers;
+pub use place::contains_place;
 pub use translation::TranslatedMessage;
 pub use upgrade::{ROLE_MEMBER, UpgradeChange, UpgradingClient};
 
@@ -154,12 +155,7 @@ impl Deviations {
 
     /// Returns the index of the first entry that says the hub never, or not always, sends a message.
     pub fn absence_of(&self, message: usize) -> Option<usize> {
-        self.entries.iter().position(|entry| match entry.change {
-            DeviationChange::Absent { message: absent, .. }
-            | DeviationChange::NeverSent { message: absent }
-            | DeviationChange::Closes { message: absent, .. } => absent == message,
-            _ => false,
-        })
+        self.entries.iter().position(|entry| entry.absent_message() == Some(message))
     }
 
     /// Returns the indices of the entries that the upgrade needs.
@@ -179,6 +175,16 @@ impl Deviation {
     /// Whether hubproof assumes the deviation, which makes it a failure like any other.
     pub fn is_assumed(&self) -> bool {
         self.span.is_none()
+    }
+
+    /// Returns the message that the hub never, or not always, sends.
+    pub fn absent_message(&self) -> Option<usize> {
+        match self.change {
+            DeviationChange::Absent { message, .. }
+            | DeviationChange::NeverSent { message }
+            | DeviationChange::Closes { message, .. } => Some(message),
+            _ => None,
+        }
     }
 
     /// Whether the deviation is about a message that never comes after `this`.

@@ -57,6 +57,11 @@ pub fn general_pointer(schema: &MessageSchema, json: &Value, pointer: &str) -> S
     general
 }
 
+/// Whether a pointer is this place or one inside it.
+pub fn contains_place(outer: &str, pointer: &str) -> bool {
+    pointer.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// Splits a pointer after the `*` of the innermost list; the first part is empty if there is no list.
 pub fn split_at_innermost_list(pointer: &str) -> (&str, &str) {
     let ends = |(place, _): &(usize, &str)| matches!(pointer.as_bytes().get(place + 2), None | Some(b'/'));

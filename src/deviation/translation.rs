@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::place::{change_everywhere, expand_pointer, first_item_pointer, split_at_innermost_list};
+use super::place::{change_everywhere, contains_place, expand_pointer, first_item_pointer, split_at_innermost_list};
 use super::{AbsenceTrigger, Deviation, DeviationChange, Deviations, SightingsByEntry};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::compose::{has_place, merge_overrides, put_at_pointer, remove_members};
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::template::{EvalContext, Template};
-use crate::scenario::value::BoundValue;
+use crate::scenario::value::{BoundValue, RawMessage};
 use crate::syntax::matcher::{self, member_pointer};
 
 /// A message in another form, and the indices of the entries that applied.
@@ -148,6 +148,16 @@ impl Deviations {
         translated.by.iter().filter_map(missing).flat_map(places).collect()
     }
 
+    /// Returns the index of the entry that converted the value at this place of a translated message.
+    pub fn converting_entry(&self, documented: &Value, raw: &RawMessage, place: &str) -> Option<usize> {
+        raw.by.iter().copied().find(|index| match &self.entries[*index].change {
+            DeviationChange::Converted { member, from_hub: Some(_), .. } => {
+                expand_pointer(documented, member).iter().any(|outer| contains_place(outer, place))
+            }
+            _ => false,
+        })
+    }
+
     /// Whether an entry applies only to messages to the hub, so that no frame from the hub can show it.
     pub fn is_only_sent(&self, pack: &Pack, index: usize) -> bool {
         let entry = &self.entries[index];
@@ -164,12 +174,15 @@ impl Deviations {
         functions: &Arc<FunctionContext>,
         seen: &mut SightingsByEntry,
     ) {
+        let found = pack.recognise(json, FrameDirection::FromHub).and_then(|found| pack.message_index(&found.name));
+        // A special form of a message is another message: it does not show how the hub writes that one.
+        let is_about = |message: usize| {
+            found == Some(message) || pack.messages[message].abstract_ && pack.messages[message].matcher.fits(json)
+        };
         for (index, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.way.from_hub) {
             if by.contains(&index) {
                 seen.entry(index).or_default().observed += 1;
-            } else if entry.message().is_none_or(|message| pack.messages[message].matcher.fits(json))
-                && entry.is_contradicted_by(json, functions)
-            {
+            } else if entry.message().is_none_or(is_about) && entry.is_contradicted_by(json, functions) {
                 seen.entry(index).or_default().contradicted += 1;
             }
         }

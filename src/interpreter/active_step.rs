@@ -173,6 +173,11 @@ impl AwaitedFrames {
         let claims = self.members.iter().flat_map(|member| &member.claims);
         claims.fold(Provenance::Observed, |all, claim| all.join(claim.provenance()))
     }
+
+    /// Returns whether all frames so far matched by observed members.
+    pub(super) fn matched_by(&self) -> Provenance {
+        Provenance::join_all(self.members.iter().map(|member| member.awaited.matched_by()))
+    }
 }
 
 pub(super) struct AwaitingActor {

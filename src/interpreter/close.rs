@@ -9,7 +9,7 @@ use super::blocks::StepProgress;
 use super::promptness::END;
 use super::steps::StepResult;
 use crate::scenario::model::{ActorId, ExpectedCodes, Step};
-use crate::scenario::value::BoundValue;
+use crate::scenario::value::{BoundValue, Provenance};
 
 impl Conversation {
     /// Records the hub's answer to an actor's close frame: a close frame, or the end of the stream without one.
@@ -88,7 +88,7 @@ impl Conversation {
             }
         }
         self.clock.add_wait(&self.program, step, &active);
-        self.complete_expectation(step, results, false)
+        self.complete_expectation(step, results, false, Provenance::Observed)
     }
 }
 

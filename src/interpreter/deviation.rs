@@ -1,20 +1,20 @@
 //! Applies the declared deviations of a hub to the messages that a conversation sends and receives.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::Conversation;
-use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
+use super::actor::{ActorState, ConnectionState, FrameJson, InboxFrame, InboxFrameKind};
 use super::blocks::StepProgress;
 use crate::deviation::proposal::{DeviationEvidence, MissedExpectation};
-use crate::deviation::{DeviationChange, Deviations, SightingsByEntry, TranslatedMessage, entry_name};
+use crate::deviation::{DeviationChange, Deviations, SightingsByEntry, TranslatedMessage, contains_place, entry_name};
 use crate::outcome::{CheckOutcome, FindingDetail, FrameKind, HistoryDirection};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::functions::FunctionContext;
-use crate::scenario::model::{ActorId, CheckId, Step};
+use crate::scenario::model::{ActorId, CheckId, RuleUse, Step};
 use crate::scenario::value::{AssumedPlaces, BoundValue, Provenance, RawMessage, Wire};
 use crate::websocket::codec::{ConnectionSide, FrameDecoder, PeerLimits, encode};
 use crate::websocket::frame::{ConnectionEvent, Frame, Opcode};
@@ -45,6 +45,8 @@ pub(super) struct AppliedDeviations {
     /// The connections that the hub may close instead of sending a message, each with the index of the entry with
     /// `after` that says so.
     closable: BTreeSet<(u32, usize)>,
+    /// The rules that demand a message that the hub does not send, by the index of the entry that says so.
+    demanding: BTreeMap<usize, Vec<RuleUse>>,
     /// Evidence of deviations that are not declared.
     pub evidence: DeviationEvidence,
     /// The message or upgrade that the first failed step expected.
@@ -58,6 +60,7 @@ impl AppliedDeviations {
             seen: SightingsByEntry::new(),
             assumed: Vec::new(),
             closable: BTreeSet::new(),
+            demanding: BTreeMap::new(),
             evidence: DeviationEvidence::default(),
             missed: None,
         }
@@ -130,13 +133,15 @@ impl AppliedDeviations {
 
     /// Drops an assumed message if the hub itself sends such a message on the connection.
     pub fn not_absent(&mut self, pack: &Pack, connection: u32, json: &Value) {
+        let found = pack.recognise(json, FrameDirection::FromHub).and_then(|found| pack.message_index(&found.name));
         let is_it = |assumed: &AssumedMessage| {
             let message = self.declared.entries()[assumed.index].message();
             assumed.connection == connection && message.is_some_and(|message| pack.messages[message].matcher.fits(json))
         };
         if let Some(place) = self.assumed.iter().position(is_it) {
             let index = self.assumed.remove(place).index;
-            self.seen.entry(index).or_default().contradicted += 1;
+            let is_same = self.declared.entries()[index].message() == found;
+            self.seen.entry(index).or_default().contradicted += usize::from(is_same);
         }
         let (declared, seen) = (&self.declared, &mut self.seen);
         self.closable.retain(|(of, index)| {
@@ -155,6 +160,12 @@ impl AppliedDeviations {
             DeviationChange::NeverSent { message } => awaited.may_be(*message, pack),
             _ => false,
         })
+    }
+
+    /// Returns the index of an entry by which the hub never, or not always, sends a message of this name.
+    pub fn absence_of(&self, pack: &Pack, awaited: &ExpectedFrame) -> Option<usize> {
+        let mut absent = self.declared.entries().iter().map(|entry| entry.absent_message());
+        absent.position(|message| message.is_some_and(|message| !awaited.is_any() && awaited.may_be(message, pack)))
     }
 
     /// Returns the index of the entry that explains why the connection has ended: it says that the hub closes instead of
@@ -290,7 +301,7 @@ impl Conversation {
     }
 
     /// Ends a step whose message, by a declared deviation, does not come. Steps that need the message are not reached.
-    /// That nothing came proves nothing; a close instead of the message breaks the rules of the step.
+    /// That nothing came proves nothing; a close instead of the message breaks the rules that demand it.
     pub(super) fn end_declared_absence(&mut self, step: &Step, id: ActorId, declared: DeclaredAbsence) -> StepResult {
         let why = declared.describe();
         let index = match declared {
@@ -303,8 +314,7 @@ impl Conversation {
             DeclaredAbsence::Closed(index) => {
                 self.actors[id].latest.end_noticed = true;
                 if let Some(check) = step.check {
-                    let what = self.deviations.declared.entries()[index].describe(&self.program.pack);
-                    self.judgement.record_deviation(check, &step.text, what, None, index);
+                    self.record_undemanded(check, &step.text, why.clone(), index);
                 }
                 index
             }
@@ -347,20 +357,22 @@ impl Conversation {
             let pack = &self.program.pack;
             let recognised = pack.recognise(&json, FrameDirection::FromHub);
             let message = recognised.and_then(|message| pack.message_index(&message.name));
-            let kind = InboxFrameKind::Message { json: Some(json), message };
+            let kind = InboxFrameKind::Message { json: FrameJson::Decoded(json), message };
             let entry = InboxFrame { wire, kind, claimed: false, weight: memory_weight(&text) };
             self.actors.keep(id, entry, &self.program.pack);
         }
     }
 
     /// Records that a step holds, with the frames it received. A step that asks for a number of frames (`counted`) is
-    /// undecided if one of them is only assumed; of any other step, the deviation breaks the rule.
+    /// undecided if one of them is only assumed; of any other step, the deviation breaks the rules that demand it. A
+    /// step whose frames matched only by assumed members (`matched_by`) is undecided, too.
     pub(super) fn record_held_by_claims<'b>(
         &mut self,
         step: &Step,
         outcome: CheckOutcome,
         claims: impl Iterator<Item = &'b BoundValue>,
         counted: bool,
+        matched_by: Provenance,
     ) {
         let claims: Vec<&BoundValue> = claims.collect();
         let provenance = Provenance::join_all(claims.iter().map(|claim| claim.provenance()));
@@ -368,6 +380,9 @@ impl Conversation {
             return self.record_held_by_assumption(step, deviation, counted);
         }
         let Some(check) = step.check else { return };
+        if let Provenance::Assumed { deviation } = matched_by {
+            return self.judgement.record_assumed(check, &step.text, deviation);
+        }
         // The end of a connection may follow from an earlier failure; a frame does not.
         let came = claims.iter().flat_map(|claim| claim.wires()).any(|wire| wire.opcode != "close");
         let outcome = self.judgement.doubt_outcome().filter(|_| !came).unwrap_or(outcome);
@@ -376,26 +391,81 @@ impl Conversation {
 
     /// Records that a step holds only because a deviation assumes the message that it expects.
     fn record_held_by_assumption(&mut self, step: &Step, deviation: u16, counted: bool) {
+        let why = Provenance::Assumed { deviation }.doubt().unwrap_or_default();
         // The rules of the steps around it rest on the assumption, too.
-        self.blocks.miss(&Provenance::Assumed { deviation }.doubt().unwrap_or_default());
+        self.blocks.miss(&why);
         let Some(check) = step.check else { return };
         match self.judgement.doubt_outcome() {
             Some(doubted) => self.judgement.record_answer(check, &step.text, doubted, "", None),
             None if counted => self.judgement.record_assumed(check, &step.text, deviation),
-            None => {
-                let deviation = usize::from(deviation);
-                let message = self.deviations.declared.entries()[deviation].describe(&self.program.pack);
-                self.judgement.record_deviation(check, &step.text, message, None, deviation);
+            None => self.record_undemanded(check, &step.text, why, usize::from(deviation)),
+        }
+    }
+
+    /// Records a check whose message, by a declared deviation, the hub does not send. The rules that demand the message
+    /// are broken. That it is missing proves nothing about others, such as how a request may be written.
+    fn record_undemanded(&mut self, check: CheckId, step: &str, why: String, index: usize) {
+        let (pack, entry) = (&self.program.pack, &self.deviations.declared.entries()[index]);
+        let rules = &self.program.checks[check].rules;
+        let demanding = |used: &&RuleUse| entry.message().is_some_and(|message| pack.demands(&used.id, message));
+        let demanding: Vec<RuleUse> = rules.iter().filter(demanding).cloned().collect();
+        if demanding.len() == rules.len() {
+            return self.judgement.record_deviation(check, step, entry.describe(pack), None, index);
+        }
+        let known = self.deviations.demanding.entry(index).or_default();
+        demanding.into_iter().for_each(|used| {
+            if !known.contains(&used) {
+                known.push(used)
             }
+        });
+        self.judgement.record_declared(check, step, why, index);
+    }
+
+    /// Records a check that holds because a message did not come that, by a declared deviation, the hub does not send.
+    pub(super) fn record_absence(&mut self, step: &Step, index: usize) {
+        if let (Some(check), Provenance::Assumed { deviation }) = (step.check, Provenance::assumed(index)) {
+            self.judgement.record_assumed(check, &step.text, deviation);
         }
     }
 
     /// Records that nothing came where nothing may come. That proves something only if no expected frame was missing
-    /// before.
-    pub(super) fn record_held_silence(&mut self, step: &Step) {
-        if let Some(check) = step.check {
-            let outcome = self.judgement.doubt_outcome().unwrap_or(CheckOutcome::Holds);
-            self.judgement.record_answer(check, &step.text, outcome, "", None);
+    /// before, and if the hub sends such messages at all.
+    pub(super) fn record_held_silence(&mut self, step: &Step, awaited: &[(ActorId, ExpectedFrame)]) {
+        let Some(check) = step.check else { return };
+        let absent = awaited.iter().find_map(|(_, awaited)| self.deviations.absence_of(&self.program.pack, awaited));
+        match absent {
+            Some(index) => self.record_absence(step, index),
+            None => {
+                let outcome = self.judgement.doubt_outcome().unwrap_or(CheckOutcome::Holds);
+                self.judgement.record_answer(check, &step.text, outcome, "", None);
+            }
+        }
+    }
+
+    /// Returns what a comparison finds in the members that the hub itself sent, with the index of a deviation, if the
+    /// finding rests on members that the deviation made: it assumed or converted them.
+    pub(super) fn finding_of_hub(
+        &self,
+        wire: &Wire,
+        value: &Value,
+        finding: &ComparisonOutcome,
+        compared: impl Fn(&Value) -> ComparisonOutcome,
+    ) -> Option<(ComparisonOutcome, usize)> {
+        let raw = wire.raw.as_ref()?;
+        let assumed = wire.assumed_places.first().map(|(_, index)| *index);
+        match finding {
+            ComparisonOutcome::Holds => {
+                let of_hub = compared(&wire.observed_part(value)?);
+                matches!(of_hub, ComparisonOutcome::Broken { .. }).then_some((of_hub, assumed?))
+            }
+            ComparisonOutcome::Broken { place: Some(place), .. } => {
+                if wire.assumed_places.iter().any(|(outer, _)| contains_place(outer, place)) {
+                    return Some((compared(&wire.observed_part(value)?), assumed?));
+                }
+                let index = self.deviations.declared.converting_entry(value, raw, place)?;
+                Some((compared(&raw.json), index))
+            }
+            _ => None,
         }
     }
 
@@ -432,7 +502,10 @@ impl Conversation {
             }
             if self.deviations.seen.get(&index).is_some_and(|seen| seen.observed > 0) {
                 let message = entry.describe(&self.program.pack);
-                self.judgement.record_frame_deviation(&entry_name(index), entry.rules.clone(), message, index);
+                let mut rules = entry.rules.clone();
+                let demanding = self.deviations.demanding.remove(&index).into_iter().flatten();
+                rules.extend(demanding.filter(|used| entry.rules.iter().all(|known| known.id != used.id)));
+                self.judgement.record_frame_deviation(&entry_name(index), rules, message, index);
             }
         }
     }

@@ -49,6 +49,8 @@ pub struct ExpectedFrame {
     scanned: u64,
     /// Whether frames that might match were dropped before they were compared.
     missed: bool,
+    /// Whether a frame matched only by members that it lacks and that a deviation assumes.
+    matched_by: Provenance,
 }
 
 enum ExpectedFrameKind {
@@ -94,11 +96,17 @@ impl ExpectedFrame {
     fn new(kind: Traced<ExpectedFrameKind>, matcher: Option<Traced<Arc<Matcher>>>, after: u64) -> Self {
         let provenance = matcher.as_ref().map_or(kind.provenance, |matcher| kind.provenance.join(matcher.provenance));
         let (kind, matcher) = (kind.value, matcher.map(|matcher| matcher.value));
-        Self { kind, matcher, provenance, after, until: None, ignoring: false, scanned: 0, missed: false }
+        let matched_by = Provenance::Observed;
+        Self { kind, matcher, provenance, after, until: None, ignoring: false, scanned: 0, missed: false, matched_by }
     }
 
     pub fn provenance(&self) -> Provenance {
         self.provenance
+    }
+
+    /// Returns whether the frames found so far matched by observed members only.
+    pub fn matched_by(&self) -> Provenance {
+        self.matched_by
     }
 
     /// Sets the actor whose inbox is searched.
@@ -194,6 +202,11 @@ impl ExpectedFrame {
             if let Some(value) = self.candidate_value(entry, pack, ignore)
                 && self.matcher.as_ref().is_none_or(|matcher| matcher.fits(&value))
             {
+                let observed = entry.wire.observed_part(&value);
+                let assumed = self.matcher.as_ref().zip(observed).filter(|(matcher, part)| !matcher.fits(part));
+                if let (Some(_), Some((_, index))) = (assumed, entry.wire.assumed_places.first()) {
+                    self.matched_by = Provenance::assumed(*index);
+                }
                 return Some((place, value.into_owned()));
             }
             self.scanned = entry.wire.sequence;
@@ -234,22 +247,23 @@ impl ExpectedFrame {
                 let (opcode, text, size) = (entry.wire.opcode, &*entry.wire.text, entry.wire.size);
                 Some(Cow::Owned(serde_json::json!({ "opcode": opcode, "data": text, "hex": hex, "size": size })))
             }
-            (ExpectedFrameKind::Any, InboxFrameKind::Message { json, message }) => {
+            (ExpectedFrameKind::Any, InboxFrameKind::Message { message, .. }) => {
                 if self.ignoring && message.is_some_and(|index| ignore.contains(&pack.messages[index].name)) {
                     return None;
                 }
-                Some(json.as_ref().map_or_else(text, Cow::Borrowed))
+                Some(entry.json(pack).unwrap_or_else(text))
             }
             // The frame may be an ignored message.
             (ExpectedFrameKind::Any, InboxFrameKind::Undecodable { .. }) if self.ignoring && !ignore.is_empty() => None,
             (ExpectedFrameKind::Any, InboxFrameKind::Undecodable { .. }) => Some(text()),
-            (ExpectedFrameKind::Message(index), InboxFrameKind::Message { json: Some(json), message }) => {
+            (ExpectedFrameKind::Message(index), InboxFrameKind::Message { message, .. }) => {
+                let json = entry.json(pack)?;
                 let awaited = &pack.messages[*index];
-                let is = pack.is_message(*index, *message, json, FrameDirection::FromHub)
-                    || !awaited.directions.from_hub && pack.is_message(*index, *message, json, FrameDirection::ToHub);
+                let is = pack.is_message(*index, *message, &json, FrameDirection::FromHub)
+                    || !awaited.directions.from_hub && pack.is_message(*index, *message, &json, FrameDirection::ToHub);
                 let special =
                     message.is_some_and(|found| found != *index && ignore.contains(&pack.messages[found].name));
-                (is && !(self.ignoring && special)).then_some(Cow::Borrowed(json))
+                (is && !(self.ignoring && special)).then_some(json)
             }
             _ => None,
         }

@@ -1,6 +1,8 @@
 //! The message that a failed step missed, as evidence of a deviation: the message, its expected cause, and what came
 //! instead. Only the hub's behaviour is evidence, so nothing that rests on an assumed message counts.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::Conversation;
@@ -66,10 +68,7 @@ impl Conversation {
             return None;
         }
         let open = || actor.latest.inbox.frames.iter().filter(|entry| !entry.claimed && entry.is_observed());
-        let json_of = |entry: &InboxFrame| match &entry.kind {
-            InboxFrameKind::Message { json, .. } => json.clone(),
-            _ => None,
-        };
+        let json_of = |entry: &InboxFrame| entry.json(pack).map(Cow::into_owned);
         // An envelope matches any message of its form.
         let unknown = |entry: &&InboxFrame| {
             matches!(&entry.kind, InboxFrameKind::Message { message, .. }
@@ -83,7 +82,8 @@ impl Conversation {
         let near = open().filter(is_it).filter(|_| !assumed).filter_map(json_of);
         let replies = request.and_then(|request| index_of_request(pack, request)).map(|index| replies_to(pack, index));
         let answers = |entry: &InboxFrame| {
-            let InboxFrameKind::Message { json: Some(json), message: found } = &entry.kind else { return false };
+            let InboxFrameKind::Message { message: found, .. } = &entry.kind else { return false };
+            let Some(json) = entry.json(pack) else { return false };
             let known = found.map(|index| &pack.messages[index]).filter(|known| !known.abstract_);
             let is_later = entry.wire.sequence > since;
             match known {
@@ -93,7 +93,7 @@ impl Conversation {
                     (is_later && is_reply) || !known.directions.unasked
                 }
                 // A message of no documented kind that repeats an id of the request is an answer of some form.
-                None => is_later && repeats_id(json),
+                None => is_later && repeats_id(&json),
             }
         };
         Some(MissedExpectationKind::Message {

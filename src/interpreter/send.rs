@@ -50,8 +50,7 @@ impl Conversation {
         }
         let mut dial =
             Dial::from_json(&Value::Object(members)).map_err(|error| StepFailure::mistake(error.to_string()))?;
-        let role = &self.program.actors[id].role;
-        let client = UpgradingClient { role, tries: connect.tries, names: &names };
+        let client = UpgradingClient { role: self.program.registering_role(id), tries: connect.tries, names: &names };
         let applied = self.deviations.declared.apply_to_upgrade(&mut dial, &client).map_err(StepFailure::mistake)?;
         if self.variation == Some(Variation::Upgrade) && dial.is_standard() {
             dial.headers.extend(SPELT_OTHERWISE.map(|(name, value)| (name.to_owned(), value.to_owned())));

@@ -11,6 +11,8 @@ pub enum Evidence {
     Lateness,
     /// A message did not reach a client of which the hub may not have known yet.
     UnknownClient,
+    /// The hub was too busy for a connection (HTTP 429 or 503): it may limit how many there are at a time.
+    Refusal,
     /// The hub's process ended.
     Crash,
     /// The hub did not send a client what it had sent an earlier one.
@@ -68,7 +70,7 @@ impl Evidence {
         let (control, confirmations, attempts, surroundings, patience) = match self {
             Self::Silence | Self::UnknownClient => (false, 1, 1, Alone, 1),
             Self::Lateness => (false, 1, 1, Alone, 3),
-            Self::Crash => (false, 1, 1, Alone, 1),
+            Self::Crash | Self::Refusal => (false, 1, 1, Alone, 1),
             Self::LostService => (false, 2, 1, Beside, 1),
             // A rule that is broken twice is broken; a step that fails may fail by chance.
             Self::BrokenByVariation => (true, 1, 1, Beside, 1),

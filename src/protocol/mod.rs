@@ -196,6 +196,7 @@ impl Pack {
             hash: pack_hash(folder, sources),
         };
         pack.lint_examples(&mut diagnostics);
+        pack.check_demands(&mut diagnostics);
         if has_errors(&diagnostics) { (None, diagnostics) } else { (Some(pack), diagnostics) }
     }
 
@@ -257,6 +258,13 @@ impl Pack {
         valid.or(best)
     }
 
+    /// Whether a rule demands a message. If the pack names no rule that does, each rule may.
+    pub fn demands(&self, rule: &str, message: usize) -> bool {
+        let name = &self.messages[message].name;
+        let demands = |rule: &Rule| rule.demands.iter().any(|(demanded, _)| demanded == name);
+        self.rules.get(rule).is_some_and(demands) || !self.rules.values().any(demands)
+    }
+
     /// Whether a message is a reply to another.
     pub fn is_reply(&self, name: &str) -> bool {
         self.messages.iter().any(|other| other.replies.iter().any(|reply| reply == name))
@@ -272,6 +280,18 @@ impl Pack {
         format!(
             "{advice}; or, if only the request tells the replies apart, give both and their requests a `correlationId`"
         )
+    }
+
+    /// Reports messages that rules demand although the hub sends no such message.
+    fn check_demands(&self, diagnostics: &mut Vec<Diagnostic>) {
+        let sent: Vec<&str> =
+            self.messages.iter().filter(|message| message.directions.from_hub).map(|message| &*message.name).collect();
+        for (id, rule) in &self.rules {
+            for (name, span) in rule.demands.iter().filter(|(name, _)| !sent.contains(&name.as_str())) {
+                let what = format!("{id} demands `{name}`, which is not a message of the hub");
+                diagnostics.push(Diagnostic::error(*span, what).help(suggest(name, sent.iter().copied(), "")));
+            }
+        }
     }
 
     /// Reports examples that are missing or recognised as another message.

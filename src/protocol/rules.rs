@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::syntax::diagnostic::Diagnostic;
-use crate::syntax::fields::{choice, integer, mapping, table, text};
+use crate::syntax::fields::{self, choice, integer, list, mapping, table, text};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::SyntaxNode;
 
@@ -80,6 +80,8 @@ pub struct Rule {
     pub text: String,
     /// The sentence from which an implied rule follows.
     pub from: Option<String>,
+    /// The messages that the rule demands, each with its place in the file.
+    pub demands: Vec<(String, Span)>,
     /// How a black-box test can observe whether a hub keeps the rule.
     pub sees: String,
     /// How hubs usually break the rule.
@@ -106,7 +108,8 @@ impl RuleSet {
     }
 }
 
-const RULE_KEYS: [&str; 9] = ["level", "basis", "line", "section", "text", "from", "sees", "broken_by", "out_of_scope"];
+const RULE_KEYS: [&str; 10] =
+    ["level", "basis", "line", "section", "text", "demands", "from", "sees", "broken_by", "out_of_scope"];
 const BASES: [(&str, RuleBasis); 3] =
     [("stated", RuleBasis::Stated), ("implied", RuleBasis::Implied), ("silent-guess", RuleBasis::Silent)];
 const PLACE: &str = "write `line: N`, the line of the document with the sentence, or `section: \"5.1\"`";
@@ -141,6 +144,12 @@ fn parse_rule(id: &str, span: Span, node: &SyntaxNode, diagnostics: &mut Vec<Dia
     let mut text = |name: &str| text(node.get(name), &format!("`{name}` of {id}"), diagnostics).map(str::to_owned);
     let (sentence, from, section) = (text("text"), text("from"), text("section"));
     let (sees, broken_by, out_of_scope) = (text("sees").unwrap_or_default(), text("broken_by"), text("out_of_scope"));
+    let demanded = list(node.get("demands"), "`demands`", "demands: [hello]", diagnostics);
+    let demands = demanded.iter().filter_map(|item| {
+        let name = fields::text(Some(item), "a demanded message", diagnostics)?;
+        Some((name.to_owned(), item.span))
+    });
+    let demands = demands.collect();
     if let (Some(level), Some(RuleBasis::Silent)) = (level, basis)
         && level != RuleLevel::May
     {
@@ -162,5 +171,17 @@ fn parse_rule(id: &str, span: Span, node: &SyntaxNode, diagnostics: &mut Vec<Dia
     }
     let place = line.map(|line| RulePlace::Line(line as usize)).or(section.map(RulePlace::Section));
     let (id, text) = (id.to_owned(), sentence?);
-    Some(Rule { id, level: level?, basis: basis?, place: place?, text, from, sees, broken_by, out_of_scope, span })
+    Some(Rule {
+        id,
+        level: level?,
+        basis: basis?,
+        place: place?,
+        text,
+        demands,
+        from,
+        sees,
+        broken_by,
+        out_of_scope,
+        span,
+    })
 }

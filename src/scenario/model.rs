@@ -56,6 +56,30 @@ impl Program {
             .collect()
     }
 
+    /// Returns the role as which the hub sees an actor: its own or, if that has no opening, the role whose opening has a
+    /// message that the actor sends by an explicit step.
+    pub fn registering_role(&self, id: ActorId) -> &str {
+        let own = &self.actors[id].role;
+        if self.roles.get(own).is_none_or(|role| !self.blocks[role.opening].is_empty()) {
+            return own;
+        }
+        let is_own = |step: &&Step| match &step.who {
+            StepActors::One(actor) => *actor == id,
+            StepActors::Group { members, .. } => members.contains(&id),
+            StepActors::NoActor | StepActors::Myself => false,
+        };
+        let sent = |step: &Step| match &step.act {
+            StepAction::Send(composed) => match &composed.message {
+                MessageName::Named(name) => Some(name.clone()),
+                MessageName::Any | MessageName::Computed(_) => None,
+            },
+            _ => None,
+        };
+        let sent: BTreeSet<String> = self.blocks.iter().flatten().filter(is_own).filter_map(sent).collect();
+        let mut roles = self.shared.opening_messages.iter();
+        roles.find(|(_, messages)| !messages.is_disjoint(&sent)).map_or(own, |(name, _)| name)
+    }
+
     /// Returns the names of the actors of which the hub may not have taken note before a step, as `rests` tells.
     pub fn unfenced_actors(&self, rests: impl Fn(&UnfencedStep) -> bool) -> Vec<String> {
         let actors: BTreeSet<ActorId> =
@@ -116,6 +140,8 @@ pub struct SharedDefinitions {
     pub ignore: Vec<String>,
     /// The names of the `given` values of each role, by the name of the role.
     pub roles: BTreeMap<String, BTreeSet<String>>,
+    /// The names of the messages that the opening of each role sends, by the name of the role.
+    pub opening_messages: BTreeMap<String, BTreeSet<String>>,
     /// Whether the pack declares its variations. Otherwise it has the variations that suit any protocol.
     pub declares_variations: bool,
     /// The names of the preludes.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use minijinja::value::{Enumerator, Object, ObjectRepr, Value as Engine};
 use serde_json::Value;
 
+use super::compose::remove_members;
+
 /// When and how a frame was sent or received; `wire(name)` shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wire {
@@ -49,6 +51,16 @@ impl Wire {
     /// Whether the frame was never received, only assumed by a deviation.
     pub fn is_assumed(&self) -> bool {
         self.due_after.is_some()
+    }
+
+    /// Returns the frame's value without the members that are only assumed; `None` if there are none.
+    pub fn observed_part(&self, value: &Value) -> Option<Value> {
+        let places: Vec<String> = self.assumed_places.iter().map(|(place, _)| place.clone()).collect();
+        (!places.is_empty()).then(|| {
+            let mut observed = value.clone();
+            remove_members(&mut observed, &places);
+            observed
+        })
     }
 
     /// Returns the position after which frames follow this one.

@@ -94,6 +94,8 @@ pub struct FrameDecoder {
     /// The payload of the current control frame, which may come between the fragments of a message.
     control: Vec<u8>,
     message: Option<AssembledMessage>,
+    /// What is wrong with the close frame that was just reported.
+    wrong_close: Option<CodecError>,
     trace: Option<Box<dyn FnMut(FrameHeader) + Send>>,
 }
 
@@ -138,6 +140,7 @@ impl FrameDecoder {
             frame: None,
             control: Vec::new(),
             message: None,
+            wrong_close: None,
             trace: None,
         }
     }
@@ -181,6 +184,9 @@ impl FrameDecoder {
     }
 
     fn decode_step(&mut self, input: &mut &[u8]) -> Result<DecodeStep, CodecError> {
+        if let Some(wrong) = self.wrong_close.take() {
+            return Err(wrong);
+        }
         if self.frame.is_none() && !self.read_header(input)? {
             return Ok(DecodeStep::Hungry);
         }
@@ -201,6 +207,13 @@ impl FrameDecoder {
             }
         }
         current.arrived += now.len() as u64;
+        let is_long_close = current.info.opcode == Opcode::Close && current.info.size > MAX_CONTROL_PAYLOAD;
+        if let (true, [high, low, ..]) = (is_long_close, self.control.as_slice()) {
+            let (code, opcode) = (u16::from_be_bytes([*high, *low]), current.info.opcode);
+            self.stage = DecoderStage::Closed;
+            self.wrong_close = long_control_frame(opcode).err();
+            return Ok(DecodeStep::Event(ConnectionEvent::Close { code: Some(code), reason: String::new() }));
+        }
         if current.arrived < current.info.size {
             return Ok(DecodeStep::Hungry);
         }
@@ -305,10 +318,9 @@ impl FrameDecoder {
                     format!("a fragmented {opcode} frame; control frames must not be fragmented"),
                 );
             }
-            if info.size > MAX_CONTROL_PAYLOAD {
-                return violation_error("5.5", format!("a {opcode} frame of more than {MAX_CONTROL_PAYLOAD} bytes"));
-            }
-            return Ok(());
+            // A close frame begins with its code, which is read first.
+            let has_code = opcode == Opcode::Close && self.stage == DecoderStage::Open;
+            return if info.size > MAX_CONTROL_PAYLOAD && !has_code { long_control_frame(opcode) } else { Ok(()) };
         }
         if self.stage == DecoderStage::Closed {
             return violation_error("5.5.1", format!("a {opcode} frame after the close frame"));
@@ -345,8 +357,9 @@ impl FrameDecoder {
             Opcode::Ping => Ok(DecodeStep::Event(ConnectionEvent::Ping(std::mem::take(&mut self.control)))),
             Opcode::Pong => Ok(DecodeStep::Event(ConnectionEvent::Pong(std::mem::take(&mut self.control)))),
             Opcode::Close => {
-                let close = read_close(&self.control)?;
+                let (close, wrong) = read_close(&self.control)?;
                 self.stage = DecoderStage::Closed;
+                self.wrong_close = wrong;
                 self.message = None;
                 Ok(DecodeStep::Event(close))
             }
@@ -368,20 +381,28 @@ enum DecodeStep {
     Event(ConnectionEvent),
 }
 
-/// Parses a close frame's body. Reports any code unchanged, even one that must not be sent: rules check the code.
-fn read_close(body: &[u8]) -> Result<ConnectionEvent, CodecError> {
+fn long_control_frame(opcode: Opcode) -> Result<(), CodecError> {
+    violation_error("5.5", format!("a {opcode} frame of more than {MAX_CONTROL_PAYLOAD} bytes"))
+}
+
+/// Parses a close frame's body, and returns what is wrong with its reason. Reports any code unchanged, even one that
+/// must not be sent: rules check the code.
+fn read_close(body: &[u8]) -> Result<(ConnectionEvent, Option<CodecError>), CodecError> {
     match body {
-        [] => Ok(ConnectionEvent::Close { code: None, reason: String::new() }),
+        [] => Ok((ConnectionEvent::Close { code: None, reason: String::new() }, None)),
         [_] => violation_error("5.5.1", "a close frame with a body of 1 byte; a code needs 2"),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
-            match std::str::from_utf8(reason) {
-                Ok(reason) => Ok(ConnectionEvent::Close { code: Some(code), reason: reason.to_owned() }),
-                Err(error) => violation_error(
-                    "5.5.1",
-                    format!("a close frame with code {code} whose reason is not UTF-8 at byte {}", error.valid_up_to()),
+            let wrong = std::str::from_utf8(reason).err().map(|error| CodecError {
+                what: format!(
+                    "a close frame with code {code} whose reason is not UTF-8 at byte {}",
+                    error.valid_up_to()
                 ),
-            }
+                section: "5.5.1",
+                bound: false,
+            });
+            let reason = String::from_utf8_lossy(reason).into_owned();
+            Ok((ConnectionEvent::Close { code: Some(code), reason }, wrong))
         }
     }
 }
@@ -481,6 +502,25 @@ mod tests {
         };
         assert_eq!(*found, section);
         assert!(what.contains(about), "{what}");
+    }
+
+    /// The code comes first, so it is known whatever follows.
+    #[rstest]
+    #[case::too_long([b"\x88\x7e\x00\x7e\x0f\xa2", &[b'x'; 124][..]].concat(), "a close frame of more than 125 bytes")]
+    #[case::too_long_and_cut(b"\x88\x7e\x00\x7e\x0f\xa2".to_vec(), "a close frame of more than 125 bytes")]
+    #[case::not_utf8(b"\x88\x03\x0f\xa2\xff".to_vec(), "whose reason is not UTF-8")]
+    fn the_code_of_a_wrong_close_frame_is_read(
+        #[case] bytes: Vec<u8>,
+        #[case] wrong: &str,
+        #[values(1, 4096)] chunk: usize,
+    ) {
+        let events = decode_in_chunks(ConnectionSide::Client, PeerLimits::default(), &bytes, chunk);
+        let [ConnectionEvent::Close { code: Some(4002), .. }, ConnectionEvent::Violation { what, .. }] =
+            events.as_slice()
+        else {
+            panic!("{events:?}")
+        };
+        assert!(what.contains(wrong), "{what}");
     }
 
     #[rstest]

@@ -28,6 +28,7 @@ pub(super) struct ThirdPartyHub {
 }
 
 /// A process of the hub: its arguments, and its part of the target file.
+#[derive(Clone, Copy)]
 pub(super) struct HubInstance {
     pub(super) name: &'static str,
     pub(super) arguments: &'static [&'static str],
@@ -162,6 +163,22 @@ fn undocumented_commands_are_not_required(#[case] variants: &[&str], #[case] exp
     assert_eq!(findings(&report), Vec::<String>::new());
     assert_eq!(code, Some(expected), "{} {:#}", report["doubt"], report["causes"]);
     assert!(report["rules"]["proven"].as_u64().unwrap() >= 10, "{:#}", report["rules"]);
+}
+
+/// What a hub may do, and what a run could take for a failed precondition.
+#[rstest]
+#[case::writes_logs_to_a_console(GATOR, &["--odd", "console"])]
+#[case::runs_two_tasks_at_a_time(GATOR, &["--odd", "parallel"])]
+#[case::limits_connections(
+    ThirdPartyHub { instances: &[AIRAVATA.instances[0]], ..AIRAVATA },
+    &["--odd", "http", "--limits", "100,100,6"]
+)]
+#[ignore = "thorough: repeats the proof against other hubs"]
+fn what_a_hub_may_do_leaves_nothing_open(#[case] hub: ThirdPartyHub, #[case] variants: &[&str]) {
+    let Some((report, code)) = check_third_party_hub(&hub, variants, hub.options) else { return };
+    assert_eq!(findings(&report), Vec::<String>::new());
+    assert_eq!(code, Some(0), "{} {:#}", report["doubt"], report["causes"]);
+    assert_eq!(report["checks"]["verdicts"]["inconclusive"], 0, "{:#}", report["causes"]);
 }
 
 /// A numeric `session_id` is repeated unchanged: that is the client's error, not the hub's.

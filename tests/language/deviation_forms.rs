@@ -287,6 +287,20 @@ fn each_client_sends_what_its_upgrade_needs(#[case] upgrade: &str, #[case] expec
     assert_eq!(requests(upgrade), expected);
 }
 
+/// A guest that registers like a client is a client to the hub.
+#[test]
+fn a_guest_upgrades_like_the_role_as_which_it_registers() {
+    let roles = "roles:\n  client: { opening: [ { connects: }, { sends: ask } ] }\n  guest: {}\n";
+    let scenario = "title: T\nactors: { gus: guest, eve: guest }\nsteps:\n  - gus connects:\n  - gus sends: ask\n  - eve connects:\n";
+    let entry = "[{ reason: x, upgrade: { role: client, path: /ws/client } }]";
+    let mut paths = Vec::new();
+    play_deviating(entry, roles, scenario, |input| {
+        paths.extend(input.dial.map(|dial| dial.path.clone().unwrap_or_default()));
+        Vec::new()
+    });
+    assert_eq!(paths, ["/ws/client", ""]);
+}
+
 /// Only the upgrades that followed an entry are sightings of it.
 #[test]
 fn an_upgrade_entry_is_observed_where_it_applies() {

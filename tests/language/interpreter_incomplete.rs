@@ -117,6 +117,19 @@ fn a_flood_drops_only_frames_that_no_step_waits_for(
     assert_eq!(verdict(&report, "QI-025"), expected, "{:?} {:?}", report.cause, report.leftovers);
 }
 
+/// Of long messages the text is kept, and read again.
+#[test]
+fn long_replies_are_kept_until_a_step_expects_them() {
+    let long = format!(r#"{{"version":"0.1.0","status":"success","payload":{{"list":[{}0]}}}}"#, "0,".repeat(40_000));
+    let steps = format!("{JOIN_STEPS}  - wait: 1s\n    because: all replies come\n{EXPECT_STEP}");
+    let reply = SUCCESS_REPLY.to_owned();
+    let report = play_scripted_texts(
+        &steps,
+        std::iter::once(reply).chain(std::iter::repeat_n(long, 200)).map(|text| (10, text)),
+    );
+    assert_eq!(verdict(&report, "QI-025"), Verdict::Pass, "{:?} {:?}", report.cause, report.leftovers);
+}
+
 /// A wrong 101 breaks RFC 6455, unless the request had changed headers; any other answer may come from a proxy, or be a
 /// refusal of the hub.
 #[rstest]

@@ -1,5 +1,6 @@
 //! The languages of files: scenarios, packs, schemas for editors; and the interpreter.
 
+mod absent_messages;
 mod arrays;
 pub mod asyncapi_conversations;
 pub mod asyncapi_import;

@@ -1,20 +1,27 @@
 //! The inbox of a connection: the frames that it received. A frame that a step expected is claimed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::interpreter::decode::{decode_json, memory_weight};
 use crate::protocol::{FrameDirection, MessageType, Pack};
 use crate::scenario::value::Wire;
 
 /// The most frames of an inbox. When it is full, the oldest frames are dropped, and the report says so.
 const MAX_FRAMES: usize = 10_000;
 
+/// The approximate limit in bytes for the messages of an inbox that are decoded again.
+const MAX_DECODED_BYTES: usize = 48 << 20;
+
 #[derive(Default)]
 pub struct Inbox {
     pub frames: VecDeque<InboxFrame>,
     pub bytes: usize,
+    /// The number of oldest frames of which at most the text is kept.
+    kept_as_text: usize,
     /// The number of frames that were dropped unclaimed, until they are counted as leftovers.
     pub overflowed: usize,
     /// Position of the latest frame that was dropped unclaimed.
@@ -35,15 +42,58 @@ impl Inbox {
         }
     }
 
+    /// Keeps only the text of the oldest frame of which more is kept. Returns whether that spares memory.
+    pub fn keep_oldest_text(&mut self) -> bool {
+        let mut spared = 0;
+        while let (0, Some(entry)) = (spared, self.frames.get_mut(self.kept_as_text)) {
+            spared = entry.keep_text();
+            self.kept_as_text += 1;
+        }
+        self.bytes -= spared;
+        spared > 0
+    }
+
+    /// Takes the JSON of all messages that the hub sent, in order. If that takes too much memory, the oldest messages count
+    /// as dropped.
+    pub fn take_messages(&mut self, pack: &Pack) -> Vec<(Value, Option<usize>, Arc<Wire>)> {
+        let mut taken = Vec::new();
+        let mut left = MAX_DECODED_BYTES;
+        for entry in self.frames.iter_mut().rev().filter(|entry| entry.is_observed()) {
+            let InboxFrameKind::Message { json, message } = &mut entry.kind else { continue };
+            let json = match std::mem::replace(json, FrameJson::No) {
+                FrameJson::No => continue,
+                FrameJson::Decoded(json) => json,
+                FrameJson::InText => {
+                    let weight = memory_weight(&entry.wire.text);
+                    let Some(rest) = left.checked_sub(weight) else {
+                        let dropped = message.map_or(0..pack.messages.len(), |message| message..message + 1);
+                        self.has_dropped = true;
+                        self.dropped_messages.extend(dropped);
+                        continue;
+                    };
+                    left = rest;
+                    let Ok(json) = decode_json(&entry.wire.text, &pack.extension.numbers) else { continue };
+                    json
+                }
+            };
+            taken.push((json, *message, Arc::clone(&entry.wire)));
+        }
+        taken.reverse();
+        taken
+    }
+
     pub fn drop_oldest(&mut self, pack: &Pack) {
         let Some(oldest) = self.frames.pop_front() else { return };
         self.bytes -= oldest.weight;
+        self.kept_as_text = self.kept_as_text.saturating_sub(1);
         self.has_dropped = true;
+        let json = oldest.json(pack);
         for message in 0..pack.messages.len() {
-            if !self.dropped_messages.contains(&message) && oldest.may_be(message, pack) {
+            if !self.dropped_messages.contains(&message) && oldest.may_be(message, json.as_deref(), pack) {
                 self.dropped_messages.insert(message);
             }
         }
+        drop(json);
         if !oldest.claimed {
             self.overflowed += 1;
             self.dropped_up_to = oldest.wire.sequence;
@@ -60,9 +110,9 @@ pub struct InboxFrame {
 }
 
 pub enum InboxFrameKind {
-    /// `json` is `None` for a frame that is not JSON; `message` is the index of the recognised message in the pack.
+    /// `message` is the index of the recognised message in the pack.
     Message {
-        json: Option<Value>,
+        json: FrameJson,
         message: Option<usize>,
     },
     /// JSON that exceeds the limits of decoding. The frame may be any message that `texts` does not rule out: the
@@ -77,7 +127,41 @@ pub enum InboxFrameKind {
     },
 }
 
+/// The JSON of a frame.
+pub enum FrameJson {
+    No,
+    Decoded(Value),
+    /// Only the text is kept, because the inboxes are full.
+    InText,
+}
+
 impl InboxFrame {
+    /// Returns the frame's JSON, in the documented form.
+    pub fn json(&self, pack: &Pack) -> Option<Cow<'_, Value>> {
+        match &self.kind {
+            InboxFrameKind::Message { json: FrameJson::Decoded(json), .. } => Some(Cow::Borrowed(json)),
+            InboxFrameKind::Message { json: FrameJson::InText, .. } => {
+                decode_json(&self.wire.text, &pack.extension.numbers).ok().map(Cow::Owned)
+            }
+            _ => None,
+        }
+    }
+
+    /// Keeps only the text of a frame whose JSON can be read from it again. Returns how much less memory it takes.
+    fn keep_text(&mut self) -> usize {
+        match &mut self.kind {
+            InboxFrameKind::Message { json: json @ FrameJson::Decoded(_), .. }
+                if self.wire.raw.is_none() && !self.wire.is_assumed() =>
+            {
+                *json = FrameJson::InText;
+                let spared = self.weight.saturating_sub(self.wire.text.len());
+                self.weight -= spared;
+                spared
+            }
+            _ => 0,
+        }
+    }
+
     /// Whether the hub sent the frame, so that it is evidence: an assumed one is not.
     pub fn is_observed(&self) -> bool {
         !self.wire.is_assumed()
@@ -101,13 +185,13 @@ impl InboxFrame {
     }
 
     /// Whether the frame is this message, or cannot be decoded and may be it.
-    fn may_be(&self, message: usize, pack: &Pack) -> bool {
+    fn may_be(&self, message: usize, json: Option<&Value>, pack: &Pack) -> bool {
         match &self.kind {
-            InboxFrameKind::Message { json: Some(json), message: found } => {
-                pack.is_message(message, *found, json, FrameDirection::FromHub)
+            InboxFrameKind::Message { message: found, .. } => {
+                json.is_some_and(|json| pack.is_message(message, *found, json, FrameDirection::FromHub))
             }
             InboxFrameKind::Undecodable { .. } => !self.cannot_be(&pack.messages[message]),
-            InboxFrameKind::Message { json: None, .. } | InboxFrameKind::Control { .. } => false,
+            InboxFrameKind::Control { .. } => false,
         }
     }
 

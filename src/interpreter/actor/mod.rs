@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use self::inbox::{Inbox, InboxFrame, InboxFrameKind};
+pub use self::inbox::{FrameJson, Inbox, InboxFrame, InboxFrameKind};
 
 use super::invariants::exchange::Exchange;
 use super::invariants::uses_sent;
@@ -68,11 +68,15 @@ impl Actors {
         self.connections.values().filter(|actor| **actor == id).count()
     }
 
-    /// Puts a frame into an inbox. If all inboxes are full, drops the oldest frames of any inbox, but never this one.
+    /// Puts a frame into an inbox. If all inboxes are full, keeps only the text of frames. If that is not enough, drops the
+    /// oldest frames of any inbox, but never this one.
     pub fn keep(&mut self, id: ActorId, entry: InboxFrame, pack: &Pack) {
         let newest = entry.wire.sequence;
         self.all[id].latest.inbox.push(entry, pack);
         while self.all.iter().map(|actor| actor.latest.inbox.bytes).sum::<usize>() > MAX_BYTES {
+            if self.all.iter_mut().any(|actor| actor.latest.inbox.keep_oldest_text()) {
+                continue;
+            }
             let front = |inbox: &Inbox| inbox.frames.front().map_or(u64::MAX, |entry| entry.wire.sequence);
             match self.all.iter_mut().map(|actor| &mut actor.latest.inbox).min_by_key(|inbox| front(inbox)) {
                 Some(inbox) if front(inbox) < newest => inbox.drop_oldest(pack),

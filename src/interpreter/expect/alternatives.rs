@@ -14,7 +14,7 @@ use crate::interpreter::matching::ExpectedFrame;
 use crate::interpreter::steps::{StepResult, group_values};
 use crate::outcome::CheckOutcome;
 use crate::scenario::model::{ActorId, ExpectedAlternative, ExpectedEvent, Program, Step, StepAction};
-use crate::scenario::value::BoundValue;
+use crate::scenario::value::{BoundValue, Provenance};
 
 impl Conversation {
     pub(in crate::interpreter) fn poll_one_of(
@@ -70,6 +70,17 @@ impl Conversation {
             .any(|open| open.chosen.as_ref().is_some_and(|(index, _)| alternatives[*index].want.is_none()));
         let first = members.first().map(|open| open.id);
         let waited = Some(self.clock.since(active.since));
+        let awaited = || {
+            members
+                .iter()
+                .flat_map(|open| open.awaited.iter().zip(alternatives))
+                .filter_map(|(a, b)| Some((a.as_ref()?, b)))
+        };
+        // Silence proves nothing if only a message would count against the hub that it does not send anyway.
+        let wrong = awaited().filter(|(_, alternative)| alternative.fail.is_some() || alternative.warn.is_some());
+        let mut wrong = wrong.map(|(awaited, _)| awaited);
+        let unsent = wrong.find_map(|awaited| self.deviations.absence_of(&self.program.pack, awaited));
+        let matched_by = Provenance::join_all(awaited().map(|(awaited, _)| awaited.matched_by()));
         let chosen: Vec<(usize, BoundValue)> = members.iter_mut().filter_map(|open| open.chosen.take()).collect();
         if !silent {
             self.clock.add_wait(&self.program, step, &active);
@@ -91,7 +102,10 @@ impl Conversation {
                 (None, Some(info)) => CheckOutcome::Noted(info.clone()),
                 (None, None) => CheckOutcome::Holds,
             };
-            self.record_held_by_claims(step, outcome, std::iter::once(&bound), false);
+            match alternative.want.is_none().then(|| unsent).flatten() {
+                Some(index) => self.record_absence(step, index),
+                None => self.record_held_by_claims(step, outcome, std::iter::once(&bound), false, matched_by),
+            }
             if let Some(name) = &alternative.as_ {
                 self.blocks.bind(name, bound.clone());
             }

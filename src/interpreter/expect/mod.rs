@@ -240,10 +240,17 @@ impl Conversation {
             let absent = frames.members.iter().map(absent).fold(Provenance::Observed, Provenance::join);
             return Err(StepFailure::broken(message, detail).of(frames.provenance().join(absent)));
         }
+        let absent = |member: &AwaitingActor| self.deviations.absence_of(pack, &member.awaited);
+        let never_enough =
+            frames.members.iter().filter(lacks).filter(|_| quantity == GroupQuantity::AtMost).find_map(absent);
+        let matched_by = frames.matched_by();
         let items = frames.members.iter().filter_map(|member| member.claims.first().cloned()).collect();
         let claimed: Vec<_> = frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
         let claims = claimed.iter().flat_map(|(_, claims)| claims);
-        self.record_held_by_claims(step, CheckOutcome::Holds, claims, true);
+        match never_enough {
+            Some(index) => self.record_absence(step, index),
+            None => self.record_held_by_claims(step, CheckOutcome::Holds, claims, true, matched_by),
+        }
         self.judge_claims(step, &claimed);
         Ok(StepProgress::Done(Some(BoundValue::Many { items, ordered: false })))
     }
@@ -270,13 +277,13 @@ impl Conversation {
             let message = format!("too many {name} received, expected {expected}");
             return Err(StepFailure::broken(message, detail).of(frames.provenance()));
         }
-        let counted = frames.count.is_some();
+        let (counted, matched_by) = (frames.count.is_some(), frames.matched_by());
         let results: Vec<(ActorId, Vec<BoundValue>)> =
             frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
         if !frames.collecting {
             self.clock.add_wait(&self.program, step, &active);
         }
-        self.complete_expectation(step, results, counted)
+        self.complete_expectation(step, results, counted, matched_by)
     }
 
     /// Ends a step that one of its members, at this place, leaves unfulfilled; `ended` is how its connection ended.
@@ -350,9 +357,10 @@ impl Conversation {
         step: &Step,
         results: Vec<(ActorId, Vec<BoundValue>)>,
         counted: bool,
+        matched_by: Provenance,
     ) -> StepResult {
         let claims = results.iter().flat_map(|(_, claims)| claims);
-        self.record_held_by_claims(step, CheckOutcome::Holds, claims, counted);
+        self.record_held_by_claims(step, CheckOutcome::Holds, claims, counted, matched_by);
         let mut items = Vec::new();
         self.judge_claims(step, &results);
         for (_, claims) in results {
@@ -387,6 +395,18 @@ impl Conversation {
             let compared =
                 |c: &Self, value: &Value| compare(&has.pattern, Traced { value, provenance }, &c.eval_context(actor));
             let finding = compared(self, &value);
+            if let BoundValue::One { wire: Some(wire), .. } = bound
+                && let Some((of_hub, entry)) =
+                    self.finding_of_hub(wire, &value, &finding, |value| compared(self, value))
+            {
+                match of_hub {
+                    ComparisonOutcome::Broken { .. } => {
+                        self.record_raw_deviation(has.check, &step.text, actor, &text, of_hub, entry);
+                    }
+                    holds => self.record_outcome(has.check, &step.text, actor, &text, holds),
+                }
+                continue;
+            }
             // A pattern of constants is also compared with the message as the hub sent it.
             if let (ComparisonOutcome::Holds, Some(raw), Some(_)) = (&finding, &raw, &has.pattern.ready) {
                 let breaks = |json: &Value| matches!(compared(self, json), ComparisonOutcome::Broken { .. });
@@ -475,7 +495,7 @@ impl Conversation {
         }
         self.clock.add_wait(&self.program, step, &active);
         let results = items.into_iter().map(|(id, bound)| (id, vec![bound])).collect();
-        self.complete_expectation(step, results, false)
+        self.complete_expectation(step, results, false, Provenance::Observed)
     }
 
     /// Returns an error if a step needs the code of a close frame that could not be read.
@@ -595,7 +615,8 @@ impl Conversation {
                 let name = entry.name(&program.pack);
                 let frame = if matches!(name, "undocumented" | "undecodable") { " frame" } else { "" };
                 let who = &program.actors[*id].name;
-                return Err(StepFailure::broken(format!("unexpected {name}{frame} received by {who}"), detail));
+                let failure = StepFailure::broken(format!("unexpected {name}{frame} received by {who}"), detail);
+                return Err(failure.of(awaited.matched_by()));
             }
             let ended = match &self.actors[*id].link {
                 ConnectionState::Ended(end) if !end.claimed && active.deadline.is_none_or(|over| end.at <= over) => {
@@ -632,7 +653,7 @@ impl Conversation {
                     return Err(StepFailure::undecided(why, Some(detail)));
                 }
             }
-            self.record_held_silence(step);
+            self.record_held_silence(step, members);
             return Ok(StepProgress::Done(None));
         }
         Ok(StepProgress::Waiting(active))

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use self::connection_frames::{ConnectionFrames, DroppedMessages, FrameGaps};
 use super::Conversation;
-use super::actor::{ConnectionEnd, InboxFrame, InboxFrameKind};
+use super::actor::{ConnectionEnd, FrameJson, InboxFrame, InboxFrameKind};
 use super::checks::{ALWAYS_STEP, compare, compute};
 use super::decode::{JsonDecodeError, decode_json, member_texts, memory_weight};
 use super::finding::ComparisonOutcome;
@@ -90,7 +90,7 @@ impl Conversation {
             self.play_reactions(id, index, json, &wire, way);
         }
         let kind = match decoded {
-            Ok(json) => InboxFrameKind::Message { json: Some(json), message: index },
+            Ok(json) => InboxFrameKind::Message { json: FrameJson::Decoded(json), message: index },
             Err(JsonDecodeError::Beyond(why)) => {
                 let names = |name: &str| program.pack.messages.iter().any(|message| message.matcher.has_text(name));
                 let texts = member_texts(&wire.text, &names).ok();
@@ -100,11 +100,11 @@ impl Conversation {
                 InboxFrameKind::Undecodable { why, texts }
             }
             Err(JsonDecodeError::Binary | JsonDecodeError::NotJson(_)) => {
-                InboxFrameKind::Message { json: None, message: None }
+                InboxFrameKind::Message { json: FrameJson::No, message: None }
             }
         };
         // A frame that was not decoded takes no more memory than its text.
-        let decoded = matches!(kind, InboxFrameKind::Message { json: Some(_), .. });
+        let decoded = matches!(kind, InboxFrameKind::Message { json: FrameJson::Decoded(_), .. });
         let weight = if decoded { memory_weight(&wire.text) } else { wire.text.len() };
         self.actors.keep(id, InboxFrame { wire, kind, claimed: false, weight }, &self.program.pack);
     }
@@ -192,7 +192,11 @@ impl Conversation {
         let program = Arc::clone(&self.program);
         let message = &program.pack.messages[index];
         let schema = &message.schema;
-        let violations = schema.violations(json);
+        let mut violations = schema.violations(json);
+        if let Some(raw) = &wire.raw {
+            let declared = &self.deviations.declared;
+            violations.retain(|wrong| declared.converting_entry(json, raw, &wrong.path).is_none());
+        }
         if violations.is_empty() {
             self.judgement.record_valid(index);
             self.deviations.evidence.conforming.insert(index);
@@ -254,7 +258,10 @@ impl Conversation {
     fn judge_schema_of_hub(&mut self, index: usize, documented: &Value, raw: &RawMessage) {
         let program = Arc::clone(&self.program);
         let message = &program.pack.messages[index];
-        let known = message.schema.violations(documented);
+        let declared = Arc::clone(&self.deviations.declared);
+        let converting = |path: &str| declared.converting_entry(documented, raw, path);
+        let mut known = message.schema.violations(documented);
+        known.retain(|wrong| converting(&wrong.path).is_none());
         for SchemaViolation { path, expected, found, rules, should, .. } in message.schema.violations(&raw.json) {
             if known.iter().any(|other| other.path == path && other.should == should) {
                 continue;
@@ -265,8 +272,9 @@ impl Conversation {
                 continue;
             }
             let same = |other: SchemaViolation| other.path == path && other.should == should;
-            let deviation =
-                self.responsible_deviation(raw, |json| message.schema.violations(json).into_iter().any(same));
+            let responsible =
+                || self.responsible_deviation(raw, |json| message.schema.violations(json).into_iter().any(same));
+            let deviation = converting(&path).unwrap_or_else(responsible);
             let place = if path.is_empty() { "the message" } else { path.as_str() };
             let found = self.history.shown(&found, 200);
             let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
@@ -314,14 +322,8 @@ impl Conversation {
         if !program.always.iter().any(|entry| matches!(entry, AlwaysEntry::Check { .. })) {
             return;
         }
-        let taken = |entry: &mut InboxFrame| match &mut entry.kind {
-            InboxFrameKind::Message { json, message } if !entry.wire.is_assumed() => {
-                Some((json.take()?, *message, Arc::clone(&entry.wire)))
-            }
-            _ => None,
-        };
         let actor = &mut self.actors[id];
-        let received: Vec<_> = actor.latest.inbox.frames.iter_mut().filter_map(taken).collect();
+        let received = actor.latest.inbox.take_messages(&program.pack);
         let unread = actor.latest.inbox.frames.iter().find_map(InboxFrame::undecodable_reason);
         let dropped = DroppedMessages {
             received: actor.latest.inbox.has_dropped,

@@ -59,6 +59,9 @@ impl SharedFile {
             check_fills_used(role.get("fills"), pack, diagnostics);
             let given = entries(role.get("given")).iter().map(|(key, _)| key.name.clone());
             shared.roles.insert(name.name.clone(), given.collect());
+            let steps = role.get("opening").and_then(SyntaxNode::list).unwrap_or_default();
+            let sent = steps.iter().filter_map(|step| Some(step.get("sends")?.text()?.to_owned()));
+            shared.opening_messages.insert(name.name.clone(), sent.collect());
         }
         parse_variations(&root, &mut shared, diagnostics);
         Self { shared: Arc::new(shared), root }
