@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::PlayOptions;
-use super::job::{ScenarioJob, crowding_refusal, is_silent, too_many_connections_report};
+use super::job::{CONNECTION_RELEASE_DELAY, ScenarioJob, crowding_refusal, is_silent, too_many_connections_report};
 use crate::judge::{Evidence, PlayId, Ruling};
 use crate::outcome::{CheckReport, ScenarioReport};
 use crate::report::events::ScenarioEvent;
@@ -94,6 +94,9 @@ async fn replay(failure: &DoubtfulFailure, options: &PlayOptions, interrupt: &wa
     let mut trial = failure.evidence.trial(failure.id);
     let mut last = None;
     while let Some(replay) = trial.next_replay() {
+        if failure.evidence == Evidence::Refusal && last.is_some() {
+            tokio::time::sleep(CONNECTION_RELEASE_DELAY).await;
+        }
         let unread = mpsc::channel(1).0;
         let job = failure.job.clone().for_replay(&replay);
         let again = job.play_once(replay.id, options, &unread, interrupt.clone()).await;

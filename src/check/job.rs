@@ -550,7 +550,7 @@ struct PlayPermits {
 }
 
 /// How long a hub may still count a connection that has ended. No document requires it to notice at once.
-const CONNECTION_RELEASE_DELAY: Duration = Duration::from_millis(400);
+pub(super) const CONNECTION_RELEASE_DELAY: Duration = Duration::from_millis(400);
 
 impl PlayPermits {
     /// Releases the locks, those on tokens after [`TOKEN_REST`]. If the hub limits connections, the permits are

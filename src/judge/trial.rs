@@ -70,7 +70,9 @@ impl Evidence {
         let (control, confirmations, attempts, surroundings, patience) = match self {
             Self::Silence | Self::UnknownClient => (false, 1, 1, Alone, 1),
             Self::Lateness => (false, 1, 1, Alone, 3),
-            Self::Crash | Self::Refusal => (false, 1, 1, Alone, 1),
+            Self::Crash => (false, 1, 1, Alone, 1),
+            // The hub may still count the connections of the scenario before.
+            Self::Refusal => (false, 2, 1, Alone, 1),
             Self::LostService => (false, 2, 1, Beside, 1),
             // A rule that is broken twice is broken; a step that fails may fail by chance.
             Self::BrokenByVariation => (true, 1, 1, Beside, 1),

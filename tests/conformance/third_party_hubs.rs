@@ -28,7 +28,6 @@ pub(super) struct ThirdPartyHub {
 }
 
 /// A process of the hub: its arguments, and its part of the target file.
-#[derive(Clone, Copy)]
 pub(super) struct HubInstance {
     pub(super) name: &'static str,
     pub(super) arguments: &'static [&'static str],
@@ -169,10 +168,7 @@ fn undocumented_commands_are_not_required(#[case] variants: &[&str], #[case] exp
 #[rstest]
 #[case::writes_logs_to_a_console(GATOR, &["--odd", "console"])]
 #[case::runs_two_tasks_at_a_time(GATOR, &["--odd", "parallel"])]
-#[case::limits_connections(
-    ThirdPartyHub { instances: &[AIRAVATA.instances[0]], ..AIRAVATA },
-    &["--odd", "http", "--limits", "100,100,6"]
-)]
+#[case::limits_connections(CONCIERGE, &["--odd", "busy"])]
 #[ignore = "thorough: repeats the proof against other hubs"]
 fn what_a_hub_may_do_leaves_nothing_open(#[case] hub: ThirdPartyHub, #[case] variants: &[&str]) {
     let Some((report, code)) = check_third_party_hub(&hub, variants, hub.options) else { return };

@@ -102,7 +102,7 @@ impl Conversation {
                 (None, Some(info)) => CheckOutcome::Noted(info.clone()),
                 (None, None) => CheckOutcome::Holds,
             };
-            match alternative.want.is_none().then(|| unsent).flatten() {
+            match alternative.want.is_none().then_some(unsent).flatten() {
                 Some(index) => self.record_absence(step, index),
                 None => self.record_held_by_claims(step, outcome, std::iter::once(&bound), false, matched_by),
             }
