@@ -37,7 +37,7 @@ const HOSTILE = `</script><script>window.hacked = 1</script><img src=x onerror="
   `--></style><svg onload=window.hacked=4><a href="javascript:window.hacked=5">x</a> {{ 7 * 7 }} \u202eevil\u202c a\u200bb\u2066 \u001b[31mred\u0000 \u2028`;
 const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/;
 // The values of these members select how others are shown.
-const WORDS = new Set(["format", "verdict", "status", "standing", "direction", "level", "basis", "phase", "histogram", "workload"]);
+const WORDS = new Set(["format", "verdict", "status", "standing", "direction", "level", "basis", "phase", "histogram", "workload", "kind"]);
 function hostile(value, name = "") {
   if (typeof value === "string") return WORDS.has(name) ? value : `${value.slice(0, 12)}${HOSTILE}`;
   if (Array.isArray(value)) return value.map((item) => hostile(item, name));
@@ -58,6 +58,7 @@ function makeReports() {
   run(...load, "--duration", "10s", "--report", "json=a.json", "--report", "html=load.html");
   run(...load, "--duration", "9s", "--report", "json=b.json");
   render("several.html", "correct.json", "broken.json", "broken.json");
+  run("check", "--report", "html=overview.html");
   render("compare.html", "a.json", "b.json");
 
   const broken = read("broken.json");
@@ -137,6 +138,8 @@ async function looksRight(name) {
       await page.waitForFunction(() => ![...document.querySelectorAll(".canvas")].some((one) => one.checkVisibility() && !one.querySelector("canvas")));
       const dark = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
       assert.equal(dark === "rgb(255, 255, 255)", scheme === "light", `${where}: background ${dark}`);
+      // Everything opened, as a reader may have it.
+      await page.evaluate(() => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
       const { violations } = await page.evaluate(`${axe}; axe.run(document, { resultTypes: ["violations"] })`);
       const found = violations.map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.target} ${node.failureSummary}`).join("; ")}`);
       assert.deepEqual(found, [], `${where}: axe`);
@@ -407,7 +410,7 @@ try {
   const checks = ["check.html", "several.html", "fuzz.html"];
   const loads = ["load.html", "compare.html"];
   const evil = ["evil-check.html", "evil-fuzz.html", "evil-load.html"];
-  for (const name of [...checks, ...loads, ...evil]) {
+  for (const name of [...checks, "overview.html", ...loads, ...evil]) {
     await looksRight(name);
     await linksLead(name);
     console.log(`${name}: both widths, both color schemes, axe, links`);
