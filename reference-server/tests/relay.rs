@@ -33,6 +33,7 @@ fn relayed_hub(address: SocketAddr, path: &'static str) -> RelayedHub {
         host: address.ip().to_string(),
         port: address.port(),
         tls: None,
+        refuses_pages: false,
         target: std::sync::Arc::new(move |asked| format!("{path}{asked}")),
     }
 }

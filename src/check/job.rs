@@ -623,6 +623,7 @@ async fn play_job(
             }
         }
     }
+    let masker = Arc::new(subject.masker.for_conversation());
     let config = ConversationConfig {
         hub: site.endpoint.clone(),
         settings: site.settings.clone(),
@@ -641,7 +642,7 @@ async fn play_job(
         trace: options.trace,
         kept_chars: options.kept_chars,
         injected_input: job.injected_input.clone(),
-        masker: Arc::clone(&subject.masker),
+        masker: Arc::clone(&masker),
         deviations: Arc::clone(&job.deviations),
         persistent: options.persistent,
         promptness: job.promptness_of(&site.name),
@@ -659,7 +660,7 @@ async fn play_job(
     report.instance = name;
     report.begun = begun;
     report.repetition = job.repetition;
-    mask_report(&mut report, &subject.masker);
+    mask_report(&mut report, &masker);
     if let Some(hub) = own {
         hub.shutdown().await;
     }
@@ -754,7 +755,7 @@ fn failed_report(program: &Program, message: String, repetition: usize) -> Scena
 
 /// Masks secrets in every text of a report, except in frames, which were masked before they were shortened.
 fn mask_report(report: &mut ScenarioReport, masker: &SecretMasker) {
-    let clean = |text: &mut String| *text = masker.mask(text).into_owned();
+    let clean = |text: &mut String| *text = masker.mask_frame(text).into_owned();
     report.checks.iter_mut().for_each(|check| clean(&mut check.message));
     report.cause.iter_mut().for_each(|cause| clean(&mut cause.message));
     report.mistake.iter_mut().for_each(clean);

@@ -11,6 +11,7 @@ use crate::load::compare::{CompareOptions, compare, exit_code, render};
 use crate::load::report::json;
 use crate::report::document::load::LoadDocument;
 use crate::report::html::NamedReport;
+use crate::transport::files::read_text;
 
 /// Compare two runs of `hubproof load`, metric by metric
 #[derive(Args)]
@@ -33,7 +34,7 @@ pub struct CompareArgs {
 }
 
 /// The largest report, in bytes, that is read. A day of one-second intervals with a dozen messages is far smaller.
-const MAX_BYTES: u64 = 256 << 20;
+const MAX_BYTES: usize = 128 << 20;
 
 pub fn run_compare(arguments: CompareArgs) -> Result<u8, CliError> {
     let sinks = ReportSinks::parse(&arguments.report, COMPARE_FORMATS)?.with_open(arguments.open)?;
@@ -53,11 +54,7 @@ fn read_report(path: &Path) -> Result<(LoadDocument, String), CliError> {
         let help = format!("`hubproof load ... --report json={shown}` writes a load report");
         CliError::failed_with_help(format!("failed to read {shown}"), reason, help)
     };
-    let length = std::fs::metadata(path).map_err(|error| failed(error.into()))?.len();
-    if length > MAX_BYTES {
-        return Err(failed(format!("it has {length} bytes; the limit is {MAX_BYTES}").into()));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
+    let text = read_text(path, MAX_BYTES).map_err(|error| failed(error.into()))?;
     let document = json::parse_load_report(&text).map_err(|error| failed(error.into()))?;
     Ok((document, text))
 }

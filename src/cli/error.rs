@@ -10,6 +10,7 @@ use crate::load::machine::measure::RoundTripError;
 use crate::load::pages::PageServerError;
 use crate::load::plan::PlanOverrideError;
 use crate::load::report::json::LoadReportError;
+use crate::redact::mask_credentials;
 use crate::reference::hubs::EmbeddedHubsError;
 use crate::report::html::HtmlError;
 use crate::syntax::diagnostic::{Diagnostic, ValueError, render_all};
@@ -115,11 +116,11 @@ impl CliError {
     /// Returns the text for stderr.
     pub fn render(&self) -> String {
         match self {
-            Self::Diagnostics(text) => text.clone(),
+            Self::Diagnostics(text) => mask_credentials(text).into_owned(),
             Self::Several(errors) => errors.iter().map(Self::render).collect::<Vec<_>>().join("\n"),
             _ => match self.help() {
-                Some(help) => format!("error: {self}\n  help: {help}"),
-                None => format!("error: {self}"),
+                Some(help) => mask_credentials(&format!("error: {self}\n  help: {help}")).into_owned(),
+                None => mask_credentials(&format!("error: {self}")).into_owned(),
             },
         }
     }

@@ -28,6 +28,8 @@ use crate::scenario::Program;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::matcher;
 use crate::syntax::source::Sources;
+use crate::transport::files::read_text;
+use crate::websocket::endpoint::Endpoint;
 
 #[derive(Args)]
 pub struct HubArgs {
@@ -94,10 +96,34 @@ impl HubArgs {
             Some(path) => Some(read_target(path, &overrides, sources)?),
             None => None,
         };
+        let uses_tls = |target: &Target| target.instances.iter().any(|instance| instance.url.tls);
+        if !self.insecure && target.as_ref().is_some_and(|target| target.tls.insecure && uses_tls(target)) {
+            eprintln!("warning: the target trusts any certificate (tls.insecure), so secrets may go to another server");
+        }
         if self.url.is_none() || target.is_some() {
             self.exec.override_commands(target.as_mut())?;
         }
         Ok(ParsedHubArgs { overrides, target })
+    }
+
+    /// Refuses a hub on another machine unless `--yes` is given.
+    pub fn check_confirmed(
+        &self,
+        named: &ParsedHubArgs,
+        more: Vec<Endpoint>,
+        yes: bool,
+        danger: &str,
+        verb: &str,
+    ) -> Result<(), CliError> {
+        let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| instance.url.clone());
+        let url = self.url.iter().filter_map(|url| url.parse().ok());
+        match url.chain(more).chain(instances).find(|endpoint: &Endpoint| !endpoint.is_loopback()).filter(|_| !yes) {
+            None => Ok(()),
+            Some(url) => Err(CliError::usage(
+                format!("{url} is not on this machine, and {danger}"),
+                format!("pass --yes if you are allowed to {verb} it"),
+            )),
+        }
     }
 
     /// Returns the name of the hub in reports.
@@ -558,8 +584,11 @@ pub fn read_environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// The most bytes of a secret.
+const MAX_SECRET: usize = 1 << 20;
+
 pub fn read_secret(path: &str) -> std::io::Result<String> {
-    std::fs::read_to_string(path)
+    read_text(Path::new(path), MAX_SECRET)
 }
 
 fn read_target(path: &Path, overrides: &[Override], sources: &mut Sources) -> Result<Target, CliError> {

@@ -1,5 +1,10 @@
 //! The command line: arguments, progress and exit codes. Only this module prints.
 
+/// Prints a line to stderr like the macro of the standard library, which it replaces here, made safe for terminals.
+macro_rules! eprintln {
+    ($($words:tt)*) => { $crate::cli::print_to_stderr(&format!($($words)*)) };
+}
+
 mod baseline;
 mod check;
 mod compare;
@@ -30,6 +35,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use self::error::CliError;
+use crate::syntax::printable::{defuse_documents, defuse_output};
 
 /// Conformance tests, fuzzing and load tests for message hubs (JSON over WebSocket).
 #[derive(Parser)]
@@ -132,7 +138,7 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{}", error.render());
+            eprintln!("{}", error.render());
             ExitCode::from(exit::USAGE)
         }
     }
@@ -143,8 +149,22 @@ fn uses_color() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
 }
 
-/// Prints to stdout; a reader that is gone is not an error.
+/// Prints text for people to stdout, made safe for terminals and logs; a reader that is gone is not an error.
 fn print_to_stdout(text: &str) {
+    write_to_stdout(&defuse_output(text));
+}
+
+/// Prints a line to stderr, made safe for terminals and logs.
+fn print_to_stderr(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", defuse_output(text));
+}
+
+/// Prints a document for programs to stdout: a report, a script, JSON.
+fn print_document(text: &str) {
+    write_to_stdout(&defuse_documents(text));
+}
+
+fn write_to_stdout(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::protocol_files::{self, DescribedParty, LoadedProtocol, PackArgs, ValidProtocol};
-use super::{CliError, print_to_stdout, uses_color};
+use super::{CliError, print_document, print_to_stdout, uses_color};
 use crate::import::{self, from_recording};
 use crate::protocol::{FrameDirection, Pack, PackFolder, RulePlace};
 use crate::report::text::format_count;
@@ -140,7 +140,7 @@ fn list_packs(format: OutputFormat) -> Result<u8, CliError> {
 fn print_result(format: OutputFormat, text: String, value: Value) -> Result<u8, CliError> {
     match format {
         OutputFormat::Text => print_to_stdout(&text),
-        OutputFormat::Json => print_to_stdout(&format!("{value:#}\n")),
+        OutputFormat::Json => print_document(&format!("{value:#}\n")),
     }
     Ok(0)
 }

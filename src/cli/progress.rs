@@ -10,6 +10,7 @@ use crate::outcome::{CheckReport, FrameReport, HistoryDirection, ScenarioReport,
 use crate::report::events::ScenarioEvent;
 use crate::report::text::{escape_unprintable, shorten};
 use crate::scenario::variation;
+use crate::syntax::printable::defuse_output;
 
 /// Minimum time between two lines of progress if there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
@@ -137,7 +138,7 @@ impl RunProgress {
             String::new()
         };
         if self.terminal {
-            self.bar.set_message(format!("{failed}{doing}"));
+            self.bar.set_message(defuse_output(&format!("{failed}{doing}")).into_owned());
         } else if self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
             let total = self.total.map(|total| format!("/{total}")).unwrap_or_default();
@@ -154,7 +155,7 @@ impl RunProgress {
     pub fn print_line(&self, text: &str) {
         match (self.quiet, self.terminal) {
             (true, _) => {}
-            (false, true) => self.bar.println(text),
+            (false, true) => self.bar.println(defuse_output(text)),
             (false, false) => eprintln!("{text}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use clap::{Args, ValueEnum};
@@ -15,7 +15,9 @@ use crate::reference::setup::ReferenceSetups;
 use crate::scenario::ScenarioSet;
 use crate::scenario::dialect::{self, Dialect};
 use crate::syntax::diagnostic::{Diagnostic, has_errors, render_all, suggest};
-use crate::syntax::source::{FileId, Sources};
+use crate::syntax::printable::is_unprintable;
+use crate::syntax::source::{FileId, MAX_FILE, Sources};
+use crate::transport::files::read_text;
 
 include!(concat!(env!("OUT_DIR"), "/embedded_files.rs"));
 
@@ -108,7 +110,7 @@ const DOCUMENT_NAMES: [&str; 3] = ["asyncapi.yaml", "asyncapi.yml", "asyncapi.js
 
 /// Whether a folder is a hubproof pack rather than the folder of a plain document.
 fn is_pack_folder(folder: &Path) -> bool {
-    let ours = || std::fs::read_to_string(folder.join(DOCUMENT_NAMES[0])).is_ok_and(|text| text.contains("x-hubproof"));
+    let ours = || read_text(&folder.join(DOCUMENT_NAMES[0]), MAX_FILE).is_ok_and(|text| text.contains("x-hubproof"));
     let has = |name: &str| folder.join(name).exists();
     has(dialect::DIALECT_FILE) || has("rules.yaml") || has("scenarios") || ours()
 }
@@ -125,20 +127,11 @@ pub fn read_plain_document(document: &Path, sources: &mut Sources) -> Result<(St
         _ => text(full.parent().and_then(Path::file_name)),
     };
     let base = document.parent().unwrap_or(Path::new(""));
+    let root = readable_root(base);
     let mut fetch = |path: &str, sources: &mut Sources| {
-        let path = base.join(path);
-        // A device or a pipe would never end.
-        match std::fs::metadata(&path) {
-            Ok(found) if !found.is_file() => Err(format!("{} is not a file", path.display())),
-            Ok(found) if found.len() > crate::syntax::source::MAX_FILE as u64 => {
-                Err(format!("{} is larger than {} MiB", path.display(), crate::syntax::source::MAX_FILE >> 20))
-            }
-            Ok(_) => read_file(&path, sources).map_err(|error| error.to_string()),
-            Err(error) => Err(format!("failed to read {}: {error}", path.display())),
-        }
+        read_file_within(&base.join(path), &root, sources).map_err(|error| error.to_string())
     };
-    let root = text(document.file_name());
-    let library = DocumentLibrary::read_files(&root, file, sources, &mut fetch)
+    let library = DocumentLibrary::read_files(&text(document.file_name()), file, sources, &mut fetch)
         .map_err(|diagnostic| CliError::from_diagnostics(&[diagnostic], sources))?;
     Ok((if name.is_empty() { "pack".to_owned() } else { name }, library))
 }
@@ -222,12 +215,12 @@ fn read_extending_folder(
     let full = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let name = full.file_name().map_or_else(|| "pack".to_owned(), |name| name.to_string_lossy().into_owned());
     let mut files = BTreeMap::new();
-    collect_files(directory, "", sources, &mut files)?;
+    collect_files(directory, directory, "", sources, &mut files)?;
     let tree = directory.parent().filter(|tree| tree.ends_with(SCHEMAS_FOLDER));
     if let Some(scenarios) =
         tree.map(|tree| tree.with_file_name(SCENARIOS_FOLDER).join(&name)).filter(|path| path.is_dir())
     {
-        collect_files(&scenarios, &format!("{SCENARIOS_FOLDER}/"), sources, &mut files)?;
+        collect_files(&scenarios, &scenarios, &format!("{SCENARIOS_FOLDER}/"), sources, &mut files)?;
     }
     let Some(file) = files.get(dialect::DIALECT_FILE) else { return Ok(PackFolder::from_files(&name, files)) };
     let dialect = Dialect::parse(*file, sources).map_err(|found| CliError::from_diagnostics(&found, sources))?;
@@ -257,7 +250,9 @@ fn read_base_folder(
             let help = "name the pack to extend: a built-in pack, or the path of a folder".to_owned();
             wrong("a dialect cannot extend itself".to_owned(), help, sources)
         }
-        Ok(full) if full.is_dir() => read_extending_folder(&path, extending, sources),
+        Ok(full) if full.is_dir() && check_within(&full, &readable_root(&directory.join(".."))).is_ok() => {
+            read_extending_folder(&path, extending, sources)
+        }
         _ => {
             let otherwise =
                 format!("built in: {}; or the path of a pack's folder, relative to this one", known.join(", "));
@@ -272,6 +267,7 @@ const MAX_DEPTH: usize = 6;
 
 fn collect_files(
     directory: &Path,
+    root: &Path,
     prefix: &str,
     sources: &mut Sources,
     files: &mut BTreeMap<String, FileId>,
@@ -283,27 +279,48 @@ fn collect_files(
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if name.chars().any(is_unprintable) {
+            return Err(CliError::new(format!("the file {name:?} of {} needs a printable name", directory.display())));
+        }
         if path.is_dir() {
-            collect_files(&path, &format!("{prefix}{name}/"), sources, files)?;
+            collect_files(&path, root, &format!("{prefix}{name}/"), sources, files)?;
         } else if ["yaml", "yml", "json", "toml"].iter().any(|end| name.ends_with(&format!(".{end}"))) {
-            let file = read_file(&path, sources)?;
+            let file = read_file_within(&path, root, sources)?;
             files.insert(format!("{prefix}{name}"), file);
         }
     }
     Ok(())
 }
 
+/// Reads a file that a pack or document names, which must be inside a folder as in [`check_within`].
+fn read_file_within(path: &Path, root: &Path, sources: &mut Sources) -> Result<FileId, CliError> {
+    let failed = |error| CliError::failed(format!("failed to read {}", path.display()), error);
+    check_within(path, root).map_err(failed)?;
+    read_file(path, sources)
+}
+
+/// Checks that a file is inside `root` with all links resolved, and not hidden there: a pack may be a stranger's.
+pub fn check_within(path: &Path, root: &Path) -> std::io::Result<()> {
+    let (full, root) = (path.canonicalize()?, root.canonicalize()?);
+    let hidden = |part: Component<'_>| part.as_os_str().to_string_lossy().starts_with('.');
+    match full.strip_prefix(&root) {
+        Ok(inside) if !inside.components().any(hidden) => Ok(()),
+        Ok(_) => Err(std::io::Error::other("it is, or links to, a hidden file")),
+        Err(_) => Err(std::io::Error::other(format!("it is, or links to, a file outside {}", root.display()))),
+    }
+}
+
+/// Returns the folder with the files that a document or plan in `folder` may name: its repository, or only `folder`.
+pub fn readable_root(folder: &Path) -> PathBuf {
+    let full = if folder.as_os_str().is_empty() { Path::new(".") } else { folder }.canonicalize().unwrap_or_default();
+    full.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(&full).to_owned()
+}
+
 /// Reads a user's file as text.
 pub fn read_file(path: &Path, sources: &mut Sources) -> Result<FileId, CliError> {
     let shown = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| CliError::failed(format!("failed to read {shown}"), error))?;
-    if bytes.len() > crate::syntax::source::MAX_FILE {
-        return Err(CliError::new(format!("{shown} is larger than {} MiB", crate::syntax::source::MAX_FILE >> 20)));
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(sources.add(shown, text)),
-        Err(error) => Err(CliError::new(format!("{shown} is not UTF-8 (byte {})", error.utf8_error().valid_up_to()))),
-    }
+    let text = read_text(path, MAX_FILE).map_err(|error| CliError::failed(format!("failed to read {shown}"), error))?;
+    Ok(sources.add(shown, text))
 }
 
 pub fn load_folder(folder: PackFolder, sources: &Sources) -> LoadedProtocol {

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::error::BoxedError;
-use super::relay::relayed_hub;
+use super::relay::{relayed_hub, warn_of_open_address};
 use super::signals::SignalListener;
 use super::{CliError, build_runtime, print_to_stdout};
 use crate::report::text::format_count;
@@ -51,7 +51,12 @@ pub struct RecordArgs {
 pub fn run_record(arguments: RecordArgs) -> Result<u8, CliError> {
     let hub = relayed_hub(&arguments.url, arguments.ca.as_deref(), arguments.insecure)?;
     let shown = arguments.to.display().to_string();
-    let file = File::create_new(&arguments.to).map_err(|error| match error.kind() {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    // It contains passwords and tokens.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(&arguments.to).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
             CliError::usage(format!("{shown} already exists"), "choose a new file with --to, or remove this one")
         }
@@ -61,6 +66,7 @@ pub fn run_record(arguments: RecordArgs) -> Result<u8, CliError> {
         let mut signals = SignalListener::listen()?;
         let (observer, events) = mpsc::channel(QUEUE_LENGTH);
         let config = RelayConfig { hub, listen: arguments.listen, change: None, observer: Some(observer) };
+        warn_of_open_address(arguments.listen);
         let running = start_relay(config).await?;
         print_to_stdout(&format!("record {}\nto {shown}\n", running.url));
         let mut writing = tokio::task::spawn_blocking(move || write_recording(file, events));

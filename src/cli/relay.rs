@@ -12,7 +12,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
 use super::signals::SignalListener;
-use super::{CliError, build_runtime, print_to_stdout, protocol_files};
+use super::{CliError, build_runtime, print_document, print_to_stdout, protocol_files};
 use crate::reference::relay_facts;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
@@ -74,7 +74,7 @@ pub fn run_relay(arguments: RelayArgs) -> Result<u8, CliError> {
         return Err(no_match_error(&arguments, &all));
     }
     if arguments.list {
-        print_to_stdout(&render_changes(&named, arguments.format));
+        print_document(&render_changes(&named, arguments.format));
         return Ok(0);
     }
     let change = arguments.choose_change(named)?;
@@ -85,12 +85,22 @@ pub fn run_relay(arguments: RelayArgs) -> Result<u8, CliError> {
     let what = change.map_or_else(|| "nothing is changed".to_owned(), |change| change.to_string());
     build_runtime()?.block_on(async {
         let mut signals = SignalListener::listen()?;
+        warn_of_open_address(arguments.listen);
         let running = start_relay(config).await?;
         print_to_stdout(&format!("relay {}\nchange {what}\n", running.url));
         signals.wait_for_signal().await;
         print_to_stdout(&format!("applied {} times\n", running.shutdown().await));
         Ok(0)
     })
+}
+
+/// Warns if other machines can connect.
+pub fn warn_of_open_address(address: SocketAddr) {
+    if !address.ip().is_loopback() {
+        eprintln!(
+            "warning: everyone who reaches {address} can use the hub through it, with the credentials in the URL"
+        );
+    }
 }
 
 /// Returns the hub at a URL, with the certificates to trust.
@@ -102,6 +112,7 @@ pub fn relayed_hub(url: &str, ca: Option<&Path>, insecure: bool) -> Result<Relay
         host: endpoint.host.clone(),
         port: endpoint.port,
         tls: tls?,
+        refuses_pages: endpoint.path.contains('?'),
         target: Arc::new(move |asked| endpoint.join(Some(asked), &[]).map_or_else(|_| asked.to_owned(), |to| to.path)),
     })
 }

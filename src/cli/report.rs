@@ -7,9 +7,10 @@ use clap::{Args, ValueEnum};
 
 use super::error::BoxedError;
 use super::report_sink::check_writable;
-use super::{CliError, print_to_stdout};
+use super::{CliError, print_document, print_to_stdout};
 use crate::load::compare::{CompareOptions, compare};
 use crate::report::html::{self, NamedReport};
+use crate::transport::files::read_text;
 
 /// Render JSON reports as a page for people
 #[derive(Args)]
@@ -35,7 +36,7 @@ enum PageFormat {
 }
 
 /// The largest report, in bytes, that is read.
-const MAX_BYTES: u64 = 512 << 20;
+const MAX_BYTES: usize = 128 << 20;
 
 pub fn run_report(arguments: ReportArgs) -> Result<u8, CliError> {
     let PageFormat::Html = arguments.format;
@@ -56,7 +57,7 @@ pub fn run_report(arguments: ReportArgs) -> Result<u8, CliError> {
     let reports: Vec<NamedReport> = arguments.reports.iter().map(|path| read_report(path)).collect::<Result<_, _>>()?;
     let page = render_reports(&reports, CompareOptions { seed: 1, fail_on_regression: None })?;
     if to_stdout {
-        print_to_stdout(&page);
+        print_document(&page);
         return Ok(0);
     }
     std::fs::write(&output, page)
@@ -81,11 +82,7 @@ fn read_report(path: &Path) -> Result<NamedReport, CliError> {
         let help = format!("`hubproof check ... --report json={shown}` writes a report");
         CliError::failed_with_help(format!("failed to read {shown}"), reason, help)
     };
-    let length = std::fs::metadata(path).map_err(|error| failed(error.into()))?.len();
-    if length > MAX_BYTES {
-        return Err(failed(format!("it has {length} bytes; the limit is {MAX_BYTES}").into()));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
+    let text = read_text(path, MAX_BYTES).map_err(|error| failed(error.into()))?;
     let name = path.file_stem().map_or_else(|| shown.to_string(), |stem| stem.to_string_lossy().into_owned());
     Ok(NamedReport { name, text })
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::report::{open_page, render_reports};
-use super::{CliError, print_to_stdout};
+use super::{CliError, print_document, print_to_stdout};
 use crate::load::compare::CompareOptions;
 use crate::load::report::{self as load, LoadReport};
 use crate::report::html::{self, NamedReport};
@@ -140,7 +140,7 @@ impl EventLog {
         let line = line();
         for sink in sinks.iter_mut() {
             match sink {
-                EventSink::Stdout => print_to_stdout(&line),
+                EventSink::Stdout => print_document(&line),
                 // A file has no buffer, so a reader sees every line at once.
                 EventSink::File(path, file) => {
                     if let Err(error) = file.write_all(line.as_bytes()) {
@@ -203,7 +203,7 @@ impl<R> ReportSinks<R> {
     fn print_and_write(&self, report: &R, sources: &Sources, page: impl Fn(bool) -> String) -> Result<(), CliError> {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         if self.stdout_sinks().next().is_some() {
-            let _ = std::io::stderr().write_all(page(!plain && std::io::stderr().is_terminal()).as_bytes());
+            eprintln!("{}", page(!plain && std::io::stderr().is_terminal()).trim_end_matches('\n'));
         } else {
             print_to_stdout(&page(!plain && std::io::stdout().is_terminal()));
         }
@@ -219,7 +219,7 @@ impl<R> ReportSinks<R> {
             };
             let written = text.and_then(|text| match sink {
                 ReportSink::Stdout => {
-                    print_to_stdout(&text);
+                    print_document(&text);
                     Ok(())
                 }
                 ReportSink::File(path) => write_file(path, &text).map_err(|error| write_error(path, error)),
@@ -237,7 +237,7 @@ impl<R> ReportSinks<R> {
             && let Err(error) = open_page(path)
         {
             // The page is written, and the result of the run counts.
-            let _ = writeln!(std::io::stderr(), "{}", error.render());
+            eprintln!("{}", error.render());
         }
         let mut sinks = self.events.0.lock();
         failures.extend(sinks.drain(..).filter_map(|sink| match sink {

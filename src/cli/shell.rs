@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::{CliError, print_to_stdout};
+use super::{CliError, print_document};
 
 /// Print a script that completes the command line in a shell
 #[derive(Args)]
@@ -27,7 +27,7 @@ pub struct ManArgs {
 pub fn run_completions(arguments: &CompletionsArgs) -> u8 {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut super::Arguments::command(), "hubproof", &mut script);
-    print_to_stdout(&String::from_utf8_lossy(&script));
+    print_document(&String::from_utf8_lossy(&script));
     0
 }
 

@@ -10,6 +10,7 @@ use toml::Value as Toml;
 use super::parse::settings::SECRET_TABLES;
 use super::{SettingValue, TlsOptions};
 use crate::scenario::{Need, Program, SharedDefinitions};
+use crate::syntax::printable::escape_unprintable;
 
 /// Width of the comments in columns.
 const WIDTH: usize = 100;
@@ -124,7 +125,7 @@ impl TargetDraft<'_> {
                 toml_value(known.or(setting.default.as_ref()).unwrap_or(&Value::Null))
             };
             let mark = if known.is_some() { "" } else { "#" };
-            draft.line(&format!("{mark}{name} = {value}"));
+            draft.line(&format!("{mark}{} = {value}", toml_key(name)));
         }
     }
 
@@ -143,8 +144,8 @@ impl TargetDraft<'_> {
             let given: Vec<String> = message.into_iter().chain(args).collect();
             let given = if given.is_empty() { String::new() } else { format!(" It is given {}.", given.join(", ")) };
             draft.gap(&format!("{}{given}{needed}", sentence(&hook.about)));
-            draft.line(&format!("#[hooks.{name}.http]"));
-            draft.line(&format!("#url = \"http://127.0.0.1:9000/{name}\""));
+            draft.line(&format!("#[hooks.{}.http]", toml_key(name)));
+            draft.line(&format!("#url = {}", toml_text(&format!("http://127.0.0.1:9000/{name}"))));
         }
     }
 
@@ -181,7 +182,7 @@ impl DraftedTarget {
 
     fn comment(&mut self, text: &str) {
         let options = textwrap::Options::new(WIDTH).initial_indent("# ").subsequent_indent("# ").break_words(false);
-        for line in textwrap::wrap(text, options) {
+        for line in textwrap::wrap(&escape_unprintable(text), options) {
             self.line(&line);
         }
     }
@@ -207,7 +208,7 @@ fn secret_reference(name: &str, value: Option<&Value>, used: bool, draft: &mut D
     if names.is_empty() {
         names.push(if name == "headers" { "Authorization" } else { "alice" });
     }
-    let entries = names.iter().map(|entry| format!("{} = {}", toml_text(entry), variable(&format!("{name}_{entry}"))));
+    let entries = names.iter().map(|entry| format!("{} = {}", toml_key(entry), variable(&format!("{name}_{entry}"))));
     format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
 }
 
@@ -218,7 +219,7 @@ fn toml_value(value: &Value) -> String {
         Value::String(text) => toml_text(text),
         Value::Array(items) => format!("[{}]", items.iter().map(toml_value).collect::<Vec<_>>().join(", ")),
         Value::Object(members) => {
-            let members = members.iter().map(|(name, value)| format!("{} = {}", toml_text(name), toml_value(value)));
+            let members = members.iter().map(|(name, value)| format!("{} = {}", toml_key(name), toml_value(value)));
             let members = members.collect::<Vec<_>>().join(", ");
             if members.is_empty() { "{}".to_owned() } else { format!("{{ {members} }}") }
         }
@@ -226,11 +227,18 @@ fn toml_value(value: &Value) -> String {
     }
 }
 
+/// Returns a name as a key, in quotes if necessary.
+fn toml_key(name: &str) -> String {
+    let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if bare { name.to_owned() } else { toml_text(name) }
+}
+
 /// Quotes a text in one line.
 fn toml_text(text: &str) -> String {
     let quoted = Toml::String(text.to_owned()).to_string();
-    // A text with line breaks would become one of several lines. JSON's escapes are valid in TOML.
-    if quoted.contains('\n') { Value::from(text).to_string() } else { quoted }
+    // A text with line breaks would become one of several lines. JSON's escapes are valid in TOML, which alone forbids
+    // DEL.
+    if quoted.contains('\n') { Value::from(text).to_string().replace('\u{7f}', "\\u007f") } else { quoted }
 }
 
 /// Makes a sentence of a description.

@@ -26,7 +26,7 @@ pub use exec::ExecCommand;
 pub use hook::HookSpec;
 pub use overrides::{Override, parse_override};
 
-use crate::redact::address_secrets;
+use crate::redact::{address_secrets, collect_texts};
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{FileId, Sources};
 use crate::syntax::yaml::SyntaxNode;
@@ -61,16 +61,6 @@ pub struct Target {
     pub deviations: Vec<DeviationEntry>,
     /// The secrets in the deviations.
     pub deviation_secrets: Vec<String>,
-}
-
-/// Returns every text in a value: a secret setting may be a mapping of headers or tokens.
-pub fn collect_texts(value: &Value) -> Vec<String> {
-    match value {
-        Value::String(text) => vec![text.clone()],
-        Value::Array(items) => items.iter().flat_map(collect_texts).collect(),
-        Value::Object(members) => members.values().flat_map(collect_texts).collect(),
-        _ => Vec::new(),
-    }
 }
 
 /// An entry `[[deviation]]` as it was written, with secrets in place of their names.

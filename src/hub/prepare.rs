@@ -8,12 +8,12 @@ use serde_json::Value;
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use super::supervisor::HubProcess;
-use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Instance, Target, collect_texts};
+use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Instance, Target};
 use crate::deviation::Deviations;
 use crate::hub::hook::TrustedCertificates;
 use crate::interpreter::{HubPromptness, NeedError};
 use crate::protocol::Pack;
-use crate::redact::SecretMasker;
+use crate::redact::{SecretMasker, collect_texts};
 use crate::reference::hubs::EmbeddedHubs;
 use crate::scenario::{Program, SharedDefinitions};
 use crate::transport::tls::{TlsError, client_config};

@@ -11,6 +11,7 @@ use super::scenarios::{ClientRole, ScenarioGenerator, titled_scenario};
 use super::{ImportedDocument, normative_sentences};
 use crate::protocol::asyncapi::{MessageDeclaration, PayloadSchema};
 use crate::scenario::writer::{block, write_scenario};
+use crate::syntax::printable::escape_unprintable;
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
@@ -184,9 +185,9 @@ fn scenario_files(
         let role = generator.role_of_channel(&operation.channel);
         let Some(role) = role else { continue };
         let (line, file) = (sources.line_column(operation.span).0, &imported.library.root);
-        let mut head = format!("# Operation {} of {file}, line {line}", operation.name);
+        let mut head = format!("# Operation {} of {file}, line {line}", escape_unprintable(&operation.name));
         head.push_str(if operation.summary.is_empty() { ".\n" } else { ":\n" });
-        head.extend(operation.summary.lines().map(|line| format!("# {line}\n")));
+        head.extend(operation.summary.lines().map(|line| format!("# {}\n", escape_unprintable(line))));
         for (name, root) in scenario_stubs(imported, generator, operation, role) {
             let more = if judged {
                 "# What else does the document say about this operation? Add each such sentence as a rule to a step or `has`.\n"

@@ -323,7 +323,7 @@ impl Conversation {
             hub: config.hub.clone(),
             clock: Clock::new(&config),
             history: FrameHistory::new(&config),
-            environment: Environment::new(config.stamp, config.turn, names, &config.settings),
+            environment: Environment::new(config.stamp, config.turn, names, config.masker, &config.settings),
             blocks: BlockStack::new(program.main),
             actors: Actors::new(&program),
             hooks: HookCalls::default(),
@@ -495,7 +495,7 @@ impl Conversation {
         text: &str,
         size: usize,
     ) {
-        let masked = self.history.masker.mask(text);
+        let masked = self.history.masker.mask_frame(text);
         let frame = self.frame_report(id, connection, direction, kind, &masked, size);
         self.add_frame(frame);
     }

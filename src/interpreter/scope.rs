@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::actor::Actors;
 use super::blocks::BlockStack;
+use crate::redact::SecretMasker;
 use crate::scenario::functions::{FunctionContext, NameForm};
 use crate::scenario::model::{ActorId, Program, setting_value};
 use crate::scenario::template::EvalContext;
@@ -20,10 +21,16 @@ pub struct Environment {
 
 impl Environment {
     /// Creates an environment; `stamp` distinguishes this conversation from all others, `turn` is its number.
-    pub fn new(stamp: String, turn: usize, names: NameForm, settings: &BTreeMap<String, Value>) -> Self {
+    pub fn new(
+        stamp: String,
+        turn: usize,
+        names: NameForm,
+        masker: Arc<SecretMasker>,
+        settings: &BTreeMap<String, Value>,
+    ) -> Self {
         let shown = |(name, value): (&String, &Value)| (name.clone(), BoundValue::from_value(setting_value(value)));
         Self {
-            functions: Arc::new(FunctionContext::new(stamp).with_turn(turn).with_names(names)),
+            functions: Arc::new(FunctionContext::new(stamp).with_turn(turn).with_names(names).with_masker(masker)),
             hub: BoundValue::Scene(settings.iter().map(shown).collect()),
         }
     }
@@ -101,7 +108,10 @@ impl SettingsContext {
     pub fn new(program: &Program, settings: &BTreeMap<String, Value>) -> Self {
         let optional = program.shared.settings.iter().filter(|(_, declared)| declared.optional);
         let omitted = optional.map(|(name, _)| name).filter(|name| !settings.contains_key(*name)).cloned().collect();
-        Self { environment: Environment::new(program.id.clone(), 0, NameForm::default(), settings), omitted }
+        Self {
+            environment: Environment::new(program.id.clone(), 0, NameForm::default(), Arc::default(), settings),
+            omitted,
+        }
     }
 }
 

@@ -56,6 +56,16 @@ impl Conversation {
             dial.headers.extend(SPELT_OTHERWISE.map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
         let address = dial.address(&self.hub).map_err(|error| StepFailure::mistake(error.to_string()))?;
+        // A pack may be a stranger's. A hub may well name another address for its clients.
+        let from_hub = connect.path.as_ref().and_then(|path| path.wire(&names)).is_some_and(|wire| wire.from_hub);
+        let texts = std::iter::once(address.to_string()).chain(dial.headers.iter().map(|(_, value)| value.clone()));
+        if address.authority() != self.hub.authority()
+            && !from_hub
+            && texts.chain(dial.subprotocols.iter().cloned()).any(|text| self.history.masker.finds_in(&text))
+        {
+            let what = format!("a secret of the target would go to another address, {}", address.authority());
+            return Err(StepFailure::mistake(what));
+        }
         Ok((dial, address, applied))
     }
 
@@ -142,7 +152,7 @@ impl Conversation {
         let connection = self.actors[id].connection?;
         let sequence = self.history.next_event();
         let masker = Arc::clone(&self.history.masker);
-        let masked = masker.mask(text);
+        let masked = masker.mask_frame(text);
         let frame = self.frame_report(id, connection, HistoryDirection::Sent, kind, &masked, size);
         self.add_frame(frame);
         self.actors[id].last_sent = Some(crate::syntax::matcher::shorten(&masked, 400));

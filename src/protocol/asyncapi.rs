@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use crate::syntax::diagnostic::{Diagnostic, suggest};
-use crate::syntax::fields::{choice, entries, flag, integer, list, table};
+use crate::syntax::fields::{check_name, choice, entries, flag, integer, list, table};
 use crate::syntax::matcher::Matcher;
+use crate::syntax::printable::escape_unprintable;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
@@ -85,6 +86,7 @@ pub fn parse_document(root: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> A
         root.get("info")
             .and_then(|i| i.get(name))
             .map(|n| n.text().map_or_else(|| n.to_json().to_string(), str::to_owned))
+            .map(|text| text.trim().lines().map(escape_unprintable).collect::<Vec<_>>().join("\n"))
             .unwrap_or_default()
     };
     match root.get("asyncapi").and_then(SyntaxNode::text) {
@@ -109,6 +111,7 @@ pub fn parse_document(root: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> A
     let mut files = Vec::new();
     let listed = entries(root.at_path("components/messages"));
     for (key, node) in listed {
+        check_name(&key.name, "a message", key.span, diagnostics);
         files.extend(node.get("payload").and_then(payload_file).map(|(path, _)| path));
         match directions.get(&key.name) {
             None if !complete => {}
@@ -136,8 +139,8 @@ pub fn parse_document(root: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> A
         );
     }
     AsyncApiDocument {
-        title: info("title"),
-        version: info("version"),
+        title: info("title").replace('\n', " "),
+        version: info("version").replace('\n', " "),
         description: info("description"),
         messages,
         extension: parse_extension(root, diagnostics),
@@ -284,7 +287,10 @@ fn parse_message(
     let roles = extension.and_then(|members| members.get("roles"));
     let roles = list(roles, "`roles`", "roles: [ROLE]", diagnostics).iter().filter_map(SyntaxNode::text);
     let roles = roles.map(str::to_owned).collect();
-    let text = |name: &str| node.get(name).and_then(SyntaxNode::text).unwrap_or_default().to_owned();
+    let text = |name: &str| {
+        let text = node.get(name).and_then(SyntaxNode::text).unwrap_or_default();
+        escape_unprintable(text.trim()).into_owned()
+    };
     Some(MessageDeclaration {
         title: text("title"),
         summary: text("summary"),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::syntax::diagnostic::Diagnostic;
-use crate::syntax::fields::{self, choice, integer, list, mapping, table, text};
+use crate::syntax::fields::{self, choice, integer, line_text, list, named, table};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::SyntaxNode;
 
@@ -119,10 +119,10 @@ const RULE_EXAMPLE: &str =
 pub fn parse_rules(root: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> RuleSet {
     let mut rules = RuleSet::default();
     let file = table(root, &["document", "rules"], "rules.yaml", diagnostics);
-    rules.document = text(root.get("document"), "`document`", diagnostics).unwrap_or_default().to_owned();
+    rules.document = line_text(root.get("document"), "`document`", diagnostics).unwrap_or_default();
     let listed = file.required("rules", RULE_EXAMPLE, diagnostics);
     rules.unreadable = listed.is_none_or(|listed| listed.map().is_none());
-    for (key, node) in mapping(listed, "`rules`", "rules: { ABC-001: { ... } }", diagnostics) {
+    for (key, node) in named(listed, "`rules`", "a rule", "rules: { ABC-001: { ... } }", diagnostics) {
         match parse_rule(&key.name, key.span, node, diagnostics) {
             Some(rule) => drop(rules.rules.insert(rule.id.clone(), rule)),
             None => drop(rules.broken.insert(key.name.clone())),
@@ -141,7 +141,7 @@ fn parse_rule(id: &str, span: Span, node: &SyntaxNode, diagnostics: &mut Vec<Dia
     let level = choice(level, "`level`", &LEVELS, diagnostics);
     let basis = choice(basis, "`basis`", &BASES, diagnostics);
     let line = integer(node.get("line"), "`line`", 1..=u64::MAX, diagnostics);
-    let mut text = |name: &str| text(node.get(name), &format!("`{name}` of {id}"), diagnostics).map(str::to_owned);
+    let mut text = |name: &str| line_text(node.get(name), &format!("`{name}` of {id}"), diagnostics);
     let (sentence, from, section) = (text("text"), text("from"), text("section"));
     let (sees, broken_by, out_of_scope) = (text("sees").unwrap_or_default(), text("broken_by"), text("out_of_scope"));
     let demanded = list(node.get("demands"), "`demands`", "demands: [hello]", diagnostics);

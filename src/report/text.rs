@@ -1,40 +1,9 @@
 //! Formats numbers, times and untrusted text.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::time::Duration;
 
-/// Makes text from a hub safe for terminals and legal in XML 1.0: escapes control characters, bidirectional controls,
-/// characters without width and noncharacters, and replaces line breaks and tabs with blanks.
-pub fn escape_unprintable(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_unprintable) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match c {
-            '\n' | '\t' => out.push(' '),
-            '\r' => {}
-            c if is_unprintable(c) => {
-                // Writing into a String cannot fail.
-                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    Cow::Owned(out)
-}
-
-/// Whether a character cannot be seen, or changes how others are shown.
-pub fn is_unprintable(c: char) -> bool {
-    let bidi = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let no_width = matches!(c, '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}' | '\u{206a}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
-        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
-    let line_end = matches!(c, '\u{2028}' | '\u{2029}');
-    let no_character = u32::from(c) & 0xfffe == 0xfffe;
-    c.is_control() || bidi || no_width || line_end || no_character
-}
+pub use crate::syntax::printable::{escape_unprintable, is_unprintable};
 
 /// Cuts a text to at most `most` characters; an ellipsis replaces the rest.
 pub fn shorten(text: &str, most: usize) -> Cow<'_, str> {
@@ -112,16 +81,6 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-
-    #[rstest]
-    #[case("grüße 🙂", "grüße 🙂")]
-    #[case("a\nb\tc\r", "a b c")]
-    #[case("\u{1b}[31mred", "\\u{1b}[31mred")]
-    #[case("\0\u{9b}\u{fffe}\u{202e}", "\\u{0}\\u{9b}\\u{fffe}\\u{202e}")]
-    #[case("a\u{200b}b\u{2060}\u{e0041}", "a\\u{200b}b\\u{2060}\\u{e0041}")]
-    fn control_characters_in_text_of_a_hub_are_escaped(#[case] text: &str, #[case] expected: &str) {
-        assert_eq!(escape_unprintable(text), expected);
-    }
 
     #[rstest]
     #[case("abc", 3, "abc")]

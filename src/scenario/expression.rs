@@ -97,6 +97,8 @@ pub struct ParsedExpression {
     pub operands: Vec<UsedPath>,
     /// Whether the expression adds with `+`.
     pub adds: bool,
+    /// Whether an operand of `*` may be a text or list by its form, apart from the values of names.
+    pub repeats: bool,
     /// The names whose member may be undefined, because the expression tests for it or has a default.
     optional: BTreeSet<String>,
     /// Whether the tree that is being visited is a part of a path that was added.
@@ -128,6 +130,7 @@ impl ParsedExpression {
             frame_attributes: Vec::new(),
             operands: Vec::new(),
             adds: false,
+            repeats: false,
             optional: BTreeSet::new(),
             within_path: false,
             filters: Vec::new(),
@@ -194,6 +197,10 @@ impl ParsedExpression {
             Tree::UnaryOp(operation) => self.visit(source, &operation.expr),
             Tree::BinOp(operation) => {
                 self.adds |= matches!(operation.op, BinOpKind::Add);
+                if matches!(operation.op, BinOpKind::Mul) {
+                    let is_text = |side| source[span_range(source, side)].contains(['\'', '"', '[', '(', ',', '|']);
+                    self.repeats |= is_text(&operation.left) || is_text(&operation.right);
+                }
                 if matches!(
                     operation.op,
                     BinOpKind::Sub | BinOpKind::Div | BinOpKind::FloorDiv | BinOpKind::Rem | BinOpKind::Pow
@@ -465,7 +472,6 @@ fn engine_has(engine: &Environment<'_>, probe: &str, unknown: ErrorKind) -> bool
 const FILTER_NAMES: &[&str] = &[
     "abs",
     "attr",
-    "batch",
     "bool",
     "chain",
     "default",
@@ -474,9 +480,7 @@ const FILTER_NAMES: &[&str] = &[
     "epoch_ms",
     "first",
     "float",
-    "format",
     "groupby",
-    "indent",
     "int",
     "items",
     "join",
@@ -489,7 +493,6 @@ const FILTER_NAMES: &[&str] = &[
     "map",
     "max",
     "min",
-    "pprint",
     "reject",
     "rejectattr",
     "replace",
@@ -497,13 +500,11 @@ const FILTER_NAMES: &[&str] = &[
     "round",
     "select",
     "selectattr",
-    "slice",
     "sort",
     "split",
     "string",
     "sum",
     "title",
-    "tojson",
     "trim",
     "unique",
     "upper",

@@ -2,8 +2,8 @@
 //! no random numbers, so that a conversation can be replayed exactly.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
@@ -15,7 +15,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::expression::Call;
+use super::size_limits::{MAX_BYTES, charge, limit_filters};
 use super::value::{FrameObject, from_engine};
+use crate::redact::SecretMasker;
 
 /// The state of a run that functions see: its name, the time, and how often they were called.
 pub struct FunctionContext {
@@ -33,6 +35,10 @@ pub struct FunctionContext {
     /// The source of `frames(name)` while `always` is evaluated.
     frames: Mutex<Option<FrameLookup>>,
     names: NameForm,
+    /// Learns the texts that are made from secrets.
+    masker: Arc<SecretMasker>,
+    /// How many more bytes the functions of the current evaluation may make.
+    memory: AtomicUsize,
 }
 
 /// The form of the names that [`FunctionContext`] makes.
@@ -90,8 +96,27 @@ impl FunctionContext {
     pub fn new(stamp: impl Into<String>) -> Self {
         let (calls, users, now_ms) = (AtomicU64::new(0), Mutex::default(), AtomicI64::new(0));
         let taken = Mutex::default();
-        let names = NameForm::default();
-        Self { stamp: stamp.into(), calls, users, taken, turn: 0, now_ms, frames: Mutex::new(None), names }
+        let (names, memory) = (NameForm::default(), AtomicUsize::new(MAX_BYTES));
+        Self {
+            stamp: stamp.into(),
+            calls,
+            users,
+            taken,
+            turn: 0,
+            now_ms,
+            frames: Mutex::new(None),
+            names,
+            masker: Arc::default(),
+            memory,
+        }
+    }
+
+    pub fn with_masker(self, masker: Arc<SecretMasker>) -> Self {
+        Self { masker, ..self }
+    }
+
+    pub fn masker(&self) -> &SecretMasker {
+        &self.masker
     }
 
     pub fn with_names(self, names: NameForm) -> Self {
@@ -122,6 +147,18 @@ impl FunctionContext {
     /// Sets the actor for which values are evaluated from now on, if any. An actor keeps its user when it joins again.
     pub fn set_actor(&self, actor: Option<usize>) {
         self.users.lock().actor = actor;
+    }
+
+    /// Begins an evaluation.
+    pub fn allot_memory(&self) {
+        self.memory.store(MAX_BYTES, Ordering::Relaxed);
+    }
+
+    /// Uses memory of the current evaluation; returns whether there is so much left.
+    pub fn use_memory(&self, bytes: usize) -> bool {
+        let rest = self.memory.load(Ordering::Relaxed).checked_sub(bytes);
+        self.memory.store(rest.unwrap_or(0), Ordering::Relaxed);
+        rest.is_some()
     }
 
     fn next_call(&self) -> u64 {
@@ -164,9 +201,6 @@ impl Object for FunctionContext {}
 
 /// The name under which expressions see the [`FunctionContext`]; scenarios cannot use it.
 pub const CONTEXT_NAME: &str = "__context";
-
-/// Maximum length in bytes of a text that a function makes: more than every documented limit.
-const MAX_TEXT_BYTES: usize = 64 << 20;
 
 /// Functions by name, for "did you mean".
 pub const FUNCTION_NAMES: [&str; 23] = [
@@ -237,18 +271,26 @@ fn function_error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
 
-fn context_of(state: &State<'_, '_>) -> Result<Arc<FunctionContext>, Error> {
+pub(super) fn context_of(state: &State<'_, '_>) -> Result<Arc<FunctionContext>, Error> {
     state
         .lookup(CONTEXT_NAME)
         .and_then(|value| value.downcast_object::<FunctionContext>())
         .ok_or_else(|| function_error("this function is not available here"))
 }
 
+/// The engine's own filters.
+static PLAIN: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut env = Environment::new();
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    env
+});
+
 /// Returns the environment in which all expressions are compiled.
 pub fn build_environment() -> Environment<'static> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_fuel(Some(1_000_000));
+    limit_filters(&mut env, &PLAIN);
     // Letters and digits only: a hub may allow nothing else in names.
     env.add_function("unique", |state: &State<'_, '_>, prefix: &str| {
         Ok::<_, Error>(context_of(state)?.unique_name(prefix))
@@ -272,15 +314,18 @@ pub fn build_environment() -> Environment<'static> {
     env.add_function("json", to_json_text);
     env.add_filter("json", to_json_text);
     env.add_function("sha256", |text: &str| to_hex(&Sha256::digest(text)));
-    env.add_function("base64", |text: &str| BASE64_STANDARD.encode(text));
-    env.add_function("hex", |text: &str| to_hex(text.as_bytes()));
+    env.add_function("base64", |state: &State<'_, '_>, text: &str| {
+        charge(state, 2 * text.len())?;
+        Ok::<_, Error>(BASE64_STANDARD.encode(text))
+    });
+    env.add_function("hex", |state: &State<'_, '_>, text: &str| {
+        charge(state, 2 * text.len())?;
+        Ok::<_, Error>(to_hex(text.as_bytes()))
+    });
     env.add_function("chunks", chunks);
-    env.add_function("repeat", |text: &str, n: usize| {
-        if text.len().saturating_mul(n) > MAX_TEXT_BYTES {
-            Err(function_error("repeat() makes at most 64 MiB"))
-        } else {
-            Ok(text.repeat(n))
-        }
+    env.add_function("repeat", |state: &State<'_, '_>, text: &str, n: usize| {
+        charge(state, text.len().saturating_mul(n))?;
+        Ok::<_, Error>(text.repeat(n))
     });
     env.add_function("jwt", jwt);
     env.add_function("differences", differences);
@@ -349,10 +394,11 @@ fn calendar_date(text: &str) -> Option<String> {
 }
 
 /// Splits a text into `n` pieces of about the same length, at character boundaries.
-fn chunks(text: &str, n: usize) -> Result<Vec<String>, Error> {
+fn chunks(state: &State<'_, '_>, text: &str, n: usize) -> Result<Vec<String>, Error> {
     if n == 0 {
         return Err(function_error("chunks() needs at least one piece"));
     }
+    charge(state, text.len() + n.saturating_mul(size_of::<String>()))?;
     let mut pieces = Vec::with_capacity(n);
     let mut rest = text;
     for left in (1..=n).rev() {

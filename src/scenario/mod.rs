@@ -9,6 +9,7 @@ pub mod functions;
 mod handshake;
 pub mod model;
 pub mod parse;
+mod size_limits;
 pub mod template;
 pub mod value;
 pub mod variation;
@@ -18,7 +19,8 @@ use std::sync::Arc;
 
 use crate::protocol::{Pack, PackFolder};
 use crate::syntax::diagnostic::{Diagnostic, suggest, without_duplicates};
-use crate::syntax::source::Sources;
+use crate::syntax::fields::check_name;
+use crate::syntax::source::{Sources, Span};
 use crate::syntax::yaml;
 
 pub use model::{Isolation, Need, Program, SharedDefinitions, first_cases_first};
@@ -49,6 +51,9 @@ impl ScenarioSet {
             let name = path.strip_suffix(".yaml").filter(|name| *name != "shared" && !name.contains('/'))?;
             Some((name, file))
         });
+        for (name, file) in named.clone() {
+            check_name(name, "a scenario", Span::new(*file, 0..0), &mut diagnostics);
+        }
         diagnostics.extend(shared.check_exceptions(&named.clone().map(|(name, _)| name).collect::<Vec<_>>()));
         let mut programs = Vec::new();
         for (name, file) in named {

@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use super::expression::{Call, ExpressionForm, ParsedExpression, PathSegment};
 use super::functions::{self, CONTEXT_NAME, FunctionContext};
+use super::size_limits;
 use super::value::{BoundValue, EvalError, Provenance, Traced, Wire, from_engine, pick_wire};
+use crate::redact::{SecretMasker, collect_texts};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKind, NodeText, SyntaxNode};
@@ -343,8 +345,46 @@ impl TemplateExpression {
             return self.path_value(root, segments, names).map(|bound| bound.to_json());
         }
         let Some(engine) = &self.engine else { return Err(EvalError::Missing(format!("`{}`", self.source))) };
+        let functions = names.function_context();
+        let inputs = self.inputs(names);
+        size_limits::check_operators(&self.source, self.parsed.repeats, &inputs).map_err(EvalError::Failed)?;
+        functions.allot_memory();
         let value = engine.eval(self.engine_context(names)?).map_err(|error| self.to_eval_error(&error))?;
-        from_engine(&value, &self.source)
+        let value = from_engine(&value, &self.source)?;
+        self.learn_secrets(&value, &inputs, functions.masker());
+        Ok(value)
+    }
+
+    /// Returns the values of the names that the expression uses, including a key that signs its tokens.
+    fn inputs(&self, names: &dyn EvalContext) -> Vec<Value> {
+        let signs = self.parsed.calls.iter().any(|call| call.function == "jwt" && functions::uses_credentials(call));
+        let keys = functions::CREDENTIAL_SETTINGS.into_iter().filter(|_| signs).map(|name| ("hub", Some(name)));
+        let used = self.parsed.uses().into_iter().map(|dotted| {
+            let mut pieces = dotted.split('.');
+            (pieces.next().unwrap_or_default(), pieces.next())
+        });
+        let bound = used.chain(keys).filter_map(|(root, member)| match member {
+            Some(member) => names.member(root, member),
+            None => names.lookup(root),
+        });
+        bound.map(|bound| bound.to_json()).collect()
+    }
+
+    /// Makes the texts of a value secret that were made from a secret: a token, a hash, a piece.
+    fn learn_secrets(&self, value: &Value, inputs: &[Value], masker: &SecretMasker) {
+        if masker.is_empty() {
+            return;
+        }
+        let inputs: Vec<String> = inputs.iter().flat_map(collect_texts).collect();
+        if !inputs.iter().any(|text| masker.finds_in(text)) {
+            return;
+        }
+        for text in collect_texts(value) {
+            // A part that was not secret, such as the name of a user beside the user's token, is not secret now.
+            if text.len() > 1 && !inputs.contains(&text) && !self.source.contains(&text) {
+                masker.add(&text);
+            }
+        }
     }
 
     /// Evaluates an expression inside text.
@@ -606,6 +646,7 @@ mod tests {
     #[case(r#""a ${hello.uuid} b ${1 + 1}""#, json!("a u b 2"))]
     #[case(r#"{ x: ["${hub.timeout * 0.8}"], y: 1 }"#, json!({"x": [4.0], "y": 1}))]
     #[case(r#""${hub.timeout + 3}s""#, json!("8s"))]
+    #[case(r#""${repeat('x', hub.timeout * 3000000 // 3000000)}""#, json!("xxxxx"))]
     #[case(r#""${differences(hello.seqs)}""#, json!([1, 2]))]
     #[case(r#""${ {'a': {'b': hello.uuid}} }""#, json!({"a": {"b": "u"}}))]
     #[case(r#""${next_version(hub.version, 'patch')}""#, json!("0.1.10"))]
@@ -648,6 +689,29 @@ mod tests {
         assert_eq!(expression.uses.iter().any(|used| used == "hub.jwt_secret"), needs);
     }
 
+    #[test]
+    fn a_text_that_doubles_ends_with_an_error() {
+        let compile = |source| {
+            let span = Span::new(crate::syntax::source::Sources::default().add("t.yaml", ""), 0..0);
+            TemplateExpression::compile(source, span, None).unwrap()
+        };
+        let mut value = Value::from("a");
+        for doubled in ["a ~ a", "a + a", "a * 2"].map(compile) {
+            for round in 0.. {
+                let names = [("a".to_owned(), BoundValue::from_value(value.clone()))].into();
+                match doubled.eval(&TableContext(names, Arc::new(FunctionContext::new("run")))) {
+                    Ok(twice) => value = twice,
+                    Err(error) => {
+                        assert!(error.to_string().contains("MiB"), "{error}");
+                        break;
+                    }
+                }
+                assert!(round < 30);
+            }
+            value = Value::from("a");
+        }
+    }
+
     #[rstest]
     #[case(r#""${hello.nothing}""#, "`hello.nothing` is missing")]
     #[case(r#""${list | map(attribute='seq')}""#, "is missing")]
@@ -656,7 +720,22 @@ mod tests {
     #[case(r#""${1 +}""#, "not an expression")]
     #[case(r#""${hello""#, "no closing")]
     #[case(r#""x ${hello.seqs}""#, "neither text nor a number")]
-    #[case(r#""${repeat('xxxxxxxxxx', 100000000)}""#, "at most 64 MiB")]
+    #[case(r#""${repeat('xxxxxxxxxx', 100000000)}""#, "more than 64 MiB")]
+    #[case(r#""${'a' | indent(2000000000)}""#, "there is no filter `indent`")]
+    #[case(r#""${'%2000000000d' | format(1)}""#, "there is no filter `format`")]
+    #[case(r#""${[1] | batch(2000000000, 0) | list}""#, "there is no filter `batch`")]
+    #[case(r#""${[1] | slice(2000000000) | list}""#, "there is no filter `slice`")]
+    #[case(r#""${[1] | tojson(indent=2000000000)}""#, "there is no filter `tojson`")]
+    #[case(r#""${repeat('a', 9999) | replace('a', repeat('b', 99999))}""#, "more than 64 MiB")]
+    #[case(r#""${range(99999) | join(repeat('b', 99999))}""#, "more than 64 MiB")]
+    #[case(r#""${([repeat('b', 99999)] * 99999) | join}""#, "more than 64 MiB")]
+    #[case(r#""${([repeat('b', 99999)] * 99999) | string}""#, "more than 64 MiB")]
+    #[case(r#""${[repeat('b', 99999)] * 99999}""#, "more than 64 MiB")]
+    #[case(r#""${json([repeat('b', 99999)] * 99999)}""#, "more than 64 MiB")]
+    #[case(r#""${([repeat('b', 99999)] * 99999) | map('upper') | list | length}""#, "more than 64 MiB")]
+    #[case(r#""${repeat('a', 9000000) | list | length}""#, "more than 64 MiB")]
+    #[case(r#""${(1, 2) * 90000000 | length}""#, "more than 256 MiB")]
+    #[case(r#""${'a' * 99999 * 99999}""#, "more than 256 MiB")]
     #[case(
         r#""${jwt({}, key='k', alg='RS256')}""#,
         "cannot sign with \"RS256\": alg must be HS256, HS384, HS512 or none"

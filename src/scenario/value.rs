@@ -8,6 +8,7 @@ use minijinja::value::{Enumerator, Object, ObjectRepr, Value as Engine};
 use serde_json::Value;
 
 use super::compose::remove_members;
+use super::size_limits::MAX_BYTES;
 
 /// When and how a frame was sent or received; `wire(name)` shows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -289,19 +290,28 @@ pub enum EvalError {
 
 /// Converts a value of the engine to JSON; an undefined value anywhere in it counts as missing, not as null.
 pub fn from_engine(value: &Engine, source: &str) -> Result<Value, EvalError> {
+    convert(value, source, &mut MAX_BYTES.clone())
+}
+
+/// Converts a value; `left` is how many more bytes it may take, since the engine shares parts that JSON copies.
+fn convert(value: &Engine, source: &str, left: &mut usize) -> Result<Value, EvalError> {
     use minijinja::value::ValueKind;
     let failed = |error: minijinja::Error| EvalError::Failed(error.to_string());
+    let too_large = || EvalError::Failed(format!("`{source}` gives more than 64 MiB"));
+    *left = left.checked_sub(32 + value.as_str().map_or(0, str::len)).ok_or_else(too_large)?;
     match value.kind() {
         ValueKind::Undefined => Err(EvalError::Missing(format!("`{source}`"))),
         ValueKind::Seq | ValueKind::Iterable => Ok(Value::Array(
-            value.try_iter().map_err(failed)?.map(|item| from_engine(&item, source)).collect::<Result<_, _>>()?,
+            value.try_iter().map_err(failed)?.map(|item| convert(&item, source, left)).collect::<Result<_, _>>()?,
         )),
         ValueKind::Map => {
             let mut members = serde_json::Map::new();
             for key in value.try_iter().map_err(failed)? {
                 let member = value.get_item(&key).map_err(failed)?;
-                members
-                    .insert(key.as_str().map_or_else(|| key.to_string(), str::to_owned), from_engine(&member, source)?);
+                members.insert(
+                    key.as_str().map_or_else(|| key.to_string(), str::to_owned),
+                    convert(&member, source, left)?,
+                );
             }
             Ok(Value::Object(members))
         }

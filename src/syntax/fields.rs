@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::syntax::diagnostic::{Diagnostic, ValueError, suggest, suggest_or_list};
 use crate::syntax::duration::{self, parse_duration};
+use crate::syntax::printable::escape_unprintable;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 
@@ -46,6 +47,41 @@ pub fn mapping<'n>(
     })
 }
 
+/// The grammar of all names that packs, scenarios and plans give: settings, hooks, roles, messages, rules, scenarios and
+/// others. Such a name can be written into every kind of file and shown anywhere.
+pub fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_alphanumeric() || "_-./:@$+".contains(c);
+    name.starts_with(|c: char| c.is_alphanumeric() || "_$".contains(c))
+        && name.len() <= MAX_NAME
+        && name.chars().all(allowed)
+}
+
+/// Maximum length of a name in bytes.
+const MAX_NAME: usize = 200;
+
+/// Reports a name that breaks the grammar.
+pub fn check_name(name: &str, what: &str, at: Span, errors: &mut Errors) {
+    if !is_name(name) {
+        let help = format!(
+            "begin it with a letter or digit, and use only letters, digits and _ - . / : @ $ +, at most {MAX_NAME}"
+        );
+        errors.push(Diagnostic::error(at, format!("this cannot be the name of {what}")).help(help));
+    }
+}
+
+/// Reads a mapping whose keys are names of `kind`, such as "a role".
+pub fn named<'n>(
+    node: Option<&'n SyntaxNode>,
+    what: &str,
+    kind: &str,
+    example: &str,
+    errors: &mut Errors,
+) -> &'n [(NodeKey, SyntaxNode)] {
+    let found = mapping(node, what, example, errors);
+    found.iter().for_each(|(key, _)| check_name(&key.name, kind, key.span, errors));
+    found
+}
+
 /// A mapping with known keys.
 pub struct Table<'n> {
     pub node: &'n SyntaxNode,
@@ -57,13 +93,16 @@ pub struct Table<'n> {
     well_formed: bool,
 }
 
+/// Most unknown keys of one mapping that are reported.
+const MAX_UNKNOWN_KEYS: usize = 100;
+
 /// Reads a mapping with these keys, and reports all others.
 pub fn table<'n>(node: &'n SyntaxNode, known: &[&str], what: &str, errors: &mut Errors) -> Table<'n> {
     let before = errors.len();
     match node.map() {
         Some(entries) => {
             let unknown = entries.iter().map(|(key, _)| key).filter(|key| !known.contains(&key.name.as_str()));
-            errors.extend(unknown.map(|key| {
+            errors.extend(unknown.take(MAX_UNKNOWN_KEYS).map(|key| {
                 let help = suggest_or_list(&key.name, known.iter().copied(), "its keys are");
                 Diagnostic::error(key.span, format!("{what} has no key `{}`", key.name)).help(help)
             }));
@@ -137,6 +176,11 @@ pub fn text<'n>(node: Option<&'n SyntaxNode>, what: &str, errors: &mut Errors) -
         return None;
     }
     text_or_blank(Some(node), what, errors)
+}
+
+/// Reads a text that is shown in one line. Line breaks become blanks, and unprintable characters are escaped.
+pub fn line_text(node: Option<&SyntaxNode>, what: &str, errors: &mut Errors) -> Option<String> {
+    text(node, what, errors).map(|text| escape_unprintable(text.trim()).into_owned())
 }
 
 /// Reads a text that may be blank.

@@ -7,5 +7,6 @@ pub mod fields;
 pub mod grammar;
 pub mod json_schema;
 pub mod matcher;
+pub mod printable;
 pub mod source;
 pub mod yaml;

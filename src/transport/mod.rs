@@ -5,6 +5,7 @@
 //! every length, head, wait and queue is bounded.
 
 mod connection;
+pub mod files;
 mod listen;
 mod memory_budget;
 mod socket;

@@ -10,6 +10,11 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 /// A failed TLS configuration.
+use super::files::read_bytes;
+
+/// The most bytes of a file of certificates.
+const MAX_FILE: usize = 16 << 20;
+
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("failed to read certificates from {}: {reason}; --ca takes a PEM file", .file.display())]
@@ -59,7 +64,8 @@ fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
     let unreadable =
         |error: rustls::pki_types::pem::Error| TlsError::Read { file: file.to_owned(), reason: error.to_string() };
     let mut certificates = Vec::new();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
+    let bytes = read_bytes(file, MAX_FILE).map_err(|error| unreadable(rustls::pki_types::pem::Error::Io(error)))?;
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(unreadable)?;
         let number = certificates.len() + 1;
         let usable = RootCertStore::empty().add(certificate.clone());

@@ -49,3 +49,14 @@ fn record_never_overwrites_a_file() {
     assert!(done.err.contains("exists") && done.err.contains("--to"), "{}", done.err);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
 }
+
+#[cfg(unix)]
+#[test]
+fn only_the_owner_can_read_a_recording() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.jsonl");
+    let record = ServeProcess::start_as(["record", "ws://127.0.0.1:1", "--to", file.to_str().unwrap()], 2);
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    record.stop("INT");
+}

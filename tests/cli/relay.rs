@@ -3,7 +3,7 @@
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::support::process::{ServeProcess, hubproof};
+use crate::support::process::{ServeProcess, answer_to, hubproof};
 
 /// Starts a relay to the concierge at `url`, with more arguments.
 fn start_relay(url: &str, arguments: &[&str]) -> ServeProcess {
@@ -86,4 +86,16 @@ fn a_wrong_argument_is_an_error(#[case] arguments: &[&str], #[case] expected: &s
     let done =
         hubproof([&["relay", "127.0.0.1:4000", "--protocol", "concierge"], arguments].concat()).assert_exit_code(2);
     assert!(done.err.contains(expected), "{}", done.err);
+}
+
+/// A page must not use the credentials that the relay adds.
+#[rstest]
+#[case("https://evil.example", "403 Forbidden")]
+#[case("http://localhost:3000", "502 Bad Gateway")]
+fn a_relay_with_credentials_refuses_pages_of_other_machines(#[case] origin: &str, #[case] status: &str) {
+    let relay = start_relay("ws://127.0.0.1:1/?token=k", &[]);
+    let address = relay.url("relay").strip_prefix("ws://").unwrap();
+    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nOrigin: {origin}\r\n\r\n");
+    let answer = answer_to(address, &request);
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
 }

@@ -180,3 +180,94 @@ fn ready_made_tokens_replace_the_signing_key() {
         assert!(!done.out.contains(token) && !done.err.contains(token), "{token}");
     }
 }
+
+/// Returns everything that `check` writes about one scenario of a small pack, whose settings `key` and `pin` are secret,
+/// on a hub that answers each text with `answer`. `made` is an expression.
+fn check_steps(made: &str, steps: &str, answer: impl Fn(&str) -> Vec<String> + Send + Sync + 'static) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let asyncapi = "asyncapi: 3.0.0\ninfo: { title: t, version: 1.0.0 }\nchannels: { hub: { messages: { ask: { $ref: '#/components/messages/ask' } } } }\noperations: { send: { action: receive, channel: { $ref: '#/channels/hub' } } }\ncomponents: { messages: { ask: { payload: { type: object, examples: [ { x-example: composed, a: 1 } ] } } } }\n";
+    let shared = "hub: { key: { about: k, secret: true }, pin: { about: p, secret: true } }\nroles: { client: { opening: [ { connects: \"/?token=${jwt({'sub': 'u'}, key=hub.key)}\" } ] } }\n";
+    let rules = "document: none\nrules: { A-1: { level: must, basis: stated, line: 1, text: A rule. } }\n";
+    let scenario = format!(
+        "title: t\nlet: {{ made: \"${{{made}}}\" }}\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n{steps}  - anna expects: any\n    has: {{ A-1: {{ /no: true }} }}\n"
+    );
+    std::fs::create_dir_all(path("p/scenarios")).unwrap();
+    for (name, text) in [
+        ("asyncapi.yaml", asyncapi),
+        ("rules.yaml", rules),
+        ("scenarios/shared.yaml", shared),
+        ("scenarios/one.yaml", &scenario),
+    ] {
+        std::fs::write(path(&format!("p/{name}")), text).unwrap();
+    }
+    let hub = ScriptedHub::start(move |_, _, text| answer(text));
+    let (url, pack) = (hub.url(), path("p"));
+    let mut arguments = vec!["check", &url, "--pack", &pack, "--set", "key=canary&key/+1", "--set", "pin=834719"];
+    arguments.extend(["--patience", "0.3", "--trace", "--verbose"]);
+    let reports: Vec<String> = FORMATS.iter().map(|format| format!("--report={format}={}", path(format))).collect();
+    arguments.extend(reports.iter().map(String::as_str));
+    let done = hubproof(arguments);
+    assert!(done.code != Some(2), "{}{}", done.out, done.err);
+    let read = FORMATS.map(|format| std::fs::read_to_string(path(format)).unwrap()).join("\n");
+    format!("{}\n{}\n{read}", done.out, done.err)
+}
+
+#[rstest]
+#[case::sha256("sha256(hub.key)")]
+#[case::hex("hex(hub.key)")]
+#[case::base64("base64('x' ~ hub.key)")]
+#[case::chunks("chunks(hub.key, 2)")]
+#[case::slice("hub.key[:9]")]
+#[case::upper("hub.key | upper")]
+#[case::reverse("hub.key | reverse")]
+#[case::token("jwt({'sub': 'u'}, key=hub.key)")]
+#[case::of_a_made_text("sha256(hub.key)[:20]")]
+fn texts_made_from_a_secret_are_masked(#[case] expression: &str) {
+    let steps = "  - anna sends raw: { text: \"${json([made])}\" }\n";
+    let written = check_steps(expression, steps, |text| vec![format!("{{\"a\":{text}}}")]);
+    let shown = written.lines().find(|line| line.contains("-> text")).unwrap_or_else(|| panic!("{written}"));
+    assert!(shown.contains("***") && !shown.contains("nary"), "{shown}");
+    let unmasked = shown.split("text ").nth(1).unwrap().replace("***", "");
+    assert!(!unmasked.contains(|c: char| c.is_ascii_alphabetic()), "{shown}");
+    assert!(!written.contains("eyJ0eXAiOiJKV1Qi"), "{written}");
+}
+
+#[rstest]
+#[case::go(r#"{"a":"canary\u0026key/+1"}"#)]
+#[case::dotnet(r#"{"a":"canary\u0026key/\u002B1"}"#)]
+#[case::page("<p>canary&amp;key/&#43;1</p>")]
+#[case::hex("63616e617279266b65792f2b31")]
+#[case::number(r#"{"a":834719}"#)]
+#[case::number_in_text("pin 834719 is wrong")]
+fn a_secret_is_masked_however_a_hub_escapes_it(#[case] answer: &'static str) {
+    let steps = "  - anna sends raw: { text: \"go\" }\n";
+    let written = check_steps("1", steps, move |_| vec![answer.to_owned()]);
+    for part in ["canary", "key/", "63616e", "834719"] {
+        assert!(!written.contains(part), "{written}");
+    }
+    assert!(written.contains("***"), "{written}");
+}
+
+#[test]
+fn a_secret_in_two_messages_is_masked() {
+    let steps = "  - anna sends raw: { text: \"go\" }\n";
+    let written = check_steps("1", steps, |_| ["the canary&", "key/+1 is yours"].map(str::to_owned).into());
+    assert!(!written.contains("canary") && !written.contains("key/+1"), "{written}");
+}
+
+/// CI services read commands from logs, and terminals from output.
+#[test]
+fn frames_of_a_hub_hold_no_commands_for_logs_or_terminals() {
+    let steps = "  - anna sends raw: { text: \"go\" }\n";
+    let evil = "x ##vso[task.setvariable variable=a]b ##[add-mask]c \u{1b}]52;c;aGk=\u{7} \u{202e}d";
+    // Each word begins a line where the text is wrapped.
+    let evil = format!("{evil} {}", format!("::stop-commands::{} ", "y".repeat(60)).repeat(3));
+    let written = check_steps("1", steps, move |_| vec![evil.clone()]);
+    let terminal = written.split("\n{").next().unwrap();
+    assert!(terminal.contains("# #vso[") && terminal.contains("stop-commands"), "{terminal}");
+    for command in ["##vso[", "##[", "\u{1b}", "\u{7}", "\u{202e}"] {
+        assert!(!terminal.contains(command), "{terminal}");
+    }
+    assert!(!terminal.lines().any(|line| line.trim_start().starts_with("::")), "{terminal}");
+}

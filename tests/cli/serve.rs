@@ -4,7 +4,7 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::disk;
-use crate::support::process::{ServeProcess, hubproof};
+use crate::support::process::{ServeProcess, answer_to, hubproof};
 
 /// Returns the protocols of the reference server that are tested by default.
 fn default_protocols() -> Vec<&'static str> {
@@ -123,4 +123,18 @@ fn serve_shuts_down_cleanly(#[values("TERM", "INT")] signal: &str) {
         assert!(server.url(name).starts_with("ws://127.0.0.1:"));
     }
     assert_eq!(server.stop(signal), (Some(0), String::new()));
+}
+
+#[rstest]
+#[case("Host: 127.0.0.1:1\r\n", "200 OK")]
+#[case("Host: localhost\r\n", "200 OK")]
+#[case("Host: evil.example\r\n", "403 Forbidden")]
+#[case("Host: 127.0.0.1:1\r\nOrigin: http://evil.example\r\n", "403 Forbidden")]
+fn the_admin_side_refuses_web_pages(#[case] headers: &str, #[case] status: &str) {
+    let server = ServeProcess::start(["qi", "--admin", "127.0.0.1:0"], 2);
+    let address = server.url("admin").strip_prefix("http://").unwrap();
+    // Idle connections do not keep others out.
+    let _idle: Vec<_> = (0..300).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    let answer = answer_to(address, &format!("GET /health HTTP/1.1\r\n{headers}Connection: close\r\n\r\n"));
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
 }

@@ -7,6 +7,7 @@ pub mod dialects;
 pub mod fault_matrix;
 pub mod fault_matrix_sockets;
 pub mod hostile;
+pub mod hostile_packs;
 pub mod late_hubs;
 pub mod mutation_detection;
 pub mod packs;

@@ -301,3 +301,12 @@ impl Drop for ExampleHub {
         let _ = self.process.wait();
     }
 }
+
+/// Returns what a server answers to a request before it closes the connection.
+pub fn answer_to(address: &str, request: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}

@@ -42,10 +42,16 @@ pub(super) async fn relay_connection(
     // Without Nagle's algorithm, small frames are sent at once; an error shows on the next write.
     let _ = client.set_nodelay(true);
     let Ok((request, rest)) = upgrade::read_request_head(&mut client).await else { return };
+    if hub.refuses_pages && upgrade::is_of_foreign_page(&request) {
+        return refuse(client, "403 Forbidden", "the relay refuses web pages of other machines").await;
+    }
     let connected = timeout(CONNECT_TIME, connect_to_hub(&hub, peer)).await;
     let mut server = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(server) => server,
-        Err(error) => return refuse(client, &hub, &error).await,
+        Err(error) => {
+            let why = format!("the relay failed to reach the hub at {}: {error}", hub.authority);
+            return refuse(client, "502 Bad Gateway", &why).await;
+        }
     };
     let mut first = upgrade::redirect_request(&request, &hub.authority, &hub.target);
     let asked = AskedUpgrade { target: upgrade::request_target(&first), offered: upgrade::subprotocols(&first) };
@@ -88,10 +94,10 @@ async fn connect_to_hub(hub: &RelayedHub, peer: SocketAddr) -> io::Result<Box<dy
     Err(last)
 }
 
-async fn refuse(mut client: TcpStream, hub: &RelayedHub, error: &io::Error) {
-    let body = format!("the relay failed to reach the hub at {}: {error}\n", hub.authority);
+async fn refuse(mut client: TcpStream, status: &str, why: &str) {
+    let body = format!("{why}\n");
     let head = format!(
-        "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
     // A client that has disconnected needs no answer.

@@ -99,6 +99,8 @@ pub struct RelayedHub {
     /// The certificates to trust, if the hub uses TLS.
     pub tls: Option<Arc<ClientConfig>>,
     pub target: TargetRewriter,
+    /// Whether to refuse web pages of other machines, because the relay adds credentials to what a client requests.
+    pub refuses_pages: bool,
 }
 
 /// The change to frames, shared by all connections, so that frames are counted over the life of the hub.

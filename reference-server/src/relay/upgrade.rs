@@ -78,6 +78,14 @@ pub(super) fn subprotocols(head: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// Whether a web page that does not come from this machine sends a request.
+pub(super) fn is_of_foreign_page(head: &[u8]) -> bool {
+    let head = String::from_utf8_lossy(head);
+    let headers = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    let mut origins = headers.filter(|(name, _)| name.eq_ignore_ascii_case("origin"));
+    origins.any(|(_, origin)| !crate::server::is_local(origin.trim().split_once("://").map_or("", |(_, host)| host)))
+}
+
 /// Whether a hub grants the upgrade.
 pub(super) fn grants_upgrade(head: &[u8]) -> bool {
     let status = head.split(|byte| *byte == b' ').nth(1);
@@ -109,6 +117,19 @@ mod tests {
         // No target of this server, and not HTTP.
         for odd in [&b"GET http://hub/ws HTTP/1.1\r\n\r\n"[..], b"OPTIONS * HTTP/1.1\r\n\r\n", b"GET\r\n\r\n"] {
             assert_eq!(redirect_request(odd, "hub:4000", &target), odd);
+        }
+    }
+
+    #[test]
+    fn pages_of_other_machines_are_recognised() {
+        let request = |origin: &str| format!("GET / HTTP/1.1\r\nHost: 127.0.0.1:1\r\n{origin}\r\n").into_bytes();
+        for local in
+            ["", "Origin: http://localhost:3000\r\n", "origin:https://127.0.0.1\r\n", "Origin: http://[::1]:5\r\n"]
+        {
+            assert!(!is_of_foreign_page(&request(local)), "{local}");
+        }
+        for foreign in ["Origin: https://evil.example\r\n", "Origin: null\r\n", "Origin: http://localhost.evil:1\r\n"] {
+            assert!(is_of_foreign_page(&request(foreign)), "{foreign}");
         }
     }
 

@@ -3,12 +3,13 @@
 //! Errors are `{"error": "..."}` with a matching status.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -19,8 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::machine::EventError;
-use crate::server::ShutdownSignal;
 use crate::server::hub::{Hub, ShutDownError};
+use crate::server::{ShutdownSignal, is_local};
 
 /// The largest event in bytes.
 const MAX_EVENT: usize = 1 << 20;
@@ -42,7 +43,11 @@ pub(crate) async fn serve_admin(listener: TcpListener, hubs: NamedHubs, mut shut
         tokio::select! {
             () = shutdown.wait() => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
+            accepted = listener.accept() => {
+                // Requests are answered within microseconds, so all of these are idle.
+                if connections.len() >= MAX_CONNECTIONS {
+                    connections.abort_all();
+                }
                 let Ok((stream, _)) = accepted else {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
@@ -65,7 +70,11 @@ pub(crate) async fn serve_admin(listener: TcpListener, hubs: NamedHubs, mut shut
 }
 
 async fn respond(request: Request<Incoming>, hubs: &NamedHubs) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (status, value) = match route(request, hubs).await {
+    let answer = match is_of_page(&request) {
+        true => Err(refusal_answer(StatusCode::FORBIDDEN, "web pages and hosts of other names are refused")),
+        false => route(request, hubs).await,
+    };
+    let (status, value) = match answer {
         Ok(value) => (StatusCode::OK, value),
         Err(answer) => answer,
     };
@@ -73,6 +82,13 @@ async fn respond(request: Request<Incoming>, hubs: &NamedHubs) -> Result<Respons
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
+}
+
+/// Whether a web page of another origin may have sent a request, even under a name that resolves to this machine.
+fn is_of_page(request: &Request<Incoming>) -> bool {
+    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
+    let named = |host: &str| host.parse::<SocketAddr>().is_err() && host.parse::<IpAddr>().is_err() && !is_local(host);
+    text(HOST).is_some_and(named) || text(ORIGIN).is_some()
 }
 
 async fn route(request: Request<Incoming>, hubs: &NamedHubs) -> Result<Value, AdminAnswer> {

@@ -22,3 +22,10 @@ impl ShutdownSignal {
         while self.0.changed().await.is_ok() {}
     }
 }
+
+/// Whether the host of an authority, with or without a port, is this machine by its name or an address.
+pub(crate) fn is_local(authority: &str) -> bool {
+    let port = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+    let host = port.map_or(authority, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{DEFAULT_CASES, FuzzArgs};
-use crate::cli::{CliError, print_to_stdout};
+use crate::cli::{CliError, print_document};
 use crate::fuzz::campaign::Campaign;
 use crate::fuzz::case::{FuzzCell, MutationKind};
 use crate::fuzz::feedback::CaseFeedback;
@@ -175,7 +175,7 @@ pub fn print_cases(campaigns: &[Arc<Campaign>], selection: &CaseSelection) {
                 "odd": case.description,
                 "scenario": case.scenario.to_map(),
             });
-            print_to_stdout(&format!("{line}\n"));
+            print_document(&format!("{line}\n"));
         }
     }
 }

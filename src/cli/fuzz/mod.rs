@@ -19,7 +19,7 @@ use self::case_selection::{CaseSelection, print_cases};
 use self::save::FindingFileContext;
 use self::session::PlaySession;
 use super::baseline::BaselineArgs;
-use super::hub::{self, HubArgs, ParsedHubArgs, RunInput, StartedHubs, TimeLimit};
+use super::hub::{self, HubArgs, RunInput, StartedHubs, TimeLimit};
 use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
 use super::report_sink::{self, EventLog, ReportSinks};
@@ -40,7 +40,6 @@ use crate::report::events::ScenarioEvent;
 use crate::report::text::format_count;
 use crate::report::{self, ProtocolReport, RunOptions, RunReport, events};
 use crate::syntax::source::Sources;
-use crate::transport::Endpoint;
 
 /// Send mutated messages to a hub and check that it stays correct; without a URL, the built-in reference server
 #[derive(Args)]
@@ -131,7 +130,8 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
         .with_quiet(arguments.quiet)
         .with_open(arguments.open)?;
     let named = arguments.hub.read_target_and_overrides(&mut sources)?;
-    check_local_or_confirmed(&arguments, &named)?;
+    let second = arguments.second_hub().into_iter().filter_map(|url| url.parse().ok()).collect();
+    arguments.hub.check_confirmed(&named, second, arguments.yes, "fuzzing may bring a hub down", "break")?;
     let mut protocols =
         arguments.hub.load_protocols("fuzz", named.target.as_ref(), arguments.print_cases, &[], &mut sources)?;
     arguments.hub.check_fault(&protocols)?;
@@ -215,8 +215,8 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     baselines.apply_and_write(&mut report, &sources)?;
     let code = report::exit_code(&report);
     sinks.write(&report, &sources, arguments.verbose)?;
-    if !arguments.quiet {
-        eprint!("{saved}");
+    if !arguments.quiet && !saved.is_empty() {
+        eprintln!("{}", saved.trim_end());
     }
     Ok(if code == 0 || archive.exit_code() == 1 { archive.exit_code() } else { code })
 }
@@ -260,21 +260,6 @@ fn failure_names(campaigns: &[Arc<Campaign>]) -> FailureNames {
         names.add_findings(pack, campaign.scheduler.cells.iter().map(id), &["websocket"]);
     }
     names
-}
-
-/// Refuses a hub on another machine unless `--yes` is given.
-fn check_local_or_confirmed(arguments: &FuzzArgs, named: &ParsedHubArgs) -> Result<(), CliError> {
-    let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| instance.url.clone());
-    let urls = arguments.hub.url.as_deref().into_iter().chain(arguments.second_hub());
-    let urls = urls.filter_map(|url| url.parse().ok());
-    let far = |endpoint: &Endpoint| !endpoint.is_loopback();
-    match urls.chain(instances).find(far).filter(|_| !arguments.yes) {
-        None => Ok(()),
-        Some(url) => Err(CliError::usage(
-            format!("{url} is not on this machine, and fuzzing may bring a hub down"),
-            "pass --yes if you are allowed to break it",
-        )),
-    }
 }
 
 /// The saved findings, and the data needed to save new ones.

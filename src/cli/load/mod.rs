@@ -89,6 +89,9 @@ pub struct LoadArgs {
     /// Seed of the random number generator; the same seed gives the same schedule
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Confirm that a hub on another machine may be loaded
+    #[arg(long)]
+    yes: bool,
     /// Run even if this machine lacks the resources the plan needs
     #[arg(long)]
     force: bool,
@@ -176,6 +179,7 @@ impl LoadArgs {
         }
         option("--find-max", self.find_max.clone());
         option("--seed", Some(seed.to_string()));
+        words.extend(self.yes.then(|| "--yes".to_owned()));
         words
     }
 }
@@ -199,6 +203,8 @@ pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
         ));
     };
     arguments.hub.check_fault(&protocols)?;
+    let yes = arguments.yes || arguments.check;
+    arguments.hub.check_confirmed(&named, Vec::new(), yes, "load may slow it down for others", "load")?;
     let (plan, script) = plans::choose_plan(arguments.plan.as_deref(), protocol, &mut sources)?;
     let plan = plan.with_overrides(&arguments.overrides())?;
     let thresholds = run::parse_thresholds(&arguments.threshold, &plan, &script, &mut sources)?;

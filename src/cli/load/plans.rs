@@ -9,7 +9,10 @@ use crate::scenario;
 use crate::syntax::diagnostic::{has_errors, render_all, suggest};
 use crate::syntax::source::{FileId, Sources};
 use crate::syntax::yaml;
+use crate::transport::files::read_text;
 
+/// The most bytes of a feeder, which is kept in memory.
+const MAX_FEEDER: usize = 128 << 20;
 /// The plan that every protocol has.
 const IDLE_PLAN: &str = "idle";
 
@@ -57,7 +60,12 @@ fn parse_plan(
     let shared = scenario::load_shared(&protocol.folder, sources, &protocol.pack, &mut diagnostics);
     // Errors of shared.yaml were reported when the scenarios were loaded.
     let folder = Path::new(id).parent().map(Path::to_owned).unwrap_or_default();
-    let open = |path: &str| std::fs::read_to_string(folder.join(path));
+    let readable = protocol_files::readable_root(&folder);
+    let open = |path: &str| {
+        let path = folder.join(path);
+        protocol_files::check_within(&path, &readable)?;
+        read_text(&path, MAX_FEEDER)
+    };
     let (read, found) = plan::parse_load_plan(id, &root, &shared, &protocol.pack, &open);
     match read {
         Some(read) if !has_errors(&found) => {

@@ -22,6 +22,7 @@ use crate::redact::SecretMasker;
 use crate::report::html::live::LiveState;
 use crate::report::terminal_page::{RED, paint};
 use crate::report::text::format_time;
+use crate::syntax::printable::defuse_output;
 
 /// Where the progress of a run is shown, once a second.
 #[derive(Default)]
@@ -260,7 +261,7 @@ impl Dashboard {
 
     fn print_line(&self, text: &str) {
         // Printing fails only if the terminal is gone.
-        let _ = self.all.println(text);
+        let _ = self.all.println(defuse_output(text));
     }
 
     fn clear(&self) {

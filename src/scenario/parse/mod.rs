@@ -31,7 +31,7 @@ use super::model::{Actor, ActorId, BlockId, Check, Isolation, Need, Program, Rea
 use super::template::{Template, TemplateExpression};
 use crate::protocol::Pack;
 use crate::syntax::diagnostic::{Diagnostic, has_errors, without_duplicates};
-use crate::syntax::fields::{flag, list, mapping, table, text, wrong_kind};
+use crate::syntax::fields::{flag, line_text, list, mapping, table, text, wrong_kind};
 use crate::syntax::grammar::FileFormat;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKind, SyntaxNode};
@@ -193,7 +193,7 @@ impl<'a> ScenarioParser<'a> {
         let scenario = table(root, &FileFormat::Scenario.keys(""), "a scenario", &mut self.diagnostics);
         let help = "write one sentence that is true of the hub if every check passes";
         let title = scenario.required("title", help, &mut self.diagnostics);
-        let title = text(title, "`title`", &mut self.diagnostics).unwrap_or_default().to_owned();
+        let title = line_text(title, "`title`", &mut self.diagnostics).unwrap_or_default();
         for part in ["steps", "finally"].into_iter().filter_map(|name| root.get(name)) {
             collect_bound_names(part, &mut self.later);
         }

@@ -20,7 +20,7 @@ use crate::scenario::model::{
 use crate::scenario::template::Template;
 use crate::scenario::variation::Variation;
 use crate::syntax::diagnostic::{Diagnostic, ValueError, suggest};
-use crate::syntax::fields::{choice, entries, flag, integer, list, mapping, table, text};
+use crate::syntax::fields::{check_name, choice, entries, flag, integer, line_text, list, mapping, named, table, text};
 use crate::syntax::grammar::FileFormat;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
@@ -39,10 +39,11 @@ impl SharedFile {
     pub fn parse(root: SyntaxNode, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) -> Self {
         let mut shared = SharedDefinitions::default();
         table(&root, &FileFormat::Shared.keys(""), "shared.yaml", diagnostics);
-        for (key, node) in mapping(root.get("hub"), "`hub`", "hub: { NAME: { about: ... } }", diagnostics) {
+        for (key, node) in named(root.get("hub"), "`hub`", "a setting", "hub: { NAME: { about: ... } }", diagnostics) {
             shared.settings.insert(key.name.clone(), parse_setting(key, node, diagnostics));
         }
-        for (key, node) in mapping(root.get("hooks"), "`hooks`", "hooks: { NAME: { about: ... } }", diagnostics) {
+        for (key, node) in named(root.get("hooks"), "`hooks`", "a hook", "hooks: { NAME: { about: ... } }", diagnostics)
+        {
             shared.hooks.insert(key.name.clone(), parse_hook_declaration(node, diagnostics));
         }
         for node in list(root.get("ignore"), "`ignore`", "ignore: [MESSAGE]", diagnostics) {
@@ -52,7 +53,8 @@ impl SharedFile {
             }
         }
         for name in ["reactions", "roles", "scenes"] {
-            mapping(root.get(name), &format!("`{name}`"), &format!("{name}: {{ NAME: {{ ... }} }}"), diagnostics);
+            let example = format!("{name}: {{ NAME: {{ ... }} }}");
+            named(root.get(name), &format!("`{name}`"), "a role, scene or reaction", &example, diagnostics);
         }
         check_fills_used(root.get("fills"), pack, diagnostics);
         for (name, role) in entries(root.get("roles")) {
@@ -108,7 +110,7 @@ fn parse_variations(root: &SyntaxNode, shared: &mut SharedDefinitions, diagnosti
     let Some(node) = root.get("variations") else { return };
     shared.declares_variations = true;
     table(node, &["preludes", "except"], "`variations`", diagnostics);
-    for (key, roles) in mapping(node.get("preludes"), "`preludes`", PRELUDES, diagnostics) {
+    for (key, roles) in named(node.get("preludes"), "`preludes`", "a prelude", PRELUDES, diagnostics) {
         shared.preludes.insert(key.name.clone());
         for (role, _) in mapping(Some(roles), "a prelude", PRELUDES, diagnostics) {
             if !shared.roles.contains_key(&role.name) {
@@ -157,7 +159,7 @@ fn parse_setting(key: &NodeKey, node: &SyntaxNode, diagnostics: &mut Vec<Diagnos
         default: node.get("default").map(SyntaxNode::to_json),
         secret: flag(node.get("secret"), "`secret`", diagnostics),
         optional: flag(node.get("optional"), "`optional`", diagnostics),
-        about: text(node.get("about"), "`about`", diagnostics).unwrap_or_default().to_owned(),
+        about: line_text(node.get("about"), "`about`", diagnostics).unwrap_or_default(),
         line: integer(node.get("line"), "`line`", 1..=u64::MAX, diagnostics)
             .and_then(|line| usize::try_from(line).ok()),
     };
@@ -185,10 +187,12 @@ fn time_error(text: &str) -> Option<ValueError> {
 fn parse_hook_declaration(node: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> HookDeclaration {
     table(node, &["message", "args", "about"], "a hook", diagnostics);
     let args = list(node.get("args"), "`args`", "args: [name]", diagnostics);
+    let names: Vec<&str> = args.iter().filter_map(|arg| text(Some(arg), "an argument", diagnostics)).collect();
+    args.iter().zip(&names).for_each(|(arg, name)| check_name(name, "an argument", arg.span, diagnostics));
     HookDeclaration {
         message: flag(node.get("message"), "`message`", diagnostics),
-        args: args.iter().filter_map(|arg| text(Some(arg), "an argument", diagnostics)).map(str::to_owned).collect(),
-        about: text(node.get("about"), "`about`", diagnostics).unwrap_or_default().to_owned(),
+        args: names.into_iter().map(str::to_owned).collect(),
+        about: line_text(node.get("about"), "`about`", diagnostics).unwrap_or_default(),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::protocol::Pack;
 use crate::scenario::parse::SharedFile;
 use crate::scenario::parse::journeys::JourneyParser;
 use crate::syntax::diagnostic::{Diagnostic, has_errors};
-use crate::syntax::fields::{entries, flag, list, mapping, table, text, time};
+use crate::syntax::fields::{entries, flag, line_text, list, mapping, named, table, text, time};
 use crate::syntax::grammar::FileFormat;
 use crate::syntax::yaml::{NodeKind, SyntaxNode};
 
@@ -72,19 +72,19 @@ fn parse_plan_root(
     let members = table(root, &FileFormat::Plan.keys(""), "a load plan", errors);
     let help = "write one sentence that says what the plan loads, and how";
     let title = members.required("title", help, errors);
-    let title = text(title, "`title`", errors).unwrap_or_default().to_owned();
+    let title = line_text(title, "`title`", errors).unwrap_or_default();
     let phases = parse_phases(root.get("phases"), errors);
     let patience = time(root.get("patience"), "`patience`", errors).unwrap_or(Duration::from_secs(10));
     journeys.bind_name("population", None);
     let feeders: Vec<_> =
-        mapping(root.get("feeders"), "`feeders`", "feeders: { NAME: data.csv }", journeys.diagnostics())
+        named(root.get("feeders"), "`feeders`", "a feeder", "feeders: { NAME: data.csv }", journeys.diagnostics())
             .iter()
             .filter_map(|(key, node)| feeders::parse_feeder(key, node, journeys, files))
             .collect();
     let entries = mapping(root.get("let"), "`let`", "let: { NAME: VALUE }", journeys.diagnostics());
     let lets = journeys.parse_values(entries);
     let example = "roles: { client: { population: 10 } }";
-    let names: Vec<String> = mapping(root.get("roles"), "`roles`", example, journeys.diagnostics())
+    let names: Vec<String> = named(root.get("roles"), "`roles`", "a role", example, journeys.diagnostics())
         .iter()
         .map(|(key, _)| key.name.clone())
         .collect();
