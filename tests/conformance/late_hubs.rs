@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::support::sim_connection::{SendingManner, SimulatedProtocol};
 
 /// The longest delay of most hubs.
-const LATEST: Duration = Duration::from_millis(20);
+pub const LATEST: Duration = Duration::from_millis(20);
 
 /// A connection as the hub sees it.
 #[derive(Default)]
@@ -30,7 +30,7 @@ struct LateConnection {
 
 /// The reference server's state machine, with a random delay before each step of each connection. Connections do not
 /// wait for each other.
-struct LateHub {
+pub struct LateHub {
     inner: Box<dyn Machine>,
     connections: BTreeMap<ConnectionId, LateConnection>,
     latest: Duration,
@@ -38,6 +38,11 @@ struct LateHub {
 }
 
 impl LateHub {
+    pub fn around(inner: Box<dyn Machine>, latest: Duration, seed: u64) -> Self {
+        let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self { inner, connections: BTreeMap::new(), latest, random }
+    }
+
     fn delay(&mut self) -> Duration {
         // xorshift64
         self.random ^= self.random << 13;
@@ -161,10 +166,7 @@ fn play_late(
     latest: Duration,
     seed: u64,
 ) -> Option<ScenarioReport> {
-    let around = |inner| -> Box<dyn Machine> {
-        let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Box::new(LateHub { inner, connections: BTreeMap::new(), latest, random })
-    };
+    let around = |inner| -> Box<dyn Machine> { Box::new(LateHub::around(inner, latest, seed)) };
     protocol.play_on(program, None, &around, SendingManner::default())
 }
 

@@ -177,6 +177,41 @@ fn what_a_hub_may_do_leaves_nothing_open(#[case] hub: ThirdPartyHub, #[case] var
     assert_eq!(report["checks"]["verdicts"]["inconclusive"], 0, "{:#}", report["causes"]);
 }
 
+/// Builds the hub in Go; `None` without a compiler, which is a failure in CI.
+fn build_go_hub(folder: &std::path::Path) -> Option<&'static str> {
+    let program = folder.join("gator");
+    let source = crate::support::disk::root().join("tests/fixtures/hubs/gator.go");
+    match Command::new("go").args(["build", "-o"]).args([&program, &source]).output() {
+        Ok(done) if done.status.success() => Some(Box::leak(program.to_str()?.into())),
+        Ok(done) => panic!("{}", String::from_utf8_lossy(&done.stderr)),
+        Err(error) if error.kind() == ErrorKind::NotFound && std::env::var_os("CI").is_none() => {
+            eprintln!("skipped: there is no Go to build {} with", source.display());
+            None
+        }
+        Err(error) => panic!("go: {error}"),
+    }
+}
+
+/// A hub with threads: its library answers an upgrade, and the hub knows the child up to 20 ms later. No other test has a
+/// hub of which real threads decide who is first.
+#[test]
+#[ignore = "thorough: repeats the proof against other hubs"]
+fn a_hub_in_go_that_registers_children_late_is_not_accused() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(interpreter) = build_go_hub(folder.path()) else { return };
+    let hooks = r#"hooks.connect_up.http = { url = "ADMIN", body = '{"connect_up": ${json(args)}}' }
+hooks.register_child.http = { url = "ADMIN", body = '{"register_child": ${json(args)}}' }
+hooks.log_entries.http = { url = "ADMIN", body = '{"log_entries": ${json(args)}}' }"#;
+    let hub = ThirdPartyHub { interpreter, script: "", hooks, ..GATOR };
+    let stops = [&["--scenario", "gator/stop*"], hub.options].concat();
+    for round in 0..10 {
+        let options = if round == 0 { hub.options } else { &stops };
+        let (report, code) = check_third_party_hub(&hub, &[], options).unwrap();
+        assert_eq!((findings(&report), code), (Vec::<String>::new(), Some(0)), "round {round}: {:#}", report["causes"]);
+        assert_eq!(report["checks"]["verdicts"]["inconclusive"], 0, "round {round}: {:#}", report["causes"]);
+    }
+}
+
 /// A numeric `session_id` is repeated unchanged: that is the client's error, not the hub's.
 #[test]
 #[ignore = "thorough: repeats the proof against other hubs"]
