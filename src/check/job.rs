@@ -12,7 +12,7 @@ use super::queue::Resource;
 use super::{PlayOptions, driver};
 use crate::deviation::Deviations;
 use crate::hub::prepare::{PreparedHub, PreparedInstance, PromptnessByInstance, SetupError};
-use crate::hub::supervisor::{self, HubUse};
+use crate::hub::supervisor::{self, HubUse, ProcessEnd};
 use crate::interpreter::{
     AMPLE_SETTLE, ConversationConfig, HubPromptness, SETTLE_AFTER_CONNECT, name_pool, planned_wait, unmet_needs,
 };
@@ -375,13 +375,23 @@ impl ScenarioJob {
         };
         let first = if destructive { HubUse::Destructive } else { HubUse::Shared };
         let alone = Isolation::Exclusive("hub".to_owned());
-        let replay = Evidence::Crash.trial(id).next_replay()?;
-        for (kind, isolation, id) in [(first, &isolation, id), (HubUse::Alone, &alone, replay.id)] {
-            let again = kind == HubUse::Alone;
+        let mut trial = Evidence::Crash.trial(id);
+        let (mut id, mut crashes): (PlayId, Vec<ProcessEnd>) = (id, Vec::new());
+        loop {
+            let again = !crashes.is_empty();
             // A hub that was restarted may be slow at first.
             let job = Self { promptness: self.promptness.clone().filter(|_| !again), ..self.clone() };
+            let mut kind = if again { HubUse::Alone } else { first };
             let begun = async {
-                let turn = wait_for_turn(&self, isolation, &mut interrupt).await?;
+                let mut turn = wait_for_turn(&self, if again { &alone } else { &isolation }, &mut interrupt).await?;
+                // By now all scenarios that were played beside it have ended.
+                if let [crash] = crashes.as_slice()
+                    && !process.is_suspect(crash, &self.id)
+                {
+                    turn.release(&self.subject);
+                    turn = wait_for_turn(&self, &isolation, &mut interrupt).await?;
+                    kind = HubUse::Shared;
+                }
                 let begun = tokio::select! {
                     begun = process.begin_play(&self.id, kind) => begun,
                     _ = interrupt.wait_for(|stop| *stop) => return None,
@@ -408,8 +418,13 @@ impl ScenarioJob {
                     let end = process.end_play(play, &report, wrong).await;
                     turn.release(&self.subject);
                     match end {
-                        // Another scenario may have caused the crash, so this one is played again alone.
-                        Some(end) if !end.alone && !again => continue,
+                        // Another scenario may have caused the crash, so this one is played again.
+                        Some(end) if !end.alone && kind != HubUse::Alone => {
+                            id = trial.next_replay()?.id;
+                            trial.record(false);
+                            crashes.push(end);
+                            continue;
+                        }
                         // The hub crashed before this scenario sent anything.
                         Some(end) if !end.alone => {
                             "it ended by itself again, before the scenario sent anything".to_owned()
@@ -435,8 +450,6 @@ impl ScenarioJob {
             };
             return Some(failed_report(&self.program, message, self.repetition));
         }
-        // The second iteration always returns.
-        None
     }
 }
 

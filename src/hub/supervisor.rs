@@ -2,9 +2,10 @@
 //! scenario that caused the crash.
 //!
 //! Several scenarios share a hub, so a crash cannot be attributed at once. All scenarios that were running are played
-//! again, each alone on a fresh hub. A scenario that crashes the hub again fails its `process` check; the results of
-//! the second play replace those of the first. A crash that no scenario reproduces stays unattributed and still fails
-//! the run.
+//! again, each alone on a fresh hub; after a hang, only those that sent the last frames before it, and the others
+//! beside each other. A scenario that crashes the hub again fails its `process` check; the results of the second play
+//! replace those of the first. A crash that no scenario reproduces stays unattributed and still fails the run. After
+//! each crash, fewer scenarios are played at a time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +38,12 @@ const WEBSOCKET_CHECK: &str = "websocket";
 const NOT_BACK: &str = "it did not come back";
 /// The number of crashes after which the hub is not started again in this run.
 const MAX_CRASHES: usize = 10;
+/// The number of scenarios that are played at a time after the first crash, and after all others.
+const PLAYS_AFTER_CRASHES: [usize; 2] = [4, 1];
+/// The number of scenarios that are played again alone after a hang.
+const MAX_SUSPECTS: usize = 4;
+/// How long after the last frame of a hub that hangs a frame may have been sent that made it hang.
+const UNNOTICED: Duration = Duration::from_millis(100);
 /// How long to wait for the process to end after a failure: its connections may close a moment earlier.
 const PROCESS_END_WAIT: Duration = Duration::from_millis(250);
 /// The same after a failure in which a connection ended without a close frame, or was refused, as when a process ends.
@@ -54,6 +61,8 @@ pub struct HubProcess {
     /// Held while the hub is started or stopped.
     switching: tokio::sync::Mutex<()>,
     state: Mutex<SupervisorState>,
+    /// Notified when a scenario has ended.
+    ended: tokio::sync::Notify,
 }
 
 /// How a scenario uses the hub.
@@ -79,6 +88,16 @@ pub struct ProcessEnd {
     /// Whether no other scenario was played on the process.
     pub alone: bool,
     crash: HubCrash,
+    generation: usize,
+}
+
+/// What a scenario did on a process that crashed, relative to the start of the run.
+struct CrashWitness {
+    id: String,
+    /// When it sent frames, and which.
+    sent: Vec<(Duration, String)>,
+    /// When it last received a message.
+    received: Option<Duration>,
 }
 
 struct PlayingScenario {
@@ -105,8 +124,8 @@ struct SupervisorState {
     lenient: bool,
     /// Indices into the report's crashes, by generation.
     crashes: BTreeMap<usize, usize>,
-    /// When the frame in [`HubCrash::last_sent`] was sent, by generation, relative to the start of the run.
-    last_sent: BTreeMap<usize, Duration>,
+    /// What scenarios did on the processes that crashed, by generation.
+    witnesses: BTreeMap<usize, Vec<CrashWitness>>,
     report: ProcessReport,
 }
 
@@ -116,7 +135,7 @@ impl HubProcess {
         let elsewhere = !matches!(launch.by, LaunchMethod::Command(_));
         let report = ProcessReport { command, instances, elsewhere, ..ProcessReport::default() };
         let state = Mutex::new(SupervisorState { report, ..SupervisorState::default() });
-        Arc::new(Self { launch, switching: tokio::sync::Mutex::default(), state })
+        Arc::new(Self { launch, switching: tokio::sync::Mutex::default(), state, ended: tokio::sync::Notify::new() })
     }
 
     /// Whether the run starts the hub with a command. A hub that a hook restarts is already running when the run
@@ -150,7 +169,15 @@ impl HubProcess {
     ///
     /// The reason why the hub is not started again.
     pub async fn begin_play(self: &Arc<Self>, id: &str, kind: HubUse) -> Result<ActivePlay, String> {
-        let _switching = self.switching.lock().await;
+        let _switching = loop {
+            let ended = self.ended.notified();
+            let switching = self.switching.lock().await;
+            if self.state.lock().has_room() {
+                break switching;
+            }
+            drop(switching);
+            ended.await;
+        };
         let stale = {
             let state = self.state.lock();
             let used = kind == HubUse::Alone && state.played > 0 && self.is_restartable();
@@ -182,6 +209,7 @@ impl HubProcess {
             let mut state = self.state.lock();
             state.record_crash();
             state.last = state.playing.remove(&play.number).map(|playing| playing.id);
+            self.ended.notify_waiters();
             state.add_evidence(play.generation, report);
             // If another process is running by now, the log of the crashed one was recorded when it was replaced.
             let crashed = state.crashes.contains_key(&play.generation) && state.generation == play.generation;
@@ -198,7 +226,14 @@ impl HubProcess {
         }
         let state = self.state.lock();
         let crash = state.report.crashes[*state.crashes.get(&play.generation)?].clone();
-        Some(ProcessEnd { alone: crash.blamed.is_some(), crash })
+        Some(ProcessEnd { alone: crash.blamed.is_some(), crash, generation: play.generation })
+    }
+
+    /// Whether a scenario may have caused the end of a process, once all that were played on it have ended: it must be
+    /// played again alone.
+    pub fn is_suspect(&self, end: &ProcessEnd, id: &str) -> bool {
+        let state = self.state.lock();
+        !end.crash.hung || state.suspects(end.generation, true).iter().take(MAX_SUSPECTS).any(|(_, one, _)| *one == id)
     }
 
     /// Records that the hub has not served any client since a scenario was played, and stops it so that it is
@@ -351,12 +386,40 @@ impl SupervisorState {
         if !report.has_frame(FrameKind::Open) && crash.during.len() > 1 {
             crash.during.retain(|id| *id != report.id);
         }
-        let Some((at, frame)) = last_sent_frame(report) else { return };
-        let latest = self.last_sent.entry(generation).or_default();
-        if report.begun + at >= *latest {
-            *latest = report.begun + at;
-            crash.last_sent = Some(format!("{} of {}: {}", frame.actor, report.id, frame.text));
-        }
+        let (place, hung) = (*place, crash.hung);
+        let of = |direction| {
+            report.history.iter().filter(move |frame| frame.direction == direction && !frame.text.is_empty())
+        };
+        let sent = of(HistoryDirection::Sent)
+            .map(|frame| (report.begun + frame.at, format!("{} of {}: {}", frame.actor, report.id, frame.text)));
+        let received = of(HistoryDirection::Received).filter(|frame| frame.kind.is_message());
+        let received = received.map(|frame| report.begun + frame.at).max();
+        let witness = CrashWitness { id: report.id.clone(), sent: sent.collect(), received };
+        self.witnesses.entry(generation).or_default().push(witness);
+        let last = self.suspects(generation, hung).first().map(|(.., frame)| (*frame).to_owned());
+        self.report.crashes[place].last_sent = last.or(self.report.crashes[place].last_sent.take());
+    }
+
+    /// Returns the scenarios of a process that crashed, each with the last frame that it sent before: the latest first. A
+    /// hub that hangs is sent frames long after it has begun to.
+    fn suspects(&self, generation: usize, hung: bool) -> Vec<(Duration, &str, &str)> {
+        let witnesses = self.witnesses.get(&generation).map(Vec::as_slice).unwrap_or_default();
+        let served = witnesses.iter().filter_map(|one| one.received).max().filter(|_| hung);
+        let until = served.map_or(Duration::MAX, |served| served + UNNOTICED);
+        let last = |one: &'_ CrashWitness| one.sent.iter().rposition(|(at, _)| *at <= until);
+        let mut found: Vec<(Duration, &str, &str)> = witnesses
+            .iter()
+            .filter_map(|one| last(one).map(|index| (one.sent[index].0, one.id.as_str(), one.sent[index].1.as_str())))
+            .collect();
+        found.sort_by(|one, other| other.0.cmp(&one.0));
+        found
+    }
+
+    /// Whether another scenario may be played at the same time.
+    fn has_room(&self) -> bool {
+        let crashes = self.report.crashes.len();
+        let last = PLAYS_AFTER_CRASHES.len().min(crashes);
+        last == 0 || self.playing.len() < PLAYS_AFTER_CRASHES[last - 1]
     }
 
     fn set_log(&mut self, generation: usize, log: LogExcerpt) {
@@ -420,4 +483,44 @@ fn blame_end_only(report: &mut ScenarioReport, end: &CheckReport) {
         };
     }
     report.missed = None;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hub that hangs is sent frames long after; those do not count.
+    #[test]
+    fn a_hang_is_blamed_on_the_last_frames_before_it() {
+        let witness = |id: &str, sent: &[u64], received: Option<u64>| CrashWitness {
+            id: id.to_owned(),
+            sent: sent.iter().map(|at| (Duration::from_millis(*at), format!("{id} at {at}"))).collect(),
+            received: received.map(Duration::from_millis),
+        };
+        let witnesses = vec![
+            witness("early", &[100, 900], Some(1000)),
+            witness("last", &[1050, 3000], Some(1040)),
+            witness("late", &[1200, 4000], None),
+        ];
+        let state = SupervisorState { witnesses: [(1, witnesses)].into(), ..SupervisorState::default() };
+        let frames = |hung| state.suspects(1, hung).into_iter().map(|(.., frame)| frame).collect::<Vec<_>>();
+        assert_eq!(frames(true), ["last at 1050", "early at 900"]);
+        assert_eq!(frames(false), ["late at 4000", "last at 3000", "early at 900"]);
+    }
+
+    #[test]
+    fn fewer_scenarios_are_played_at_a_time_after_each_crash() {
+        let mut state = SupervisorState::default();
+        let mut most = Vec::new();
+        for _ in 0..4 {
+            state.playing.clear();
+            while state.has_room() && state.playing.len() < 16 {
+                let playing = PlayingScenario { id: String::new(), generation: 0, kind: HubUse::Shared };
+                state.playing.insert(state.playing.len(), playing);
+            }
+            most.push(state.playing.len());
+            state.report.crashes.push(HubCrash::default());
+        }
+        assert_eq!(most, [16, 4, 1, 1]);
+    }
 }

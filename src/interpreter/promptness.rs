@@ -216,15 +216,18 @@ impl ConversationWaits {
         (short < documented && !names.is_empty() && names.iter().all(in_vain)).then_some(short)
     }
 
-    /// Records a shortened wait that ran out. The failure after it proves nothing.
+    /// Records a shortened wait that ran out. The failure after it proves nothing, unless it `is_known`.
     fn add_shortened(
         &mut self,
         names: BTreeSet<String>,
         waited: Duration,
         documented: Duration,
         failure: &mut StepFailure,
+        is_known: bool,
     ) {
-        failure.kind = StepFailureKind::Undecided;
+        if !is_known {
+            failure.kind = StepFailureKind::Undecided;
+        }
         failure.shortened = Some(waited);
         let why = if names.iter().all(|name| self.promptness.is_missing(name)) {
             "it did not arrive in two conversations"
@@ -292,6 +295,14 @@ impl Conversation {
         checks.all(|rules| !rules.is_empty() && !rules.iter().any(can_be_accused))
     }
 
+    /// Whether a failure of this step would only warn of rules that this conversation has broken before, after waits in full.
+    fn only_warns_again(&self, step: &Step) -> bool {
+        let broken = self.judgement.broken_rules(&self.program);
+        let rules = step.check.map(|check| self.program.checks[check].rules.as_slice()).unwrap_or_default();
+        let is_known = |rule: &RuleUse| rule.level != RuleLevel::Must && broken.contains(&*rule.id);
+        !rules.is_empty() && rules.iter().all(is_known)
+    }
+
     /// Records a wait that ran out, from `since`. If it was shortened, `full` is when it should have ended.
     pub(super) fn record_run_out(
         &mut self,
@@ -302,7 +313,8 @@ impl Conversation {
     ) {
         let (names, waited) = (self.awaited(step), self.clock.since(since));
         if let Some(full) = full {
-            self.waits.add_shortened(names, waited, full.saturating_sub(since), failure);
+            let is_known = self.only_warns_again(step);
+            self.waits.add_shortened(names, waited, full.saturating_sub(since), failure, is_known);
             return;
         }
         let checks = self.blocks.failing_checks(&self.program).map(|check| self.program.checks[check].name.clone());

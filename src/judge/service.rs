@@ -15,22 +15,20 @@ use tokio::time::Instant;
 
 use super::{Evidence, PlayId, has_passed};
 use crate::outcome::{
-    AnswerTimes, CheckReport, FindingDetail, FrameKind, FrameReport, HistoryDirection, MessageKind, ScenarioReport,
-    UnservedProbe, Verdict,
+    AnswerTimes, CheckReport, FindingDetail, FrameKind, FrameReport, HANG_CHECK, HistoryDirection, MessageKind,
+    ScenarioReport, UnservedProbe, Verdict,
 };
 use crate::report::scenario_verdict;
 use crate::scenario::{Isolation, Program};
 use crate::syntax::explanation::Explanation;
 
-/// The name of the check under which a hang is reported.
-const HANG_CHECK: &str = "hang";
 /// Explains [`HANG_CHECK`].
 pub const HANG_EXPLANATION: Explanation = Explanation::new(
     HANG_CHECK,
     "The hub still accepts connections, but no longer serves clients: twice in a row it did not send what it had sent in an earlier conversation.",
 )
 .usually("A lock that a handler never releases, a blocking call in an event loop, or a worker pool in which every worker waits for a client that has left.")
-.next("Look at the last conversation before the hang, which the finding names, and play it alone: hubproof check URL --protocol NAME --scenario SCENARIO");
+.next("Look at the last conversation before the hang, which the finding names, and play it alone: hubproof check URL --protocol NAME --scenario SCENARIO. If hubproof can restart the hub (`--exec`, or the hook `restart`), the other scenarios are judged, too; with `-j 1`, parallel clients cause no hang.");
 /// If the hub sent something this shortly before a conversation ended, it still served that client.
 const RECENT: Duration = Duration::from_millis(100);
 /// Pause between attempts to reach a hub that accepts no connections, or to find a probe.

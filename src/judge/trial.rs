@@ -70,7 +70,8 @@ impl Evidence {
         let (control, confirmations, attempts, surroundings, patience) = match self {
             Self::Silence | Self::UnknownClient => (false, 1, 1, Alone, 1),
             Self::Lateness => (false, 1, 1, Alone, 3),
-            Self::Crash => (false, 1, 1, Alone, 1),
+            // After a hang, most scenarios are first played again beside each other.
+            Self::Crash => (false, 1, 2, Alone, 1),
             // The hub may still count the connections of the scenario before.
             Self::Refusal => (false, 2, 1, Alone, 1),
             Self::LostService => (false, 2, 1, Beside, 1),

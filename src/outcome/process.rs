@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The name of the check under which a hang is reported.
+pub const HANG_CHECK: &str = "hang";
+
 /// The process of a hub that hubproof started with a command, over a whole run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessReport {

@@ -265,6 +265,11 @@ impl Pack {
         self.rules.get(rule).is_some_and(demands) || !self.rules.values().any(demands)
     }
 
+    /// Whether no message is known to be a reply.
+    pub fn names_no_replies(&self) -> bool {
+        self.messages.iter().all(|message| message.replies.is_empty())
+    }
+
     /// Whether a message is a reply to another.
     pub fn is_reply(&self, name: &str) -> bool {
         self.messages.iter().any(|other| other.replies.iter().any(|reply| reply == name))

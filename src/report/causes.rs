@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::text::without_variable_parts;
 use super::{CheckResult, KnownFailure, ProtocolReport, ScenarioResult};
-use crate::outcome::{CheckReport, FindingDetail, PreconditionFailure, ScenarioReport, Verdict};
+use crate::outcome::{CheckReport, FindingDetail, HANG_CHECK, PreconditionFailure, ScenarioReport, Verdict};
 use crate::syntax::explanation::Explanation;
 use crate::syntax::source::Span;
 
@@ -166,8 +166,14 @@ impl ProtocolReport {
         all.extend(failed.into_iter().map(RootCause::Check));
         let unreachable =
             |cause: &RootCause<'_>| matches!(cause, RootCause::Precondition(cause, _) if cause.unreachable);
+        // A hub that hangs blocks whatever comes after.
+        let hangs = |cause: &RootCause<'_>| matches!(cause, RootCause::Check(alike) if alike.check.name == HANG_CHECK);
         all.sort_by_key(|cause| {
-            (!unreachable(cause), std::cmp::Reverse((cause.blocked_checks().checks, cause.scenarios().len())))
+            (
+                !unreachable(cause),
+                !hangs(cause),
+                std::cmp::Reverse((cause.blocked_checks().checks, cause.scenarios().len())),
+            )
         });
         all
     }

@@ -37,6 +37,8 @@ pub struct UnfencedStep {
     pub expected_at: Span,
     /// The checks that depend on it.
     pub checks: Vec<CheckId>,
+    /// Whether the step may as well await the answer to a request of the actor: the document names no replies.
+    pub may_be_answer: bool,
 }
 
 /// A position in a program.
@@ -222,7 +224,15 @@ impl<'p> ProgramWalk<'p> {
                     self.fences.entry(at).or_default().insert(gone);
                     let checks = self.checks_of(step, Vec::new());
                     let (change, expected_at) = (UnconfirmedChange::Departure, step.span);
-                    self.unfenced.push(UnfencedStep { actor: gone, change, changed_at, expected_at, checks });
+                    let may_be_answer = false;
+                    self.unfenced.push(UnfencedStep {
+                        actor: gone,
+                        change,
+                        changed_at,
+                        expected_at,
+                        checks,
+                        may_be_answer,
+                    });
                 }
             }
         }
@@ -284,9 +294,11 @@ impl<'p> ProgramWalk<'p> {
         after: Option<&str>,
         checks: Vec<CheckId>,
     ) {
-        let asked = after.and_then(|after| self.senders.get(after).copied());
+        // The answer to a request of its own may name the request, or its values.
+        let named: Vec<&str> = after.into_iter().chain(step_names(step)).collect();
+        let asked: Vec<ActorId> = named.iter().filter_map(|name| self.senders.get(name).copied()).collect();
         for id in members {
-            let own = asked == Some(*id) || wanted.iter().any(|wanted| self.may_be_reply(*id, wanted));
+            let own = asked.contains(id) || wanted.iter().any(|wanted| self.may_be_reply(*id, wanted));
             let facts = &mut self.actors[*id];
             let (change, causes) = (facts.change.take(), std::mem::take(&mut facts.causes));
             let cause = causes[1].or(causes[0]);
@@ -295,7 +307,9 @@ impl<'p> ProgramWalk<'p> {
             };
             self.fences.entry(cause).or_default().insert(*id);
             let checks = self.checks_of(step, checks.clone());
-            let unfenced = UnfencedStep { actor: *id, change, changed_at, expected_at: step.span, checks };
+            let may_be_answer = self.program.pack.names_no_replies() && !self.actors[*id].sent.is_empty();
+            let unfenced =
+                UnfencedStep { actor: *id, change, changed_at, expected_at: step.span, checks, may_be_answer };
             self.unfenced.push(unfenced);
         }
     }
@@ -382,7 +396,7 @@ pub fn missing_fences(programs: &[Arc<Program>], shared: &SharedFile) -> Vec<Dia
     let mut roles: BTreeMap<&str, (usize, Span)> = BTreeMap::new();
     let mut diagnostics = Vec::new();
     for program in programs {
-        for unfenced in &program.unfenced {
+        for unfenced in program.unfenced.iter().filter(|unfenced| !unfenced.may_be_answer) {
             let role = program.actors[unfenced.actor].role.as_str();
             let name = &program.actors[unfenced.actor].name;
             let accepted = program.roles.get(role).is_some_and(|role| role.fenced_by_pauses);

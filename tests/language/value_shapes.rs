@@ -186,6 +186,14 @@ fn a_special_form_of_a_message_has_its_own_members() {
     "  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n  - ben joins:\n  - ben sends: ask\n  - anna expects: notice\n    rules: [MUST]\n",
     ""
 )]
+#[case::none_for_the_answer_to_an_own_request(
+    "  - anna joins:\n  - ben joins:\n  - anna sends: ask\n  - ben sends: ask\n  - anna expects: answer\n    rules: [MUST]\n",
+    ""
+)]
+#[case::none_for_an_answer_that_repeats_a_value(
+    "  - anna joins:\n  - ben joins:\n  - anna sends: ask\n    as: asked\n  - ben sends: ask\n  - anna expects: answer\n    where: { n: \"${asked.n}\" }\n    rules: [MUST]\n",
+    ""
+)]
 #[case::none_that_is_retried(
     "  - anna joins:\n    with: { name: \"${name}\" }\n  - ben joins:\n  - anna closes: 1000\n  - retry: 1s\n    do:\n      - ben sends: ask\n        with: { n: \"${name}\" }\n      - ben expects: answer\n    rules: [MUST]\n",
     ""

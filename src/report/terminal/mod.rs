@@ -19,7 +19,7 @@ use super::{
     CheckResult, ProtocolDoubt, ProtocolReport, RuleReport, RunReport, ScenarioResult, SharedPreconditionFailure,
     explain_command, reach, reproduce_command, selection_arguments,
 };
-use crate::outcome::{CheckReport, FindingDetail, FrameReport, HistoryDirection, ScenarioReport, Verdict};
+use crate::outcome::{CheckReport, FindingDetail, FrameReport, HANG_CHECK, HistoryDirection, ScenarioReport, Verdict};
 use crate::protocol::{RuleBasis, RulePlace};
 use crate::syntax::source::Sources;
 
@@ -77,6 +77,10 @@ pub fn describe_credentials(secrets: &[String]) -> String {
         If the hub wants them elsewhere, such as in a header, declare the deviation `upgrade`."
     )
 }
+
+/// How to judge more of a hub that hangs.
+const HANG_HELP: &str =
+    "let hubproof restart the hub, with `--exec` or the hook `restart`; or play one scenario at a time: `-j 1`";
 
 impl Page<'_, RunReport> {
     fn write_protocol(&mut self, protocol: &ProtocolReport) {
@@ -292,6 +296,9 @@ impl Page<'_, RunReport> {
             }
             self.write_other_scenarios(also);
             self.write_blocked(blocks);
+            if check.name == HANG_CHECK {
+                self.field("help", HANG_HELP);
+            }
             if let Some(command) = explain_command(&self.report.options, protocol, report) {
                 self.write_command("explain", &command);
             }

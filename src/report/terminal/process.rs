@@ -84,7 +84,11 @@ impl Page<'_, RunReport> {
                 "while {} were running: {}{}",
                 format_count(several.len(), "scenario"),
                 list(several, self.names()),
-                if again { "; when each was played again alone, none crashed it" } else { "" }
+                match (again, crash.hung) {
+                    (true, true) => "; when each was played again, none made it hang",
+                    (true, false) => "; when each was played again alone, none crashed it",
+                    (false, _) => "",
+                }
             ),
         };
         self.wrapped("", &format!("The hub {} ({}) {when}.", crash.describe_end(), escape_unprintable(&crash.status)));
