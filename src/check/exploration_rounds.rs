@@ -224,7 +224,7 @@ impl Rounds {
         plays.truncate(most);
         let messages = proposals.iter().flat_map(|proposal| &proposal.messages).copied().collect();
         let deviations = self.deviations_with(hub, &entries, sources)?;
-        Ok(EntryTrial { hub, entries, messages, deviations, plays })
+        Ok(EntryTrial { hub, proposals: proposals.to_vec(), messages, deviations, plays })
     }
 
     /// Returns the deviations of a hub, followed by entries that are assumed.
@@ -249,18 +249,21 @@ impl Rounds {
         sources: &mut Sources,
     ) -> Result<(Vec<TestedHub>, Vec<EntryTrial>), Vec<Diagnostic>> {
         let (mut again, mut joint) = (Vec::new(), Vec::new());
-        let proposals = if ended.is_empty() { Vec::new() } else { self.proposals() };
         for index in 0..self.hubs.len() {
             let own: Vec<&EntryTrial> = ended.iter().filter(|trial| trial.hub == index).collect();
             let base = self.hubs[index].deviations.entries().len();
-            let tried = own.iter().flat_map(|trial| &trial.entries);
-            self.tried.extend(tried.map(|entry| TriedEntry { hub: index, entry: entry.clone(), base }));
+            let tried = own.iter().flat_map(|trial| &trial.proposals).map(|proposal| proposal.entry.clone());
+            self.tried.extend(tried.map(|entry| TriedEntry { hub: index, entry, base }));
             let pack = Arc::clone(&self.hubs[index].pack);
             let of_outcome = |outcome: TrialOutcome| -> Vec<DeviationProposal> {
                 let fitting = own.iter().filter(|trial| trial.outcome(&pack) == outcome);
-                let entries: Vec<&Value> = fitting.flat_map(|trial| &trial.entries).collect();
-                let all = proposals.get(index).into_iter().flatten();
-                all.filter(|proposal| entries.contains(&&proposal.entry)).cloned().collect()
+                let mut found: Vec<DeviationProposal> = Vec::new();
+                for proposal in fitting.flat_map(|trial| &trial.proposals) {
+                    if found.iter().all(|known| known.entry != proposal.entry) {
+                        found.push(proposal.clone());
+                    }
+                }
+                found
             };
             let confirmed = of_outcome(TrialOutcome::Confirmed);
             let applied = of_outcome(TrialOutcome::Applied);
@@ -272,9 +275,15 @@ impl Rounds {
                 let entries: Vec<Value> = confirmed.into_iter().map(|proposal| proposal.entry).collect();
                 self.hubs[index].deviations = self.deviations_with(index, &entries, sources)?;
                 self.reports.set_deviations(&pack.name, Arc::clone(&self.hubs[index].deviations));
-            } else if applied.len() > 1 && own.iter().all(|trial| trial.entries.len() == 1) {
-                let trial = self.entry_trial(index, joint.len(), &applied, sources)?;
-                joint.extend((trial.plays.len() <= self.plays_left).then_some(trial));
+            } else {
+                let together = applied.len() > 1 && own.iter().all(|trial| trial.proposals.len() == 1);
+                let applied = together.then_some(applied);
+                let links = own.iter().filter(|trial| trial.outcome(&pack) == TrialOutcome::Applied);
+                let links: Vec<Vec<DeviationProposal>> = links.filter_map(|trial| trial.next_link(&pack)).collect();
+                for proposals in applied.into_iter().chain(links) {
+                    let trial = self.entry_trial(index, joint.len(), &proposals, sources)?;
+                    joint.extend((trial.plays.len() <= self.plays_left).then_some(trial));
+                }
             }
             again.push(TestedHub { programs, ..self.hubs[index].clone() });
         }

@@ -411,7 +411,7 @@ impl SupervisorState {
             .iter()
             .filter_map(|one| last(one).map(|index| (one.sent[index].0, one.id.as_str(), one.sent[index].1.as_str())))
             .collect();
-        found.sort_by(|one, other| other.0.cmp(&one.0));
+        found.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
         found
     }
 

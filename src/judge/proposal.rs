@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::deviation::proposal::{DeviationProposal, MissedExpectation, MissedExpectationKind, is_respelled_name};
+use crate::deviation::proposal::{
+    DeviationEvidence, DeviationProposal, MissedExpectation, MissedExpectationKind, is_respelled_name, propose,
+};
 use crate::deviation::{Deviation, DeviationChange, Deviations, SightingsByEntry, add_seen};
 use crate::outcome::{FrameKind, HistoryDirection, ScenarioReport, Verdict};
 use crate::protocol::Pack;
@@ -14,6 +16,8 @@ use crate::scenario::Program;
 
 /// The most scenarios on which an entry is tried.
 pub const MAX_PLAYS: usize = 3;
+/// The most messages that are assumed to be absent together: the greeting, and the answers to a client's first requests.
+const MAX_LINKS: usize = 4;
 
 /// A scenario to play again with deviations that are only tried.
 #[derive(Clone)]
@@ -31,8 +35,8 @@ pub struct ScenarioTrial {
 /// Proposed entries that are tried together, usually one.
 pub struct EntryTrial {
     pub hub: usize,
-    pub entries: Vec<Value>,
-    /// The messages that the entries explain.
+    pub proposals: Vec<DeviationProposal>,
+    /// The messages that the proposals explain.
     pub messages: BTreeSet<usize>,
     /// The deviations of the hub so far, followed by the entries.
     pub deviations: Arc<Deviations>,
@@ -66,7 +70,7 @@ impl EntryTrial {
         let mut seen = SightingsByEntry::new();
         played().for_each(|(_, after)| add_seen(&mut seen, &after.deviations));
         let all = self.deviations.entries();
-        let base = all.len() - self.entries.len();
+        let base = all.len() - self.proposals.len();
         let is_shown = |index: usize| {
             let seen = seen.get(&index).copied().unwrap_or_default();
             seen.observed > 0 && !all[index].is_stale(seen)
@@ -77,12 +81,30 @@ impl EntryTrial {
         let progress = |(before, after): (&ScenarioReport, &ScenarioReport)| {
             progress_between(pack, &self.messages, &all[base..], before, after)
         };
-        let is_certain = self.entries.iter().all(is_respelled_name);
+        let is_certain = self.proposals.iter().all(|proposal| is_respelled_name(&proposal.entry));
         if is_certain || played().map(progress).sum::<i32>() > 0 {
             TrialOutcome::Confirmed
         } else {
             TrialOutcome::Applied
         }
+    }
+}
+
+impl EntryTrial {
+    /// Returns the proposals with another one, for a message that was missing next. A hub without acknowledgements
+    /// shows nothing until all of them are assumed.
+    pub fn next_link(&self, pack: &Pack) -> Option<Vec<DeviationProposal>> {
+        let is_absence = |proposal: &DeviationProposal| proposal.entry.get("absent").is_some();
+        if self.proposals.len() >= MAX_LINKS || !self.proposals.iter().all(is_absence) {
+            return None;
+        }
+        let after: Vec<&ScenarioReport> = self.plays.iter().filter_map(|play| play.after.as_ref()).collect();
+        let mut evidence = DeviationEvidence::default();
+        after.iter().for_each(|report| evidence.merge(&report.evidence));
+        let missed: Vec<&MissedExpectation> = after.iter().filter_map(|report| report.missed.as_ref()).collect();
+        let mut next = propose(pack, &missed, &evidence, &self.deviations).into_iter();
+        let next = next.find(|proposal| proposal.complete && is_absence(proposal))?;
+        Some(self.proposals.iter().cloned().chain([next]).collect())
     }
 }
 

@@ -133,10 +133,11 @@ impl ProtocolReport {
     }
 
     /// Whether a check of a step was evaluated. Other checks, of schemas and `always`, also judge frames that no step
-    /// asked for.
+    /// asked for; they are all there is to judge if no step has a check, as where a document names no replies.
     fn got_beyond_openings(&self) -> bool {
-        let checks = self.scenarios.iter().flat_map(|scenario| &scenario.runs).flat_map(|run| &run.checks);
-        checks.into_iter().any(|check| check.is_of_step() && check.asked > 0)
+        let checks = || self.scenarios.iter().flat_map(|scenario| &scenario.runs).flat_map(|run| &run.checks);
+        let has_steps = checks().any(|check| check.is_of_step());
+        checks().any(|check| check.asked > 0 && (check.is_of_step() || !has_steps && !check.rules.is_empty()))
     }
 }
 

@@ -261,6 +261,22 @@ fn a_run_without_any_check_is_inconclusive(#[case] answers: bool, #[case] code: 
     assert!(done.out.contains(says), "{}", done.out);
 }
 
+/// Where the answer may be binary, no step can expect one, but the frames that come are judged.
+#[rstest]
+#[case::silent(None, 3, "INCONCLUSIVE")]
+#[case::as_documented(Some("news"), 0, "PASS")]
+fn json_beside_binary_messages_is_judged(#[case] op: Option<&'static str>, #[case] code: i32, #[case] says: &str) {
+    let listed =
+        "message: { name: news, payload: { type: object, required: [op], properties: { op: { const: news } } } }";
+    let audio = "{ name: audio, payload: { type: string, format: binary } }";
+    let document =
+        NEWS.replace(listed, &format!("message: {{ oneOf: [ {}, {audio} ] }}", &listed["message: ".len()..]));
+    assert!(document.contains("audio"));
+    let hub = ScriptedHub::start(move |_, _, _| op.map(|op| json!({ "op": op }).to_string()).into_iter().collect());
+    let done = DocumentFolder::new(&document).check(&hub.url(), &[]).assert_exit_code(code);
+    assert!(done.out.contains(says), "{}", done.out);
+}
+
 /// A step that only fails with a variation is a warning. It leaves nothing undecided, since the step holds without it.
 #[rstest]
 #[case::reads_no_escapes("escapes", "", |text: &str| text.contains("subscribe"))]

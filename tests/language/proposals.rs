@@ -227,6 +227,21 @@ fn a_proposal_that_a_trial_confirms_is_assumed(#[case] answer: Option<&str>, #[c
     assert_eq!(run.plays, [2, 2, 2]);
 }
 
+/// A hub without acknowledgements: nothing comes until both answers are assumed.
+#[test]
+fn absences_that_follow_each_other_are_tried_together() {
+    let begs = ["anna sends: beg", "anna expects: answer\n    rules: [MUST-2]"];
+    let steps = [&ASKS_AND_BEATS[..2], &begs, &ASKS_AND_BEATS[2..]].concat();
+    let run = explored(&steps, |_, input| match input.text {
+        Some(text) if text.contains("beat") => send(input, TICK.1),
+        _ => Vec::new(),
+    });
+    let entries = ["ask", "beg"].map(|after| absent_after("answer", after)[0].clone());
+    assert_eq!((claims(run.assumed()), run.proposals()), (json!(entries), Vec::new()));
+    // The plain round, a trial of the first, a trial of both, and the replay.
+    assert_eq!(run.plays, [2, 2, 2, 2]);
+}
+
 /// Two members of an answer have other names, and a step needs both.
 #[test]
 fn proposals_that_help_only_together_are_tried_together() {
