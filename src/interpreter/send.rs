@@ -13,7 +13,7 @@ use super::steps::{StepResult, group_values};
 use super::{Conversation, ConversationOutput};
 use crate::deviation::UpgradingClient;
 use crate::outcome::{CheckOutcome, FrameKind, HistoryDirection};
-use crate::protocol::FrameDirection;
+use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::compose;
 use crate::scenario::model::{ActorId, ConnectStep, MessageComposition, MessageName, Step, StepAction};
 use crate::scenario::template::Template;
@@ -304,13 +304,19 @@ impl Conversation {
         if server && kind != "frames" {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
-        if frames.iter().any(|frame| !(frame.opcode.is_control() && frame.fin && frame.rsv == 0)) {
-            self.record_raw_exchange(id, content.as_str().filter(|_| kind == "text"));
+        let text = content.as_str().filter(|_| kind == "text");
+        let plain = text.and_then(|text| plain_message(&self.program.pack, text));
+        let is_control = |frame: &Frame| frame.opcode.is_control() && frame.fin && frame.rsv == 0;
+        if plain.is_none() && !frames.iter().all(is_control) {
+            self.record_raw_exchange(id, text);
         }
         let size = frames.iter().map(|frame| frame.payload.len()).sum();
         let wire = self.transmit(id, frames, opcode, &shown, size, source.as_deref());
         if let Some(wire) = &wire {
             self.actors[id].latest.record_request(None, wire);
+            if let Some((message, value)) = plain {
+                self.record_exchange(id, Some(message), &value, true, wire);
+            }
         }
         requests.iter().for_each(|text| self.assume_after_text(id, text));
         Ok(wire.map(|wire| BoundValue::One { value: value.clone(), wire: Some(wire) }))
@@ -500,6 +506,24 @@ fn parse_hex(text: &str) -> Result<Vec<u8>, StepFailure> {
         .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(bad))
         .collect()
 }
+
+/// Returns the message that a raw text is, and its index, if every hub reads the text alike: it fits its schema, and is
+/// written as `sends` writes messages, with an id that any parser keeps.
+fn plain_message(pack: &Pack, text: &str) -> Option<(usize, Value)> {
+    let value: Value = serde_json::from_str(text).ok().filter(|value: &Value| value.to_string() == text)?;
+    let message = pack.recognise(&value, FrameDirection::ToHub)?;
+    let id = message.correlation.as_ref().and_then(|place| value.pointer(place));
+    let is_kept = match id {
+        None | Some(Value::Null | Value::String(_)) => true,
+        Some(Value::Number(id)) => id.as_i64().is_some_and(|id| id.unsigned_abs() <= MAX_EXACT_INTEGER),
+        Some(_) => false,
+    };
+    let is_plain = is_kept && !message.abstract_ && message.schema.violations(&value).is_empty();
+    Some((pack.message_index(&message.name)?, value)).filter(|_| is_plain)
+}
+
+/// The largest integer up to which double-precision numbers are exact.
+const MAX_EXACT_INTEGER: u64 = 1 << 53;
 
 /// Reads a frame of `sends raw`. `masks` says whether to mask a frame without `mask`: clients mask, servers do not.
 fn parse_raw_frame(value: &Value, masks: bool) -> Result<Frame, StepFailure> {

@@ -71,6 +71,20 @@ impl PlayId {
     }
 }
 
+/// Returns the numbers of the scenarios or cases in whose first play, in the run with this stamp, names in `text` were
+/// made.
+pub fn makers_of_names<'a>(text: &'a str, stamp: &'a str) -> impl Iterator<Item = u64> + 'a {
+    let number = |(at, _): (usize, &str)| {
+        let name = &text[at + stamp.len()..];
+        let end = name.find(|c: char| !c.is_ascii_digit() && !c.is_ascii_lowercase()).unwrap_or(name.len());
+        let (play, call) = name[..end].rsplit_once('x')?;
+        let is_first = !play.starts_with('0') && !call.is_empty() && call.bytes().all(|byte| byte.is_ascii_digit());
+        let number = is_first.then(|| u64::from_str_radix(play, 36).ok()).flatten()?;
+        number.checked_sub(LEAST_NUMBER)
+    };
+    text.match_indices(stamp).filter(|_| !stamp.is_empty()).filter_map(number)
+}
+
 impl fmt::Display for PlayId {
     /// Writes letters and digits that no other id of the run has: for a first play its number, which never begins with a
     /// zero; otherwise a zero, the length of the trail, the trail and the number.
@@ -100,7 +114,19 @@ pub fn to_base36(mut number: u64) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
+    use rstest::rstest;
+
     use super::*;
+
+    #[rstest]
+    #[case::first(PlayId::first(41), "client", Some(41))]
+    #[case::large(PlayId::first(46_656 * 36), "x", Some(46_656 * 36))]
+    #[case::replay(PlayId::first(41).replay(0), "client", None)]
+    fn a_name_tells_the_case_that_made_it(#[case] play: PlayId, #[case] prefix: &str, #[case] expected: Option<u64>) {
+        let text = format!(r#"{{"to":"someone","from":"{prefix}r4nd{play}x12-1"}}"#);
+        assert_eq!(makers_of_names(&text, "r4nd").next(), expected);
+        assert_eq!(makers_of_names(&text, "0ther").next(), None);
+    }
 
     #[test]
     fn ids_of_different_plays_have_different_texts() {

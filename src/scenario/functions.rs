@@ -203,7 +203,7 @@ impl Object for FunctionContext {}
 pub const CONTEXT_NAME: &str = "__context";
 
 /// Functions by name, for "did you mean".
-pub const FUNCTION_NAMES: [&str; 23] = [
+pub const FUNCTION_NAMES: [&str; 24] = [
     "unique",
     NEXT_USER,
     NEXT_OF,
@@ -213,6 +213,7 @@ pub const FUNCTION_NAMES: [&str; 23] = [
     "now_s",
     "now_iso",
     "epoch_ms",
+    "is_json",
     "json",
     "sha256",
     "base64",
@@ -295,6 +296,7 @@ pub fn build_environment() -> Environment<'static> {
     env.add_function("unique", |state: &State<'_, '_>, prefix: &str| {
         Ok::<_, Error>(context_of(state)?.unique_name(prefix))
     });
+    env.add_function("is_json", |text: &str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
     env.add_function("next_number", |state: &State<'_, '_>| Ok::<_, Error>(context_of(state)?.next_call() + 1));
     env.add_function(NEXT_USER, next_user);
     env.add_function(NEXT_OF, next_of);

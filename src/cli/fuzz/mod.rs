@@ -27,6 +27,7 @@ use super::{CliError, build_runtime};
 use crate::check::comparison::Counterpart;
 use crate::check::{self, PlayOptions};
 use crate::config;
+use crate::fuzz::campaign::confirm::DoubtfulFinding;
 use crate::fuzz::campaign::results::CampaignResults;
 use crate::fuzz::campaign::{self, Campaign, FinalHubState, PlayEnvironment, confirm, second_hub};
 use crate::fuzz::case::FuzzCell;
@@ -309,7 +310,7 @@ async fn run_campaigns(
         if kept.archive.only_replays() {
             continue;
         }
-        let mut watched = CampaignProgress::new(campaign, selection, kept.known, quiet);
+        let mut watched = CampaignProgress::new(campaign, selection, kept.known, (&options.stamp, quiet));
         let cases = selection.case_numbers(campaign, watched.adaptive.as_ref());
         let cases = Arc::new(Mutex::new(cases));
         let masker = prepare::secret_masker(tested);
@@ -404,12 +405,16 @@ async fn confirm_findings(
         (asked_to_stop, rulings) = (asked, replayed.unwrap_or_default());
     }
     rulings.resize(doubtful.len(), Ruling::Open);
-    let open = rulings.iter().filter(|ruling| **ruling == Ruling::Open).count();
+    let is_open = |(finding, ruling): &(&DoubtfulFinding, &Ruling)| **ruling == Ruling::Open && !finding.stands_anyway;
+    let open = doubtful.iter().zip(&rulings).filter(is_open).count();
     if open > 0 && left.is_served && asked_to_stop == 0 {
         outcome.end_before_confirmation(open);
     }
-    for (finding, _) in doubtful.iter().zip(rulings).filter(|(_, ruling)| !ruling.stands()) {
-        outcome.remove_unconfirmed(&finding.cause);
+    for (finding, ruling) in doubtful.iter().zip(rulings).filter(|(_, ruling)| !ruling.stands()) {
+        match finding.stands_anyway {
+            true => outcome.mark_not_seen_again(&finding.cause, &ruling.describe()),
+            false => outcome.remove_unconfirmed(&finding.cause),
+        }
     }
     Ok(asked_to_stop)
 }
@@ -444,12 +449,12 @@ impl<'a> CampaignProgress<'a> {
         campaign: &'a Campaign,
         selection: &CaseSelection,
         known: &'a dyn Fn(&str, &str) -> bool,
-        quiet: bool,
+        (stamp, quiet): (&str, bool),
     ) -> Self {
         let now = Instant::now();
         let progress = RunProgress::new(selection.case_count(), "cases", quiet);
         let (adaptive, outcome, most) =
-            (selection.adaptive_feedback(), CampaignResults::default(), selection.most_findings());
+            (selection.adaptive_feedback(), CampaignResults::new(stamp), selection.most_findings());
         let (enough, found, counted) = (Arc::default(), Arc::default(), (0, 0));
         Self { campaign, adaptive, outcome, progress, begun: now, noted: now, most, known, counted, enough, found }
     }

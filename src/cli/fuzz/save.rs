@@ -131,6 +131,7 @@ fn shrink_all(
         let singles = campaign.scheduler.single_message_cases(&campaign.corpus, new.case.number).into_iter();
         ShrinkableFinding {
             scenario: new.case.scenario.clone(),
+            beside: None,
             simpler: singles.map(|single| single.scenario).collect(),
             cell: new.cell,
             cause: new.cause.clone(),

@@ -1,4 +1,5 @@
-//! Replays findings that may only mean that the hub hung, was gone or is slow, one at a time.
+//! Replays findings, one at a time: those that may only mean that the hub hung, was gone or is slow, and those for which
+//! a command is printed that shows them again.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -9,13 +10,17 @@ use super::shrink_findings::{ShrinkJob, ShrinkableFinding};
 use super::{Campaign, PlayEnvironment};
 use crate::judge::{Evidence, Ruling};
 
-/// A finding that stands only if it is made again.
+/// A finding to be made again.
 #[derive(Clone)]
 pub struct DoubtfulFinding {
     pub cause: Fingerprint,
     /// The number of its first case.
     pub number: u64,
+    /// Another case, to which the message belongs that the first case received; both are played at the same time.
+    pub beside: Option<u64>,
     pub evidence: Evidence,
+    /// Whether the finding stands even if it is not made again.
+    pub stands_anyway: bool,
 }
 
 /// Replays findings until `until`, and returns the ruling on each.
@@ -27,14 +32,16 @@ pub async fn replay_findings(
     until: Instant,
 ) -> Vec<Ruling> {
     let mut rulings = Vec::new();
-    for DoubtfulFinding { cause, number, evidence } in findings {
-        let case = campaign.scheduler.cell(number).zip(campaign.scheduler.case(&campaign.corpus, number));
+    for DoubtfulFinding { cause, number, beside, evidence, .. } in findings {
+        let scheduler = &campaign.scheduler;
+        let case = scheduler.cell(beside.unwrap_or(number)).zip(scheduler.case(&campaign.corpus, number));
         let Some((cell, case)) = case else {
             rulings.push(Ruling::NotAgain);
             continue;
         };
         let (scenario, id) = (case.scenario, campaign.id(number));
-        let finding = ShrinkableFinding { scenario, simpler: Vec::new(), cell, cause, id };
+        let beside = beside.and_then(|other| scheduler.case(&campaign.corpus, other)).map(|case| case.scenario);
+        let finding = ShrinkableFinding { scenario, beside, simpler: Vec::new(), cell, cause, id };
         let (campaign, numbers) = (Arc::clone(&campaign), Arc::clone(&numbers));
         let job = ShrinkJob { campaign, stage: stage.clone(), finding, numbers };
         rulings.push(job.confirm(evidence, until).await.ruling);

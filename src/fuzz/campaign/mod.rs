@@ -3,6 +3,7 @@
 
 pub mod confirm;
 pub mod control_run;
+mod copied_input;
 pub mod exclusive;
 pub mod fingerprint;
 pub mod latency_drift;
@@ -445,6 +446,7 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
         None => campaign.play(&campaign.id(number), &case.scenario, PlayId::first(number), stage).await,
     };
     if let Some(mut report) = played {
+        copied_input::remove_copied_mistakes(&mut report, campaign.pack());
         control_run::lower_self_inflicted(&mut report, campaign.pack());
         if report.unserved.is_some() {
             // A hub that no longer serves clients is not accused of anything else that is missing.

@@ -11,8 +11,8 @@ use crate::fuzz::case::FuzzCell;
 use crate::fuzz::corpus::{Corpus, prefix};
 use crate::fuzz::placement::Placement;
 use crate::hub::process::RESTART_HOOK;
-use crate::judge::Evidence;
 use crate::judge::service::HubOutage;
+use crate::judge::{Evidence, makers_of_names};
 use crate::outcome::{
     CheckReport, FindingDetail, FrameKind, HistoryDirection, HubCrash, Lack, ProcessReport, ScenarioReport, Verdict,
 };
@@ -26,6 +26,13 @@ use crate::syntax::source::Sources;
 const KEPT_CASE_NUMBERS: usize = 8;
 /// How many fingerprints are kept.
 const MAX_FINGERPRINTS: usize = 1000;
+/// The most frames of a finding's conversation that are kept, at its beginning and at its end.
+const KEPT_FIRST_FRAMES: usize = 40;
+const KEPT_LAST_FRAMES: usize = 80;
+/// The most bytes that the conversations of all findings of a report may take; further findings keep only the last
+/// [`SHORT_HISTORY`] frames.
+const MAX_HISTORY_BYTES: usize = 2 << 20;
+const SHORT_HISTORY: usize = 10;
 /// Number of cases after which a run ends if none of them could be played.
 const MAX_HOPELESS_CASES: u64 = 500;
 /// Steps with their errors that are kept of undecided cases.
@@ -42,6 +49,8 @@ pub const PROCESS_ORACLE: &str = "FUZZ-LIVES";
 /// The results of the cases so far.
 #[derive(Default)]
 pub struct CampaignResults {
+    /// The stamp of the run, which is in all names that cases make.
+    stamp: String,
     cases: u64,
     decided: u64,
     after_opening: u64,
@@ -75,10 +84,27 @@ struct CauseGroup {
     cases: u64,
     /// Whether only all of them together are known to cause it.
     together: bool,
+    /// Another case, to which a message belongs that the first case received.
+    beside: Option<u64>,
+    /// Whether the first case, with the other one, showed the finding again.
+    recurs: bool,
     shrunk: Option<ShrunkFinding>,
 }
 
 impl CampaignResults {
+    /// Creates the results of a run with this stamp.
+    pub fn new(stamp: &str) -> Self {
+        Self { stamp: stamp.to_owned(), ..Self::default() }
+    }
+
+    /// Returns the case, other than that with this number, to which the message belongs that an uninvolved client received.
+    fn other_case(&self, number: u64, check: &CheckReport) -> Option<u64> {
+        let is_leak = check.accuses_hub() && check.rules.iter().any(|(rule, _)| rule.id == SILENCE_ORACLE);
+        let received = &check.detail.as_ref().filter(|_| is_leak)?.received;
+        let makers: Vec<u64> = makers_of_names(received, &self.stamp).collect();
+        makers.first().copied().filter(|_| !makers.contains(&number))
+    }
+
     /// Adds the report of a case.
     pub fn add_report(&mut self, campaign: &Campaign, report: ScenarioReport) {
         let Some((number, cell)) = case_number(&report.id).and_then(|n| Some((n, campaign.scheduler.cell(n)?))) else {
@@ -129,17 +155,27 @@ impl CampaignResults {
         {
             *self.obstacles.entry(obstacle).or_default() += 1;
         }
-        let mut causes: Vec<(Fingerprint, String)> = broken_checks(&report)
-            .map(|check| (Fingerprint::of_check(campaign.pack(), cell, check), check.name.clone()))
-            .collect();
+        let cause = |check: &CheckReport| {
+            let beside = self.other_case(number, check);
+            // A message that belongs to another case was caused by that case.
+            let cell = beside.and_then(|other| campaign.scheduler.cell(other)).unwrap_or(cell);
+            (Fingerprint::of_check(campaign.pack(), cell, check), check.name.clone(), beside)
+        };
+        let mut causes: Vec<(Fingerprint, String, Option<u64>)> = broken_checks(&report).map(cause).collect();
         causes.sort();
         causes.dedup_by(|a, b| a.0 == b.0);
-        for (cause, check) in causes {
-            self.add_to_group(cause, &check, (cell.placement.sends_many(), number), &report);
+        for (cause, check, beside) in causes {
+            self.add_to_group(cause, (&check, beside), (cell.placement.sends_many(), number), &report);
         }
     }
 
-    fn add_to_group(&mut self, cause: Fingerprint, check: &str, order: (bool, u64), report: &ScenarioReport) {
+    fn add_to_group(
+        &mut self,
+        cause: Fingerprint,
+        (check, beside): (&str, Option<u64>),
+        order: (bool, u64),
+        report: &ScenarioReport,
+    ) {
         if self.causes.len() >= MAX_FINGERPRINTS && !self.causes.contains_key(&cause) {
             return;
         }
@@ -148,6 +184,11 @@ impl CampaignResults {
             alone.checks.retain(|one| one.name == check);
             // Baselines know the check by this name.
             alone.checks.iter_mut().for_each(|check| check.name = cause.oracle.clone());
+            if let Some(other) = beside {
+                let tells = |check: &mut CheckReport| check.message.push_str(&format!("; it belongs to case {other}"));
+                alone.checks.iter_mut().for_each(tells);
+            }
+            drop_middle_frames(&mut alone, KEPT_FIRST_FRAMES, KEPT_LAST_FRAMES);
             alone
         };
         let is_silent = report.waits.silent_checks.contains(check);
@@ -158,28 +199,31 @@ impl CampaignResults {
             numbers: Vec::new(),
             cases: 0,
             together: false,
+            beside,
+            recurs: true,
             shrunk: None,
         };
         let group = self.causes.entry(cause.clone()).or_insert_with(new);
         group.cases += 1;
         if order < group.order {
-            (group.first, group.order, group.is_silent) = (alone(), order, is_silent);
+            (group.first, group.order, group.is_silent, group.beside) = (alone(), order, is_silent, beside);
         }
         let at = group.numbers.partition_point(|known| *known < order.1);
         group.numbers.insert(at, order.1);
         group.numbers.truncate(KEPT_CASE_NUMBERS);
     }
 
-    /// Returns the findings: fingerprint, number of the first case, and the check that failed.
+    /// Returns the findings that a case shows on its own: fingerprint, number of the first case, and the check that failed.
     pub fn first_findings(&self) -> impl Iterator<Item = (&Fingerprint, u64, &CheckReport)> {
         let first = |(cause, group)| {
-            let CauseGroup { first, .. }: &CauseGroup = group;
+            let CauseGroup { first, beside: None, .. }: &CauseGroup = group else { return None };
             Some((cause, case_number(&first.id)?, first.checks.first()?))
         };
         self.causes.iter().filter_map(first)
     }
 
-    /// Returns the findings that may only mean that the hub served no clients then, or was slow.
+    /// Returns the findings to replay: those that may only mean that the hub served no clients then, or was slow, and the
+    /// others, to know whether their cases show them again.
     pub fn doubtful_findings(&self, outages: &[HubOutage], is_slow: bool) -> Vec<DoubtfulFinding> {
         let during = |report: &ScenarioReport, outage: &HubOutage| {
             report.begun + report.duration >= outage.since && report.begun <= outage.noticed
@@ -189,12 +233,24 @@ impl CampaignResults {
             true => Some(Evidence::Crowd),
             false => outages.iter().any(|outage| during(&group.first, outage)).then_some(Evidence::Crowd),
         };
-        let doubtful = self.causes.iter().filter(|(cause, _)| cause.oracle != PROCESS_ORACLE);
+        let findings = self.causes.iter().filter(|(cause, _)| cause.oracle != PROCESS_ORACLE);
         let finding = |(cause, group): (&Fingerprint, &CauseGroup)| {
-            let number = case_number(&group.first.id)?;
-            Some(DoubtfulFinding { cause: cause.clone(), number, evidence: evidence(group)? })
+            let (number, evidence, beside) = (case_number(&group.first.id)?, evidence(group), group.beside);
+            let stands_anyway = evidence.is_none();
+            let evidence = evidence.unwrap_or(Evidence::Crowd);
+            Some(DoubtfulFinding { cause: cause.clone(), number, beside, evidence, stands_anyway })
         };
-        doubtful.filter_map(finding).collect()
+        let mut doubtful: Vec<DoubtfulFinding> = findings.filter_map(finding).collect();
+        doubtful.sort_by_key(|finding| finding.stands_anyway);
+        doubtful
+    }
+
+    /// Records that the case of a finding, played alone, did not show it again.
+    pub fn mark_not_seen_again(&mut self, cause: &Fingerprint, why: &str) {
+        let Some(group) = self.causes.get_mut(cause) else { return };
+        group.recurs = false;
+        let tells = |check: &mut CheckReport| check.message.push_str(&format!("; {why}"));
+        group.first.checks.iter_mut().for_each(tells);
     }
 
     /// Removes a finding that did not occur again.
@@ -235,6 +291,8 @@ impl CampaignResults {
             numbers: under_way,
             cases,
             together: true,
+            beside: None,
+            recurs: true,
             shrunk: None,
         };
         self.causes.insert(cause, group);
@@ -287,18 +345,32 @@ impl CampaignResults {
         let mut oracles = self.oracles;
         count_crashes(&mut oracles, &processes);
         let mut findings = Vec::new();
-        let mut first = Vec::new();
-        let mut add = |mut report: ScenarioReport, name: Option<String>, together: &[u64], sources: &mut Sources| {
-            let number = case_number(&report.id).unwrap_or_default();
-            if let Some(case) = campaign.scheduler.case(&campaign.corpus, number) {
-                campaign.place_report(&mut report, &case.scenario, sources);
-            }
-            report.id = name.unwrap_or(report.id);
-            let cases = if together.is_empty() { &[number] } else { together };
-            first.push((report, cases.iter().flat_map(|case| ["--case".to_owned(), case.to_string()]).collect()));
-        };
+        let (mut first, mut history_bytes) = (Vec::new(), 0);
+        let mut add =
+            |mut report: ScenarioReport, name: Option<String>, together: Option<&[u64]>, sources: &mut Sources| {
+                let number = case_number(&report.id).unwrap_or_default();
+                if let Some(case) = campaign.scheduler.case(&campaign.corpus, number) {
+                    campaign.place_report(&mut report, &case.scenario, sources);
+                }
+                report.id = name.unwrap_or(report.id);
+                let bytes =
+                    |report: &ScenarioReport| report.history.iter().map(|frame| frame.text.len()).sum::<usize>();
+                if history_bytes + bytes(&report) > MAX_HISTORY_BYTES {
+                    drop_middle_frames(&mut report, 0, SHORT_HISTORY);
+                }
+                history_bytes += bytes(&report);
+                let single = [number];
+                let cases = together.unwrap_or(&single);
+                first.push((report, cases.iter().flat_map(|case| ["--case".to_owned(), case.to_string()]).collect()));
+            };
         for (cause, group) in self.causes {
-            let together = if group.together { group.numbers.as_slice() } else { &[] };
+            let pair = group.beside.zip(case_number(&group.first.id)).map(<[u64; 2]>::from);
+            let together = match &pair {
+                // Only the whole run is known to show it.
+                _ if !group.recurs => Some(&[][..]),
+                Some(pair) => Some(&pair[..]),
+                None => group.together.then_some(group.numbers.as_slice()),
+            };
             add(group.first, Some(cause.scenario_name(&pack.name)), together, sources);
             findings.push(fuzz::FindingTally {
                 shape: cause.shape,
@@ -309,7 +381,7 @@ impl CampaignResults {
         }
         for report in self.mistakes {
             let numbers = case_number(&report.id).into_iter().collect();
-            add(report, None, &[], sources);
+            add(report, None, None, sources);
             findings.push(fuzz::FindingTally { shape: String::new(), cases: 1, numbers, shrunk: None });
         }
         let cells = campaign.scheduler.cells.iter().map(|cell| fuzz::CellTally {
@@ -351,6 +423,15 @@ impl CampaignResults {
         };
         fuzzed.obstacles.sort_by_key(|obstacle| std::cmp::Reverse(obstacle.cases));
         aggregator::fuzz_protocol_report(pack, first, processes, fuzzed)
+    }
+}
+
+/// Drops the frames of a report between the first and the last.
+fn drop_middle_frames(report: &mut ScenarioReport, first: usize, last: usize) {
+    let dropped = report.history.len().saturating_sub(first + last);
+    if dropped > 0 {
+        report.history.drain(first..first + dropped);
+        report.history_dropped += dropped;
     }
 }
 

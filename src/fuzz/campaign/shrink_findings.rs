@@ -39,6 +39,8 @@ pub struct ShrinkResult {
 /// A finding to shrink.
 pub struct ShrinkableFinding {
     pub scenario: CaseScenario,
+    /// A case that has to be played on the same hub at the same time.
+    pub beside: Option<CaseScenario>,
     /// Scenarios with one mutated message each, if the finding sends many.
     pub simpler: Vec<CaseScenario>,
     pub cell: FuzzCell,
@@ -84,7 +86,7 @@ impl ShrinkJob {
     /// Returns the smallest scenario that fails like the finding, found before `until`. The finding must fail on its
     /// own.
     pub async fn shrink(&self, until: Instant) -> ShrinkResult {
-        let ShrinkableFinding { scenario, simpler, cell, cause, id } = &self.finding;
+        let ShrinkableFinding { scenario, simpler, cell, cause, id, .. } = &self.finding;
         let mut scenario = scenario;
         for form in simpler {
             // Short timeouts sort out most forms, full ones confirm the failure.
@@ -164,11 +166,18 @@ impl ShrinkJob {
         let stage = self.stage.patient(patience);
         let play = PlayId::shrink(self.numbers.fetch_add(1, Ordering::Relaxed));
         let scenario = self.with_wait(scenario);
-        // Other plays run at the same time, so each gets a hub of its own where hubproof starts hubs.
-        match self.stage.hub.can_start_hubs() {
-            true => self.campaign.play(&self.finding.id, &with_exclusive_hub(&scenario), play, &stage).await,
-            false => self.campaign.play(&self.finding.id, &scenario, play, &stage).await,
+        // Boxed, since the futures of plays are large.
+        let play_one = |scenario: CaseScenario, play: PlayId| {
+            let (campaign, id, stage) = (Arc::clone(&self.campaign), self.finding.id.clone(), stage.clone());
+            Box::pin(async move { campaign.play(&id, &scenario, play, &stage).await })
+        };
+        if let Some(other) = &self.finding.beside {
+            let beside = PlayId::shrink(self.numbers.fetch_add(1, Ordering::Relaxed));
+            return tokio::join!(play_one(scenario, play), play_one(other.clone(), beside)).0;
         }
+        // Other plays run at the same time, so each gets a hub of its own where hubproof starts hubs.
+        let is_alone = self.stage.hub.can_start_hubs();
+        play_one(if is_alone { with_exclusive_hub(&scenario) } else { scenario }, play).await
     }
 }
 

@@ -97,6 +97,14 @@ impl<'a> MessageDraft<'a> {
         self
     }
 
+    /// Gives a request another id by which its answer is found, if each request needs its own.
+    pub(crate) fn renew_correlation(&mut self) -> &Self {
+        let fresh = self.corpus.fresh_values(self.message);
+        let is_fresh = |id: &DraftId| fresh.iter().any(|fresh| fresh.pointer == id.pointer);
+        self.ids.retain(|id| Some(&id.pointer) == self.message.correlation.as_ref() && is_fresh(id));
+        self.set_ids(1)
+    }
+
     /// Draws a mutated message, and the site of the mutation if it concerns one.
     pub(crate) fn draw_mutated(&self, dice: &mut RandomSource) -> Option<(SentMessage, Option<&'a MutationSite>)> {
         let Self { corpus, message, base, plain, .. } = self;
@@ -124,10 +132,10 @@ impl<'a> MessageDraft<'a> {
                     None,
                 ))
             }
-            MutationKind::Churn(churn) => Some((
-                SentMessage { description: MutationDescription::Named(churn.name()), ..self.apply_edits(Vec::new()) },
-                None,
-            )),
+            MutationKind::Churn(_) | MutationKind::Untimely(_) => {
+                let description = MutationDescription::Named(self.mutation.name());
+                Some((SentMessage { description, ..self.apply_edits(Vec::new()) }, None))
+            }
             MutationKind::Mutated(_) => (0..MAX_ATTEMPTS).find_map(|_| {
                 let site = dice.pick(&self.sites)?;
                 let foreign = match site.mutation {
@@ -136,7 +144,13 @@ impl<'a> MessageDraft<'a> {
                     }
                     _ => Vec::new(),
                 };
-                let edits = schema::draw_edits(&corpus.pack, message, site, plain, &foreign, self.short, dice)?;
+                // Few messages are repeated by a hub, so all of a message's open places are filled.
+                let all =
+                    if site.mutation == MemberMutation::Open { &self.sites[..] } else { std::slice::from_ref(site) };
+                let mut edits = Vec::new();
+                for site in all {
+                    edits.extend(schema::draw_edits(&corpus.pack, message, site, plain, &foreign, self.short, dice)?);
+                }
                 Some((self.apply_edits(edits), Some(*site)))
             }),
             MutationKind::Explored => (0..MAX_ATTEMPTS).find_map(|_| {

@@ -3,6 +3,7 @@
 
 pub mod churn;
 pub mod message;
+pub mod untimely;
 
 use std::collections::BTreeSet;
 
@@ -10,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use self::churn::Churn;
 use self::message::{MessageDraft, SentMessage};
+use self::untimely::Untimely;
 use super::actors::{MUTATED_STEP, NEW_CLIENT, OBSERVER};
 use super::case_scenario::{CaseScenario, CaseStep};
 use super::corpus::Corpus;
@@ -37,6 +39,8 @@ pub enum MutationKind {
     Framed(FramingMutation),
     /// The message is sent, if at all, by many clients that connect and leave.
     Churn(Churn),
+    /// The message is valid and unchanged, but not due.
+    Untimely(Untimely),
 }
 
 impl MutationKind {
@@ -47,6 +51,7 @@ impl MutationKind {
             Self::Corrupted(corruption) => corruption.name(),
             Self::Framed(framing) => framing.name(),
             Self::Churn(churn) => churn.name(),
+            Self::Untimely(untimely) => untimely.name(),
         }
     }
 
@@ -59,6 +64,7 @@ impl MutationKind {
             Self::Corrupted(corruption) => corruption.meaning(),
             Self::Framed(framing) => framing.meaning(),
             Self::Churn(churn) => churn.meaning(),
+            Self::Untimely(untimely) => untimely.meaning(),
         };
         Explanation::new(self.name(), means)
     }
@@ -69,6 +75,7 @@ impl MutationKind {
             .chain(JsonCorruption::ALL.into_iter().map(Self::Corrupted))
             .chain(FramingMutation::ALL.into_iter().map(Self::Framed))
             .chain(Churn::ALL.into_iter().map(Self::Churn))
+            .chain(Untimely::ALL.into_iter().map(Self::Untimely))
     }
 
     /// Returns why a message has no case of this mutation. `None` if the mutation does not depend on the message, and
@@ -81,7 +88,7 @@ impl MutationKind {
             Self::Corrupted(JsonCorruption::SingleQuotes) => "the message has no text in quotes",
             Self::Corrupted(JsonCorruption::BareKeys) => "the message has no member",
             Self::Corrupted(_) => "the text of the message cannot be changed in this way",
-            Self::Framed(_) => "no role can send the message",
+            Self::Framed(_) | Self::Untimely(_) => "no role can send the message",
             Self::Churn(_) => return None,
         })
     }
@@ -117,6 +124,7 @@ pub fn make_case(
     dice: &mut RandomSource,
 ) -> Option<FuzzCase> {
     match cell.mutation {
+        MutationKind::Untimely(untimely) if !untimely.occurs_at(cell.placement) => None,
         MutationKind::Churn(churn) => make_churn_case(corpus, cell, churn, dice.pick(prefixes)?.clone(), number, dice),
         _ if cell.placement.sends_many() => {
             make_batch_case_with_some_prefix(corpus, cell, prefixes, number, dice).map(|(_, case, _)| case)
@@ -155,7 +163,7 @@ pub fn single_message_cases(
     let found = is_of_many.then(|| make_batch_case_with_some_prefix(corpus, cell, prefixes, number, dice));
     let Some((prefix, _, all)) = found.flatten() else { return Vec::new() };
     let cell = FuzzCell { placement: Placement::Joined, ..cell };
-    let case = |sent| assemble_single_case(corpus, cell, prefix.clone(), sent, Vec::new(), number);
+    let case = |sent| assemble_single_case(corpus, cell, prefix.clone(), sent, None, Vec::new(), number);
     all.into_iter().filter_map(case).collect()
 }
 
@@ -187,9 +195,18 @@ pub(super) fn make_single_case(
     dice: &mut RandomSource,
 ) -> Option<FuzzCase> {
     let mut draft = MessageDraft::new(corpus, cell, &prefix)?;
-    let sent = draft.draw_mutated(dice)?.0;
+    let mut sent = draft.draw_mutated(dice)?.0;
     if cell.placement != Placement::Repeated {
-        return assemble_single_case(corpus, cell, prefix, sent, others, number);
+        let first = untimely(cell.mutation).and_then(|untimely| untimely.first_time(&prefix.sender, &sent.raw));
+        if first.is_some() {
+            sent = draft.renew_correlation().draw_mutated(dice)?.0;
+        }
+        let mut prefix = prefix;
+        let condition = first.map(|(steps, is_open)| {
+            prefix.steps.extend(steps);
+            is_open
+        });
+        return assemble_single_case(corpus, cell, prefix, sent, condition, others, number);
     }
     // Only texts that no hub can take for a message: ids would have to differ even in texts that are cut off.
     let is_no_message = |sent: &SentMessage| matches!(sent.class, PayloadClass::Malformed | PayloadClass::Unknown);
@@ -209,12 +226,21 @@ pub(super) fn make_single_case(
     Some(assemble_case(corpus, cell, prefix, &sent, steps, number))
 }
 
-/// Makes the case that sends this mutated message once.
+/// Returns why the message of a case is not due, if that is what the case is about.
+fn untimely(mutation: MutationKind) -> Option<Untimely> {
+    match mutation {
+        MutationKind::Untimely(untimely) => Some(untimely),
+        _ => None,
+    }
+}
+
+/// Makes the case that sends this mutated message once, if the name `condition` is bound.
 fn assemble_single_case(
     corpus: &Corpus,
     cell: FuzzCell,
     mut prefix: CasePrefix,
     sent: SentMessage,
+    condition: Option<&str>,
     others: Vec<CaseStep>,
     number: u64,
 ) -> Option<FuzzCase> {
@@ -223,7 +249,11 @@ fn assemble_single_case(
     let rest = std::mem::take(&mut prefix.rest);
     let input = to_mutated_input(corpus, message, cell, &prefix, &sent);
     steps.extend(oracle::steps_before(corpus, &input));
-    steps.push(CaseStep::new(&prefix.sender, StepVerb::SendsRaw, sent.raw.clone()).named(MUTATED_STEP));
+    let sends = CaseStep::new(&prefix.sender, StepVerb::SendsRaw, sent.raw.clone()).named(MUTATED_STEP);
+    steps.push(match condition {
+        Some(name) => sends.only_if(name),
+        None => sends,
+    });
     steps.extend(others);
     steps.extend(oracle::steps_after(corpus, &input, rest));
     Some(assemble_case(corpus, cell, prefix, &sent, steps, number))
@@ -348,6 +378,9 @@ fn to_mutated_input<'a>(
         ids: &prefix.ids,
         is_churn: matches!(cell.mutation, MutationKind::Churn(_)),
         is_unfinished: cell.mutation == MutationKind::Framed(FramingMutation::UnfinishedMessage),
+        is_json: matches!(sent.class, PayloadClass::Valid | PayloadClass::Unusual)
+            || sent.class == PayloadClass::Unspecified && matches!(cell.mutation, MutationKind::Mutated(_)),
+        untimely: untimely(cell.mutation),
     }
 }
 

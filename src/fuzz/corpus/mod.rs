@@ -37,6 +37,8 @@ pub struct Corpus {
     /// The steps of each scene, and of the opening of each role, in the order of shared.yaml.
     pub scenes: Vec<(String, Vec<CaseStep>)>,
     openings: Vec<(String, Vec<CaseStep>)>,
+    /// The steps of each reaction of a role, by the role's name.
+    reactions: Vec<(String, Vec<CaseStep>)>,
     /// The settings that are known before a run.
     pub settings: Settings,
     answers: Vec<ExpectedAnswer>,
@@ -82,6 +84,7 @@ impl Corpus {
             all.map(|(name, value)| (name.clone(), steps(value.get(part)))).collect()
         };
         let (scenes, openings) = (within("scenes", "steps"), within("roles", "opening"));
+        let reactions = role_reactions(&shared);
         let answers = expected_answer::parse_answers(&shared);
         let goes_on = StepRule::read_all(shared.pointer("/fuzz/goes_on"));
         let declared = shared.get("hub").and_then(Value::as_object).into_iter().flatten();
@@ -97,6 +100,7 @@ impl Corpus {
             scenario_names,
             scenes,
             openings,
+            reactions,
             settings,
             answers,
             goes_on,
@@ -165,6 +169,14 @@ impl Corpus {
         })
     }
 
+    /// Whether every message that the hub sends is JSON, as far as the pack describes them.
+    pub fn hub_sends_only_json(&self) -> bool {
+        let from_hub = || self.pack.messages.iter().filter(|message| message.directions.from_hub && !message.abstract_);
+        let is_text =
+            |message: &MessageType| message.matcher.condition_count() == 0 && message.schema.is_valid(&json!("text"));
+        self.forbidden_for_observer.is_some() && from_hub().next().is_some() && !from_hub().any(is_text)
+    }
+
     /// Returns the messages that a hub receives, in the order of the pack, without envelopes.
     pub fn messages(&self) -> impl Iterator<Item = &MessageType> {
         self.pack.messages.iter().filter(|message| message.directions.to_hub && !message.abstract_)
@@ -177,9 +189,17 @@ impl Corpus {
         roles.into_iter().flatten().filter(clients).map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Returns the roles that send a message in some scenario, scene or opening; those with an opening first.
+    /// Returns the roles that send a message in some scenario, scene, opening or reaction; those with an opening first.
     pub fn senders(&self, message: &str) -> Vec<&str> {
         let mut found = BTreeSet::new();
+        // A role without an opening may need more than a connection before the hub sends it requests.
+        for (role, steps) in self.reactions.iter().filter(|(role, _)| self.can_join(role)) {
+            self.visit_sent_messages(steps, &mut |_| Some(role), &mut |who, what| {
+                if what == message {
+                    found.insert(who.to_owned());
+                }
+            });
+        }
         for role in self.roles() {
             self.visit_sent_messages(self.opening(role), &mut |_| Some(role), &mut |who, what| {
                 if what == message {
@@ -356,6 +376,17 @@ fn schema_at(pointer: &str, schema: &Value) -> Value {
             json!({ "anyOf": [member, { "type": "array", "minItems": items.len(), "prefixItems": items }] })
         },
     )
+}
+
+/// Returns the steps of each reaction of a role, by the role's name.
+fn role_reactions(shared: &Value) -> Vec<(String, Vec<CaseStep>)> {
+    let roles = shared.get("roles").and_then(Value::as_object).into_iter().flatten();
+    let of_role = |(role, value): (&String, &Value)| {
+        let names = listed_names(&[value.get("reacts")]).into_iter();
+        let steps = |name: String| Some((role.clone(), steps(shared.get("reactions")?.get(&name)?.get("do"))));
+        names.filter_map(steps).collect::<Vec<_>>()
+    };
+    roles.flat_map(of_role).collect()
 }
 
 /// Returns the steps of a list, which are known to be correct.

@@ -118,9 +118,10 @@ pub fn prefixes(corpus: &Corpus, message: &MessageType, placement: Placement) ->
             let mut roles = corpus.senders(&message.name);
             // A role without an automatic opening cannot send anything after `joins`.
             roles.retain(|role| placement == Placement::First || corpus.can_join(role));
-            if roles.is_empty() {
-                roles.extend(corpus.observer_role());
-            }
+            // A hub may send a request to any client, so any client may send an answer.
+            let is_missing = roles.is_empty() || corpus.pack.is_reply(&message.name);
+            let observer = corpus.observer_role().filter(|role| is_missing && !roles.contains(role));
+            roles.extend(observer);
             roles.into_iter().filter_map(|role| opening_prefix(corpus, message, placement, role, &sites)).collect()
         }
         Placement::Within | Placement::Outside => corpus

@@ -8,6 +8,7 @@ use crate::generate::rng::RandomSource;
 use crate::generate::schema_shape::SchemaShape;
 use crate::generate::value;
 use crate::protocol::{MessageType, Pack};
+use crate::scenario::template::escape_expressions;
 use crate::syntax::json_schema::json_type;
 use crate::syntax::matcher::member_pointer;
 
@@ -30,10 +31,11 @@ pub enum MemberMutation {
     Digits,
     Deep,
     Surrogate,
+    Open,
 }
 
 impl MemberMutation {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Missing,
         Self::Null,
         Self::WrongType,
@@ -50,6 +52,7 @@ impl MemberMutation {
         Self::Digits,
         Self::Deep,
         Self::Surrogate,
+        Self::Open,
     ];
 
     /// Returns why a message has no place to which the mutation applies.
@@ -70,6 +73,7 @@ impl MemberMutation {
             Self::Digits => "the schema has no number",
             Self::Deep => "the schema restricts every place",
             Self::Surrogate => "the schema has no text",
+            Self::Open => "the schema restricts every place, and allows no further members or items",
         }
     }
 
@@ -96,6 +100,9 @@ impl MemberMutation {
             Self::Digits => "A number has a thousand digits.",
             Self::Deep => "A value is nested deeply, where the schema does not restrict it.",
             Self::Surrogate => "A text has half of a surrogate pair, which no Unicode text has.",
+            Self::Open => {
+                "A place that the schema leaves open, or a further member or item, has a value at the limits of what parsers can represent."
+            }
         }
     }
 
@@ -118,6 +125,7 @@ impl MemberMutation {
             Self::Digits => "thousand-digits",
             Self::Deep => "deep",
             Self::Surrogate => "lone-surrogate",
+            Self::Open => "open-place",
         }
     }
 }
@@ -186,6 +194,7 @@ impl SchemaPlace<'_, '_> {
             // The mutation `no-object` replaces the whole message.
             add(MemberMutation::Extra, shape.is_closed());
             add(MemberMutation::Deep, true);
+            add(MemberMutation::Open, !shape.is_closed());
             return found;
         }
         let (values, types, kinds) = (shape.allowed_values(), shape.types(), shape.kinds());
@@ -221,6 +230,11 @@ impl SchemaPlace<'_, '_> {
         add(MemberMutation::Digits, is_number);
         let is_list = self.parent == PlaceParent::None && self.value.is_some_and(Value::is_array);
         add(MemberMutation::Deep, is_open || is_list);
+        let takes_more = match self.value {
+            Some(Value::Array(items)) => is_kind("array") && !shape.is_full_list(items.len()),
+            _ => is_kind("object") && !shape.is_closed(),
+        };
+        add(MemberMutation::Open, is_open || takes_more);
         add(MemberMutation::Surrogate, is_kind("string"));
         add(MemberMutation::Twice, present && self.parent == PlaceParent::Object);
         let is_word = values.is_some() && self.value.is_some_and(Value::is_string);
@@ -341,9 +355,75 @@ pub fn draw_edits(
             let deep = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
             Some(vec![PayloadEdit { pointer, change: PayloadChange::Text(deep) }])
         }
+        MemberMutation::Open => {
+            let is_object = match now {
+                None => shape.kinds().contains(&"object") && !shape.is_unrestricted(),
+                Some(now) => now.is_object(),
+            };
+            let first = dice.draw_below(ODD_NAMES.len());
+            let odd_names = [first, first + 1];
+            let mut edit = |pointer| {
+                let change = PayloadChange::Text(escape_expressions(&draw_limit(dice)));
+                PayloadEdit { pointer, change }
+            };
+            Some(match now {
+                Some(Value::Array(items)) => vec![edit(format!("{pointer}/{}", items.len()))],
+                // Two more members, with different kinds of values.
+                _ if is_object => {
+                    let names = odd_names.map(|at| ODD_NAMES[at % ODD_NAMES.len()]);
+                    names.map(|name| edit(format!("{pointer}{}", member_pointer(name)))).into()
+                }
+                _ => vec![edit(pointer.clone())],
+            })
+        }
         MemberMutation::Surrogate => {
             text((*dice.pick(&[r#""\ud800""#, r#""\udc00\ud800""#, r#""a\ud83db""#, r#""\uDFFF""#])?).to_owned())
         }
+    }
+}
+
+/// Names of members that objects of some languages already have, or that are hard to escape.
+const ODD_NAMES: [&str; 12] =
+    ["", " ", "0", "-1", "__proto__", "constructor", "toString", "a/b~c", "\u{0}", "${x}", "$ref", "e\u{301}"];
+/// Numbers at and beyond the limits of 32 and 64 bits, of exact and of all double-precision numbers.
+const NUMBERS_AT_LIMITS: [&str; 20] = [
+    "2147483647",
+    "2147483648",
+    "-2147483649",
+    "4294967296",
+    "9007199254740991",
+    "9007199254740993",
+    "-9007199254740993",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775809",
+    "18446744073709551616",
+    "1e308",
+    "1.7976931348623157e308",
+    "1e400",
+    "-1e400",
+    "5e-324",
+    "1e-400",
+    "-0",
+    "-0.0",
+    "0.1000000000000000055511151231257827",
+];
+
+/// Draws the JSON text of a value at the limits of what parsers can represent.
+fn draw_limit(dice: &mut RandomSource) -> String {
+    let number = dice.pick(&NUMBERS_AT_LIMITS).copied().unwrap_or("0").to_owned();
+    match dice.draw_below(10) {
+        0 => json!(dice.pick(&value::UNUSUAL_TEXTS)).to_string(),
+        1 => json!(dice.pick(&["x", "ß", "😀", "\\", "\u{0}"]).copied().unwrap_or("x").repeat(5000)).to_string(),
+        2 => format!("{}{number}{}", "[".repeat(100), "]".repeat(100)),
+        3 => format!("[{}]", vec![number; 2000].join(",")),
+        4 => {
+            let name = json!(dice.pick(&ODD_NAMES));
+            format!("{{{name}:{{{name}:{number}}}}}")
+        }
+        5 => number,
+        // Few messages are repeated by a hub, so one of them tries all numbers.
+        _ => format!("[{}]", NUMBERS_AT_LIMITS.join(",")),
     }
 }
 

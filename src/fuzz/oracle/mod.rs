@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::actors::{BATCH_SIZE, BATCH_VARIABLE, MUTATED_STEP, NEW_CLIENT, OBSERVER, ROUND_VARIABLE};
+use super::case::untimely::Untimely;
 use super::case_scenario::CaseStep;
 use super::corpus::Corpus;
 use super::corpus::expected_answer::{self, ExpectedAnswer, InputProperties};
@@ -25,7 +26,7 @@ use crate::syntax::yaml;
 /// How long a hub may take to serve other clients.
 const SERVICE_WAIT: &str = "5s";
 /// How long the oracles wait for an answer that the document does not demand.
-const OPTIONAL_ANSWER_WAIT: &str = "25ms";
+pub(super) const OPTIONAL_ANSWER_WAIT: &str = "25ms";
 /// The number of messages of a case with the placement `repeated`.
 pub const REPEATED_MESSAGES: usize = 20;
 /// How much longer a request may take than before: a factor, and additional milliseconds. A busy machine does not delay
@@ -35,12 +36,22 @@ pub(super) const MAX_SLOWDOWN: (u32, u32) = (2, 250);
 /// The size in bytes above which a hub may refuse a text as too long.
 const LONG_TEXT_BYTES: usize = 8 * 1024;
 
+/// The size in bytes up to which an answer is checked for being JSON.
+const MAX_CHECKED_BYTES: usize = 1000;
+
 // Names that a case binds.
 /// An answer that refuses the mutated message.
 const REFUSAL_NAME: &str = "refused_with";
 const STATE_BEFORE: &str = "state_before";
 const STATE_AFTER: &str = "state_after";
 const OPEN_NAME: &str = "still_open";
+/// Any answer.
+const ANY_ANSWER_NAME: &str = "any_answer";
+/// Silence after a message that was not due.
+const SILENT_NAME: &str = "not_answered";
+/// The end of a connection by a close frame whose code explains nothing, or without one: after a message that was not due,
+/// before the next request, and instead of its reply.
+const UNEXPLAINED_NAMES: [&str; 3] = ["closed_at_once", "closed_later", "closed_instead"];
 const MISSING_NAME: &str = "still_missing";
 /// The end of a connection on which an answer was expected.
 const ENDED_NAME: &str = "ended_instead";
@@ -67,6 +78,10 @@ pub struct MutatedInput<'a> {
     pub is_churn: bool,
     /// Whether the last frame of the input is missing, so that a hub may read the next frame as the rest of the input.
     pub is_unfinished: bool,
+    /// Whether the input is valid, or differs from valid input only in values that JSON allows.
+    pub is_json: bool,
+    /// Why the message is not due, if that is what the case is about.
+    pub untimely: Option<Untimely>,
 }
 
 impl MutatedInput<'_> {
@@ -82,6 +97,22 @@ impl MutatedInput<'_> {
         } else {
             "FUZZ-REJECTS"
         }
+    }
+
+    /// Whether the hub must serve the sender after a message that was not due, or close its connection with a reason. A
+    /// client that has no part in other conversations sends an answer, or a message that it has already sent; any other
+    /// message may be one that ends the connection.
+    fn is_judged_as_untimely(&self, corpus: &Corpus) -> bool {
+        let alone = matches!(self.input.placement, Placement::Joined | Placement::Outside);
+        let of_opening = |step: &CaseStep| step.message(StepVerb::Sends) == Some(&*self.message.name);
+        let is_untimely = match self.untimely {
+            None => false,
+            Some(Untimely::Twice) => true,
+            Some(Untimely::Undue) => {
+                corpus.pack.is_reply(&self.message.name) || corpus.opening(self.input.role).iter().any(of_opening)
+            }
+        };
+        is_untimely && alone && corpus.fence_exchange().is_some()
     }
 
     /// Whether the sender sent random messages before the mutated one. The hub may then answer one of those instead, or
@@ -132,8 +163,15 @@ pub fn steps_after_with_level(
     let undisturbed = harmless && mutated.input.placement == Placement::Outside;
     let refusals = if mutated.is_wrong() && !undisturbed && !rest.is_empty() { corpus.refusals() } else { &[] };
     let mut refused = false;
-    if answer.is_none() && !repeated && !many {
-        steps.push(wait_for_any_answer(mutated.sender, refusals));
+    let is_untimely = mutated.is_judged_as_untimely(corpus) && answer.is_none();
+    if is_untimely {
+        steps.push(wait_for_reaction(mutated.sender));
+    } else if answer.is_none() && !repeated && !many {
+        if mutated.is_json && corpus.hub_sends_only_json() {
+            steps.extend(check_answer_is_json(corpus, mutated.sender, refusals));
+        } else {
+            steps.push(wait_for_any_answer(mutated.sender, refusals));
+        }
         refused = !refusals.is_empty();
     }
     // Check the observer before the answer to the sender, so that a dead hub is reported as dead rather than as not
@@ -165,7 +203,9 @@ pub fn steps_after_with_level(
         let level = if answer.is_some() { RuleLevel::Must } else { RuleLevel::Should };
         steps.extend(continued_conversation(rest, level));
     }
-    if !(answer.is_some() && corpus.is_usable_after_error()) {
+    if is_untimely {
+        steps.extend(check_served_or_explained(corpus, mutated));
+    } else if !(answer.is_some() && corpus.is_usable_after_error()) {
         steps.extend(check_served_or_closed(corpus, mutated).into_iter().flatten());
     }
     steps.extend(check_sender_ownership(corpus, mutated));
@@ -286,7 +326,7 @@ fn continued_conversation(rest: Vec<RemainingStep>, most: RuleLevel) -> impl Ite
 
 /// Returns the answer that the document demands.
 fn demanded_answer<'a>(corpus: &'a Corpus, mutated: &MutatedInput<'_>) -> Option<&'a ExpectedAnswer> {
-    let once = mutated.input.placement != Placement::Repeated;
+    let once = mutated.input.placement != Placement::Repeated && mutated.untimely != Some(Untimely::Twice);
     // Documents state no maximum length, so a hub may refuse any long text.
     corpus.expected_answer(&mutated.input).filter(|_| once && mutated.size <= LONG_TEXT_BYTES)
 }
@@ -502,6 +542,13 @@ fn check_answer(
     true
 }
 
+/// Returns the reply to the fence as an alternative of a step.
+fn fence_answer(answer: &CaseStep) -> Value {
+    let mut comes = Map::from_iter([("message".to_owned(), answer.argument.clone())]);
+    comes.extend(answer.option("where").map(|pattern| ("where".to_owned(), pattern.clone())));
+    Value::Object(comes)
+}
+
 /// Checks that a client that has sent invalid input is either served or disconnected, even if the document demands no
 /// answer.
 fn check_served_or_closed(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Option<[CaseStep; 3]> {
@@ -513,13 +560,45 @@ fn check_served_or_closed(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Option
     let [asks, answer] = corpus.fence_exchange().filter(|_| alone && may_ask)?;
     let close = json!({ "close": ["any", "drop"] });
     let asks = prefix::step_of_actor(asks, mutated.sender).only_if(OPEN_NAME);
-    let mut comes = Map::from_iter([("message".to_owned(), answer.argument.clone())]);
-    comes.extend(answer.option("where").map(|pattern| ("where".to_owned(), pattern.clone())));
+    let comes = fence_answer(answer);
     let one_of = |alternatives: Value| CaseStep::new(mutated.sender, StepVerb::ExpectsOneOf, alternatives);
     let is_open = one_of(json!([close, { "nothing": null, "as": OPEN_NAME }])).with("within", "0s");
     let rule = StepRule::new("FUZZ-GOES-ON", Some(RuleLevel::Should));
     let answered = one_of(json!([comes, close])).after(asks.name()?).only_if(OPEN_NAME).judged_by([rule]);
     Some([is_open, asks, answered])
+}
+
+/// Waits a moment for an answer to a message that was not due, or for the end of the connection.
+fn wait_for_reaction(sender: &str) -> CaseStep {
+    let [at_once, ..] = UNEXPLAINED_NAMES.map(unexplained_close);
+    let ends = [at_once, json!({ "close": "any" }), json!({ "nothing": null, "as": SILENT_NAME })];
+    let alternatives: Vec<Value> = std::iter::once(json!({ "message": "any" })).chain(ends).collect();
+    CaseStep::new(sender, StepVerb::ExpectsOneOf, alternatives).after(MUTATED_STEP).with("within", OPTIONAL_ANSWER_WAIT)
+}
+
+/// Returns the alternative for a close whose code gives no reason: a normal one, none, or an internal error.
+fn unexplained_close(name: &str) -> Value {
+    json!({ "close": [1000, 1005, 1011, "drop"], "as": name })
+}
+
+/// Checks that a client that sent a message that was not due, and got no answer, is still served, or that its connection
+/// was closed with a code or a text that explains it.
+fn check_served_or_explained(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Vec<CaseStep> {
+    let Some([asks, answer]) = corpus.fence_exchange() else { return Vec::new() };
+    let one_of = |alternatives: [Value; 3]| CaseStep::new(mutated.sender, StepVerb::ExpectsOneOf, json!(alternatives));
+    let rule = StepRule::new("FUZZ-GOES-ON", Some(RuleLevel::Should));
+    let open = json!({ "nothing": null, "as": OPEN_NAME });
+    let [_, later, instead] = UNEXPLAINED_NAMES.map(unexplained_close);
+    let is_open = one_of([later, json!({ "close": "any" }), open]).with("within", "0s");
+    let asks = prefix::step_of_actor(asks, mutated.sender).only_if(OPEN_NAME);
+    let answered = one_of([fence_answer(answer), instead, json!({ "close": "any" })]);
+    let answered = answered.after(asks.name().unwrap_or_default()).only_if(OPEN_NAME).judged_by([rule.clone()]);
+    let explained = UNEXPLAINED_NAMES.map(|name| {
+        let check = CaseStep::new("", StepVerb::Check, format!("${{{name}.clean and {name}.reason != ''}}"));
+        let check = check.with("says", "the connection was closed without a reason");
+        check.only_if(name).judged_by([rule.clone()])
+    });
+    [is_open.only_if(SILENT_NAME), asks, answered].into_iter().chain(explained).collect()
 }
 
 /// Checks that no answer came that the document forbids; `sent` is the payload that was sent.
@@ -587,6 +666,20 @@ fn wait_for_any_answer(sender: &str, refusals: &[Value]) -> CaseStep {
     alternatives.iter_mut().for_each(|refusal| refusal["as"] = json!(REFUSAL_NAME));
     alternatives.extend([json!({ "message": "any" }), json!({ "close": ["any", "drop"] }), json!({ "nothing": null })]);
     CaseStep::new(sender, StepVerb::ExpectsOneOf, alternatives).after(MUTATED_STEP).with("within", OPTIONAL_ANSWER_WAIT)
+}
+
+/// Waits a moment for an answer to the sender, like [`wait_for_any_answer`], and checks that it is JSON. If the document
+/// names a parser that also writes other words for numbers, this is only a recommendation.
+fn check_answer_is_json(corpus: &Corpus, sender: &str, refusals: &[Value]) -> [CaseStep; 2] {
+    let mut waits = wait_for_any_answer(sender, refusals);
+    let any = waits.argument.as_array_mut().into_iter().flatten().find(|one| one["message"] == "any");
+    any.into_iter().for_each(|any| any["as"] = json!(ANY_ANSWER_NAME));
+    // The text of a long answer may be shortened.
+    let wire = format!("wire({ANY_ANSWER_NAME})");
+    let check = format!("${{{wire}.size > {MAX_CHECKED_BYTES} or is_json({wire}.text)}}");
+    let check = CaseStep::new("", StepVerb::Check, check).with("says", "the answer is not JSON");
+    let level = if corpus.pack.extension.numbers.is_empty() { RuleLevel::Must } else { RuleLevel::Should };
+    [waits, check.only_if(ANY_ANSWER_NAME).judged_by([StepRule::at_most("FUZZ-ANSWERS", level)])]
 }
 
 /// Waits for an answer to the sender, at most until the hub answers a ping sent after the message.

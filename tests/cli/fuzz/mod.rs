@@ -87,13 +87,12 @@ fn concurrent_cases_do_not_hide_a_finding(
     assert!(done.out.contains(&format!("fail[{oracle}]")), "{}", done.out);
 }
 
-/// A case with one mutated message is shown rather than one with dozens, even if that failed first (as in seed 4).
+/// A case with one mutated message is shown rather than one with dozens, even if that has a lower number (as in seed 4).
 #[test]
 fn a_finding_shows_a_case_with_one_mutated_message_over_one_with_many() {
     let base = ["--protocol", "qi", "--seed", "4"];
     let all = |more: &[&str]| fuzz(&base.iter().chain(more).copied().collect::<Vec<_>>());
-    let done = all(&["--mutation", "wrong-type", "--cases", "100", "--fault", "qi-failure-payload-number"])
-        .assert_exit_code(1);
+    let done = all(&["--case", "157", "--case", "190", "--fault", "qi-failure-payload-number"]).assert_exit_code(1);
     let cases = |words: &str, until: char| -> Vec<String> {
         let named = done.out.lines().filter_map(|line| line.split_once(words)).map(|(_, rest)| rest);
         named.map(|rest| rest.split(until).next().unwrap().trim().to_owned()).collect()
@@ -124,7 +123,7 @@ fn an_unreachable_hub_is_inconclusive() {
     assert!(lead.contains("5 cases needed a connection; nothing was checked."), "{}", done.out);
     // Cases with an unmet need do not connect, so they do not find the hub gone.
     let done = fuzz(&["ws://127.0.0.1:1", "--protocol", "qi", "--seed", "640126", "--cases", "40"]).assert_exit_code(3);
-    assert!(done.out.contains("`setting echo_command`") && !done.out.contains("FUZZ-LIVES"), "{}", done.out);
+    assert!(done.out.contains("`setting ") && !done.out.contains("FUZZ-LIVES"), "{}", done.out);
 }
 
 /// A hub that was never reachable has not crashed, whatever else its cases need.

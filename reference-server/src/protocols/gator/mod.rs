@@ -319,7 +319,15 @@ impl Gator {
             return;
         }
         match request::parse_frame(text) {
-            Ok(GatorFrame::Response) => {}
+            Ok(GatorFrame::Response) => {
+                if self.broken.is("gator-fuzz-undue-answer-closes")
+                    && self.below.contains_key(&conn)
+                    && !self.has_asked(text)
+                {
+                    self.leave(now, conn, out);
+                    out.push(MachineOutput::Close { conn, code: 1000, reason: String::new() });
+                }
+            }
             Ok(GatorFrame::Request(request)) => self.handle_request(now, conn, &request, out),
             Err(FrameDecodeError { .. }) if self.broken.is("gator-garbage-ignored") => {}
             Err(FrameDecodeError { reason, .. }) if self.broken.is("gator-garbage-closes") => {
@@ -343,6 +351,12 @@ impl Gator {
                 });
             }
         }
+    }
+
+    /// Whether a response answers a request that the hub has sent, perhaps to another peer.
+    fn has_asked(&self, response: &str) -> bool {
+        let id = serde_json::from_str(response).ok().and_then(|response: Value| response.get("rsp_id")?.as_u64());
+        id.is_some_and(|id| (1..=self.asked).contains(&id))
     }
 
     fn handle_request(
@@ -625,7 +639,8 @@ impl Gator {
             out.extend(children.map(|conn| MachineOutput::Text { conn, text: upwards.clone() }));
         }
         let first_only = self.broken.is("gator-first-parent-only");
-        let receives = |parent: ConnectionId| parent != conn && (parent == FIRST_OUTGOING || !first_only);
+        let returns = self.broken.is("gator-log-returned-to-parent");
+        let receives = |parent: ConnectionId| (parent != conn || returns) && (parent == FIRST_OUTGOING || !first_only);
         for (&parent, state) in self.parents.iter_mut().filter(|(parent, _)| receives(**parent)) {
             match &mut state.waiting {
                 None => out.push(MachineOutput::Text { conn: parent, text: upwards.clone() }),

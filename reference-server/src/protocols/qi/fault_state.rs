@@ -42,6 +42,15 @@ pub fn canonical_uuid(text: String) -> String {
     [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
 }
 
+/// Writes numbers that no double can hold as Infinity.
+pub fn write_infinity(outputs: &mut [MachineOutput]) {
+    for output in outputs {
+        if let MachineOutput::Text { text, .. } = output {
+            *text = text.replace("1e400", "Infinity").into();
+        }
+    }
+}
+
 /// Changes the replies to requests that end together.
 pub fn spoil_replies(broken: MachineFault, outputs: &mut Vec<MachineOutput>) {
     let spoil = if broken.is("qi-held-sessions-rotated") {

@@ -173,7 +173,11 @@ impl Machine for Qi {
             MachineInput::Text { conn, text } if self.open.contains(&conn) => {
                 let is_held = self.held.keep(conn, &text, self.broken);
                 if !is_held {
+                    let before = out.len();
                     self.answer_request(conn, &text, out);
+                    if self.broken.is("qi-fuzz-infinity") {
+                        fault_state::write_infinity(&mut out[before..]);
+                    }
                 }
             }
             MachineInput::Closed { conn } => {
