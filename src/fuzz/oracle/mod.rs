@@ -382,16 +382,18 @@ fn shared_connection_steps(
     let is_right = matches!(first.input.class, PayloadClass::Valid | PayloadClass::Unusual);
     let close = (!is_right).then(|| json!({ "close": ["any", "drop"] }));
     let expects = match answer {
+        None => Vec::new(),
         // Each message would wait for an optional answer; other placements check that answer.
         Some(answer) if has_lowered_level(&oracle_with_rules(corpus, first.answer_oracle(), &answer.rules)) => {
-            Some(wait_for_any_answer(first.sender, &[]))
+            vec![wait_for_any_answer(first.sender, &[])]
         }
-        answer => answer.map(|answer| expect_one_of(corpus, first, answer, sent, close)),
+        Some(answer) if is_right => check_answer_or_hub(corpus, first, answer, sent).into(),
+        Some(answer) => vec![expect_one_of(corpus, first, answer, sent, close)],
     };
-    let of_all = |step| {
-        CaseStep::new("", StepVerb::Each, ROUND_VARIABLE).with("in", format!("${{{BATCH_VARIABLE}}}")).doing([step])
+    let of_all = |steps| {
+        CaseStep::new("", StepVerb::Each, ROUND_VARIABLE).with("in", format!("${{{BATCH_VARIABLE}}}")).doing(steps)
     };
-    std::iter::once(send_round(first.sender)).chain(expects).map(of_all).collect()
+    [vec![send_round(first.sender)], expects].into_iter().filter(|steps| !steps.is_empty()).map(of_all).collect()
 }
 
 fn send_round(sender: &str) -> CaseStep {
@@ -411,9 +413,7 @@ fn own_connection_steps(
 ) -> Vec<CaseStep> {
     let mut steps = vec![connect_step(first.sender), send_round(first.sender)];
     match answer {
-        Some(answer) if !answer.one_of.is_empty() => {
-            steps.extend(check_answer_on_own_connection(corpus, first, answer, sent))
-        }
+        Some(answer) if !answer.one_of.is_empty() => steps.extend(check_answer_or_hub(corpus, first, answer, sent)),
         answer => {
             steps.extend(check_observer(corpus));
             // If some answers are forbidden, expect only the pong, so that this step does not consume one of them.
@@ -433,7 +433,7 @@ fn check_observer(corpus: &Corpus) -> [CaseStep; 2] {
 
 /// Checks that the demanded answer comes. If it does not, or the connection ends instead, the observer client is checked
 /// first, so that a dead hub is reported as dead rather than as not answering.
-fn check_answer_on_own_connection(
+fn check_answer_or_hub(
     corpus: &Corpus,
     mutated: &MutatedInput<'_>,
     answer: &ExpectedAnswer,
