@@ -510,7 +510,8 @@ fn parse_hex(text: &str) -> Result<Vec<u8>, StepFailure> {
 /// Returns the message that a raw text is, and its index, if every hub reads the text alike: it fits its schema, and is
 /// written as `sends` writes messages, with an id that any parser keeps.
 fn plain_message(pack: &Pack, text: &str) -> Option<(usize, Value)> {
-    let value: Value = serde_json::from_str(text).ok().filter(|value: &Value| value.to_string() == text)?;
+    let value: Value = serde_json::from_str(text).ok()?;
+    serde_json::to_string(&value).ok().filter(|written| written == text)?;
     let message = pack.recognise(&value, FrameDirection::ToHub)?;
     let id = message.correlation.as_ref().and_then(|place| value.pointer(place));
     let is_kept = match id {
