@@ -3,9 +3,11 @@
 
 use hubproof::outcome::{ScenarioReport, Verdict};
 use rstest::rstest;
+use serde_json::{Value, json};
 
 use crate::support::mini_protocol::{
-    HubActions, HubInput, PLAIN_ROLES, play_changed_deviating, play_deviating, text_received, worst_verdict,
+    HubActions, HubInput, PLAIN_ROLES, play_changed_deviating, play_deviating, proposed_deviations, text_received,
+    worst_verdict,
 };
 
 const NO_ANSWER: &str = "[{ reason: never, message: answer, absent: true, after: ask }]";
@@ -43,6 +45,15 @@ fn an_absent_message_breaks_only_the_rules_that_demand_it(#[case] entry: &str) {
     let step = ("MUST,MUST-2".to_owned(), Verdict::Inconclusive, true);
     assert_eq!(checks_of(&report, "MUST"), [step.clone(), own], "{:#?}", report.checks);
     assert_eq!((checks_of(&report, "MUST-2"), report.verdict), (vec![step], Verdict::Pass));
+}
+
+/// A proposal names the rules that the entry will break.
+#[test]
+fn a_proposed_absence_breaks_only_the_rules_that_demand_the_message() {
+    let steps = asking("  - anna expects: answer\n    rules: [MUST, MUST-2]\n");
+    let found = proposed_deviations(str::to_owned, &steps, |_| Vec::new());
+    let rules: Vec<&Value> = found.iter().map(|entry| &entry["rules"]).collect();
+    assert_eq!(rules, [&json!(["MUST"])], "{found:?}");
 }
 
 #[rstest]

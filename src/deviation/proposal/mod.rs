@@ -115,6 +115,10 @@ pub fn propose(
             |message: &&usize| entry.get("message").is_none_or(|name| *name == pack.messages[**message].name);
         let occasions = messages.iter().filter(is_about).filter_map(|message| by_message.get(message)).flatten();
         rules.extend(occasions.flat_map(|one| one.rules).cloned());
+        if entry.contains_key("absent") {
+            // That a message never comes breaks no other rule of the steps that expected it.
+            rules.retain(|rule| messages.iter().any(|message| pack.demands(rule, *message)));
+        }
         complete_proposal(entry, messages, &rules)
     }));
     proposals
