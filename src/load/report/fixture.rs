@@ -44,6 +44,7 @@ pub struct SyntheticRun {
     /// Journeys that were still running at the end.
     pub unfinished: u64,
     pub internal: u64,
+    pub connections_lost: u64,
     pub unread: u64,
     pub circumstances: RunCircumstances,
     /// Whether the plan changes its load on purpose.
@@ -70,6 +71,7 @@ impl Default for SyntheticRun {
             missed: 0,
             unfinished: 0,
             internal: 0,
+            connections_lost: 0,
             unread: 0,
             circumstances: RunCircumstances {
                 workloads: vec![JourneyWorkload { journey: "jobs".to_owned(), workload: Workload::Open }],
@@ -276,6 +278,7 @@ impl SyntheticRun {
         recorder.record(Measurement::Journeys(JourneyId(0), JourneyCount::Missed, self.missed), end);
         recorder.record(Measurement::Journeys(JourneyId(0), JourneyCount::Unfinished, self.unfinished), end);
         (0..self.internal).for_each(|_| recorder.record(Measurement::Error(LoadErrorKind::Internal), end));
+        (0..self.connections_lost).for_each(|_| recorder.record(Measurement::Error(LoadErrorKind::Lost), end));
         let mut series = MetricSeries::new(layout.clone(), 1);
         for interval in recorder.finish(25 * SECOND) {
             series.add(interval);

@@ -54,6 +54,11 @@ pub fn verdict_line(report: &LoadReport) -> String {
     terminal_page::verdict_line(report.exit_code(), &report.about.plan, &verdict_parts(report))
 }
 
+/// Returns how many connections the hub or the network ended.
+fn lost_connections(report: &LoadReport) -> u64 {
+    report.total.count(&report.layout, CounterId::Error(LoadErrorKind::Lost))
+}
+
 /// Returns the parts of the verdict line: `1 of 3 thresholds broken (ledger.lost == 0)`, `ledger clean`. The reason for
 /// the exit code comes first.
 pub fn verdict_parts(report: &LoadReport) -> Vec<String> {
@@ -82,6 +87,9 @@ pub fn verdict_parts(report: &LoadReport) -> Vec<String> {
     if violations > 0 {
         let what = if violations == 1 { "violation" } else { "violations" };
         parts.push(format!("{} {what} in the ledger", format_grouped(violations)));
+    } else if report.account.attempted > report.account.assumed_items() && lost_connections(report) > 0 {
+        // What was on its way on these connections is unknown.
+        parts.push("no violation in the ledger, as far as connections lasted".to_owned());
     } else if report.account.attempted > report.account.assumed_items() {
         parts.push("ledger clean".to_owned());
     } else if report.account.attempted > 0 {
@@ -363,7 +371,12 @@ impl<'a> Page<'a, LoadReport> {
             let text = format!("{} cannot be followed: id or progress assumed by {deviation}", format_grouped(*count));
             self.field("", &text);
         }
-        if account.is_clean() && account.assumed_items() < account.attempted.max(1) {
+        let lost = lost_connections(self.report);
+        if account.is_clean() && lost > 0 {
+            let lost = format_count(usize::try_from(lost).unwrap_or(usize::MAX), "connection");
+            let text = format!("{lost} lost: what was on its way on them is unknown");
+            self.field("", &text);
+        } else if account.is_clean() && account.assumed_items() < account.attempted.max(1) {
             self.field("", "clean: nothing lost, duplicated, unexpected or out of order");
         }
         for kind in LedgerViolationKind::ALL.into_iter().filter(|kind| account.violations_of_kind(*kind) > 0) {

@@ -139,6 +139,14 @@ fn thresholds_and_validity_determine_the_exit_code(#[case] run: SyntheticRun, #[
     assert_eq!(run.report().exit_code(), expected);
 }
 
+/// Whatever was on its way to a hub that ended may be lost.
+#[test]
+fn a_ledger_is_not_clean_if_connections_were_lost() {
+    let page = SyntheticRun { connections_lost: 40, ..SyntheticRun::calm() }.page();
+    assert!(page.contains("              40 connections lost: what was on its way on them is unknown\n"), "{page}");
+    assert!(!page.contains("clean"), "{page}");
+}
+
 #[test]
 fn assumed_messages_and_items_are_shown_on_their_own() {
     let run = SyntheticRun { assumed: 83, ..SyntheticRun::calm() };
