@@ -84,7 +84,9 @@ const WAIT: &str = "expects nothing: notice\n    rules: [SHOULD]";
     &[ASK, STOP], json!([[], [tick(1), answer(1), tick(1)]]), [Verdict::Pass, Verdict::Pass]
 )]
 #[case::item_for_an_id_that_the_client_only_stopped(&[STOP], json!([[tick(1)]]), [Verdict::Fail, Verdict::NotTestable])]
-#[case::raw_request(&["sends raw: { text: '{\"type\":\"ask\",\"id\":7}' }"], json!([[answer(7)]]), [Verdict::NotTestable, Verdict::NotTestable])]
+#[case::raw_request(&["sends raw: { text: '{\"type\":\"ask\",\"id\":7}' }"], json!([[answer(7)]]), [Verdict::Pass, Verdict::Pass])]
+#[case::raw_request_answered_twice(&["sends raw: { text: '{\"type\":\"ask\",\"id\":7}' }"], json!([[answer(7), answer(7)]]), [Verdict::Pass, Verdict::Fail])]
+#[case::raw_request_with_an_inexact_id(&["sends raw: { text: '{\"type\":\"ask\",\"id\":9007199254740993}' }"], json!([[answer(7)]]), [Verdict::NotTestable, Verdict::NotTestable])]
 #[case::garbage(&["sends raw: { text: '{\"type\":\"ask\",\"id\":7' }"], json!([[answer(7), answer(9)]]), [Verdict::NotTestable, Verdict::NotTestable])]
 #[case::bytes(&["sends raw: { frames: [ { opcode: text, data: '{}' } ] }"], json!([[answer(7)]]), [Verdict::NotTestable, Verdict::NotTestable])]
 fn the_lifecycle_of_an_id_is_judged_on_every_frame(
