@@ -71,6 +71,36 @@ pub enum WatchDecision {
     Drain,
 }
 
+/// What the shards have reported so far, beside what is in the ledger and in the series.
+struct CollectedReports {
+    clients: u64,
+    /// The journeys that are running, by shard.
+    under_way: Vec<u64>,
+    /// Up to when each shard has reported its ledger entries, and up to when all are processed.
+    reported: Vec<Nanos>,
+    reached: Nanos,
+    /// The number of shards that have not ended.
+    running: usize,
+    failed_openings: Vec<FailedOpening>,
+    deviations: SightingsByEntry,
+    details: RunDetails,
+}
+
+impl CollectedReports {
+    fn of_shards(shards: usize, clients: u64) -> Self {
+        Self {
+            clients,
+            under_way: vec![0; shards],
+            reported: vec![0; shards],
+            reached: 0,
+            running: shards,
+            failed_openings: Vec::new(),
+            deviations: SightingsByEntry::new(),
+            details: RunDetails::default(),
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunEnd {
@@ -161,56 +191,10 @@ impl LoadRun {
         let clients: u64 = self.plan.roles.iter().map(|role| u64::from(role.population.number)).sum();
         let mut course =
             RunCourse { stage: AggregatorStage::Joining, ending: RunEnd::Complete, joined: 0, steady: None };
-        let mut under_way = vec![0; self.threads.shards.len()];
-        let mut reported = vec![0; self.threads.shards.len()];
-        let mut reached: Nanos = 0;
-        let mut running = self.threads.shards.len();
-        let mut failed_openings = Vec::new();
-        let mut deviations = SightingsByEntry::new();
-        let mut details = RunDetails::default();
-        while running > 0 {
+        let mut collected = CollectedReports::of_shards(self.threads.shards.len(), clients);
+        while collected.running > 0 {
             match self.threads.reports.recv_timeout(CHECK_INTERVAL) {
-                Ok(ShardReport::Entries { shard, entries, names, upto }) => {
-                    self.ledger.add_names(names);
-                    self.ledger.queue_entries(&entries);
-                    reported[shard] = upto;
-                    let least = reported.iter().copied().min().unwrap_or_default();
-                    if least >= reached.saturating_add(LEDGER_STEP) {
-                        self.ledger.process_until(least);
-                        reached = least;
-                    }
-                }
-                Ok(ShardReport::Intervals(tallies)) => {
-                    for tally in tallies {
-                        if self.series.add(tally).is_none() {
-                            continue;
-                        }
-                        let Some(interval) = self.series.intervals().last() else { continue };
-                        let known = |at: Nanos| Some(at).filter(|at| *at != Nanos::MAX);
-                        let live = RunSnapshot {
-                            interval,
-                            series: &self.series,
-                            account: self.ledger.totals(),
-                            joined: self.joined_clients(),
-                            clients,
-                            details: &details,
-                            begin: known(self.threads.timeline.begin()),
-                            measured: known(self.threads.timeline.measured()),
-                            drain: known(self.threads.timeline.drain()),
-                            holds: self.threads.timeline.holds.all(),
-                        };
-                        if watch(&live) == WatchDecision::Drain {
-                            self.threads.timeline.cut_short(self.threads.timeline.clock.now());
-                        }
-                    }
-                }
-                Ok(ShardReport::UnderWay { shard, journeys }) => under_way[shard] = journeys,
-                Ok(ShardReport::Details(more)) => details.add(*more),
-                Ok(ShardReport::NotJoined(failure)) => failed_openings.push(failure),
-                Ok(ShardReport::Ended { deviations: seen }) => {
-                    add_seen(&mut deviations, &seen);
-                    running -= 1;
-                }
+                Ok(report) => self.take_report(report, &mut collected, &mut watch),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -218,12 +202,76 @@ impl LoadRun {
             if self.threads.timeline.stopped() && !matches!(course.stage, AggregatorStage::Leaving { .. }) {
                 course.ending = RunEnd::Stopped;
             }
-            let quiet = under_way.iter().sum::<u64>() == 0 && self.ledger.totals().open == 0;
+            let quiet = collected.under_way.iter().sum::<u64>() == 0 && self.ledger.totals().open == 0;
             self.advance(&mut course, now, clients, quiet);
         }
         for shard in self.threads.shards.drain(..) {
             shard.join().map_err(|_| EngineError::Thread)??;
         }
+        Ok(self.conclude(course, collected))
+    }
+
+    /// Adds what a shard reports, and shows each interval that is now complete to `watch`.
+    fn take_report(
+        &mut self,
+        report: ShardReport,
+        collected: &mut CollectedReports,
+        watch: &mut impl FnMut(&RunSnapshot<'_>) -> WatchDecision,
+    ) {
+        match report {
+            ShardReport::Entries { shard, entries, names, upto } => {
+                self.ledger.add_names(names);
+                self.ledger.queue_entries(&entries);
+                collected.reported[shard] = upto;
+                let least = collected.reported.iter().copied().min().unwrap_or_default();
+                if least >= collected.reached.saturating_add(LEDGER_STEP) {
+                    self.ledger.process_until(least);
+                    collected.reached = least;
+                }
+            }
+            ShardReport::Intervals(tallies) => {
+                for tally in tallies {
+                    if self.series.add(tally).is_some() && self.watch_interval(collected, watch) == WatchDecision::Drain
+                    {
+                        self.threads.timeline.cut_short(self.threads.timeline.clock.now());
+                    }
+                }
+            }
+            ShardReport::UnderWay { shard, journeys } => collected.under_way[shard] = journeys,
+            ShardReport::Details(more) => collected.details.add(*more),
+            ShardReport::NotJoined(failure) => collected.failed_openings.push(failure),
+            ShardReport::Ended { deviations: seen } => {
+                add_seen(&mut collected.deviations, &seen);
+                collected.running -= 1;
+            }
+        }
+    }
+
+    /// Shows the latest interval to `watch`.
+    fn watch_interval(
+        &self,
+        collected: &CollectedReports,
+        watch: &mut impl FnMut(&RunSnapshot<'_>) -> WatchDecision,
+    ) -> WatchDecision {
+        let Some(interval) = self.series.intervals().last() else { return WatchDecision::Continue };
+        let known = |at: Nanos| Some(at).filter(|at| *at != Nanos::MAX);
+        let timeline = &self.threads.timeline;
+        watch(&RunSnapshot {
+            interval,
+            series: &self.series,
+            account: self.ledger.totals(),
+            joined: self.joined_clients(),
+            clients: collected.clients,
+            details: &collected.details,
+            begin: known(timeline.begin()),
+            measured: known(timeline.measured()),
+            drain: known(timeline.drain()),
+            holds: timeline.holds.all(),
+        })
+    }
+
+    /// Returns the result of a run whose shards have ended.
+    fn conclude(mut self, course: RunCourse, collected: CollectedReports) -> LoadRunOutcome {
         let RunCourse { ending, joined, steady, .. } = course;
         let checked = self.judge.take().map(super::validator::ValidatorThread::finish);
         let now = self.threads.timeline.clock.now();
@@ -237,22 +285,22 @@ impl LoadRun {
         let holds = timeline.holds.all().into_iter().filter(|hold| hold.start < last);
         let holds = holds.map(|hold| hold.start..hold.end.min(last)).collect();
         let hopeless = if ending == RunEnd::NotJoined { self.hopeless_roles() } else { Vec::new() };
-        Ok(LoadRunOutcome {
+        LoadRunOutcome {
             series: self.series,
             account: self.ledger.finish(now),
             checked,
             ending,
             joined,
-            clients,
+            clients: collected.clients,
             warm_up: Duration::from_nanos(warm_up),
             steady,
             hopeless,
-            failed_openings,
+            failed_openings: collected.failed_openings,
             holds,
-            deviations,
-            details,
+            deviations: collected.deviations,
+            details: collected.details,
             took: now,
-        })
+        }
     }
 
     /// Moves the run to its next stage, if it is time. `quiet`: no journey is running and no item is open.
