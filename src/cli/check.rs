@@ -123,9 +123,9 @@ impl CheckArgs {
         };
         PlayOptions {
             jobs: self.jobs.map_or(jobs, usize::from),
-            stretch: self.hub.patience,
+            stretch: self.hub.stretch,
             repeat: self.repeat as usize,
-            limit: self.hub.timeout.mul_f64(self.hub.patience.max(1.0)),
+            limit: self.hub.timeout.mul_f64(self.hub.stretch.max(1.0)),
             stated_only: self.hub.stated_only,
             trace: self.trace,
             kept_chars: crate::interpreter::KEPT_CHARS,

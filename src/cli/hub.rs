@@ -55,7 +55,7 @@ pub struct HubArgs {
     pub timeout: Duration,
     /// Multiply every waiting time by this factor, such as 2 for a hub or machine that is twice as slow
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = parse_factor)]
-    pub patience: f64,
+    pub stretch: f64,
     #[command(flatten)]
     pub exec: ExecArgs,
     /// Trust the certificates in this PEM file in addition to the system's
@@ -256,8 +256,8 @@ impl HubArgs {
         if let Some(path) = &self.ca {
             option("--ca", path.display().to_string());
         }
-        if (self.patience - 1.0).abs() > f64::EPSILON {
-            option("--patience", self.patience.to_string());
+        if (self.stretch - 1.0).abs() > f64::EPSILON {
+            option("--stretch", self.stretch.to_string());
         }
         if let Some(fault) = &self.fault {
             option("--fault", fault.clone());

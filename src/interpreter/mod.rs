@@ -83,7 +83,7 @@ pub struct ConversationConfig {
     pub quiet: Duration,
     /// The pause of a fence: how long the hub gets to take note of a connection before a step relies on it.
     pub settle_after_connect: Duration,
-    /// The factor that stretches every wait for the hub: `--patience N`.
+    /// The factor that stretches every wait for the hub: `--stretch N`.
     pub stretch: f64,
     pub stated_only: bool,
     /// Whether each frame is reported when it is sent or received.

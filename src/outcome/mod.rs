@@ -78,7 +78,7 @@ impl Verdict {
             Self::Warn => ("", "Explain the rule of the check: hubproof explain RULE"),
             Self::Inconclusive => (
                 "A step before the check failed: the hub cannot be reached, refuses the client, or does not send an earlier message. The report names that cause first.",
-                "Correct the cause that blocks most checks, and run again. If the machine or the hub is slow, use `--patience 2`.",
+                "Correct the cause that blocks most checks, and run again. If the machine or the hub is slow, use `--stretch 2`.",
             ),
             Self::Fail => (
                 "",

@@ -165,7 +165,7 @@ fn the_terminal_output_of_one_failure_matches_the_snapshot() {
 fn the_report_doubts_a_hub_of_another_protocol() {
     for (speaks, checked) in [("qi", "concierge"), ("concierge", "qi")] {
         let server = ServeProcess::start([speaks], 1);
-        let arguments = ["check", server.url(speaks), "--protocol", checked, "--patience", "0.2"];
+        let arguments = ["check", server.url(speaks), "--protocol", checked, "--stretch", "0.2"];
         let done = hubproof(arguments).assert_exit_code(1);
         // The doubt is printed before any finding, since those may not apply.
         let lead = done.out.split("\nfail[").next().unwrap();
@@ -179,7 +179,7 @@ fn the_report_doubts_a_hub_of_another_protocol() {
 fn an_interrupted_run_reports_the_played_scenarios() {
     let hub = HostileHub::start(Misbehaviour::Silent, "");
     let url = hub.url();
-    let running = start(["check", &url, "--protocol", "concierge", "--patience", "20", "--trace"], &[]);
+    let running = start(["check", &url, "--protocol", "concierge", "--stretch", "20", "--trace"], &[]);
     hub.wait_for_clients(3);
     running.signal("INT");
     let done = running.wait_for_end();
@@ -223,7 +223,7 @@ fn min_judged_sets_the_required_share_of_judged_musts() {
 fn a_second_interrupt_stops_the_run_at_once() {
     let hub = HostileHub::start(Misbehaviour::Silent, "");
     let url = hub.url();
-    let running = start(["check", &url, "--protocol", "concierge", "--patience", "20"], &[]);
+    let running = start(["check", &url, "--protocol", "concierge", "--stretch", "20"], &[]);
     hub.wait_for_clients(3);
     running.signal("INT");
     running.signal("INT");

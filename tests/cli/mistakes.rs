@@ -22,7 +22,7 @@ use crate::support::process::{hubproof, start, with_steady_text};
 #[case("setting", &["check", "ws://127.0.0.1:1", "--protocol", "qi", "--set", "versoin=1.0.0"])]
 #[case("setting_embedded", &["check", "--protocol", "qi", "--set", "versoin=1.0.0"])]
 #[case("setting_nothing", &["check", "ws://127.0.0.1:1", "--protocol", "qi", "--set", "version"])]
-#[case("patience", &["check", "--patience", "0"])]
+#[case("stretch", &["check", "--stretch", "0"])]
 #[case("timeout", &["check", "--timeout", "5"])]
 #[case("repeat", &["check", "--repeat", "0"])]
 #[case("jobs", &["check", "--jobs", "0"])]

@@ -162,7 +162,7 @@ fn a_check_that_fails_every_other_time_is_flaky() {
     let hub = start_doubling_hub(|connection| 2 + connection as i64 % 2);
     let (url, pack) = (hub.url(), pack.to_str().unwrap());
     let done =
-        hubproof(["check", &url, "--pack", pack, "--patience", "0.2", "--repeat", "4", "-j", "1"]).assert_exit_code(1);
+        hubproof(["check", &url, "--pack", pack, "--stretch", "0.2", "--repeat", "4", "-j", "1"]).assert_exit_code(1);
     assert!(done.out.contains("  flaky       failed in 2 of 4 repetitions"), "{}", done.out);
     assert!(done.verdict().contains("; 1 flaky"), "{}", done.out);
     let reproduce = done.out.lines().find(|line| line.starts_with("  reproduce")).unwrap();
@@ -170,7 +170,7 @@ fn a_check_that_fails_every_other_time_is_flaky() {
     // An answer that is always wrong is not flaky.
     let hub = start_doubling_hub(|_| 3);
     let done =
-        hubproof(["check", &hub.url(), "--pack", pack, "--patience", "0.2", "--repeat", "2"]).assert_exit_code(1);
+        hubproof(["check", &hub.url(), "--pack", pack, "--stretch", "0.2", "--repeat", "2"]).assert_exit_code(1);
     assert!(!done.out.contains("flaky"), "{}", done.out);
 }
 
@@ -182,7 +182,7 @@ fn a_folder_can_be_used_as_a_pack(#[values(true, false)] with_rules: bool) {
     let shown = pack.to_str().unwrap();
     let lint = hubproof(["packs", "lint", shown]).assert_exit_code(0);
     assert!(lint.out.contains("2 messages, 1 scenario, 0 errors, 0 warnings"), "{}", lint.out);
-    let check = |hub: &ScriptedHub| hubproof(["check", &hub.url(), "--pack", shown, "--patience", "0.2"]);
+    let check = |hub: &ScriptedHub| hubproof(["check", &hub.url(), "--pack", shown, "--stretch", "0.2"]);
     let right = check(&start_doubling_hub(|_| 2)).assert_exit_code(0);
     let wrong = check(&start_doubling_hub(|_| 3)).assert_exit_code(1);
     let name = if with_rules { "with_rules" } else { "without_rules" };
@@ -245,7 +245,7 @@ fn init_writes_a_pack_that_can_be_checked() {
         assert_eq!(rule["basis"], "stated");
     }
     assert_eq!(rules["REPLY-switches"]["checked_by"], json!(["pack/switches"]));
-    let check = |hub: &ScriptedHub| hubproof(["check", &hub.url(), "--pack", shown, "--patience", "0.3"]);
+    let check = |hub: &ScriptedHub| hubproof(["check", &hub.url(), "--pack", shown, "--stretch", "0.3"]);
     static RIGHT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| json!({ "kind": "done", "done": true }));
     static UNFIT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| json!({ "kind": "done", "done": "yes" }));
     static UNLISTED: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| json!({ "kind": "undone" }));
@@ -347,7 +347,7 @@ fn init_drafts_a_pack_from_a_recording(#[case] keeps_ids: bool, #[case] says: &s
     assert_eq!(schema["required"], json!(["at", "id", "kind"]));
     // Ids are new, and the token is the one from this hub.
     let hub = start_counter_hub(keeps_ids);
-    let check = ["check", &hub.url(), "--pack", shown, "--patience", "0.3", "--scenario", "pack/recorded"];
+    let check = ["check", &hub.url(), "--pack", shown, "--stretch", "0.3", "--scenario", "pack/recorded"];
     let done = hubproof(check).assert_exit_code(0);
     assert!(done.out.contains(says), "{}", done.out);
 }

@@ -86,7 +86,7 @@ fn every_command_requests_the_same_address(
     #[case] channel: &str,
     #[case] expected: &str,
     #[values(
-        &["check", "--patience", "0.5"],
+        &["check", "--stretch", "0.5"],
         &["fuzz", "--cases", "3", "--seed", "1", "--mutation", "wrong-type"],
         &["load", "--plan", "PLAN"]
     )]
@@ -109,7 +109,7 @@ fn a_scenario_may_name_a_full_address() {
     let shared = fs::read_to_string(path("news/scenarios/shared.yaml")).unwrap();
     let check = |address: &str| {
         fs::write(path("news/scenarios/shared.yaml"), shared.replace("/ws", address)).unwrap();
-        hubproof(["check", &format!("{}/prefix", hub.hub.url()), "--pack", &path("news"), "--patience", "0.5"])
+        hubproof(["check", &format!("{}/prefix", hub.hub.url()), "--pack", &path("news"), "--stretch", "0.5"])
     };
     let done = check(&format!("{}/other?a=1", other.hub.url()));
     assert_eq!((hub.targets(), other.targets()), (vec![], vec!["/other?a=1".to_owned()]), "{}", done.out);
@@ -163,7 +163,7 @@ fn the_requested_address_is_shown_without_secrets() {
     );
     assert!(document.contains(binding) && document.contains("bindings"));
     let url = format!("{}/prefix", refuses.hub.url());
-    let command = ["check", "--set", "api_token=s3cr3t", "--trace", "--patience", "0.5"];
+    let command = ["check", "--set", "api_token=s3cr3t", "--trace", "--stretch", "0.5"];
     let done = run_with_document(&command, &url, &document);
     assert_eq!(refuses.targets(), ["/prefix/ws?api_token=s3cr3t&v=3"]);
     let shown = format!("{url}/ws?api_token=***&v=3");
@@ -182,7 +182,7 @@ fn the_requested_address_is_shown_without_secrets() {
 fn the_secrets_of_an_address_are_masked() {
     let hub = ObservedHub::start();
     let url = format!("{}/ws?access_token=s3%20cr3t&v=1", hub.hub.url());
-    let command = ["check", "--trace", "--verbose", "--report", "json=-", "--patience", "0.5"];
+    let command = ["check", "--trace", "--verbose", "--report", "json=-", "--stretch", "0.5"];
     let done = run_with_document(&command, &url, &document("ws://x", "/ws"));
     assert_eq!(hub.targets(), ["/ws?access_token=s3%20cr3t&v=1"]);
     let shown = format!("{}/ws?access_token=***&v=1", hub.hub.url());
@@ -201,7 +201,7 @@ fn an_optional_query_member_is_sent_only_with_a_value_of_the_user(
     #[case] base: &str,
     #[case] set: &[&str],
     #[case] expected: &str,
-    #[values(&["check", "--patience", "0.5"], &["load", "--plan", "PLAN"])] command: &[&str],
+    #[values(&["check", "--stretch", "0.5"], &["load", "--plan", "PLAN"])] command: &[&str],
 ) {
     let document = document("ws://x", "/ws").replacen(
         "    publish:",
@@ -231,7 +231,7 @@ fn a_draft_connects_as_the_recorded_clients_did() {
         1,
     );
     let record = ServeProcess::start_as(["record", &format!("{}/rt", hub.hub.url()), "--to", &path("x.jsonl")], 2);
-    run_with_document(&["check", "--patience", "0.5"], record.url("record"), &client).assert_exit_code(0);
+    run_with_document(&["check", "--stretch", "0.5"], record.url("record"), &client).assert_exit_code(0);
     assert_eq!(record.stop("INT").0, Some(0));
     let recorded = fs::read_to_string(path("x.jsonl")).unwrap();
     assert!(recorded.contains(r#""target":"/rt/ws?token=a%20b""#), "{recorded}");
@@ -241,7 +241,7 @@ fn a_draft_connects_as_the_recorded_clients_did() {
     assert!(shared.contains("secret: true"), "{shared}");
     for base in ["", "/rt", "/rt/ws"] {
         let url = format!("{}{base}", hub.hub.url());
-        let done = hubproof(["check", &url, "--pack", &path("draft"), "--patience", "0.5"]).assert_exit_code(0);
+        let done = hubproof(["check", &url, "--pack", &path("draft"), "--stretch", "0.5"]).assert_exit_code(0);
         assert!(done.out.contains("RECORDED") || done.out.contains("PASS"), "{}", done.out);
     }
 }

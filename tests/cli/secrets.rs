@@ -46,7 +46,7 @@ fn collect_all_output(url: &str, source: SecretSource) -> (ProcessResult, String
     };
     std::fs::write(&target, head + &secrets).unwrap();
     arguments.insert(0, "check".to_owned());
-    arguments.extend(["--target", &target, "--patience", "0.2", "--trace", "--verbose"].map(str::to_owned));
+    arguments.extend(["--target", &target, "--stretch", "0.2", "--trace", "--verbose"].map(str::to_owned));
     arguments.extend(FORMATS.map(|format| format!("--report={format}={}", path(format))));
     let done = start(arguments, &[("HUBPROOF_CANARY", CANARY)]).wait_for_end();
     let reports = FORMATS.map(|format| std::fs::read_to_string(path(format)).unwrap()).join("\n");
@@ -204,7 +204,7 @@ fn check_steps(made: &str, steps: &str, answer: impl Fn(&str) -> Vec<String> + S
     let hub = ScriptedHub::start(move |_, _, text| answer(text));
     let (url, pack) = (hub.url(), path("p"));
     let mut arguments = vec!["check", &url, "--pack", &pack, "--set", "key=canary&key/+1", "--set", "pin=834719"];
-    arguments.extend(["--patience", "0.3", "--trace", "--verbose"]);
+    arguments.extend(["--stretch", "0.3", "--trace", "--verbose"]);
     let reports: Vec<String> = FORMATS.iter().map(|format| format!("--report={format}={}", path(format))).collect();
     arguments.extend(reports.iter().map(String::as_str));
     let done = hubproof(arguments);

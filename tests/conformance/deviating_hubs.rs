@@ -280,7 +280,7 @@ fn assert_deviation_is_handled(
 fn a_hub_that_stops_serving_never_passes(#[values("hang-after-joins", "abort-on-message")] deviation: &str) {
     for_each_in_parallel(&[CONCIERGE, AIRAVATA, GATOR, EMPROPS, QI], |hub| {
         // The hub is not slow, and every wait is in vain.
-        let hub = ThirdPartyHub { options: &["--patience", "0.5"], ..*hub };
+        let hub = ThirdPartyHub { options: &["--stretch", "0.5"], ..*hub };
         let name = hub.protocol;
         // A hub that hangs before it has served anything counts as not serving, not as hanging.
         let Some(found) = check_hub(&hub, &["--deviate", deviation, "--after", "20"], "") else { return };

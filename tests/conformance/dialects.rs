@@ -77,7 +77,7 @@ fn a_hub_passes_only_with_its_whole_dialect(#[case] left_out: &[&str], #[case] c
     let pack = pack.to_str().unwrap();
     let lint = hubproof(["packs", "lint", pack]).assert_exit_code(0);
     assert!(lint.out.contains(" 0 errors, 0 warnings\n"), "{}", lint.out);
-    let options = ["--pack", pack, "--scenario", "gateway/greeting", "--patience", "2"];
+    let options = ["--pack", pack, "--scenario", "gateway/greeting", "--stretch", "2"];
     let Some((report, found)) =
         run_against_hub("check", &CONCIERGE, &[&["--plain"][..], &HUB_DEVIATION_OPTIONS].concat(), "", &options)
     else {

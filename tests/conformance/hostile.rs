@@ -102,11 +102,11 @@ fn check_hostile_server(
 /// The default patience.
 const DEFAULT_PATIENCE: &[&str] = &[];
 /// A patience of one second.
-const SHORT_PATIENCE: &[&str] = &["--patience", "0.2"];
+const SHORT_PATIENCE: &[&str] = &["--stretch", "0.2"];
 /// A patience of a tenth of a second, for servers that never answer.
-const SHORTEST_PATIENCE: &[&str] = &["--set", "patience=500ms", "--patience", "0.2"];
+const SHORTEST_PATIENCE: &[&str] = &["--set", "patience=500ms", "--stretch", "0.2"];
 /// A long patience, so that answers arrive in time.
-const LONG_PATIENCE: &[&str] = &["--patience", "0.6"];
+const LONG_PATIENCE: &[&str] = &["--stretch", "0.6"];
 
 #[rstest]
 // No hub was reached, so nothing is reported about the protocol.

@@ -79,8 +79,8 @@ fn texts_of_a_pack_change_no_file_and_no_line_of_the_terminal() {
         hubproof(["packs", "show", path]).assert_exit_code(0),
         hubproof(["packs", "lint", path]).assert_exit_code(0),
         hubproof(["check", "--list", "--pack", path]),
-        hubproof(["check", &url, "--pack", path, "--verbose", "--trace", "--patience", "0.1"]),
-        hubproof(["fuzz", &url, "--pack", path, "--cases", "3", "--patience", "0.1", "--yes"]),
+        hubproof(["check", &url, "--pack", path, "--verbose", "--trace", "--stretch", "0.1"]),
+        hubproof(["fuzz", &url, "--pack", path, "--cases", "3", "--stretch", "0.1", "--yes"]),
         hubproof(["load", &url, "--pack", path, "--check"]),
     ];
     for done in runs {
@@ -175,7 +175,7 @@ fn a_pack_sends_no_secret_to_another_address() {
     );
     let hub = ScriptedHub::start(|_, _, _| Vec::new());
     let pack = folder.path().to_str().unwrap();
-    let done = hubproof(["check", &hub.url(), "--pack", pack, "--set", "key=canary-key", "--patience", "0.2"]);
+    let done = hubproof(["check", &hub.url(), "--pack", pack, "--set", "key=canary-key", "--stretch", "0.2"]);
     assert!(done.out.contains("would go to another address") && !done.out.contains("canary"), "{}", done.out);
 }
 

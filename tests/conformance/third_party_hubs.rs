@@ -44,7 +44,7 @@ pub(super) const CONCIERGE: ThirdPartyHub = ThirdPartyHub {
         HubInstance { name: "open", arguments: &[], target: "" },
         HubInstance { name: "closed", arguments: &["--secret", "sesame"], target: "secrets = { secret = \"sesame\" }" },
     ],
-    options: &["--patience", "3"],
+    options: &["--stretch", "3"],
     proven: 116,
 };
 
@@ -55,7 +55,7 @@ pub(super) const QI: ThirdPartyHub = ThirdPartyHub {
     target: "[settings]\nok_command = \"execute\"\nplain_command = \"abort\"\nfailing_command = \"calibrate\"",
     hooks: "",
     instances: &[HubInstance { name: "default", arguments: &[], target: "" }],
-    options: &["--patience", "3"],
+    options: &["--stretch", "3"],
     proven: 30,
 };
 
@@ -82,7 +82,7 @@ body = '{"type": ${json(message.type)}, "data": ${json(message.data)}, "projectI
             target: "provides = [\"addresses\"]\nsettings = { max_per_user = 3, max_per_address = 5, max_connections = 8 }",
         },
     ],
-    options: &["--patience", "3"],
+    options: &["--stretch", "3"],
     proven: 100,
 };
 
@@ -98,7 +98,7 @@ hooks.log_entries.http = { url = "ADMIN", body = '{"log_entries": ${json(args)}}
 hooks.start_job.http = { url = "ADMIN", body = '{"start_job": ${json(args)}}' }
 hooks.job.http = { url = "ADMIN", body = '{"job": ${json(args)}}' }"#,
     instances: &[HubInstance { name: "tier", arguments: &[], target: "" }],
-    options: &["--patience", "2"],
+    options: &["--stretch", "2"],
     proven: 44,
 };
 
@@ -122,7 +122,7 @@ hooks.alert.command = ["kill", "-USR1", "PROCESS"]"#,
             target: "secrets = { worker_token = \"a good worker's token\" }",
         },
     ],
-    options: &["--destructive", "--patience", "3"],
+    options: &["--destructive", "--stretch", "3"],
     // All except TLS, which it does not support.
     proven: 134,
 };
@@ -247,7 +247,7 @@ fn assert_fuzzing_finds_nothing(hub: &ThirdPartyHub, variants: &[&str], options:
 #[case::airavata_early(AIRAVATA, &["--odd", "early"], "AIR-015")]
 #[ignore = "thorough: repeats the proof against other hubs"]
 fn ignoring_a_recommendation_gets_a_warning(#[case] hub: ThirdPartyHub, #[case] habit: &[&str], #[case] rule: &str) {
-    let Some((report, code)) = check_third_party_hub(&hub, habit, &["--rule", rule, "--patience", "2"]) else { return };
+    let Some((report, code)) = check_third_party_hub(&hub, habit, &["--rule", rule, "--stretch", "2"]) else { return };
     assert_eq!(findings(&report), [format!("warn {rule}")]);
     assert_eq!(code, Some(0));
 }

@@ -51,7 +51,7 @@ fn every_hub_of_the_reference_server_passes(#[case] name: &str, #[case] path: &s
 #[case("websocket-sends-invalid-text-split", "WS-5.6-sent")]
 fn faults_are_detected_over_sockets(#[case] fault: &str, #[case] rule: &str) {
     let done =
-        hubproof(["check", "--protocol", "websocket", "--fault", fault, "--patience", "0.2"]).assert_exit_code(1);
+        hubproof(["check", "--protocol", "websocket", "--fault", fault, "--stretch", "0.2"]).assert_exit_code(1);
     assert!(done.out.contains(&format!("fail[{rule}")) || done.out.contains(&format!(",{rule}")), "{}", done.out);
 }
 
@@ -60,7 +60,7 @@ fn faults_are_detected_over_sockets(#[case] fault: &str, #[case] rule: &str) {
 fn headers_of_the_target_are_masked() {
     let server = ServeProcess::start(["websocket", "--fault", "websocket-pongs-cut"], 1);
     let set = "headers={ Authorization = 'Bearer s3cr3t' }";
-    let arguments = ["check", server.url("websocket"), "--protocol", "websocket", "--patience", "0.2", "--set", set];
+    let arguments = ["check", server.url("websocket"), "--protocol", "websocket", "--stretch", "0.2", "--set", set];
     let done = hubproof(arguments.into_iter().chain(["--trace", "--report", "json=-"])).assert_exit_code(1);
     assert!(done.out.contains("headers=***"), "{}", done.out);
     assert!(!done.out.contains("s3cr3t") && !done.err.contains("s3cr3t"), "{}{}", done.out, done.err);

@@ -26,7 +26,7 @@ impl DocumentFolder {
     }
 
     fn check(&self, url: &str, more: &[&str]) -> ProcessResult {
-        hubproof([&["check", url, "--pack", &self.path(), "--patience", "0.3"], more].concat())
+        hubproof([&["check", url, "--pack", &self.path(), "--stretch", "0.3"], more].concat())
     }
 }
 
@@ -180,7 +180,7 @@ fn a_message_is_listed_for_its_channel(#[case] at_b: &'static str, #[case] code:
     let pack = document.folder.path().join("pack");
     let pack = pack.to_str().unwrap();
     hubproof(["packs", "init", &document.path(), "--to", pack]).assert_exit_code(0);
-    let done = hubproof(["check", &hub.url(), "--pack", pack, "--patience", "0.3"]).assert_exit_code(code);
+    let done = hubproof(["check", &hub.url(), "--pack", pack, "--stretch", "0.3"]).assert_exit_code(code);
     assert!(done.out.contains(says), "{}", done.out);
 }
 

@@ -170,7 +170,7 @@ fn a_hub_can_be_checked_with_a_plain_document(
     let hub = start_kraken_hub(status, extra);
     let pack = disk::root().join("tests/fixtures/asyncapi/kraken/asyncapi.yaml");
     let done =
-        hubproof(["check", &hub.url(), "--pack", pack.to_str().unwrap(), "--patience", "0.5"]).assert_exit_code(code);
+        hubproof(["check", &hub.url(), "--pack", pack.to_str().unwrap(), "--stretch", "0.5"]).assert_exit_code(code);
     assert!(done.out.contains(says), "{}", done.out);
 }
 

@@ -152,9 +152,9 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
         variations: check::VariationChoice::None,
         // A case may influence later ones, so both hubs have to receive all cases in the same order.
         jobs: if arguments.second_hub().is_some() { 1 } else { usize::from(arguments.jobs) },
-        stretch: arguments.hub.patience,
+        stretch: arguments.hub.stretch,
         repeat: 1,
-        limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
+        limit: arguments.hub.timeout.mul_f64(arguments.hub.stretch.max(1.0)),
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
         kept_chars: if arguments.compares_nothing() { KEPT_CHARS } else { second_hub::MAX_COMPARED_CHARS },

@@ -66,7 +66,7 @@ impl Page<'_, RunReport> {
         if let Some((scenario, margin)) = protocol.slimmest_margin() {
             let slim = margin.remaining() < SLIM_MARGIN && margin.used_share() > 0.5;
             if slim || self.style.verbose {
-                let advice = if slim { "; on a slow machine use a longer `--patience`" } else { "" };
+                let advice = if slim { "; on a slow machine use `--stretch 2`" } else { "" };
                 let (step, waited, bound) =
                     (escape_unprintable(&margin.step), format_time(margin.waited), format_time(margin.bound));
                 self.field("closest", &format!("`{step}` of {scenario} took {waited} of {bound}{advice}"));

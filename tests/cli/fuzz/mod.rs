@@ -50,7 +50,7 @@ fn serve_with_pending_job() -> ServeProcess {
 fn hub_state_from_before_the_run_is_not_a_finding() {
     let run = |cases: &[&str], code: i32| {
         let hub = serve_with_pending_job();
-        let arguments = [hub.url("emprops"), "--protocol", "emprops", "--seed", "7", "-j", "1", "--patience", "0.5"];
+        let arguments = [hub.url("emprops"), "--protocol", "emprops", "--seed", "7", "-j", "1", "--stretch", "0.5"];
         // The job is not in the model.
         let arguments = [&arguments[..], &["--against", "none"]].concat();
         let done = fuzz(&[&arguments, cases].concat()).assert_exit_code(code);

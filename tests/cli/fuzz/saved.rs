@@ -120,11 +120,11 @@ fn findings_caused_by_other_cases_are_not_saved() {
     let folder = tempfile::tempdir().unwrap();
     let regressions = folder.path().display().to_string();
     let run =
-        ["--seed", "1", "--cases", "400", "--shrink-time", "5m", "--patience", "3", "--regressions", &regressions];
+        ["--seed", "1", "--cases", "400", "--shrink-time", "5m", "--stretch", "3", "--regressions", &regressions];
     let found = hubproof(base.iter().chain(&run)).assert_exit_code(1);
     assert!(found.err.contains("after the opening"), "{}", found.err);
     assert!(found.err.contains("that failed only alongside other cases, unlike those saved under "), "{}", found.err);
-    let again = hubproof(base.iter().chain(&["--patience", "3", "--replay", &regressions])).assert_exit_code(1);
+    let again = hubproof(base.iter().chain(&["--stretch", "3", "--replay", &regressions])).assert_exit_code(1);
     assert!(
         !again.out.contains("  fixed ") && !again.out.contains("  not reproducible "),
         "{}\n{}",
