@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr as Tree};
 use minijinja::machinery::parse_expr;
+use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind};
 use serde_json::Value;
 
@@ -97,7 +98,7 @@ pub struct ParsedExpression {
     pub operands: Vec<UsedPath>,
     /// Whether the expression adds with `+`.
     pub adds: bool,
-    /// Whether an operand of `*` may be a text or list by its form, apart from the values of names.
+    /// Whether an operand of `*` may be a text or list, apart from the values of names.
     pub repeats: bool,
     /// The names whose member may be undefined, because the expression tests for it or has a default.
     optional: BTreeSet<String>,
@@ -198,8 +199,7 @@ impl ParsedExpression {
             Tree::BinOp(operation) => {
                 self.adds |= matches!(operation.op, BinOpKind::Add);
                 if matches!(operation.op, BinOpKind::Mul) {
-                    let is_text = |side| source[span_range(source, side)].contains(['\'', '"', '[', '(', ',', '|']);
-                    self.repeats |= is_text(&operation.left) || is_text(&operation.right);
+                    self.repeats |= !makes_number(&operation.left) || !makes_number(&operation.right);
                 }
                 if matches!(
                     operation.op,
@@ -371,6 +371,29 @@ fn root_name<'t>(tree: &'t Tree<'_>) -> Option<&'t str> {
         Tree::GetAttr(member) => root_name(&member.expr),
         Tree::GetItem(item) => root_name(&item.expr),
         _ => None,
+    }
+}
+
+/// Whether an operand of `*` is a number, unless the value of a name in it is none.
+fn makes_number(tree: &Tree<'_>) -> bool {
+    match tree {
+        Tree::Const(constant) => constant.value.kind() == ValueKind::Number,
+        Tree::Var(_) | Tree::GetAttr(_) | Tree::GetItem(_) => path(tree).is_some(),
+        Tree::UnaryOp(operation) => makes_number(&operation.expr),
+        Tree::BinOp(operation) => {
+            let joins = matches!(operation.op, BinOpKind::Concat);
+            !joins && makes_number(&operation.left) && makes_number(&operation.right)
+        }
+        Tree::IfExpr(choice) => makes_number(&choice.true_expr) && choice.false_expr.as_ref().is_none_or(makes_number),
+        Tree::Filter(filter) => match filter.name {
+            "abs" | "count" | "float" | "int" | "length" | "round" => true,
+            "default" | "d" => {
+                let is_number = |argument: &CallArg<'_>| matches!(argument, CallArg::Pos(value) if makes_number(value));
+                filter.expr.as_ref().is_some_and(makes_number) && filter.args.iter().all(is_number)
+            }
+            _ => false,
+        },
+        _ => false,
     }
 }
 

@@ -666,6 +666,8 @@ mod tests {
     #[case(r#""${'}' ~ hello.uuid}""#, json!("}u"))]
     #[case(r#""${missing is not defined}""#, json!(true))]
     #[case(r#""${hello['n']}""#, json!(9007199254740993u64))]
+    // Products of numbers, however large, make no text.
+    #[case(r#""${hello.n - 1000 * (hello.lacks | default(0)) - 1000 * (hello.n - hello.n | int)}""#, json!(9007199254740993u64))]
     #[case(r#""${hello.seqs[1:] | length}""#, json!(2))]
     #[case("'{{ kept }} $5'", json!("{{ kept }} $5"))]
     fn templates_are_evaluated_to_values(#[case] source: &str, #[case] expected: Value) {

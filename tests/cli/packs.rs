@@ -169,8 +169,7 @@ fn a_check_that_fails_every_other_time_is_flaky() {
     assert!(reproduce.ends_with("--repeat 4"), "{reproduce}");
     // An answer that is always wrong is not flaky.
     let hub = start_doubling_hub(|_| 3);
-    let done =
-        hubproof(["check", &hub.url(), "--pack", pack, "--stretch", "0.2", "--repeat", "2"]).assert_exit_code(1);
+    let done = hubproof(["check", &hub.url(), "--pack", pack, "--stretch", "0.2", "--repeat", "2"]).assert_exit_code(1);
     assert!(!done.out.contains("flaky"), "{}", done.out);
 }
 

@@ -50,8 +50,7 @@ fn every_hub_of_the_reference_server_passes(#[case] name: &str, #[case] path: &s
 #[case("websocket-data-after-close", "WS-5.5.1-last")]
 #[case("websocket-sends-invalid-text-split", "WS-5.6-sent")]
 fn faults_are_detected_over_sockets(#[case] fault: &str, #[case] rule: &str) {
-    let done =
-        hubproof(["check", "--protocol", "websocket", "--fault", fault, "--stretch", "0.2"]).assert_exit_code(1);
+    let done = hubproof(["check", "--protocol", "websocket", "--fault", fault, "--stretch", "0.2"]).assert_exit_code(1);
     assert!(done.out.contains(&format!("fail[{rule}")) || done.out.contains(&format!(",{rule}")), "{}", done.out);
 }
 

@@ -119,8 +119,7 @@ fn findings_caused_by_other_cases_are_not_saved() {
     let base = ["fuzz", "--protocol", "qi", "--fault", "qi-fuzz-emoji-leaks"];
     let folder = tempfile::tempdir().unwrap();
     let regressions = folder.path().display().to_string();
-    let run =
-        ["--seed", "1", "--cases", "400", "--shrink-time", "5m", "--stretch", "3", "--regressions", &regressions];
+    let run = ["--seed", "1", "--cases", "400", "--shrink-time", "5m", "--stretch", "3", "--regressions", &regressions];
     let found = hubproof(base.iter().chain(&run)).assert_exit_code(1);
     assert!(found.err.contains("after the opening"), "{}", found.err);
     assert!(found.err.contains("that failed only alongside other cases, unlike those saved under "), "{}", found.err);
