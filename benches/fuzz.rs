@@ -119,8 +119,14 @@ fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(FuzzCe
     ours.block_on(async {
         let (events, inbox) = mpsc::channel(256);
         let (_stop, interrupt) = watch::channel(false);
-        let stage =
-            PlayEnvironment { hub, options: Arc::new(options(jobs)), against: None, pulses: None, events, interrupt };
+        let stage = PlayEnvironment {
+            hub,
+            options: Arc::new(options(jobs)),
+            against: None,
+            service_probes: None,
+            events,
+            interrupt,
+        };
         let running = tokio::spawn(campaign::run_cases(Arc::clone(&campaign), stage, numbers(), || false));
         tokio::spawn(drain_events(inbox)).await.unwrap();
         running.await.unwrap();

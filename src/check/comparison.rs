@@ -23,7 +23,7 @@ pub const COMPARISON_CHECK: &str = "as-the-model";
 
 /// What a hub is compared with.
 #[derive(Clone)]
-pub enum Counterpart {
+pub enum SecondHub {
     Hub(Arc<PreparedHub>),
     /// The reference server's state machine, new for each play.
     Model(Arc<ReferenceModel>),
@@ -38,9 +38,9 @@ pub trait PlayComparer: Send + Sync + Debug {
     fn kept_chars(&self) -> usize;
 
     /// Returns what this play is compared with, if anything.
-    fn counterpart(&self, report: &ScenarioReport) -> Option<&Counterpart>;
+    fn second_hub(&self, report: &ScenarioReport) -> Option<&SecondHub>;
 
-    /// Compares the reports of the plays of one program on the hub and on its counterpart.
+    /// Compares the reports of the plays of one program on the hub and on its second_hub.
     fn compare(&self, report: &ScenarioReport, other: &ScenarioReport) -> PlayComparison;
 
     /// Returns the differences between two plays of a scenario on one hub, with a variation and as it is written.
@@ -87,8 +87,8 @@ impl ScenarioJob {
         let job = self.with_full_waits();
         let mut report = job.clone().play_once(id, options, events, interrupt.clone()).await?;
         let compare = async |report: &ScenarioReport, id, options: &PlayOptions| {
-            let counterpart = comparer.counterpart(report)?;
-            let other = job.play_elsewhere(counterpart, id, options, interrupt.clone()).await?;
+            let second_hub = comparer.second_hub(report)?;
+            let other = job.play_elsewhere(second_hub, id, options, interrupt.clone()).await?;
             Some(comparer.compare(report, &other)).filter(|_| !*interrupt.borrow())
         };
         let mut compared = compare(&report, id, options).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
-use super::comparison::Counterpart;
+use super::comparison::SecondHub;
 use super::queue::Resource;
 use super::{PlayOptions, driver};
 use crate::deviation::Deviations;
@@ -16,7 +16,7 @@ use crate::hub::supervisor::{self, HubUse, ProcessEnd};
 use crate::interpreter::{
     AMPLE_SETTLE, ConversationConfig, HubPromptness, SETTLE_AFTER_CONNECT, name_pool, planned_wait, unmet_needs,
 };
-use crate::judge::service::{HubPulse, ServiceLoss, UnservedScenario};
+use crate::judge::service::{ServiceLoss, ServiceProbe, UnservedScenario};
 use crate::judge::{Evidence, PlayId, Replay, has_passed};
 use crate::outcome::{
     CheckReport, FrameKind, Lack, MessageKind, PreconditionFailure, ScenarioReport, UnmetNeed, Verdict,
@@ -46,7 +46,7 @@ pub struct ScenarioJob {
     id: String,
     injected_input: Option<(&'static str, Arc<Template>)>,
     /// The hang detectors of the instances, if the run is to detect hangs.
-    pulses: Option<Arc<Vec<HubPulse>>>,
+    service_probes: Option<Arc<Vec<ServiceProbe>>>,
     /// How promptly the instances answer, if waits are to be shortened.
     promptness: Option<PromptnessByInstance>,
     /// If it only shows whether the hub still serves clients: the kinds of messages that show it.
@@ -101,7 +101,7 @@ impl ScenarioJob {
             subject,
             id,
             injected_input: None,
-            pulses: None,
+            service_probes: None,
             promptness: None,
             probed_for: None,
             deviations,
@@ -112,9 +112,9 @@ impl ScenarioJob {
         })
     }
 
-    /// Returns the same job, after which a hang is detected; `pulses` are the detectors of the instances.
-    pub fn with_pulses(self, pulses: &Arc<Vec<HubPulse>>) -> Self {
-        Self { pulses: Some(Arc::clone(pulses)), ..self }
+    /// Returns the same job, after which a hang is detected; `service_probes` are the detectors of the instances.
+    pub fn with_service_probes(self, service_probes: &Arc<Vec<ServiceProbe>>) -> Self {
+        Self { service_probes: Some(Arc::clone(service_probes)), ..self }
     }
 
     /// Returns the same job, with waits that are shortened where the hub does not answer.
@@ -173,7 +173,7 @@ impl ScenarioJob {
 
     /// Returns the same job, whose clients drop out after this many sent messages.
     pub(super) fn dropping_after(self, sends: usize) -> Self {
-        Self { drops_after: Some(sends), pulses: None, ..self }
+        Self { drops_after: Some(sends), service_probes: None, ..self }
     }
 
     /// Returns the job of the scenario as it is written.
@@ -198,18 +198,18 @@ impl ScenarioJob {
         matches!(self.place, JobPlacement::Instance(_))
     }
 
-    /// Plays the scenario on a counterpart of the hub; `id` is that of its play on the hub. Returns `None` if it cannot be
+    /// Plays the scenario on a second_hub of the hub; `id` is that of its play on the hub. Returns `None` if it cannot be
     /// played there, or the run was interrupted before.
     pub(super) async fn play_elsewhere(
         &self,
-        counterpart: &Counterpart,
+        second_hub: &SecondHub,
         id: PlayId,
         options: &PlayOptions,
         interrupt: watch::Receiver<bool>,
     ) -> Option<ScenarioReport> {
-        match counterpart {
-            Counterpart::Model(model) => self.play_on_model(id, options, model),
-            Counterpart::Hub(hub) => {
+        match second_hub {
+            SecondHub::Model(model) => self.play_on_model(id, options, model),
+            SecondHub::Hub(hub) => {
                 let there = Self::new(&self.program, self.repetition, hub, options).ok()?;
                 // Its events are not reported.
                 let unread = mpsc::channel(1).0;
@@ -408,9 +408,10 @@ impl ScenarioJob {
                             report.unserved = unserved.into_hang();
                         } else {
                             process.record_unserved_play(&play, &report, hung).await;
-                            let pulse = self.pulses.as_ref().and_then(|pulses| pulses.get(index));
-                            if let Some(pulse) = pulse {
-                                pulse.reset().await;
+                            let service_probe =
+                                self.service_probes.as_ref().and_then(|service_probes| service_probes.get(index));
+                            if let Some(service_probe) = service_probe {
+                                service_probe.reset().await;
                             }
                         }
                     }
@@ -464,12 +465,15 @@ impl ScenarioJob {
         options: &PlayOptions,
         interrupt: &watch::Receiver<bool>,
     ) {
-        let Some(pulse) = self.pulses.as_ref().and_then(|pulses| pulses.get(index)) else { return };
+        let Some(service_probe) = self.service_probes.as_ref().and_then(|service_probes| service_probes.get(index))
+        else {
+            return;
+        };
         let followed = |index: &usize| report.deviations.get(index).is_some_and(|seen| seen.observed > 0);
         let followed = self.deviations.upgrade_entries().filter(followed);
-        for upgrade in pulse.untried_upgrades(&self.program, report, followed).await {
+        for upgrade in service_probe.untried_upgrades(&self.program, report, followed).await {
             let deviations = Arc::new(self.deviations.without_entry(upgrade));
-            let job = Self { pulses: None, promptness: None, deviations, ..self.clone() };
+            let job = Self { service_probes: None, promptness: None, deviations, ..self.clone() };
             let (events, _) = mpsc::channel(1);
             let id = id.without_deviation(upgrade);
             let again = play_job(&job, index, id, options, &events, interrupt.clone()).await;
@@ -479,7 +483,7 @@ impl ScenarioJob {
         }
     }
 
-    /// Returns the scenario that the hub no longer serves after this one, see [`HubPulse::record_play`].
+    /// Returns the scenario that the hub no longer serves after this one, see [`ServiceProbe::record_play`].
     async fn find_unserved(
         &self,
         index: usize,
@@ -488,7 +492,7 @@ impl ScenarioJob {
         options: &PlayOptions,
         interrupt: watch::Receiver<bool>,
     ) -> Option<UnservedScenario> {
-        let pulse = self.pulses.as_ref()?.get(index)?;
+        let service_probe = self.service_probes.as_ref()?.get(index)?;
         // Silence after a scenario that may leave the hub unusable, or on a hub of its own, does not prove a hang.
         if self.program.isolation == Isolation::Destructive
             || (self.subject.embedded.is_some() && self.program.isolation != Isolation::Shared)
@@ -500,7 +504,7 @@ impl ScenarioJob {
         let play = |program: Arc<Program>, id: PlayId, kinds: Vec<MessageKind>| {
             let job = Self {
                 program,
-                pulses: None,
+                service_probes: None,
                 probed_for: Some(kinds),
                 injected_input: None,
                 variation: None,
@@ -514,7 +518,7 @@ impl ScenarioJob {
                 (!*stopped.borrow()).then_some(report)
             }
         };
-        pulse.record_play(&self.program, id, report, play).await
+        service_probe.record_play(&self.program, id, report, play).await
     }
 }
 

@@ -33,7 +33,7 @@ use variations::VariedPlay;
 use crate::hub::prepare::{SetupError, prepare_hub};
 use crate::interpreter::shorten_frame;
 use crate::judge::proposal::ScenarioTrial;
-use crate::judge::service::HubPulse;
+use crate::judge::service::ServiceProbe;
 use crate::judge::{self, PlayId, has_passed};
 use crate::outcome::ScenarioReport;
 use crate::report::events::ScenarioEvent;
@@ -87,11 +87,11 @@ pub async fn run_scenarios(
     for hub in hubs {
         let prepared = prepare_hub(&hub)?;
         prepared_hubs.push((Arc::clone(&prepared), Arc::clone(&hub.promptness)));
-        let pulses = Arc::new(prepared.instances.iter().map(|_| HubPulse::default()).collect());
+        let service_probes = Arc::new(prepared.instances.iter().map(|_| ServiceProbe::default()).collect());
         for repetition in 1..=options.repeat {
             for program in first_cases_first(&hub.programs) {
                 let job = ScenarioJob::new(program, repetition, &prepared, &options)?;
-                let job = job.with_pulses(&pulses);
+                let job = job.with_service_probes(&service_probes);
                 let job = if options.shorten { job.with_shortened_waits(&hub.promptness) } else { job };
                 // Numbered over all phases: a hub may remember the names of earlier scenarios.
                 jobs.push((jobs.len(), job));

@@ -15,7 +15,7 @@ use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
 use super::report_sink::{self, EventLog, ReportSinks};
 use super::{CliError, build_runtime, print_to_stdout, scenario_files};
-use crate::check::comparison::Counterpart;
+use crate::check::comparison::SecondHub;
 use crate::check::{self, PlayOptions, Round, Rounds, VariationChoice};
 use crate::config::Target;
 use crate::deviation::proposal::to_toml;
@@ -215,7 +215,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
             started.add_second_hub(url, &protocols, &mut sources).await?;
             for other in &started.others {
                 let hub = prepare::prepare_hub(other)?;
-                comparer.set_counterpart(&other.pack.name, Counterpart::Hub(hub));
+                comparer.set_second_hub(&other.pack.name, SecondHub::Hub(hub));
             }
         }
         options.comparer = comparer.map(|comparer| Arc::new(comparer) as _);
@@ -275,7 +275,7 @@ fn add_walks(
         }
         comparer.add(Arc::clone(&campaign.corpus));
         if let Some(model) = model {
-            comparer.set_counterpart(&protocol.pack.name, Counterpart::Model(model));
+            comparer.set_second_hub(&protocol.pack.name, SecondHub::Model(model));
         }
     }
     Ok(Some(comparer))

@@ -41,8 +41,8 @@ const REFUSAL_TIME: (u32, Duration) = (4, Duration::from_millis(250));
 
 /// Detects whether an instance of a hub still serves clients.
 #[derive(Default)]
-pub struct HubPulse {
-    state: Mutex<HubPulseState>,
+pub struct ServiceProbe {
+    state: Mutex<ServiceState>,
     /// The upgrade deviations that have been tested for whether the hub still needs them.
     upgrades_tried: Mutex<BTreeSet<usize>>,
     /// Whether no other scenario may become the probe.
@@ -50,7 +50,7 @@ pub struct HubPulse {
 }
 
 #[derive(Default)]
-struct HubPulseState {
+struct ServiceState {
     /// The scenario that passed and is the best probe.
     passed: Option<Probe>,
     /// A scenario that failed, but to which the hub sent an answer; the probe expects only the first one.
@@ -153,13 +153,13 @@ impl Probe {
     }
 }
 
-impl HubPulse {
+impl ServiceProbe {
     /// Creates a detector that uses only this scenario, which the hub has served, as a probe; `report` is that of the
     /// scenario. Returns `None` if the hub sent nothing in it.
     pub fn for_program(program: &Arc<Program>, report: &ScenarioReport) -> Option<Self> {
         let answers: Vec<MessageKind> = solicited_kinds(program, report).map(|(kind, _)| kind).collect();
         let passed = (!answers.is_empty()).then(|| Probe::new(program, report, answers))?;
-        let state = HubPulseState { passed: Some(passed), ..HubPulseState::default() };
+        let state = ServiceState { passed: Some(passed), ..ServiceState::default() };
         Some(Self { state: Mutex::new(state), is_fixed: true, ..Self::default() })
     }
 
@@ -191,7 +191,7 @@ impl HubPulse {
 
     /// Waits a moment for a scenario that shows what the hub sends to clients that it serves. The first scenarios of a
     /// run fail at about the same time if the hub hangs early.
-    async fn wait_for_probe<'a>(&'a self, mut state: MutexGuard<'a, HubPulseState>) -> MutexGuard<'a, HubPulseState> {
+    async fn wait_for_probe<'a>(&'a self, mut state: MutexGuard<'a, ServiceState>) -> MutexGuard<'a, ServiceState> {
         while state.proven_probe().is_none() {
             let now = Instant::now();
             if now >= *state.probe_due.get_or_insert(now + PROBE_WAIT) {
@@ -264,7 +264,7 @@ impl HubPulse {
     }
 }
 
-impl HubPulseState {
+impl ServiceState {
     fn proven_probe(&self) -> Option<&Probe> {
         self.passed.as_ref().or(self.answered.as_ref())
     }
@@ -536,19 +536,19 @@ mod tests {
     /// Records a scenario that passed with a greeting and an answer, then `failed`; `probes` are the reports of the
     /// probes after it. Returns how the hub was lost, and the number of probes.
     async fn record_and_probe(failed: ScenarioReport, probes: &[ScenarioReport]) -> (Option<ServiceLoss>, usize) {
-        let pulse = HubPulse::default();
+        let service_probe = ServiceProbe::default();
         let program = Arc::clone(&RunFixture::all_pass().programs[0]);
         let mut passed = RunFixture::all_pass().reports.swap_remove(1);
         passed.activity.answers = answers(&[(GREETING, 0), (ANSWER, 0)]);
         let played = AtomicUsize::new(0);
         let play = |_, _: PlayId, _| std::future::ready(probes.get(played.fetch_add(1, Ordering::Relaxed)).cloned());
         let id = PlayId::first(1);
-        assert_eq!(pulse.record_play(&program, id, &passed, play).await, None);
-        let found = pulse.record_play(&program, id, &failed, play).await;
+        assert_eq!(service_probe.record_play(&program, id, &passed, play).await, None);
+        let found = service_probe.record_play(&program, id, &failed, play).await;
         // A scenario that ended before the last probe does not cause another probe.
         let earlier = ScenarioReport { begun: failed.begun - SECOND, ..failed };
-        assert_eq!(pulse.record_play(&program, id, &earlier, play).await, found);
-        assert_eq!(pulse.outages().await.len(), usize::from(found.is_some()));
+        assert_eq!(service_probe.record_play(&program, id, &earlier, play).await, found);
+        assert_eq!(service_probe.outages().await.len(), usize::from(found.is_some()));
         (found.map(|found| found.lost), played.into_inner())
     }
 

@@ -155,8 +155,8 @@ impl FindingArchive {
                     let id = format!("{}/{}", saved.protocol, file_stem(Path::new(&saved.path)));
                     let (campaign, scenario, plays) = (Arc::clone(campaign), scenario.clone(), self.plays);
                     let (numbers, what) = (Arc::clone(&session.numbers), format!("replaying {}", saved.path));
-                    let work = move |stage| async move {
-                        play_repeatedly(&campaign, &id, &scenario, plays, &stage, &numbers).await
+                    let work = move |environment| async move {
+                        play_repeatedly(&campaign, &id, &scenario, plays, &environment, &numbers).await
                     };
                     let (asked, reports) = session.run_work(what, work).await?;
                     asked_to_stop = asked;
@@ -198,15 +198,15 @@ async fn play_repeatedly(
     id: &str,
     scenario: &CaseScenario,
     plays: u32,
-    stage: &PlayEnvironment,
+    environment: &PlayEnvironment,
     numbers: &AtomicU64,
 ) -> Vec<ScenarioReport> {
     let scenario =
-        if stage.hub.can_start_hubs() { shrink_findings::with_exclusive_hub(scenario) } else { scenario.clone() };
+        if environment.hub.can_start_hubs() { shrink_findings::with_exclusive_hub(scenario) } else { scenario.clone() };
     let mut reports = Vec::new();
     for _ in 0..plays {
         let play = PlayId::shrink(numbers.fetch_add(1, Ordering::Relaxed));
-        let Some(report) = campaign.play(id, &scenario, play, stage).await else { break };
+        let Some(report) = campaign.play(id, &scenario, play, environment).await else { break };
         reports.push(report);
     }
     reports

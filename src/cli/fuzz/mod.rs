@@ -24,7 +24,7 @@ use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
 use super::report_sink::{self, EventLog, ReportSinks};
 use super::{CliError, build_runtime};
-use crate::check::comparison::Counterpart;
+use crate::check::comparison::SecondHub;
 use crate::check::{self, PlayOptions};
 use crate::config;
 use crate::fuzz::campaign::confirm::DoubtfulFinding;
@@ -299,7 +299,7 @@ async fn run_campaigns(
         let hub = prepare(tested)?;
         let second = others.iter().find(|other| other.pack.name == tested.pack.name).map(prepare).transpose()?;
         let model = models.get(&tested.pack.name).cloned();
-        let against = second.map(Counterpart::Hub).or(model.map(Counterpart::Model));
+        let against = second.map(SecondHub::Hub).or(model.map(SecondHub::Model));
         let signals = &mut started.signals;
         let mut session =
             PlaySession { hub: &hub, options: &options, signals, numbers: Arc::clone(&numbers), limit, quiet };
@@ -317,7 +317,8 @@ async fn run_campaigns(
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
         let (against, options) = (against.clone(), Arc::clone(&options));
-        let stage = PlayEnvironment { hub: Arc::clone(&hub), options, against, pulses: None, events, interrupt };
+        let environment =
+            PlayEnvironment { hub: Arc::clone(&hub), options, against, service_probes: None, events, interrupt };
         let (playing, cases, enough) = (Arc::clone(campaign), Arc::clone(&cases), Arc::clone(&watched.enough));
         // Nothing panics while the lock is held.
         let numbers = std::iter::from_fn(move || cases.lock().next());
@@ -330,7 +331,7 @@ async fn run_campaigns(
             };
             enough.load(Ordering::Relaxed) || end.is_some_and(is_over)
         };
-        let running = tokio::spawn(async move { Ok(campaign::run_cases(playing, stage, numbers, over).await) });
+        let running = tokio::spawn(async move { Ok(campaign::run_cases(playing, environment, numbers, over).await) });
         let handle = |received| {
             if let RunInput::Event(event) = &received {
                 log.write(|| events::scenario_event(event, begun.elapsed(), sources));
@@ -400,7 +401,7 @@ async fn confirm_findings(
         let what = format!("replaying {}", format_count(doubtful.len(), "finding"));
         let (campaign, findings) = (Arc::clone(campaign), doubtful.clone());
         let (numbers, until) = (Arc::clone(&session.numbers), Instant::now() + REPLAY_TIME);
-        let replay = |stage| confirm::replay_findings(campaign, findings, stage, numbers, until);
+        let replay = |environment| confirm::replay_findings(campaign, findings, environment, numbers, until);
         let (asked, replayed) = session.run_work(what, replay).await?;
         (asked_to_stop, rulings) = (asked, replayed.unwrap_or_default());
     }

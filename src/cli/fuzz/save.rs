@@ -139,15 +139,16 @@ fn shrink_all(
         }
     };
     let findings: Vec<ShrinkableFinding> = new.iter().map(finding).collect();
-    move |stage| {
+    move |environment| {
         Box::pin(async move {
             let job = |finding| {
-                let (campaign, stage, numbers) = (Arc::clone(&campaign), stage.clone(), Arc::clone(&numbers));
-                Arc::new(ShrinkJob { campaign, stage, finding, numbers })
+                let (campaign, environment, numbers) =
+                    (Arc::clone(&campaign), environment.clone(), Arc::clone(&numbers));
+                Arc::new(ShrinkJob { campaign, environment, finding, numbers })
             };
             let mut all: Vec<(usize, Arc<ShrinkJob>)> = findings.into_iter().map(job).enumerate().collect();
             let look = |job: Arc<ShrinkJob>| async move { job.confirm(Evidence::Crowd, half).await };
-            let mut small = play_each(&stage, all.clone(), look).await;
+            let mut small = play_each(&environment, all.clone(), look).await;
             all.retain(|(index, _)| small.get(index).is_some_and(|small| small.ruling.stands()));
             // The first finding of each cause comes first, alternating between oracles; likely duplicates come last.
             let mut known: BTreeMap<(String, Option<String>), usize> = BTreeMap::new();
@@ -161,7 +162,7 @@ fn shrink_all(
                 (nth(oracle, Some(shape)), nth(oracle, None))
             });
             let make = |job: Arc<ShrinkJob>| async move { job.shrink(until).await };
-            small.extend(play_each(&stage, all, make).await);
+            small.extend(play_each(&environment, all, make).await);
             small
         })
     }
@@ -169,12 +170,13 @@ fn shrink_all(
 
 /// Plays findings, several at a time. Returns the results by index.
 async fn play_each<F: Future<Output = ShrinkResult> + Send + 'static>(
-    stage: &PlayEnvironment,
+    environment: &PlayEnvironment,
     jobs: Vec<(usize, Arc<ShrinkJob>)>,
     play: impl Fn(Arc<ShrinkJob>) -> F,
 ) -> BTreeMap<usize, ShrinkResult> {
     // On a hub that hubproof did not start, findings are played one at a time, because they might disturb each other.
-    let at_once = if stage.hub.can_start_hubs() { stage.options.jobs.min(MAX_CONCURRENT_FINDINGS) } else { 1 };
+    let at_once =
+        if environment.hub.can_start_hubs() { environment.options.jobs.min(MAX_CONCURRENT_FINDINGS) } else { 1 };
     let became = Arc::new(Mutex::new(BTreeMap::new()));
     let one = |(index, job)| {
         let (became, playing) = (Arc::clone(&became), play(job));
@@ -184,7 +186,7 @@ async fn play_each<F: Future<Output = ShrinkResult> + Send + 'static>(
         }
     };
     let mut jobs = jobs.into_iter().fuse();
-    check::play_in_order(|| jobs.next(), at_once, &stage.interrupt, one).await;
+    check::play_in_order(|| jobs.next(), at_once, &environment.interrupt, one).await;
     std::mem::take(&mut *became.lock().await)
 }
 

@@ -43,15 +43,15 @@ impl PlaySession<'_> {
         }
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
-        let stage = PlayEnvironment {
+        let environment = PlayEnvironment {
             hub: Arc::clone(self.hub),
             options: Arc::clone(self.options),
             against: None,
-            pulses: None,
+            service_probes: None,
             events,
             interrupt,
         };
-        let doing = work(stage);
+        let doing = work(environment);
         let running = tokio::spawn(async move { Ok(doing.await) });
         let mut progress = RunProgress::new(None, "plays", self.quiet);
         progress.set_note(what);

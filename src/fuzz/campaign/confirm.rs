@@ -27,7 +27,7 @@ pub struct DoubtfulFinding {
 pub async fn replay_findings(
     campaign: Arc<Campaign>,
     findings: Vec<DoubtfulFinding>,
-    stage: PlayEnvironment,
+    environment: PlayEnvironment,
     numbers: Arc<AtomicU64>,
     until: Instant,
 ) -> Vec<Ruling> {
@@ -43,7 +43,7 @@ pub async fn replay_findings(
         let beside = beside.and_then(|other| scheduler.case(&campaign.corpus, other)).map(|case| case.scenario);
         let finding = ShrinkableFinding { scenario, beside, simpler: Vec::new(), cell, cause, id };
         let (campaign, numbers) = (Arc::clone(&campaign), Arc::clone(&numbers));
-        let job = ShrinkJob { campaign, stage: stage.clone(), finding, numbers };
+        let job = ShrinkJob { campaign, environment: environment.clone(), finding, numbers };
         rulings.push(job.confirm(evidence, until).await.ruling);
     }
     rulings

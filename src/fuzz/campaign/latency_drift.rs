@@ -14,7 +14,7 @@ use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::oracle::{self, MAX_SLOWDOWN};
 use crate::fuzz::step_rule::StepRule;
 use crate::judge::PlayId;
-use crate::judge::service::HubPulse;
+use crate::judge::service::ServiceProbe;
 use crate::outcome::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::report::fuzz::NewClientLatency;
 use crate::report::scenario_verdict;
@@ -34,21 +34,21 @@ const RECOVERY_TIME: Duration = Duration::from_secs(5);
 impl LatencyProbe {
     /// Measures before the first case; `None` where the client is not served, since a later time could not be compared.
     /// If the hub does not answer the fence with a frame of its own, the cases go without it.
-    pub async fn measure_start(campaign: &Campaign, stage: &PlayEnvironment) -> Option<Self> {
+    pub async fn measure_start(campaign: &Campaign, environment: &PlayEnvironment) -> Option<Self> {
         let corpus = &campaign.corpus;
         corpus.set_fence_answered(true);
-        let with_fence = Self::measure(campaign, stage, 0).await;
+        let with_fence = Self::measure(campaign, environment, 0).await;
         if corpus.fence().is_none() || with_fence.as_ref().is_some_and(|probe| is_answered(&probe.before)) {
             return with_fence;
         }
         corpus.set_fence_answered(false);
-        let without = Self::measure(campaign, stage, 1).await;
+        let without = Self::measure(campaign, environment, 1).await;
         // A client that is not even served without the fence does not show that the fence is the reason.
         corpus.set_fence_answered(without.is_none());
         without
     }
 
-    async fn measure(campaign: &Campaign, stage: &PlayEnvironment, index: u32) -> Option<Self> {
+    async fn measure(campaign: &Campaign, environment: &PlayEnvironment, index: u32) -> Option<Self> {
         let role = campaign.corpus.observer_role()?;
         let steps = vec![
             CaseStep::new(NEW_CLIENT, StepVerb::Joins, ()),
@@ -56,25 +56,25 @@ impl LatencyProbe {
         ];
         let actors = [(NEW_CLIENT.to_owned(), json!(role))].into_iter().collect();
         let scenario = CaseScenario { title: "A new client".to_owned(), actors, steps, ..CaseScenario::default() };
-        let before = play_probe(campaign, stage, &scenario, index).await?;
+        let before = play_probe(campaign, environment, &scenario, index).await?;
         Some(Self { scenario, before })
     }
 
     /// Returns a detector of hangs that uses the scenario as its probe; `None` if the hub sent nothing in it.
-    pub fn pulse(&self, campaign: &Campaign) -> Option<HubPulse> {
+    pub fn service_probe(&self, campaign: &Campaign) -> Option<ServiceProbe> {
         let program = campaign.program(PROBE_ID, &self.scenario).ok()?;
-        HubPulse::for_program(&Arc::new(program), &self.before)
+        ServiceProbe::for_program(&Arc::new(program), &self.before)
     }
 
     /// Measures after the last case. `None` if the hub is not slower; not serving at all is reported by the cases.
-    pub async fn measure_end(&self, campaign: &Campaign, stage: &PlayEnvironment) -> Option<NewClientLatency> {
+    pub async fn measure_end(&self, campaign: &Campaign, environment: &PlayEnvironment) -> Option<NewClientLatency> {
         let (times, beyond) = MAX_SLOWDOWN;
         let before = self.before.duration;
         let most = before * times + Duration::from_millis(beyond.into());
         let begun = Instant::now();
         let mut index = 2;
         loop {
-            let after = play_probe(campaign, stage, &self.scenario, index).await?.duration;
+            let after = play_probe(campaign, environment, &self.scenario, index).await?.duration;
             if after <= most {
                 return None;
             }
@@ -89,12 +89,12 @@ impl LatencyProbe {
 /// Plays the scenario; returns its report if it passed.
 async fn play_probe(
     campaign: &Campaign,
-    stage: &PlayEnvironment,
+    environment: &PlayEnvironment,
     scenario: &CaseScenario,
     index: u32,
 ) -> Option<ScenarioReport> {
     let id = format!("{}/new-client", campaign.pack().name);
-    let played = campaign.play(&id, scenario, PlayId::measurement(index), stage).await?;
+    let played = campaign.play(&id, scenario, PlayId::measurement(index), environment).await?;
     (scenario_verdict(&played) == Verdict::Pass).then_some(played)
 }
 

@@ -29,11 +29,11 @@ use super::corpus::Corpus;
 use super::differential::compare::ComparisonFacts;
 use super::oracle;
 use super::scheduler::CaseScheduler;
-use crate::check::comparison::Counterpart;
+use crate::check::comparison::SecondHub;
 use crate::check::{self, PlayOptions, ScenarioJob};
 use crate::hub::prepare::PreparedHub;
 use crate::judge::memory::DifferenceMemory;
-use crate::judge::service::{HubOutage, HubPulse};
+use crate::judge::service::{HubOutage, ServiceProbe};
 use crate::judge::{Evidence, PlayId, Replay, Ruling};
 use crate::outcome::{CheckReport, FrameKind, FrameReport, HubSpeed, ScenarioReport, Verdict};
 use crate::protocol::{Pack, PackFolder, RulePlace};
@@ -76,9 +76,9 @@ pub struct PlayEnvironment {
     pub hub: Arc<PreparedHub>,
     pub options: Arc<PlayOptions>,
     /// What else receives the same input, so that the answers are compared.
-    pub against: Option<Counterpart>,
+    pub against: Option<SecondHub>,
     /// By instance, what finds out whether the hub still serves new clients.
-    pub pulses: Option<Arc<Vec<HubPulse>>>,
+    pub service_probes: Option<Arc<Vec<ServiceProbe>>>,
     /// Receives events of the run.
     pub events: mpsc::Sender<ScenarioEvent>,
     /// True once the run has to end.
@@ -168,10 +168,10 @@ impl Campaign {
         id: &str,
         scenario: &CaseScenario,
         play: PlayId,
-        stage: &PlayEnvironment,
+        environment: &PlayEnvironment,
     ) -> Option<ScenarioReport> {
-        let job = self.job(id, scenario, stage);
-        self.play_job(id, scenario, play, stage, job).await
+        let job = self.job(id, scenario, environment);
+        self.play_job(id, scenario, play, environment, job).await
     }
 
     async fn play_job(
@@ -179,11 +179,11 @@ impl Campaign {
         id: &str,
         scenario: &CaseScenario,
         play: PlayId,
-        stage: &PlayEnvironment,
+        environment: &PlayEnvironment,
         job: Result<ScenarioJob, String>,
     ) -> Option<ScenarioReport> {
         let played = match job {
-            Ok(job) => job.play(play, &stage.options, &stage.events, stage.interrupt.clone()).await,
+            Ok(job) => job.play(play, &environment.options, &environment.events, environment.interrupt.clone()).await,
             Err(mistake) => Some(self.mistake_report(id, mistake)),
         };
         played.map(|mut report| {
@@ -213,29 +213,30 @@ impl Campaign {
         id: &str,
         scenario: &CaseScenario,
         play: PlayId,
-        stage: &PlayEnvironment,
+        environment: &PlayEnvironment,
         model: &ReferenceModel,
     ) -> Option<(ScenarioReport, Option<ScenarioReport>)> {
-        let job = self.job(id, scenario, stage);
+        let job = self.job(id, scenario, environment);
         let twin = job.clone();
-        let report = self.play_job(id, scenario, play, stage, job).await?;
+        let report = self.play_job(id, scenario, play, environment, job).await?;
         let is_met = second_hub::was_served(&report);
-        let played = twin.ok().filter(|_| is_met).and_then(|job| job.play_on_model(play, &stage.options, model));
+        let played = twin.ok().filter(|_| is_met).and_then(|job| job.play_on_model(play, &environment.options, model));
         Some((report, played))
     }
 
     /// Returns the program of a scenario, ready to be played. Cases that differ only in the mutated message share one,
     /// since parsing takes longer than playing.
-    fn job(&self, id: &str, scenario: &CaseScenario, stage: &PlayEnvironment) -> Result<ScenarioJob, String> {
+    fn job(&self, id: &str, scenario: &CaseScenario, environment: &PlayEnvironment) -> Result<ScenarioJob, String> {
         let job = |program: &Arc<Program>| {
-            let job = ScenarioJob::new(program, 1, &stage.hub, &stage.options).map_err(|error| error.to_string())?;
-            Ok(match &stage.pulses {
-                Some(pulses) => job.with_pulses(pulses),
+            let job = ScenarioJob::new(program, 1, &environment.hub, &environment.options)
+                .map_err(|error| error.to_string())?;
+            Ok(match &environment.service_probes {
+                Some(service_probes) => job.with_service_probes(service_probes),
                 None => job,
             })
         };
         // A trace shows the id of the program, so that with one each case needs its own.
-        let shared = split_shared_text(scenario).filter(|_| !stage.options.trace);
+        let shared = split_shared_text(scenario).filter(|_| !environment.options.trace);
         let Some((mut key, name, sent)) = shared else { return job(&Arc::new(self.program(id, scenario)?)) };
         let mut diagnostics = Vec::new();
         let input = Template::from_node(&SyntaxNode::from_json(&sent, Span::new(self.file, 0..0)), &mut diagnostics);
@@ -347,36 +348,38 @@ pub struct HubLost {
     pub hangs: bool,
 }
 
-/// Plays the cases of these numbers, as many at a time as the options say, and reports on the stage's events like
+/// Plays the cases of these numbers, as many at a time as the options say, and reports its events like
 /// [`check::run_scenarios`]. Starts no further case once it is interrupted, `over` returns true, or the hub cannot be
 /// reached any more. Each case is made when its turn comes.
 pub async fn run_cases(
     campaign: Arc<Campaign>,
-    mut stage: PlayEnvironment,
+    mut environment: PlayEnvironment,
     numbers: impl Iterator<Item = u64>,
     over: impl Fn() -> bool + Send + Sync + 'static,
 ) -> FinalHubState {
     let (watch, queues) = (Arc::new(HubWatch::default()), Arc::new(ResourceQueues::default()));
-    let probe = LatencyProbe::measure_start(&campaign, &stage).await;
+    let probe = LatencyProbe::measure_start(&campaign, &environment).await;
     // Without a message of the hub in the probe, nothing shows whether the hub hangs.
-    let pulse = || probe.as_ref().and_then(|probe| probe.pulse(&campaign));
-    stage.pulses = stage.hub.instances.iter().map(|_| pulse()).collect::<Option<Vec<HubPulse>>>().map(Arc::new);
+    let service_probe = || probe.as_ref().and_then(|probe| probe.service_probe(&campaign));
+    environment.service_probes =
+        environment.hub.instances.iter().map(|_| service_probe()).collect::<Option<Vec<ServiceProbe>>>().map(Arc::new);
     let is_there = {
-        let (watch, hub) = (Arc::clone(&watch), Arc::clone(&stage.hub));
+        let (watch, hub) = (Arc::clone(&watch), Arc::clone(&environment.hub));
         Arc::new(move || watch.lock_state().gone.is_none() && !hub.is_given_up() && !over())
     };
     let play = |number: u64| {
-        let (campaign, stage, watch) = (Arc::clone(&campaign), stage.clone(), Arc::clone(&watch));
+        let (campaign, environment, watch) = (Arc::clone(&campaign), environment.clone(), Arc::clone(&watch));
         let (queues, is_there) = (Arc::clone(&queues), Arc::clone(&is_there));
         async move {
             let Some(mut case) = campaign.scheduler.case(&campaign.corpus, number) else { return };
-            let exclusive = exclusive_resource(&case, &stage);
+            let exclusive = exclusive_resource(&case, &environment);
             if exclusive.as_ref().is_some_and(|resource| !queues.take_or_queue(resource, number)) {
                 return;
             }
             loop {
-                play_case(&campaign, &stage, &watch, &case).await;
-                let Some(resource) = exclusive.as_ref().filter(|_| is_there() && !*stage.interrupt.borrow()) else {
+                play_case(&campaign, &environment, &watch, &case).await;
+                let Some(resource) = exclusive.as_ref().filter(|_| is_there() && !*environment.interrupt.borrow())
+                else {
                     return;
                 };
                 let next = std::iter::from_fn(|| queues.next_waiting(resource));
@@ -391,7 +394,7 @@ pub async fn run_cases(
     let mut numbers = left.into_iter().chain(numbers).fuse();
     // A number must not be taken without being played.
     let next = || if is_there() { numbers.next() } else { None };
-    check::play_in_order(next, stage.options.jobs, &stage.interrupt, play).await;
+    check::play_in_order(next, environment.options.jobs, &environment.interrupt, play).await;
     campaign.lock_waiting_cases().extend(queues.take_waiting());
     let (gone, stuck) = {
         let mut watched = watch.lock_state();
@@ -401,7 +404,7 @@ pub async fn run_cases(
         Some((number, control)) if gone.is_none() => {
             let mut trial = Evidence::Obstruction.trial(PlayId::first(number));
             while let Some(replay) = trial.next_replay() {
-                let patient = stage.for_replay(&replay);
+                let patient = environment.for_replay(&replay);
                 let played = campaign.play(&campaign.id(number), &control, replay.id, &patient).await;
                 let Some(is_stuck) = played.as_ref().and_then(control_run::continuation_is_broken) else { break };
                 trial.record(is_stuck);
@@ -411,19 +414,19 @@ pub async fn run_cases(
         _ => None,
     };
     let slower = match probe {
-        Some(probe) if gone.is_none() => probe.measure_end(&campaign, &stage).await,
+        Some(probe) if gone.is_none() => probe.measure_end(&campaign, &environment).await,
         _ => None,
     };
-    let is_served = gone.is_none() && !stage.hub.is_given_up();
-    let outages = find_outages(&stage, gone.as_ref()).await;
+    let is_served = gone.is_none() && !environment.hub.is_given_up();
+    let outages = find_outages(&environment, gone.as_ref()).await;
     FinalHubState { gone, stuck, slower, outages, is_served }
 }
 
 /// Returns when the hub did not serve clients. A hub that is gone or hangs at the end has not served them since.
-async fn find_outages(stage: &PlayEnvironment, gone: Option<&HubLost>) -> Vec<HubOutage> {
+async fn find_outages(environment: &PlayEnvironment, gone: Option<&HubLost>) -> Vec<HubOutage> {
     let mut outages = Vec::new();
-    for pulse in stage.pulses.iter().flat_map(|pulses| pulses.iter()) {
-        outages.extend(pulse.outages().await);
+    for service_probe in environment.service_probes.iter().flat_map(|service_probes| service_probes.iter()) {
+        outages.extend(service_probe.outages().await);
     }
     if let Some(HubLost { report, .. }) = gone {
         let since = outages.iter().map(|outage| outage.since).fold(report.begun, Duration::min);
@@ -434,16 +437,16 @@ async fn find_outages(stage: &PlayEnvironment, gone: Option<&HubLost>) -> Vec<Hu
 
 /// Returns the exclusive resource of a case that other cases may use, too; `None` if the case gets a hub of its own, or
 /// needs the whole hub, for which the engine waits until all other cases have ended.
-fn exclusive_resource(case: &FuzzCase, stage: &PlayEnvironment) -> Option<String> {
-    case.scenario.exclusive.clone().filter(|resource| resource != "hub" && stage.hub.embedded.is_none())
+fn exclusive_resource(case: &FuzzCase, environment: &PlayEnvironment) -> Option<String> {
+    case.scenario.exclusive.clone().filter(|resource| resource != "hub" && environment.hub.embedded.is_none())
 }
 
-async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatch, case: &FuzzCase) {
+async fn play_case(campaign: &Campaign, environment: &PlayEnvironment, watch: &HubWatch, case: &FuzzCase) {
     let number = case.number;
     watch.lock_state().under_way.insert(number);
-    let played = match &stage.against {
-        Some(other) => second_hub::play_and_compare(campaign, &case.scenario, number, stage, other).await,
-        None => campaign.play(&campaign.id(number), &case.scenario, PlayId::first(number), stage).await,
+    let played = match &environment.against {
+        Some(other) => second_hub::play_and_compare(campaign, &case.scenario, number, environment, other).await,
+        None => campaign.play(&campaign.id(number), &case.scenario, PlayId::first(number), environment).await,
     };
     if let Some(mut report) = played {
         copied_input::remove_copied_mistakes(&mut report, campaign.pack());
@@ -457,13 +460,13 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
             while let Some(replay) = trial.next_replay() {
                 let scenario = if replay.is_control { &control } else { &case.scenario };
                 let scenario = scenario_for_replay(scenario, &replay);
-                let played = campaign.play(&id, &scenario, replay.id, &stage.for_replay(&replay)).await;
+                let played = campaign.play(&id, &scenario, replay.id, &environment.for_replay(&replay)).await;
                 let Some(is_stuck) = played.as_ref().and_then(control_run::continuation_is_broken) else { break };
                 trial.record(is_stuck);
             }
             match trial.ruling() {
                 Ruling::Stands { .. } => {}
-                Ruling::Open if *stage.interrupt.borrow() => control_run::leave_undecided(&mut report),
+                Ruling::Open if *environment.interrupt.borrow() => control_run::leave_undecided(&mut report),
                 Ruling::Open => {}
                 doubt => {
                     control_run::lower_finding(&mut report, doubt);
@@ -473,8 +476,8 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
                 }
             }
         }
-        watch.record_report(number, &report, stage).await;
-        let _ = stage.events.send(ScenarioEvent::Finished(Box::new(report))).await;
+        watch.record_report(number, &report, environment).await;
+        let _ = environment.events.send(ScenarioEvent::Finished(Box::new(report))).await;
     }
 }
 
@@ -512,7 +515,7 @@ impl HubWatch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn record_report(&self, number: u64, report: &ScenarioReport, stage: &PlayEnvironment) {
+    async fn record_report(&self, number: u64, report: &ScenarioReport, environment: &PlayEnvironment) {
         let unreachable = report.cause.as_ref().is_some_and(|cause| cause.unreachable);
         let pause = {
             let mut state = self.lock_state();
@@ -545,7 +548,7 @@ impl HubWatch {
             }
             state.attempts += 1;
             // Cases that were being played at the first refusal do not count as attempts.
-            let enough = state.attempts > MAX_UNREACHABLE_CASES + stage.options.jobs;
+            let enough = state.attempts > MAX_UNREACHABLE_CASES + environment.options.jobs;
             let free = unreachable || state.is_unoccupied();
             if enough && free && state.gone.is_none() {
                 state.gone = state.first.take().map(|(gone, _)| gone);
@@ -557,7 +560,7 @@ impl HubWatch {
             }
         };
         // Gives the hub time to exit, or to start.
-        let mut interrupt = stage.interrupt.clone();
+        let mut interrupt = environment.interrupt.clone();
         let interrupted = interrupt.wait_for(|interrupted| *interrupted);
         let _ = tokio::time::timeout(pause, interrupted).await;
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{Campaign, PlayEnvironment, scenario_for_replay};
-use crate::check::comparison::Counterpart;
+use crate::check::comparison::SecondHub;
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::expected_answer::InputProperties;
@@ -26,21 +26,21 @@ pub const MAX_COMPARED_CHARS: usize = (1 << 16) + (1 << 12);
 /// The wait at the end of a replay.
 const FINAL_WAIT: &str = "500ms";
 
-/// Plays a case on the hub of the stage and on another one, or the model. Differences count only if a second play with
+/// Plays a case on the hub of the environment and on another one, or the model. Differences count only if a second play with
 /// longer timeouts shows them again: a late answer or another order of broadcasts usually occurs once. Returns `None` if
 /// the run was interrupted before.
 pub async fn play_and_compare(
     campaign: &Campaign,
     scenario: &CaseScenario,
     number: u64,
-    stage: &PlayEnvironment,
-    other: &Counterpart,
+    environment: &PlayEnvironment,
+    other: &SecondHub,
 ) -> Option<ScenarioReport> {
     let first = PlayId::first(number);
-    let (mut report, right) = play_both(campaign, scenario, first, stage, other).await?;
+    let (mut report, right) = play_both(campaign, scenario, first, environment, other).await?;
     // Not played on the other, or the hub is not there.
     let Some(mut right) = right else { return Some(shortened(report)) };
-    let of_model = matches!(other, Counterpart::Model(_));
+    let of_model = matches!(other, SecondHub::Model(_));
     if of_model && report.checks.iter().any(|check| check.verdict == Verdict::Fail) {
         // What a rule decides needs no model.
         return Some(shortened(report));
@@ -57,7 +57,7 @@ pub async fn play_and_compare(
                 // Nothing else may happen on the hub, as nothing else happens on the model.
                 again = scenario_for_replay(&again, &replay);
             }
-            let patient = stage.for_replay(&replay);
+            let patient = environment.for_replay(&replay);
             let (left_again, right_again) = play_both(campaign, &again, replay.id, &patient, other).await?;
             let Some(right_again) = right_again else { return Some(shortened(report)) };
             comparison = compare_reports(&campaign.corpus, &campaign.facts, &left_again, &right_again);
@@ -81,20 +81,22 @@ async fn play_both(
     campaign: &Campaign,
     scenario: &CaseScenario,
     play: PlayId,
-    stage: &PlayEnvironment,
-    other: &Counterpart,
+    environment: &PlayEnvironment,
+    other: &SecondHub,
 ) -> Option<(ScenarioReport, Option<ScenarioReport>)> {
     let id = campaign.id(play.number());
     match other {
-        Counterpart::Hub(other) => {
+        SecondHub::Hub(other) => {
             // Events of the second hub are not reported.
             let (unread, _) = mpsc::channel(1);
-            let there = PlayEnvironment { hub: Arc::clone(other), events: unread, ..stage.clone() };
-            let (left, right) =
-                tokio::join!(campaign.play(&id, scenario, play, stage), campaign.play(&id, scenario, play, &there));
+            let there = PlayEnvironment { hub: Arc::clone(other), events: unread, ..environment.clone() };
+            let (left, right) = tokio::join!(
+                campaign.play(&id, scenario, play, environment),
+                campaign.play(&id, scenario, play, &there)
+            );
             Some((left?, Some(right?)))
         }
-        Counterpart::Model(model) => campaign.play_with_model(&id, scenario, play, stage, model).await,
+        SecondHub::Model(model) => campaign.play_with_model(&id, scenario, play, environment, model).await,
     }
 }
 

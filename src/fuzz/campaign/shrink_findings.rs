@@ -52,7 +52,7 @@ pub struct ShrinkableFinding {
 /// A finding with the hub on which it is played.
 pub struct ShrinkJob {
     pub campaign: Arc<Campaign>,
-    pub stage: PlayEnvironment,
+    pub environment: PlayEnvironment,
     pub finding: ShrinkableFinding,
     pub numbers: Arc<AtomicU64>,
 }
@@ -74,7 +74,7 @@ impl ShrinkJob {
         let (mut trial, mut last) = (evidence.trial(PlayId::shrink(0)), None);
         while let Some(replay) = trial.next_replay().filter(|_| Instant::now() < until) {
             let play = self.failing_play(scenario, replay.patience.into()).await;
-            if *self.stage.interrupt.borrow() {
+            if *self.environment.interrupt.borrow() {
                 break;
             }
             trial.record(play.is_some());
@@ -102,7 +102,7 @@ impl ShrinkJob {
             ShrinkConstraints::for_finding(&self.campaign.corpus, cell.placement, scenario, &cause.oracle);
         let mut shrink = Shrinker::new(scenario.clone(), &cause.oracle, ShrinkLimits::default());
         while Instant::now() < until
-            && !*self.stage.interrupt.borrow()
+            && !*self.environment.interrupt.borrow()
             && let Some(candidate) = shrink.next_candidate()
         {
             let playable = constraints.are_met_by(&candidate) && self.campaign.program(id, &candidate).is_ok();
@@ -163,20 +163,21 @@ impl ShrinkJob {
     }
 
     async fn play(&self, scenario: &CaseScenario, patience: f64) -> Option<ScenarioReport> {
-        let stage = self.stage.patient(patience);
+        let environment = self.environment.patient(patience);
         let play = PlayId::shrink(self.numbers.fetch_add(1, Ordering::Relaxed));
         let scenario = self.with_wait(scenario);
         // Boxed, since the futures of plays are large.
         let play_one = |scenario: CaseScenario, play: PlayId| {
-            let (campaign, id, stage) = (Arc::clone(&self.campaign), self.finding.id.clone(), stage.clone());
-            Box::pin(async move { campaign.play(&id, &scenario, play, &stage).await })
+            let (campaign, id, environment) =
+                (Arc::clone(&self.campaign), self.finding.id.clone(), environment.clone());
+            Box::pin(async move { campaign.play(&id, &scenario, play, &environment).await })
         };
         if let Some(other) = &self.finding.beside {
             let beside = PlayId::shrink(self.numbers.fetch_add(1, Ordering::Relaxed));
             return tokio::join!(play_one(scenario, play), play_one(other.clone(), beside)).0;
         }
         // Other plays run at the same time, so each gets a hub of its own where hubproof starts hubs.
-        let is_alone = self.stage.hub.can_start_hubs();
+        let is_alone = self.environment.hub.can_start_hubs();
         play_one(if is_alone { with_exclusive_hub(&scenario) } else { scenario }, play).await
     }
 }

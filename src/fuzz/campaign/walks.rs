@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Campaign;
 use super::second_hub::{MAX_COMPARED_CHARS, compare_reports, was_served};
-use crate::check::comparison::{COMPARISON_CHECK, Counterpart, PlayComparer, PlayComparison, VariedAnswer};
+use crate::check::comparison::{COMPARISON_CHECK, PlayComparer, PlayComparison, SecondHub, VariedAnswer};
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::differential::compare::{self, ComparisonFacts, HubComparison, HubDifference, HubDifferenceKind};
 use crate::fuzz::stateful::long_walk::make_long_walk;
@@ -35,7 +35,7 @@ const WALK_PREFIX: &str = "walk-";
 struct ComparedProtocol {
     corpus: Arc<Corpus>,
     facts: ComparisonFacts,
-    counterpart: Option<Counterpart>,
+    second_hub: Option<SecondHub>,
 }
 
 impl ComparedProtocol {
@@ -44,7 +44,7 @@ impl ComparedProtocol {
     }
 }
 
-/// Compares the plays of walks with those on the counterparts of the hubs.
+/// Compares the plays of walks with those on the second_hubs of the hubs.
 #[derive(Default)]
 pub struct WalkComparer {
     protocols: HashMap<String, ComparedProtocol>,
@@ -61,13 +61,13 @@ impl WalkComparer {
     /// Adds the protocol of a corpus.
     pub fn add(&mut self, corpus: Arc<Corpus>) {
         let (name, facts) = (corpus.pack.name.clone(), ComparisonFacts::for_corpus(&corpus));
-        self.protocols.insert(name, ComparedProtocol { corpus, facts, counterpart: None });
+        self.protocols.insert(name, ComparedProtocol { corpus, facts, second_hub: None });
     }
 
     /// Sets what the hub of a protocol is compared with.
-    pub fn set_counterpart(&mut self, protocol: &str, counterpart: Counterpart) {
+    pub fn set_second_hub(&mut self, protocol: &str, second_hub: SecondHub) {
         if let Some(entry) = self.protocols.get_mut(protocol) {
-            entry.counterpart = Some(counterpart);
+            entry.second_hub = Some(second_hub);
         }
     }
 }
@@ -82,10 +82,10 @@ impl PlayComparer for WalkComparer {
         MAX_COMPARED_CHARS
     }
 
-    fn counterpart(&self, report: &ScenarioReport) -> Option<&Counterpart> {
-        // What a rule decides needs no counterpart.
+    fn second_hub(&self, report: &ScenarioReport) -> Option<&SecondHub> {
+        // What a rule decides needs no second_hub.
         let fails = report.checks.iter().any(|check| check.verdict == Verdict::Fail);
-        self.protocols.get(&report.protocol)?.counterpart.as_ref().filter(|_| !fails && was_served(report))
+        self.protocols.get(&report.protocol)?.second_hub.as_ref().filter(|_| !fails && was_served(report))
     }
 
     fn compare(&self, report: &ScenarioReport, other: &ScenarioReport) -> PlayComparison {

@@ -117,9 +117,9 @@ impl MessageComparer<'_> {
                 let inner = shape.item(0);
                 let mut free: Vec<&Value> = other.iter().collect();
                 for item in one {
-                    let found = free.iter().position(|counterpart| {
-                        self.compare_values(&inner, (item, counterpart), "/-", member).is_none()
-                    });
+                    let found = free
+                        .iter()
+                        .position(|second_hub| self.compare_values(&inner, (item, second_hub), "/-", member).is_none());
                     let Some(found) = found else { return here() };
                     free.remove(found);
                 }
