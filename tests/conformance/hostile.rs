@@ -36,7 +36,10 @@ fn stable_summary(done: &ProcessResult) -> String {
     let mut gist = String::new();
     let lead = done.out.split("\nfail[").next().unwrap().split("\n  scenarios  ").next().unwrap();
     // Of the causes only the first, which stopped the most scenarios: the others depend on which scenario failed first.
-    let mut causes = lead.match_indices("could not continue: ").map(|(at, _)| lead[..at].rfind("\n\n").unwrap());
+    let begins =
+        |at: &usize| ["could not continue: ", "could not start: "].iter().any(|what| lead[*at..].starts_with(what));
+    let places = lead.match_indices("could not ").map(|(at, _)| at).filter(begins);
+    let mut causes = places.map(|at| lead[..at].rfind("\n\n").unwrap());
     gist.push_str(lead[..causes.nth(1).unwrap_or(lead.len())].trim_end());
     // One finding, the first, as an example.
     if let Some((_, finding)) = done.out.split_once("\nfail[") {
