@@ -154,7 +154,7 @@ fn messages_that_a_hub_may_send_after_another_are_not_compared(#[case] after: &'
         };
         Box::new(ModifiedMachine { inner, way })
     };
-    let played = play_walks("emprops", 60, None, &habit);
+    let played = play_walks("emprops", 160, None, &habit);
     let differences: Vec<_> = played.iter().flat_map(|(_, comparison)| &comparison.differences).collect();
     assert!(withheld.load(Ordering::Relaxed) > 0);
     assert_eq!(!differences.is_empty(), differs, "{differences:#?}");
