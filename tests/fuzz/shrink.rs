@@ -109,6 +109,9 @@ const MAX_STEPS_BY_FAULT: [(&str, usize); 5] = [
     ("emprops-fuzz-unknown-frees-jobs", 7),
 ];
 
+/// Faults that get a warning, as their document leaves open what they break; only what fails is shrunk.
+const ONLY_WARNED: [&str; 2] = ["gator-fuzz-undue-answer-closes", "qi-fuzz-infinity"];
+
 /// Few steps after the opening show each fault that only fuzzing finds, and a correct hub passes them.
 #[rstest]
 fn shrinking_makes_a_finding_small(
@@ -131,7 +134,8 @@ fn shrinking_makes_a_finding_small_in_large_protocols(
 
 /// Asserts this of every `step`th fault of a protocol, from `first` on.
 fn assert_small(protocol: &str, first: usize, step: usize) {
-    let faults = hubproof_reference::faults().filter(|fault| fault.protocol == protocol && fault.is_for_fuzzing());
+    let of_protocol = hubproof_reference::faults().filter(|fault| fault.protocol == protocol && fault.is_for_fuzzing());
+    let faults = of_protocol.filter(|fault| !ONLY_WARNED.contains(&fault.id));
     for fault in faults.skip(first).step_by(step) {
         let most = MAX_STEPS_BY_FAULT.iter().find(|(id, _)| *id == fault.id).map_or(MAX_STEPS, |(_, most)| *most);
         let mut hub = FaultyHub::new(fault.id);

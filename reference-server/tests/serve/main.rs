@@ -108,8 +108,9 @@ async fn http_exchange(url: &str, request: &str) -> (u16, String) {
 
 async fn admin_request(running: &RunningServer, method: &str, path: &str, body: &str) -> (u16, Value) {
     let length = body.len();
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     let (status, body) = http_exchange(running.admin.as_deref().unwrap(), &request).await;
     (status, serde_json::from_str(&body).unwrap())
 }
@@ -463,7 +464,8 @@ fn the_program_reads_settings_and_writes_its_ca_certificate() {
     let admin = stdout.next().unwrap().unwrap().strip_prefix("admin http://").unwrap().to_owned();
     assert!(std::fs::read_to_string(&ca).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
     let mut stream = std::net::TcpStream::connect(admin).unwrap();
-    std::io::Write::write_all(&mut stream, b"GET /state HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /state HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.contains(r#""version":"0.3.0""#) && !answer.contains("concierge"), "{answer}");
