@@ -178,8 +178,7 @@ const fn row(deviation: &'static str, undeclared: usize, still_accused: &'static
     row("member-renamed", 60, &[]),
     // A text of digits is returned as a number, also one that the hub chose for its own request.
     row("member-type", 60, &["GAT-006", "GAT-009"]),
-    // The missing action is the request's, which `assume` cannot know.
-    row("member-missing", 60, &["GAT-015"]),
+    row("member-missing", 60, &[]),
     row("extra-header", 0, &[]),
 ])]
 #[case::emprops(EMPROPS, &[
