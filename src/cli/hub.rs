@@ -106,7 +106,7 @@ impl HubArgs {
         Ok(ParsedHubArgs { overrides, target })
     }
 
-    /// Refuses a hub on another machine unless `--yes` is given.
+    /// Fails if the hub is on another machine and `--yes` was not given.
     pub fn check_confirmed(
         &self,
         named: &ParsedHubArgs,

@@ -92,7 +92,7 @@ fn escape_at(text: &[u8]) -> Option<(usize, Decoded)> {
     }
 }
 
-/// The entities of XML, and those of HTML for characters of secrets.
+/// The entities of XML, and the HTML entities of characters that secrets often contain.
 const ENTITIES: [(&str, char); 14] = [
     ("amp", '&'),
     ("lt", '<'),

@@ -154,7 +154,7 @@ impl FunctionContext {
         self.memory.store(MAX_BYTES, Ordering::Relaxed);
     }
 
-    /// Uses memory of the current evaluation; returns whether there is so much left.
+    /// Takes bytes from what the current evaluation may still use. Returns whether that was enough.
     pub fn use_memory(&self, bytes: usize) -> bool {
         let rest = self.memory.load(Ordering::Relaxed).checked_sub(bytes);
         self.memory.store(rest.unwrap_or(0), Ordering::Relaxed);

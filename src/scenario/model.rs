@@ -56,8 +56,8 @@ impl Program {
             .collect()
     }
 
-    /// Returns the role as which the hub sees an actor: its own or, if that has no opening, the role whose opening has a
-    /// message that the actor sends by an explicit step.
+    /// Returns the role that an actor has for the hub. Usually this is its own. If its own role has no opening, it is the
+    /// role whose opening contains a message that one of the actor's steps sends.
     pub fn registering_role(&self, id: ActorId) -> &str {
         let own = &self.actors[id].role;
         if self.roles.get(own).is_none_or(|role| !self.blocks[role.opening].is_empty()) {

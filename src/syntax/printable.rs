@@ -36,8 +36,7 @@ pub fn is_unprintable(c: char) -> bool {
 }
 
 /// Makes the output of a command safe for terminals and for the logs of CI services: escapes unprintable characters
-/// other than line breaks, tabs and changes of colour, and separates the letters of commands that such services read in
-/// logs.
+/// other than line breaks, tabs and colour codes, and breaks up whatever those services would run as a command.
 pub fn defuse_output(text: &str) -> Cow<'_, str> {
     let odd = |c: char| c != '\n' && c != '\t' && is_unprintable(c);
     let mut out = defuse_documents(text);

@@ -27,7 +27,7 @@ pub fn read_bytes(path: &Path, most: usize) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// Those of [`read_bytes`], or the file is not UTF-8.
+/// Fails as [`read_bytes`] does, and if the file is not UTF-8.
 pub fn read_text(path: &Path, most: usize) -> io::Result<String> {
     let text = String::from_utf8(read_bytes(path, most)?);
     text.map_err(|error| io::Error::other(format!("it is not UTF-8 (byte {})", error.utf8_error().valid_up_to())))

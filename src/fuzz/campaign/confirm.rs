@@ -1,5 +1,5 @@
-//! Replays findings, one at a time: those that may only mean that the hub hung, was gone or is slow, and those for which
-//! a command is printed that shows them again.
+//! Replays findings one at a time: those that may only mean that the hub hung, was gone or is slow, and those whose
+//! report prints a command to reproduce them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -1,5 +1,5 @@
-//! What a hub copies from its input into an answer, such as a header, is wrong there because it was wrong in the input.
-//! A broken schema at such a place is no finding.
+//! Drops findings that are hubproof's own doing: a hub copies part of its input, such as a header, into an answer. If the
+//! input was wrong there, so is the answer, and the hub is not to blame.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Valid messages that are not due: an answer to no open request, an answer or a request that is sent again.
+//! Makes valid messages come at the wrong time: an answer that nothing asked for, or an answer or request sent twice.
 
 use serde_json::{Value, json};
 

@@ -223,7 +223,7 @@ pub struct Deviating {
     pub line: Option<usize>,
 }
 
-/// A place in the files of the pack. Its members are null if there is no particular place.
+/// A place in the files of the pack. Both members are null if the finding belongs to no line.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Place {

@@ -329,7 +329,7 @@ pub struct Ledger {
 pub struct Violation {
     pub kind: String,
     pub at_s: f64,
-    /// The item's id, or 16 hexadecimal digits of its hash if the id is no longer known.
+    /// The item's id. If the id is no longer known, its hash as 16 hexadecimal digits.
     pub item: String,
     pub history: Vec<Step>,
     /// The number of steps that were not kept, before the last one.
