@@ -8,7 +8,7 @@
 //! * [`protocols::websocket`]: a hub that is WebSocket only, bytes in and bytes out;
 //! * [`fault`] and [`fault::injector`]: deliberate faults, read from `faults/`, most of them changes to the outputs of a
 //!   correct machine;
-//! * [`fault::fuzz_only`]: faults that only malformed or undocumented input triggers;
+//! * [`fault::on_input`]: faults that only malformed or undocumented input triggers;
 //! * [`machine::settings`]: the settings of a hub;
 //! * [`start_server()`], [`server::admin`], [`server::tls`]: sockets, with one task per connection around one machine;
 //! * [`relay`]: a proxy that makes the same changes to the frames of any hub, at places computed from facts about its

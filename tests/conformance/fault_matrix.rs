@@ -122,7 +122,7 @@ fn undetected_member_removals(matrix: &FaultMatrix) -> BTreeSet<String> {
                     FaultEffect::Outside(changes) => {
                         changes.iter().any(|change| wanted(&change.act, path) && change_applies_to(change, &example))
                     }
-                    FaultEffect::Inside | FaultEffect::FuzzOnly(_) | FaultEffect::FuzzOnlyInside => false,
+                    FaultEffect::Inside | FaultEffect::OnInput(_) => false,
                 })
             };
             if !does(|act, path| matches!(act, ChangeAction::Remove(at) | ChangeAction::Rename(at, _) if at == path)) {

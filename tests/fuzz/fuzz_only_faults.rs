@@ -139,7 +139,7 @@ struct TriggerRecorder {
 impl Machine for TriggerRecorder {
     fn handle(&mut self, now: Duration, input: MachineInput, out: &mut Vec<MachineOutput>) {
         let brings_out = |fault: &&&Fault| match fault.effect {
-            FaultEffect::FuzzOnly(fault) => fault.is_triggered_by(&input),
+            FaultEffect::OnInput(fault) => fault.is_triggered_by(&input),
             // A conversation does not show whether other faults are triggered.
             _ => true,
         };

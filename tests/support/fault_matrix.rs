@@ -265,7 +265,7 @@ impl Rehearsal {
 fn rehearse(protocol: &SimulatedProtocol, faults: &[&'static Fault]) -> Vec<Rehearsal> {
     let changes = |fault: &&'static Fault| match fault.effect {
         FaultEffect::Outside(changes) => changes,
-        FaultEffect::Inside | FaultEffect::FuzzOnly(_) | FaultEffect::FuzzOnlyInside => &[],
+        FaultEffect::Inside | FaultEffect::OnInput(_) => &[],
     };
     let lists: Vec<_> = faults.iter().map(changes).collect();
     let inside = || (0..faults.len()).filter(|index| lists[*index].is_empty());

@@ -6,8 +6,8 @@
 //! ([`FaultEffect::Inside`]). Each fault names every rule that it breaks, directly or as a consequence that clients
 //! see.
 
-pub mod fuzz_only;
 pub mod injector;
+pub mod on_input;
 pub mod parse;
 
 use std::borrow::Cow;
@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::parse::{json, pointer, text, time};
-use crate::fault::fuzz_only::FuzzOnlyFault;
+use crate::fault::on_input::InputFault;
 
 /// A deliberate fault.
 #[derive(Debug)]
@@ -46,17 +46,15 @@ pub enum FaultEffect {
     Inside,
     /// Changes to the outputs of a correct machine; the first change that matches an output is made.
     Outside(&'static [OutputChange]),
-    /// A reaction of a correct machine to input that no scenario sends; see [`crate::fault::fuzz_only`].
-    FuzzOnly(FuzzOnlyFault),
-    /// The machine checks for the fault's id, and only input that no scenario sends triggers it.
-    FuzzOnlyInside,
+    /// A reaction to particular input, where the machine is correct otherwise; see [`crate::fault::on_input`].
+    OnInput(InputFault),
 }
 
 impl Fault {
     /// Whether only fuzzing triggers the fault: no scenario that follows the document, or violates it in the usual
     /// ways, does.
     pub fn is_for_fuzzing(&self) -> bool {
-        matches!(self.effect, FaultEffect::FuzzOnly(_) | FaultEffect::FuzzOnlyInside)
+        self.rules.iter().all(|rule| rule.starts_with("FUZZ-"))
     }
 }
 
@@ -223,7 +221,7 @@ static MACHINE_FAULT_IDS: LazyLock<HashSet<&str>> =
     LazyLock::new(|| crate::faults().filter(|fault| is_implemented_by_machine(fault)).map(|fault| fault.id).collect());
 
 fn is_implemented_by_machine(fault: &Fault) -> bool {
-    matches!(fault.effect, FaultEffect::Inside | FaultEffect::FuzzOnlyInside)
+    matches!(fault.effect, FaultEffect::Inside)
 }
 
 /// The fault that a machine was built with, if the machine itself implements it.

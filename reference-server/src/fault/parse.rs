@@ -18,7 +18,7 @@ use super::{
     Addressees, ChangeAction, ChangeSubject, Fault, FaultEffect, FaultText, FrameCondition, Occurrence, OutputCause,
     OutputChange, OutputSelector,
 };
-use crate::fault::fuzz_only::{FaultReaction, FuzzOnlyFault, InputCondition};
+use crate::fault::on_input::{FaultReaction, InputCondition, InputFault};
 
 /// A text that lives as long as the process, as faults do. The alias keeps serde from borrowing it from the file.
 pub(crate) type StaticText = &'static str;
@@ -144,9 +144,8 @@ impl FaultEntry {
                 all.into_iter().map(|ChangeEntry { when, act }| when.with_action(act)).collect(),
             )),
             (None, None, None, Some(received), Some(then), None) if !received.is_empty() => {
-                FaultEffect::FuzzOnly(FuzzOnlyFault { received: leak_slice(received), then })
+                FaultEffect::OnInput(InputFault { received: leak_slice(received), then })
             }
-            (None, None, None, None, None, Some(FaultImplementation::Code)) if fuzz => FaultEffect::FuzzOnlyInside,
             (None, None, None, None, None, Some(FaultImplementation::Code)) => FaultEffect::Inside,
             _ => {
                 return Err(FaultEntryError(
@@ -157,10 +156,9 @@ impl FaultEntry {
             }
         };
         need(
-            matches!(effect, FaultEffect::Outside(_) | FaultEffect::Inside) != fuzz,
+            !fuzz || !matches!(effect, FaultEffect::Outside(_)),
             format!("`{id}` breaks the wrong kind of rules for its effect"),
-            "`received` goes with rules of the fuzzer (`FUZZ-`), `when` and `changes` with rules of the protocol"
-                .into(),
+            "a scenario sees what `when` and `changes` do: name rules of the protocol".into(),
         )?;
         if let FaultEffect::Outside(changes) = effect {
             for OutputChange { act, .. } in changes {
@@ -521,7 +519,7 @@ qi-four:
             [
                 format!(r#"qi-one One. ["QI-001", "QI-002"] false Outside({:?})"#, [one]),
                 r#"qi-two Two. ["QI-002"] false Inside"#.to_owned(),
-                r#"qi-three Three. ["FUZZ-SERVES-NEW"] false FuzzOnly(FuzzOnlyFault { received: [Text(Regex("x+")), Ping], then: SlowDown(20ms) })"#
+                r#"qi-three Three. ["FUZZ-SERVES-NEW"] false OnInput(InputFault { received: [Text(Regex("x+")), Ping], then: SlowDown(20ms) })"#
                     .to_owned(),
                 format!(r#"qi-four Four. ["QI-003"] true Outside({four:?})"#),
             ]
@@ -600,7 +598,6 @@ qi-four:
     #[case::received_regex("'x+'", "'x('", 9, "`x(` is not a regular expression")]
     #[case::received("ping]", "pong]", 9, "unknown variant `pong`")]
     #[case::time("20ms", "20 parsecs", 9, "`20 parsecs` is not a time like `20ms` or `3s`")]
-    #[case::protocol_rule_for_fuzzing("FUZZ-SERVES-NEW", "QI-001", 7, "wrong kind of rules")]
     #[case::fuzzer_rule_for_output("[QI-001, QI-002]", "[FUZZ-KEEPS]", 2, "wrong kind of rules")]
     #[case::bracket("{ /n: 1 }", "{ /n: 1", 3, "help: ")]
     fn a_mistake_in_a_fault_file_is_reported_at_its_line(

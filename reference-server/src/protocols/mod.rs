@@ -111,7 +111,7 @@ pub fn build_machine(
     let correct = (known.build)(settings, MachineFault::if_implemented_by_machine(fault))?;
     Ok(match fault.map(|fault| fault.effect) {
         Some(FaultEffect::Outside(changes)) => Box::new(crate::fault::injector::Injector::new(correct, changes)),
-        Some(FaultEffect::FuzzOnly(fault)) => Box::new(crate::fault::fuzz_only::FuzzOnlyMachine::new(correct, fault)),
+        Some(FaultEffect::OnInput(fault)) => Box::new(crate::fault::on_input::InputFaultMachine::new(correct, fault)),
         _ => correct,
     })
 }

@@ -228,7 +228,9 @@ impl CampaignResults {
         let during = |report: &ScenarioReport, outage: &HubOutage| {
             report.begun + report.duration >= outage.since && report.begun <= outage.noticed
         };
+        // What only warns has had its trial: a control run, or a comparison that was made again.
         let evidence = |group: &CauseGroup| match group.is_silent {
+            _ if group.first.verdict != Verdict::Fail => None,
             true if is_slow => Some(Evidence::Lateness),
             true => Some(Evidence::Crowd),
             false => outages.iter().any(|outage| during(&group.first, outage)).then_some(Evidence::Crowd),

@@ -668,8 +668,8 @@ fn first_difference(
     one: &ReceivedMessage<'_>,
     other: &ReceivedMessage<'_>,
 ) -> Option<MessageDifference> {
-    let left = ComparedMessage { json: one.json, names: &names.0, before: one.before };
-    let right = ComparedMessage { json: other.json, names: &names.1, before: other.before };
+    let left = ComparedMessage { json: one.json, names: &names.0 };
+    let right = ComparedMessage { json: other.json, names: &names.1 };
     equivalence::compare_messages(one.message, &context.facts.open_members, left, right)
 }
 

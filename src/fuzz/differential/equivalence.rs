@@ -8,13 +8,11 @@ use super::transcript::{self, SentValueNames, is_prose};
 use crate::generate::schema_shape::SchemaShape;
 use crate::protocol::MessageType;
 
-/// A message and the values that clients had sent before it.
+/// A message and the values that clients sent in its play.
 #[derive(Clone, Copy)]
 pub struct ComparedMessage<'a> {
     pub json: &'a Value,
     pub names: &'a SentValueNames,
-    /// The number of messages that clients had sent before.
-    pub before: usize,
 }
 
 /// The first place at which two messages differ, and the values there.
@@ -88,8 +86,8 @@ impl MessageComparer<'_> {
         if shape.allowed_values().is_some() && left.is_string() && right.is_string() {
             return here();
         }
-        let one = self.left.names.origin(left, self.left.before);
-        let other = self.right.names.origin(right, self.right.before);
+        let one = self.left.names.origin(left);
+        let other = self.right.names.origin(right);
         match (left, right) {
             _ if one.is_some() && one == other => None,
             (Value::String(_), Value::String(_)) => {

@@ -176,11 +176,10 @@ impl SentValueNames {
         names
     }
 
-    /// Returns the place at which this value was first sent; `None` if it was not among the first `before` messages. An
-    /// id that clients send only after the hub has sent it is the hub's own.
-    pub fn origin(&self, value: &Value, before: usize) -> Option<&str> {
-        let (number, place) = self.sent.get(&canonical_text(value))?;
-        (*number < before).then_some(place)
+    /// Returns the place at which this value was first sent, before or after the hub sent it: what arrives on one
+    /// connection while another sends may arrive on either side of it.
+    pub fn origin(&self, value: &Value) -> Option<&str> {
+        self.sent.get(&canonical_text(value)).map(|(_, place)| place.as_str())
     }
 
     /// Whether the value contains a name that a client other than `actor` sent. Names in documented examples do not count,

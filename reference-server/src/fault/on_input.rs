@@ -1,5 +1,5 @@
-//! Faults that only fuzzing triggers: a hub that handles every documented message correctly, and crashes, hangs, leaks
-//! data or slows down when it receives a message that no document describes.
+//! Faults that particular input triggers: a hub that is correct otherwise, and crashes, hangs, leaks data, slows down or
+//! misreads when it receives that input. Most are for the fuzzer: no document describes what triggers them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
@@ -14,16 +14,16 @@ use crate::fault::injector::conditions_hold;
 use crate::fault::parse::{MapEntries, StaticText, conditions, pattern, static_pointer, static_text, texts, time};
 use crate::machine::{ConnectionId, EventError, Machine, MachineInput, MachineOutput, Utf8Bytes};
 
-/// A fault that only fuzzing triggers.
+/// A fault that particular input triggers.
 #[derive(Debug, Clone, Copy)]
-pub struct FuzzOnlyFault {
+pub struct InputFault {
     /// The trigger: input that meets all of these conditions.
     pub received: &'static [InputCondition],
     /// The hub's reaction to the trigger.
     pub then: FaultReaction,
 }
 
-impl FuzzOnlyFault {
+impl InputFault {
     /// Whether this input triggers the fault.
     pub fn is_triggered_by(&self, input: &MachineInput) -> bool {
         self.received.iter().all(|received| received.is_met_by(input))
@@ -153,10 +153,10 @@ impl FaultReaction {
 /// How much of a client's last message is kept to be quoted, in bytes.
 const MAX_QUOTED_BYTES: usize = 200;
 
-/// A state machine with a fault that only fuzzing triggers.
-pub struct FuzzOnlyMachine {
+/// A state machine with a fault that particular input triggers.
+pub struct InputFaultMachine {
     inner: Box<dyn Machine>,
-    fault: FuzzOnlyFault,
+    fault: InputFault,
     state: HubHealth,
     /// Accepted connections.
     open: BTreeSet<ConnectionId>,
@@ -175,10 +175,10 @@ enum HubHealth {
     Hanging,
 }
 
-impl FuzzOnlyMachine {
+impl InputFaultMachine {
     /// `inner` with this fault.
-    pub fn new(inner: Box<dyn Machine>, fault: FuzzOnlyFault) -> FuzzOnlyMachine {
-        FuzzOnlyMachine {
+    pub fn new(inner: Box<dyn Machine>, fault: InputFault) -> InputFaultMachine {
+        InputFaultMachine {
             inner,
             fault,
             state: HubHealth::Healthy,
@@ -281,7 +281,7 @@ fn quote_member(output: MachineOutput, pointer: &str, quoted: &str) -> MachineOu
     MachineOutput::Text { conn, text: edited.unwrap_or(text) }
 }
 
-impl Machine for FuzzOnlyMachine {
+impl Machine for InputFaultMachine {
     fn handle(&mut self, now: Duration, mut input: MachineInput, out: &mut Vec<MachineOutput>) {
         self.release_delayed(now, out);
         match (self.state, &input) {
