@@ -1,8 +1,8 @@
 //! Replays scenarios whose failure rests on what did not happen. A frame that breaks a rule stands by itself; a message
 //! that is missing once may have been delayed by other scenarios, or by the machine, or the hub did not know the client
-//! yet.
+//! yet. Replays scenarios, too, in which a message was missing that they only need.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -11,11 +11,14 @@ use tokio::time::Instant;
 use super::PlayOptions;
 use super::job::{CONNECTION_RELEASE_DELAY, ScenarioJob, crowding_refusal, is_silent, too_many_connections_report};
 use crate::judge::{Evidence, PlayId, Ruling};
-use crate::outcome::{CheckReport, ScenarioReport};
+use crate::outcome::{CheckReport, ScenarioReport, Verdict};
 use crate::report::events::ScenarioEvent;
 use crate::report::scenario_verdict;
 
-/// A scenario that failed only because something did not come in time, or did not reach a client.
+/// How many scenarios are replayed in vain that stopped at the same step.
+const VAIN_REPLAYS: usize = 2;
+
+/// A scenario that failed, or could not go on, only because something did not come in time, or did not reach a client.
 pub struct DoubtfulFailure {
     pub job: ScenarioJob,
     pub id: PlayId,
@@ -27,6 +30,13 @@ impl DoubtfulFailure {
     /// Returns the rules that the failure accuses the hub of breaking.
     fn accused(&self) -> impl Iterator<Item = &String> {
         accusing_checks(&self.report).flat_map(CheckReport::rules_of_verdict).map(|used| &used.id)
+    }
+
+    /// Returns how much a replay may decide: first whether an accusation stands, and how many rules nothing has `decided`.
+    fn weight(&self, decided: &BTreeSet<String>) -> (bool, usize) {
+        let checks = self.report.checks.iter().filter(|check| check.verdict >= Verdict::Warn);
+        let open = checks.flat_map(CheckReport::rules_of_verdict).filter(|used| !decided.contains(&used.id));
+        (self.evidence != Evidence::Blockage, open.count())
     }
 
     /// Whether another play fails in the same way.
@@ -62,20 +72,37 @@ pub async fn confirm_failures(
 ) {
     let until = Instant::now() + limit;
     let (mut missing, mut decided) = (BTreeSet::new(), BTreeSet::new());
+    // How many scenarios were replayed in vain, by the step at which they stopped.
+    let mut vain = HashMap::new();
     while !failures.is_empty() {
-        let new = |failure: &DoubtfulFailure| failure.accused().filter(|rule| !decided.contains(*rule)).count();
-        let best = (0..failures.len()).max_by_key(|index| new(&failures[*index])).unwrap_or_default();
-        let failure = failures.swap_remove(best);
+        let best = (0..failures.len()).max_by_key(|index| failures[*index].weight(&decided)).unwrap_or_default();
+        let mut failure = failures.swap_remove(best);
         let is_over = *interrupt.borrow() || Instant::now() >= until;
+        let stopped_at = failure.report.cause.as_ref().and_then(|cause| cause.span);
+        let is_blocked = failure.evidence == Evidence::Blockage;
         let mut report = if failure.is_explained(&missing) {
             let why = "the same message was missing in a scenario that was replayed alone";
             conclude(&failure, failure.report.clone(), why)
         } else if is_over {
             leave_open(failure.report.clone())
+        } else if is_blocked
+            && (vain.get(&stopped_at) == Some(&VAIN_REPLAYS) || !failure.job.is_blocked(&failure.report, options))
+        {
+            failure.report.clone()
         } else {
             replay(&failure, options, interrupt).await
         };
-        if report.checks.iter().any(CheckReport::accuses_hub) {
+        if is_blocked && report.verdict == Verdict::Inconclusive {
+            *vain.entry(stopped_at).or_default() += 1;
+        } else if is_blocked
+            && accusing_checks(&report).next().is_some()
+            && let Some(evidence) = failure.job.evidence_of_failure(&report, options)
+        {
+            failure.id = failure.id.replay(0);
+            failures.push(DoubtfulFailure { evidence, report, ..failure });
+            continue;
+        }
+        if accusing_checks(&report).next().is_some() {
             missing.extend(report.waits.missed.iter().cloned());
             decided.extend(failure.accused().cloned());
         }
@@ -105,6 +132,8 @@ async fn replay(failure: &DoubtfulFailure, options: &PlayOptions, interrupt: &wa
         last = Some(again);
     }
     match (trial.ruling(), last) {
+        // The conversation is judged for the first time.
+        (_, Some(again)) if failure.evidence == Evidence::Blockage => again,
         (Ruling::Open, _) | (_, None) => leave_open(failure.report.clone()),
         (Ruling::Stands { .. }, Some(again)) if failure.evidence == Evidence::Refusal => match crowding_refusal(&again)
         {

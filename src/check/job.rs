@@ -333,8 +333,24 @@ impl ScenarioJob {
         match plays_again && is_silent(report) {
             true if is_slow => Some(Evidence::Lateness),
             true if accusing().next().is_some() => Some(Evidence::Silence),
+            _ if plays_again && self.is_blocked(report, options) => Some(Evidence::Blockage),
             _ => None,
         }
+    }
+
+    /// Whether a scenario that accuses the hub of nothing did not get a message that the hub sends in others. Other
+    /// scenarios, played beside it, may be the reason.
+    pub(super) fn is_blocked(&self, report: &ScenarioReport, options: &PlayOptions) -> bool {
+        let waits = &report.waits;
+        let mut awaited = waits.missed.iter().chain(waits.shortened.keys()).peekable();
+        let is_whole = report.unserved.is_none() && report.mistake.is_none() && !report.interrupted;
+        // Trials of deviations have ids of their own.
+        let is_beside_others = options.jobs > 1 && self.id == self.program.id;
+        let is_stopped = report.cause.as_ref().is_some_and(|cause| !cause.unreachable);
+        (is_beside_others && is_whole && is_stopped && report.verdict == Verdict::Inconclusive)
+            && !report.checks.iter().any(CheckReport::accuses_hub)
+            && awaited.peek().is_some()
+            && !awaited.any(|name| self.has_never_come(name))
     }
 
     fn patience(&self, options: &PlayOptions) -> Duration {

@@ -13,6 +13,8 @@ pub enum Evidence {
     UnknownClient,
     /// The hub was too busy for a connection (HTTP 429 or 503): it may limit how many there are at a time.
     Refusal,
+    /// A message that a scenario needs, and that the hub has sent in others, did not come in time.
+    Blockage,
     /// The hub's process ended.
     Crash,
     /// The hub did not send a client what it had sent an earlier one.
@@ -68,7 +70,7 @@ impl Evidence {
     pub fn method(self) -> Method {
         use Surroundings::{Alone, AloneAtLast, Beside};
         let (control, confirmations, attempts, surroundings, patience) = match self {
-            Self::Silence | Self::UnknownClient => (false, 1, 1, Alone, 1),
+            Self::Silence | Self::UnknownClient | Self::Blockage => (false, 1, 1, Alone, 1),
             Self::Lateness => (false, 1, 1, Alone, 3),
             // After a hang, most scenarios are first played again beside each other.
             Self::Crash => (false, 1, 2, Alone, 1),

@@ -180,6 +180,16 @@ fn what_a_hub_did_not_send_in_time_is_asked_for_again(#[case] habit: &str) {
     assert!(!done.out.contains("fail[RPC-RESPONDS]"), "{}", done.out);
 }
 
+/// Others that owe the hub an answer leave it without a first answer, which breaks no rule.
+#[test]
+fn a_scenario_that_others_have_blocked_is_judged_alone() {
+    let Some(hub) = ExampleHub::start("ocpp-1.6j", &["--bug", "all-wait"]) else { return };
+    let all = ["boot", "crossing", "neighbours"].map(|name| format!("ocpp-1.6j/{name}"));
+    let chosen: Vec<&str> = all.iter().flat_map(|id| ["--scenario", id]).collect();
+    let done = hub.run("check", &[&chosen[..], &["--set", "patience=1s"]].concat()).assert_exit_code(1);
+    assert!(done.out.contains("fail[OCPP-ISOLATION]: ocpp-1.6j/neighbours"), "{}", done.out);
+}
+
 /// The fuzzer replays such a case, too; what is late again accuses the hub, unless it is slow.
 #[rstest]
 #[case::of_a_slow_hub("slow-and-errors-late", 0)]

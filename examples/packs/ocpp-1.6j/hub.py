@@ -60,7 +60,7 @@ BUGS = {
     "answers-to-last": Bug("neighbours", "OCPP-ISOLATION", "an answer goes to the charge point that connected last"),
     "ids-shared": Bug("neighbours", "OCPP-ISOLATION", "a call whose id another charge point is using is not answered"),
     # Alone, `neighbours` shows it; in a whole run of check every conversation stops at its opening, which accuses of nothing.
-    "all-wait": Bug("neighbours", "OCPP-ISOLATION", "while a charge point owes an answer, no other is served", "fuzz"),
+    "all-wait": Bug("neighbours", "OCPP-ISOLATION", "while a charge point owes an answer, no other is served", "check"),
     "leaves-together": Bug("neighbours", "OCPP-ISOLATION", "when a charge point leaves, another is disconnected"),
     "interval-as-text": Bug("values", "OCPP-BOOT", "the interval is a string"),
     "local-time": Bug("values", "OCPP-TIME", "the current time is not in the form of ISO 8601"),
