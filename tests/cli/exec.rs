@@ -347,7 +347,8 @@ fn a_fuzzed_hub_that_crashes_is_restarted() {
     let base = ["fuzz", &url, "--protocol", "qi", "--exec", &command, "--seed", "3", "--cases", "12", "-j", "4"];
     let commands = ["--set", "ok_command=get_static", "--set", "plain_command=ping", "--set", "echo_command=echo"];
     let mutations = ["trailing-comma", "no-json", "truncated", "null"].map(|name| ["--mutation", name]).concat();
-    let done = hubproof(base.iter().chain(&commands).chain(&mutations).chain(&["--report", "json=-"])).assert_exit_code(1);
+    let done =
+        hubproof(base.iter().chain(&commands).chain(&mutations).chain(&["--report", "json=-"])).assert_exit_code(1);
     let report = report(&done);
     let protocol = &report["protocols"][0];
     let oracles = &protocol["fuzzed"]["oracles"];
