@@ -334,14 +334,14 @@ jobs:
     runs-on: ubuntu-latest
     timeout-minutes: 15
     steps:
-      - uses: actions/checkout@v6
+      - uses: actions/checkout@de0fac2e4500dabe0009e67214ff5f5447ce83dd # v6.0.2
 {build}      - name: Check the hub
         uses: {action}{replaced}
         with:
 {with}          report: |
             junit=report.xml
             json=report.json
-{secrets}      - uses: actions/upload-artifact@v6
+{secrets}      - uses: actions/upload-artifact@b7c566a772e6b6bfb58ed0dc250532a479d7789f # v6.0.0
         if: always()
         with:
           name: hubproof
