@@ -32,7 +32,7 @@ pub fn measure(task: &EchoTask, validate: bool) -> u64 {
     let clock = RunClock::start();
     let keys = ledger::IdHasher::default();
     let (settings, stamp, deviations) = (BTreeMap::new(), "floor".to_owned(), Arc::default());
-    let target = PlanTarget { settings, stamp, epoch_ms: 0, seed: 7, keys, deviations };
+    let target = PlanTarget { settings, stamp, epoch_ms: 0, seed: 7, keys, deviations, masker: Arc::default() };
     let prepared = compile_plan(&plan, &script, &target)
         .unwrap_or_else(|found| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));
     let setup = LoadRunSetup {

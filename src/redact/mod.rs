@@ -22,6 +22,8 @@ pub const MASK: &str = "***";
 
 /// Secrets shorter than this are masked only as whole words: the secret `a1` must not mask a part of `data1`.
 const SHORT_SECRET: usize = 4;
+/// The most forms of texts that were made from secrets during one conversation or one load run.
+const MOST_MADE: usize = 2_000;
 /// The least part of a secret that is masked at the beginning or end of a frame.
 const PART_OF_SECRET: usize = 6;
 
@@ -111,10 +113,14 @@ impl SecretMasker {
         Self { given: Arc::clone(&self.given), made: Arc::default() }
     }
 
-    /// Adds a text that was made from a secret, such as a token.
+    /// Adds a text that was made from a secret, such as a token. Of many thousand clients that make one each, only the
+    /// texts of the first are known; what they were made from is always masked.
     pub fn add(&self, text: &str) {
         let mut made = self.made.write();
-        if !self.given.known.contains(text.as_bytes()) && made.iter().all(|form| form.text != text.as_bytes()) {
+        if made.len() < MOST_MADE
+            && !self.given.known.contains(text.as_bytes())
+            && made.iter().all(|form| form.text != text.as_bytes())
+        {
             made.extend(plain_forms(text).into_iter().map(SecretForm::new));
         }
     }

@@ -213,6 +213,46 @@ fn check_steps(made: &str, steps: &str, answer: impl Fn(&str) -> Vec<String> + S
     format!("{}\n{}\n{read}", done.out, done.err)
 }
 
+#[test]
+fn what_a_load_plan_makes_from_a_secret_is_masked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let message = |name: &str| {
+        let payload = format!("type: object, required: [type], properties: {{ type: {{ const: {name} }} }}");
+        format!("{name}: {{ payload: {{ {payload}, examples: [{{ type: {name} }}] }} }}")
+    };
+    let reference = |name: &str| format!("{name}: {{ $ref: '#/components/messages/{name}' }}");
+    let operation = |name: &str, action: &str| {
+        let of =
+            format!("channel: {{ $ref: '#/channels/hub' }}, messages: [{{ $ref: '#/channels/hub/messages/{name}' }}]");
+        format!("{name}s: {{ action: {action}, {of} }}")
+    };
+    let [references, messages] =
+        [&reference as &dyn Fn(&str) -> String, &message].map(|part| part("ask") + ", " + &part("tell"));
+    let operations = operation("ask", "receive") + ", " + &operation("tell", "send");
+    let asyncapi = format!(
+        "asyncapi: 3.0.0\ninfo: {{ title: t, version: 1.0.0 }}\nchannels: {{ hub: {{ address: /, messages: {{ {references} }} }} }}\n\
+         operations: {{ {operations} }}\ncomponents: {{ messages: {{ {messages} }} }}\n"
+    );
+    let shared = "hub: { key: { about: k, secret: true } }\nroles: { client: { opening: [ { connects: / }, { sends: ask, with: { /a: \"${sha256(hub.key)}\" } }, { expects: tell, where: { type: tell }, within: 200ms } ] } }\n";
+    let plan = "title: t\nphases: { warm_up: 0s, duration: 1s, drain: 1s }\nroles: { c: { plays: client, population: 1, steps: [ { sends: ask }, { thinks: 1s } ] } }\n";
+    std::fs::create_dir_all(path("p/scenarios")).unwrap();
+    for (name, text) in [
+        ("p/asyncapi.yaml", &*asyncapi),
+        ("p/rules.yaml", "document: none\nrules: { A-1: { level: must, basis: stated, line: 1, text: A rule. } }\n"),
+        ("p/scenarios/shared.yaml", shared),
+        ("plan.yaml", plan),
+    ] {
+        std::fs::write(path(name), text).unwrap();
+    }
+    let hub = ScriptedHub::start(|_, _, text| vec![text.replace("ask", "other")]);
+    let (pack, plan) = (path("p"), path("plan.yaml"));
+    let done = hubproof(["load", &hub.url(), "--pack", &pack, "--plan", &plan, "--set", "key=canary", "--yes"]);
+    let written = format!("{}{}", done.out, done.err);
+    // sha256 of `canary`.
+    assert!(written.contains("\"a\":\"***\"") && !written.contains("e100fbce"), "{written}");
+}
+
 #[rstest]
 #[case::sha256("sha256(hub.key)")]
 #[case::hex("hex(hub.key)")]

@@ -108,6 +108,7 @@ impl CompiledTestPlan {
             seed: 1,
             keys: ledger::IdHasher::default(),
             deviations: std::sync::Arc::new(deviations),
+            masker: std::sync::Arc::default(),
         };
         let prepared = compile_plan(&plan, &script, &wanted)
             .unwrap_or_else(|found| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));

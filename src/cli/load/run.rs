@@ -97,7 +97,8 @@ impl LoadSession<'_> {
         let Some(hub) = started.hubs.first() else { return Err(CliError::new("there is no hub to load")) };
         let target = prepare::prepare_hub(hub)?;
         let deviations = &hub.deviations;
-        let prepared = self.prepare_plan(&self.plan, target.first_instance(), deviations, now_ms(), sources)?;
+        let prepared =
+            self.prepare_plan(&self.plan, target.first_instance(), deviations, &Arc::default(), now_ms(), sources)?;
         let lines = lint::lint(&prepared, sources);
         let head = match lines.len() {
             0 => "the plan is valid; no expression is evaluated during the run\n".to_owned(),
@@ -111,12 +112,13 @@ impl LoadSession<'_> {
         plan: &Plan,
         instance: &PreparedInstance,
         deviations: &Arc<Deviations>,
+        masker: &Arc<SecretMasker>,
         epoch_ms: i64,
         sources: &Sources,
     ) -> Result<CompiledPlan, CliError> {
         let (stamp, keys) = (check::stamp(), ledger::IdHasher::default());
-        let (settings, deviations) = (instance.settings.clone(), Arc::clone(deviations));
-        let target = compile::PlanTarget { settings, stamp, epoch_ms, seed: self.seed, keys, deviations };
+        let (settings, deviations, masker) = (instance.settings.clone(), Arc::clone(deviations), Arc::clone(masker));
+        let target = compile::PlanTarget { settings, stamp, epoch_ms, seed: self.seed, keys, deviations, masker };
         compile::compile_plan(plan, &self.script, &target).map_err(|found| CliError::from_diagnostics(&found, sources))
     }
 
@@ -140,7 +142,7 @@ impl LoadSession<'_> {
         let deviations = Arc::clone(&hub.deviations);
         let clock = RunClock::start();
         let epoch_ms = now_ms();
-        let prepared = Arc::new(self.prepare_plan(plan, &instance, &deviations, epoch_ms, sources)?);
+        let prepared = Arc::new(self.prepare_plan(plan, &instance, &deviations, &masker, epoch_ms, sources)?);
         let setup = LoadRunSetup {
             plan: Arc::new(plan.clone()),
             prepared: Arc::clone(&prepared),

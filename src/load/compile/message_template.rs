@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::json_scan;
 use crate::load::Nanos;
 use crate::load::provenance::{Provenance, SourcedText};
+use crate::redact::SecretMasker;
 use crate::scenario::compose;
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::template::{EvalContext, TemplateExpression};
@@ -203,8 +204,9 @@ pub struct RunConstants {
 }
 
 impl RunConstants {
-    pub fn new(stamp: &str, epoch_ms: i64) -> Self {
-        Self { stamp: stamp.to_owned(), epoch_ms, world: Arc::new(FunctionContext::new(stamp)) }
+    pub fn new(stamp: &str, epoch_ms: i64, masker: Arc<SecretMasker>) -> Self {
+        let world = Arc::new(FunctionContext::new(stamp).with_masker(masker));
+        Self { stamp: stamp.to_owned(), epoch_ms, world }
     }
 
     fn unix_ms_at(&self, now: Nanos) -> i64 {
@@ -385,7 +387,7 @@ mod tests {
         let (mut own, mut texts) = (SlotTexts::new(1), SlotTexts::new(3));
         own.set(0, observed(br#""me \"myself\"""#));
         texts.set(1, observed(b"[1, 2]"));
-        let run = RunConstants::new("run", 1_700_000_000_000);
+        let run = RunConstants::new("run", 1_700_000_000_000, Arc::default());
         let mut slot_values = SlotValues {
             own: &own,
             texts: &texts,

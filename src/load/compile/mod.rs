@@ -33,6 +33,7 @@ use crate::load::ledger::IdHasher;
 use crate::load::metrics::OperationTable;
 use crate::load::plan::script::RoleScript;
 use crate::load::plan::{Plan, PlanScript};
+use crate::redact::SecretMasker;
 use crate::scenario::model::setting_value;
 use crate::scenario::template::{Template, TemplateExpression};
 use crate::syntax::diagnostic::{Diagnostic, has_errors, without_duplicates};
@@ -50,6 +51,8 @@ pub struct PlanTarget {
     pub seed: u64,
     pub keys: IdHasher,
     pub deviations: Arc<Deviations>,
+    /// Learns what the plan makes from secrets.
+    pub masker: Arc<SecretMasker>,
 }
 
 /// Compiles a plan. `plan` is the script's plan, perhaps with other numbers.
@@ -64,7 +67,7 @@ pub fn compile_plan(plan: &Plan, script: &PlanScript, target: &PlanTarget) -> Re
         let what = format!("the matchers of {} use too many different members", pack.name);
         return Err(vec![Diagnostic::without_place(what)]);
     };
-    let run = RunConstants::new(&target.stamp, target.epoch_ms);
+    let run = RunConstants::new(&target.stamp, target.epoch_ms, Arc::clone(&target.masker));
     run.world.set_now_ms(target.epoch_ms);
     let operations = OperationTable::new(script.labelled_messages());
     let common = RunContext { classifier, operations, run, keys: target.keys.clone(), seed: target.seed };

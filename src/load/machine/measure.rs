@@ -104,6 +104,7 @@ pub async fn round_trips(
         seed: 1,
         keys: ledger::IdHasher::default(),
         deviations: Arc::default(),
+        masker: Arc::default(),
     };
     let clock = RunClock::start();
     let compiled = compile::compile_plan(&plan, script, &target);
