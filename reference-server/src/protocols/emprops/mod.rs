@@ -422,6 +422,11 @@ impl Emprops {
             limit => limit,
         };
         if text.len() > limit && !assembled {
+            if self.broken.is("emprops-size-refused-but-stored") {
+                let sent = turn.out.len();
+                drop(self.handle_message(turn, text, true));
+                turn.out.truncate(sent);
+            }
             return Err(RequestError::TooLarge { bytes: text.len(), limit });
         }
         if !text.starts_with(r#"{"type""#) && self.broken.is("emprops-type-first-only") {
