@@ -37,7 +37,7 @@ use crate::judge::service::ServiceProbe;
 use crate::judge::{self, PlayId, has_passed};
 use crate::outcome::ScenarioReport;
 use crate::report::events::ScenarioEvent;
-use crate::scenario::model::first_cases_first;
+use crate::scenario::model::{StepAction, first_cases_first};
 
 #[derive(Clone, Debug)]
 pub struct PlayOptions {
@@ -139,6 +139,7 @@ pub async fn run_scenarios(
             wait: job.planned_wait(),
             resource: job.resource(),
             basic: basic.contains(&job.program().id),
+            rough: is_rough(&job),
             spare: job.variation().is_some(),
             item: (number, job),
         };
@@ -197,6 +198,15 @@ pub async fn run_scenarios(
     Ok(())
 }
 
+/// The longest wait of a scenario that is played late because it may bring the hub down. Longer ones would prolong the run.
+const MAX_LATE_WAIT: Duration = Duration::from_secs(2);
+
+/// Whether a scenario may bring the hub down, because it sends frames or texts that are no messages.
+fn is_rough(job: &ScenarioJob) -> bool {
+    let mut steps = job.program().blocks.iter().flatten();
+    steps.any(|step| matches!(step.act, StepAction::SendRaw(_))) && job.planned_wait() <= MAX_LATE_WAIT
+}
+
 /// How many scenarios of a protocol are played before all others.
 const BASIC_SCENARIOS: usize = 8;
 
@@ -204,7 +214,7 @@ const BASIC_SCENARIOS: usize = 8;
 /// early, and later scenarios know how fast the hub is.
 fn basic_scenarios(jobs: &[(usize, ScenarioJob)]) -> BTreeSet<String> {
     let mut by_protocol: BTreeMap<&str, Vec<(Duration, usize, &str)>> = BTreeMap::new();
-    for (_, job) in jobs.iter().filter(|(_, job)| job.has_place() && job.variation().is_none()) {
+    for (_, job) in jobs.iter().filter(|(_, job)| job.has_place() && job.variation().is_none() && !is_rough(job)) {
         let program = job.program();
         let steps = program.blocks.iter().map(Vec::len).sum();
         by_protocol.entry(&program.pack.name).or_default().push((job.planned_wait(), steps, &program.id));

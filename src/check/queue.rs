@@ -1,5 +1,6 @@
 //! The order in which jobs are played: basic ones first, then those with the longest waits, skipping jobs whose resource is
-//! in use. Spare jobs are played only in slots that no other job can use.
+//! in use. Jobs that may bring the hub down come after all others. Spare jobs are played only in slots that no other job
+//! can use.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -21,12 +22,14 @@ pub struct Queued<T> {
     pub resource: Option<Resource>,
     /// Whether the item is played before others, whatever these wait.
     pub basic: bool,
+    /// Whether the item is played after others, because it may bring the hub down.
+    pub rough: bool,
     /// Whether the item is played only in a slot that would be idle.
     pub spare: bool,
 }
 
 struct Queue<T> {
-    /// Basic items first and spare ones last, otherwise the longest wait first.
+    /// Basic items first, rough ones and then spare ones last, otherwise the longest wait first.
     pending: Vec<Queued<T>>,
     in_use: BTreeSet<Resource>,
     /// The number of items that are not spare and have not ended.
@@ -39,7 +42,7 @@ impl<T> Queue<T> {
     fn new(mut pending: Vec<Queued<T>>, to_the_end: bool) -> Self {
         // Where some spare items may never be played, they keep their order.
         let wait = |queued: &Queued<T>| if queued.spare && !to_the_end { Duration::ZERO } else { queued.wait };
-        pending.sort_by_key(|queued| (queued.spare, !queued.basic, Reverse(wait(queued))));
+        pending.sort_by_key(|queued| (queued.spare, queued.rough, !queued.basic, Reverse(wait(queued))));
         let unfinished = pending.iter().filter(|queued| !queued.spare).count();
         Self { pending, in_use: BTreeSet::new(), unfinished, to_the_end }
     }
@@ -112,6 +115,7 @@ mod tests {
             wait: Duration::from_secs(wait),
             resource: resource.map(|name| (0, name.to_owned())),
             basic: false,
+            rough: resource == Some("rough"),
             spare,
         };
         let mut queue = Queue::new(items.iter().enumerate().map(queued).collect(), to_the_end);
@@ -141,6 +145,11 @@ mod tests {
     fn a_job_whose_resource_is_in_use_leaves_its_slot_to_the_next() {
         let items = [(5, Some("queue")), (4, Some("queue")), (3, None), (2, Some("list"))];
         assert_eq!(play(&items, 2), (vec![0, 5, 0, 3], 9));
+    }
+
+    #[test]
+    fn a_job_that_may_bring_the_hub_down_starts_last() {
+        assert_eq!(play(&[(3, Some("rough")), (1, None), (2, None)], 1), (vec![3, 2, 0], 6));
     }
 
     #[test]

@@ -420,6 +420,16 @@ mod tests {
         assert!(root_cause_lines(&RunFixture::all_pass()).is_empty());
     }
 
+    /// No check of its own scenario is blocked, but no client is served any more.
+    #[test]
+    fn a_hang_comes_first_although_other_causes_block_more() {
+        let mut run = RunFixture::greeting_broken();
+        run.reports[1].checks.push(CheckReport::new(HANG_CHECK, Verdict::Fail));
+        let lines = root_cause_lines(&run);
+        assert_eq!(lines[0], "hang breaks [] in 1, blocks 0 of {}");
+        assert_eq!(lines.len(), 3, "{lines:?}");
+    }
+
     #[test]
     fn refused_credentials_are_one_cause() {
         assert_eq!(
