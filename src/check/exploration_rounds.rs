@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::job::promptness_for_trial;
 use super::{PlayOptions, stamp};
 use crate::deviation::Deviations;
-use crate::deviation::proposal::{DeviationProposal, is_respelled_name};
+use crate::deviation::proposal::{DeviationProposal, MissedExpectation, is_respelled_name, upgrade_candidates};
 use crate::hub::prepare::TestedHub;
 use crate::judge::proposal::{self, EntryTrial, ScenarioTrial, TrialOutcome, TrialPlay};
 use crate::judge::service;
@@ -77,7 +77,12 @@ struct TriedEntry {
     hub: usize,
     entry: Value,
     base: usize,
+    /// Whether the trial proved nothing.
+    open: bool,
 }
+
+/// How often an entry is tried if the hub is lost meanwhile.
+const OPEN_TRIALS: usize = 2;
 
 impl Rounds {
     pub fn new(hubs: Vec<TestedHub>, outlines: Vec<ProtocolOutline>, options: PlayOptions, explore: bool) -> Self {
@@ -154,9 +159,10 @@ impl Rounds {
         let mut plays_left = self.plays_left / 2;
         for (index, proposals) in self.proposals().into_iter().enumerate() {
             let base = self.hubs[index].deviations.entries().len();
-            for proposal in proposals {
-                let known = |one: &TriedEntry| one.hub == index && one.base == base && one.entry == proposal.entry;
-                if self.tried.iter().any(known) {
+            for proposal in proposals.into_iter().chain(self.upgrade_candidates(index)) {
+                let known = |one: &&TriedEntry| one.hub == index && one.base == base && one.entry == proposal.entry;
+                let tried = self.tried.iter().filter(known);
+                if tried.clone().any(|one| !one.open) || tried.count() >= OPEN_TRIALS {
                     continue;
                 }
                 let number = trials.len();
@@ -178,6 +184,17 @@ impl Rounds {
             all.filter(|proposal| proposal.complete).collect()
         };
         so_far.protocols.into_iter().map(complete).collect()
+    }
+
+    /// Returns entries to try on a hub that refuses upgrades, unless an entry about them is known.
+    fn upgrade_candidates(&mut self, hub: usize) -> Vec<DeviationProposal> {
+        let TestedHub { pack, shared, programs, deviations, .. } = &self.hubs[hub];
+        let reports = self.reports.reports_mut(&pack.name);
+        if deviations.upgrade_entries().next().is_some() || !reports.iter().any(|one| proposal::misses_upgrade(one)) {
+            return Vec::new();
+        }
+        let missed: Vec<&MissedExpectation> = reports.iter().filter_map(|report| report.missed.as_ref()).collect();
+        upgrade_candidates(shared, programs, &missed)
     }
 
     /// Returns the trial of entries that belong together, on the shortest scenarios whose failure they explain.
@@ -203,7 +220,9 @@ impl Rounds {
             proposals.iter().any(|proposal| proposal::explains_missed(pack, proposal, report))
         };
         // One play is enough if the deviation stops no scenario, or if the hub's frames prove it.
+        let is_upgrade = |entry: &Value| entry.get("upgrade").is_some();
         let is_clear = entries.iter().all(is_respelled_name) || !reports.iter().any(missed);
+        let is_clear = is_clear && !entries.iter().any(is_upgrade);
         let most = if is_clear { 1 } else { proposal::MAX_PLAYS };
         let play = |before: ScenarioReport| {
             let program = programs.iter().find(|program| program.id == before.id)?;
@@ -252,9 +271,12 @@ impl Rounds {
         for index in 0..self.hubs.len() {
             let own: Vec<&EntryTrial> = ended.iter().filter(|trial| trial.hub == index).collect();
             let base = self.hubs[index].deviations.entries().len();
-            let tried = own.iter().flat_map(|trial| &trial.proposals).map(|proposal| proposal.entry.clone());
-            self.tried.extend(tried.map(|entry| TriedEntry { hub: index, entry, base }));
             let pack = Arc::clone(&self.hubs[index].pack);
+            for trial in &own {
+                let open = trial.outcome(&pack) == TrialOutcome::Open;
+                let entries = trial.proposals.iter().map(|proposal| proposal.entry.clone());
+                self.tried.extend(entries.map(|entry| TriedEntry { hub: index, entry, base, open }));
+            }
             let of_outcome = |outcome: TrialOutcome| -> Vec<DeviationProposal> {
                 let fitting = own.iter().filter(|trial| trial.outcome(&pack) == outcome);
                 let mut found: Vec<DeviationProposal> = Vec::new();
@@ -265,7 +287,13 @@ impl Rounds {
                 }
                 found
             };
-            let confirmed = of_outcome(TrialOutcome::Confirmed);
+            let mut confirmed = of_outcome(TrialOutcome::Confirmed);
+            // A hub that takes credentials in several places needs them in one.
+            let mut upgrades = 0;
+            confirmed.retain(|one| {
+                upgrades += usize::from(one.entry.get("upgrade").is_some());
+                upgrades < 2 || one.entry.get("upgrade").is_none()
+            });
             let applied = of_outcome(TrialOutcome::Applied);
             let mut programs = Vec::new();
             if !confirmed.is_empty() {
@@ -313,7 +341,15 @@ impl Rounds {
         let mut plays = self.trials.iter_mut().flat_map(|trial| &mut trial.plays);
         match plays.find(|play| play.id == report.id) {
             Some(play) => play.after = Some(report),
-            None => self.reports.add_report(report),
+            None => {
+                // A play that lost the hub says less than the one before.
+                let known = self.reports.reports_mut(&report.protocol);
+                let known = known.iter().find(|one| one.id == report.id && one.repetition == report.repetition);
+                let is_lost = known.is_some_and(|before| proposal::has_lost_hub(before, &report));
+                if !is_lost || report.checks.iter().any(|check| check.accuses_hub()) {
+                    self.reports.add_report(report);
+                }
+            }
         }
     }
 
@@ -334,8 +370,11 @@ impl Rounds {
         for (protocol, process) in processes {
             self.reports.add_process(&protocol, process);
         }
-        for TriedEntry { hub, entry, .. } in self.tried {
-            self.reports.add_rejected(&self.hubs[hub].pack.name, entry);
+        for (index, one) in self.tried.iter().enumerate() {
+            let again = |later: &TriedEntry| later.open && (later.hub, &later.entry) == (one.hub, &one.entry);
+            if !self.tried[index..].iter().any(again) {
+                self.reports.add_rejected(&self.hubs[one.hub].pack.name, one.entry.clone());
+            }
         }
         let started = u64::try_from(self.options.now_ms).unwrap_or(0);
         self.reports.finish(shown, started, self.begun.elapsed(), interrupted)

@@ -61,11 +61,21 @@ pub enum TrialOutcome {
     Applied,
     /// The hub does not show the difference, or shows the documented form.
     Refuted,
+    /// The hub was lost in a trial that did not confirm the entry.
+    Open,
 }
 
 impl EntryTrial {
     /// Returns what the reports of its scenarios prove.
     pub fn outcome(&self, pack: &Pack) -> TrialOutcome {
+        let is_open = |play: &TrialPlay| play.after.as_ref().is_none_or(|after| has_lost_hub(&play.before, after));
+        match self.outcome_of_reports(pack) {
+            TrialOutcome::Applied | TrialOutcome::Refuted if self.plays.iter().any(is_open) => TrialOutcome::Open,
+            outcome => outcome,
+        }
+    }
+
+    fn outcome_of_reports(&self, pack: &Pack) -> TrialOutcome {
         let played = || self.plays.iter().filter_map(|play| Some((&play.before, play.after.as_ref()?)));
         let mut seen = SightingsByEntry::new();
         played().for_each(|(_, after)| add_seen(&mut seen, &after.deviations));
@@ -79,7 +89,8 @@ impl EntryTrial {
             return TrialOutcome::Refuted;
         }
         let progress = |(before, after): (&ScenarioReport, &ScenarioReport)| {
-            progress_between(pack, &self.messages, &all[base..], before, after)
+            let progress = progress_between(pack, &self.messages, &all[base..], before, after);
+            if has_lost_hub(before, after) { progress.max(0) } else { progress }
         };
         let is_certain = self.proposals.iter().all(|proposal| is_respelled_name(&proposal.entry));
         if is_certain || played().map(progress).sum::<i32>() > 0 {
@@ -106,6 +117,15 @@ impl EntryTrial {
         let next = next.find(|proposal| proposal.complete && is_absence(proposal))?;
         Some(self.proposals.iter().cloned().chain([next]).collect())
     }
+}
+
+/// Whether a scenario lost the hub, or did not reach it, unlike an earlier play: it shows nothing about a deviation.
+pub fn has_lost_hub(before: &ScenarioReport, after: &ScenarioReport) -> bool {
+    let is_lost = |report: &ScenarioReport| {
+        let is_unplayed = report.cause.is_some() && report.history.is_empty() && report.history_dropped == 0;
+        is_unplayed || report.interrupted || report.unserved.is_some() || report.activity.cut.is_some()
+    };
+    is_lost(after) && !is_lost(before)
 }
 
 /// Returns 1 if a scenario got further with these entries about these messages than without them, -1 if it got less
@@ -161,10 +181,20 @@ fn missed_message(missed: Option<&MissedExpectation>) -> Option<usize> {
 
 /// Whether a proposal explains why a scenario departed from the document.
 pub fn explains(pack: &Pack, proposal: &DeviationProposal, report: &ScenarioReport) -> bool {
+    if proposal.entry.get("upgrade").is_some() {
+        return misses_upgrade(report);
+    }
     match proposal.entry.get("after") {
         Some(_) => explains_missed(pack, proposal, report),
         None => count_signs(pack, &proposal.messages, report) > 0,
     }
+}
+
+/// Whether a scenario stopped because the hub refused a connection or the client's credentials.
+pub fn misses_upgrade(report: &ScenarioReport) -> bool {
+    let missed = report.missed.as_ref().map(|missed| &missed.what);
+    let is_refused = matches!(missed, Some(MissedExpectationKind::Upgrade { status: 400 | 401 | 403 | 404 | 426, .. }));
+    is_refused || report.cause.as_ref().is_some_and(|cause| cause.unauthenticated)
 }
 
 /// Whether a scenario received a member under the name that a proposal says the hub uses.

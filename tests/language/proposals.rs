@@ -1,6 +1,8 @@
 //! Proposed deviations: what a missing message is attributed to, what is no evidence, and which proposals a run that
 //! explores confirms.
 
+use hubproof::websocket::frame::ConnectionEvent;
+use hubproof::websocket::handshake::Dial;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -240,6 +242,62 @@ fn absences_that_follow_each_other_are_tried_together() {
     assert_eq!((claims(run.assumed()), run.proposals()), (json!(entries), Vec::new()));
     // The plain round, a trial of the first, a trial of both, and the replay.
     assert_eq!(run.plays, [2, 2, 2, 2]);
+}
+
+/// The hub crashes in each trial, or only in the first one and serves clients again.
+#[rstest]
+#[case::once(4, true, &[2, 2, 2, 2])]
+#[case::always(usize::MAX, false, &[2, 2, 2])]
+fn a_proposal_survives_a_hub_that_is_lost_in_its_trial(
+    #[case] last: usize,
+    #[case] assumed: bool,
+    #[case] plays: &[usize],
+) {
+    let run = explored(&ASKS_AND_BEATS, |conversation, input| match input.text {
+        Some(_) if (3..=last).contains(&conversation) => {
+            vec![(1, input.connection, ConnectionEvent::End { reset: true, reason: String::new() })]
+        }
+        Some(text) if text.contains("ask") => send(input, r#"{"type":"reply","count":7,"state":"done"}"#),
+        Some(_) => send(input, TICK.1),
+        None => Vec::new(),
+    });
+    let entry = json!([{ "message": "answer", "instead": { "type": "reply" } }]);
+    let [of_run, others] = if assumed { [run.assumed(), run.proposals()] } else { [run.proposals(), run.assumed()] };
+    assert_eq!((claims(of_run), others), (entry, Vec::new()));
+    assert_eq!(run.plays, plays);
+}
+
+const MEMBERS: &str = "roles: { client: { given: { token: t-1 }, opening: [ { connects: null, \
+    query: { ticket: '${self.token}' } } ] }, watcher: { opening: [ { connects: null } ] } }\n";
+
+/// The hub wants the client's token, or its role, at another place than the document says.
+#[rstest]
+#[case::header(401, &|dial: &Dial| dial.headers.contains(&pair("Authorization", "Bearer t-1")),
+    json!({ "headers": { "Authorization": "Bearer ${self.token}" } }))]
+#[case::query(403, &|dial: &Dial| dial.query.contains(&pair("access_token", "t-1")),
+    json!({ "query": { "access_token": "${self.token}" } }))]
+#[case::path(404, &|dial: &Dial| dial.path.as_deref() == Some("/ws/client"), json!({ "path": "/ws/${self.role}" }))]
+fn the_place_of_credentials_and_role_is_found(
+    #[case] status: u16,
+    #[case] accepts: &dyn Fn(&Dial) -> bool,
+    #[case] upgrade: Value,
+) {
+    let text = scenario(&["anna joins:", "anna sends: beat", "anna expects: tick\n    rules: [SHOULD]"]);
+    let options = RoundOptions { explore: true, shared: MEMBERS, ..RoundOptions::default() };
+    let run = run_rounds(with_replies, &[&text], &options, |input| match (input.dial, input.text) {
+        (Some(dial), _) if !accepts(dial) => {
+            let (headers, body, reason) = (Vec::new(), Vec::new(), "no".to_owned());
+            vec![(1, input.connection, ConnectionEvent::Refused { status, headers, body, reason })]
+        }
+        (_, Some(_)) => send(input, TICK.1),
+        _ => Vec::new(),
+    });
+    assert_eq!((claims(run.assumed()), run.proposals()), (json!([{ "upgrade": upgrade }]), Vec::new()));
+    assert!(run.plays[1] <= 12, "{:?}", run.plays);
+}
+
+fn pair(name: &str, value: &str) -> (String, String) {
+    (name.to_owned(), value.to_owned())
 }
 
 /// Two members of an answer have other names, and a step needs both.

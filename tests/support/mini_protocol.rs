@@ -202,7 +202,7 @@ pub fn proposed_deviations(
 #[derive(Default)]
 pub struct RoundOptions<'a> {
     pub explore: bool,
-    /// An addition to [`PLAIN_ROLES`].
+    /// An addition to [`PLAIN_ROLES`], or roles in their place.
     pub shared: &'a str,
     /// The declared deviations, as a YAML list.
     pub declared: &'a str,
@@ -234,7 +234,8 @@ pub fn run_rounds(
     options: &RoundOptions<'_>,
     mut hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> PlayedRounds {
-    let shared = format!("{PLAIN_ROLES}{}", options.shared);
+    let roles = if options.shared.contains("roles:") { "" } else { PLAIN_ROLES };
+    let shared = format!("{roles}{}", options.shared);
     let (mut sources, pack, set) = load(&change(ASYNCAPI), &shared, scenarios);
     assert!(set.diagnostics.is_empty(), "{}", render_all(&set.diagnostics, &sources, false));
     let declared = if options.declared.is_empty() { "[]" } else { options.declared };
@@ -359,8 +360,8 @@ pub fn converse(
         for output in std::mem::take(&mut outputs) {
             match output {
                 ConversationOutput::Open { connection, dial } => {
-                    opened.push(connection);
                     hears(&HubInput { connection, text: None, dial: Some(&dial), ping: None }, now);
+                    opened.push(connection);
                 }
                 ConversationOutput::Send { connection, frames } => {
                     for frame in &frames {
@@ -378,6 +379,12 @@ pub fn converse(
             }
         }
         for connection in opened {
+            let refuses = |(whose, what): &(u32, ConnectionEvent)| {
+                *whose == connection && matches!(what, ConnectionEvent::Refused { .. })
+            };
+            if due.values().any(refuses) {
+                continue;
+            }
             let what = ConnectionEvent::Upgraded { status: 101, headers: Vec::new(), subprotocol: None };
             outputs.extend(conversation.handle(now, ConversationInput::Received { connection, what }));
         }

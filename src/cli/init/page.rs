@@ -239,7 +239,7 @@ impl<'a> InitPage<'a> {
             self.page.wrapped(
                 "",
                 "The server asks for credentials. In the target file, which --protocol NAME writes in any case, they go \
-                 under [secrets], or into a header of a [[deviation]] with `upgrade`.",
+                 under [secrets], or into a header of a [[deviation]] with `upgrade`; `check --explore` tries the usual places.",
             );
         }
     }

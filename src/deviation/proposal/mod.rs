@@ -8,6 +8,7 @@
 mod evidence;
 mod member;
 mod message;
+mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,8 @@ pub use evidence::{
 };
 use member::{normalise_name, propose_fitting_member, propose_member_changes, propose_missing_members};
 use message::{absence_entries, best_form, greeting_entry};
+use upgrade::propose_upgrade;
+pub use upgrade::upgrade_candidates;
 
 use super::Deviations;
 use super::json_form::with_json_forms;
@@ -203,24 +206,6 @@ fn complete_proposal(
     }
     entry.insert("reason".to_owned(), Value::from(REASON_PLACEHOLDER));
     DeviationProposal { entry: Value::Object(entry), complete: true, messages }
-}
-
-/// Returns the entry that a refused upgrade may need; only the user knows its values.
-fn propose_upgrade(status: u64, answer: &str) -> Option<DeviationProposal> {
-    if !matches!(status, 400 | 401 | 403 | 426) {
-        return None;
-    }
-    // The answer may name the header.
-    let words = answer.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
-    let named = words.filter(|word| word.len() > 2).find(|word| {
-        let word = word.to_ascii_lowercase();
-        word.starts_with("x-") || word == "authorization" || word.ends_with("-token") || word.ends_with("-key")
-    });
-    let header = named.unwrap_or("Authorization");
-    let mut headers = Map::new();
-    headers.insert(header.to_owned(), Value::from(VALUE_PLACEHOLDER));
-    let entry = json!({ "upgrade": { "headers": headers }, "reason": REASON_PLACEHOLDER });
-    Some(DeviationProposal { entry, complete: false, messages: BTreeSet::new() })
 }
 
 fn into_members(value: Value) -> Map<String, Value> {

@@ -74,7 +74,8 @@ pub fn describe_credentials(secrets: &[String]) -> String {
     };
     format!(
         "The hub refused the client's credentials. Check them: {set} (`--set secrets.NAME=VALUE`, or the target file). \
-        If the hub wants them elsewhere, such as in a header, declare the deviation `upgrade`."
+        If the hub wants them elsewhere, such as in a header, `check --explore` tries the usual places, and the deviation \
+        `upgrade` declares any other."
     )
 }
 
@@ -581,6 +582,18 @@ mod tests {
         let painted = parts.map(|part| plain.push_str(part.split_once('m').unwrap().1)).count();
         assert!(painted > 4);
         assert_eq!(plain, summary(&report, &run.sources, Style::default()));
+    }
+
+    #[test]
+    fn a_hang_comes_with_the_ways_to_judge_more() {
+        let mut run = RunFixture::all_pass();
+        run.reports[0].checks.push(CheckReport::new(HANG_CHECK, Verdict::Fail));
+        let text = summary(&run.report(options()), &run.sources, Style::default());
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(&format!("help {HANG_HELP}")), "{text}");
+        for way in ["--exec", "`restart`", "-j 1"] {
+            assert!(HANG_HELP.contains(way));
+        }
     }
 
     #[test]
