@@ -87,6 +87,11 @@ const MAX_BRANCH_DEPTH: usize = 4;
 const MAX_PLACES: usize = 32;
 
 impl MessageSchema {
+    /// Whether some entry of the schema names a rule.
+    pub fn names_rule(&self, rule: &str) -> bool {
+        self.rules.iter().chain(&self.should_rules).any(|named| named == rule)
+    }
+
     pub fn compile(source: Value) -> Result<Self, String> {
         let strict = json_schema::build_validator(&source)?;
         let mut hoisted = BTreeMap::new();

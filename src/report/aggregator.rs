@@ -14,7 +14,7 @@ use super::{
 use crate::deviation::proposal::{
     DeviationEvidence, DeviationProposal, MissedExpectation, MissedExpectationKind, is_same_claim, propose,
 };
-use crate::deviation::{Deviations, SightingsByEntry, add_seen};
+use crate::deviation::{Deviation, Deviations, SightingsByEntry, add_seen};
 use crate::outcome::{CheckReport, FrameKind, FrameReport, HistoryDirection, ProcessReport, ScenarioReport, Verdict};
 use crate::protocol::{FrameDirection, Pack, Rule};
 use crate::scenario::Program;
@@ -221,7 +221,7 @@ impl ProtocolAggregator {
         let doubt = if speaks { protocol_doubt(&scenarios, self.kinds.len(), unknown) } else { None };
         let deviations = deviation_reports(&self.deviations, &self.outline.pack, &scenarios);
         let processes = self.processes;
-        let report = judge_rules(&self.outline, scenarios);
+        let report = judge_rules(&self.outline, scenarios, &self.deviations);
         let mut proposals = proposal_reports(&self.outline.pack, &report, &self.deviations);
         let rejected = |entry: &Value| self.rejected.iter().any(|one| is_same_claim(one, entry));
         proposals.retain(|proposed| !rejected(&proposed.proposal.entry));
@@ -243,7 +243,7 @@ pub fn fuzz_protocol_report(
     };
     let scenarios: Vec<ScenarioResult> = first.into_iter().map(one).collect();
     let nothing = ProtocolOutline { pack: Arc::clone(pack), scenarios: Vec::new(), secrets: Vec::new() };
-    ProtocolReport { processes, fuzzed: Some(fuzzed), ..judge_rules(&nothing, scenarios) }
+    ProtocolReport { processes, fuzzed: Some(fuzzed), ..judge_rules(&nothing, scenarios, &Deviations::default()) }
 }
 
 /// Returns each deviation with what the scenarios observed, and with the rules that it broke.
@@ -293,15 +293,16 @@ fn proposal_reports(pack: &Pack, report: &ProtocolReport, known: &Deviations) ->
 }
 
 /// Derives the status of all rules from the results of scenarios.
-fn judge_rules(outline: &ProtocolOutline, scenarios: Vec<ScenarioResult>) -> ProtocolReport {
+fn judge_rules(outline: &ProtocolOutline, scenarios: Vec<ScenarioResult>, deviations: &Deviations) -> ProtocolReport {
     let pack = &outline.pack;
+    let judge = |rule: &Rule| judge_rule(rule, outline, &scenarios, deviations);
     ProtocolReport {
         name: pack.name.clone(),
         pack_version: pack.version.clone(),
         pack_hash: pack.hash.clone(),
         document: pack.document.clone(),
         unplayed: Vec::new(),
-        rules: pack.rules.values().map(|rule| (rule.id.clone(), judge_rule(rule, outline, &scenarios))).collect(),
+        rules: pack.rules.values().map(|rule| (rule.id.clone(), judge(rule))).collect(),
         scenarios,
         causes: Vec::new(),
         secrets: outline.secrets.clone(),
@@ -413,9 +414,15 @@ fn merge_repetitions(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
     }
 }
 
-fn judge_rule(rule: &Rule, outline: &ProtocolOutline, scenarios: &[ScenarioResult]) -> RuleReport {
+fn judge_rule(
+    rule: &Rule,
+    outline: &ProtocolOutline,
+    scenarios: &[ScenarioResult],
+    deviations: &Deviations,
+) -> RuleReport {
     let status = match &rule.out_of_scope {
         Some(reason) => RuleStatus::OutOfScope(reason.clone()),
+        None if is_not_offered(&rule.id, outline, scenarios, deviations) => RuleStatus::NotOffered,
         None => rule_status(&rule.id, outline, scenarios),
     };
     RuleReport {
@@ -426,6 +433,36 @@ fn judge_rule(rule: &Rule, outline: &ProtocolOutline, scenarios: &[ScenarioResul
         from: rule.from.clone(),
         status,
     }
+}
+
+/// Whether all that a run shows about a rule is that the messages of its checks are declared absent.
+fn is_not_offered(
+    rule: &str,
+    outline: &ProtocolOutline,
+    scenarios: &[ScenarioResult],
+    deviations: &Deviations,
+) -> bool {
+    let is_absence = |entry: &Arc<Deviation>| entry.absent_message().is_some() && !entry.is_assumed();
+    let explains = |check: &CheckReport| {
+        check.deviation.as_ref().is_some_and(|known| deviations.entries().get(known.entry).is_some_and(is_absence))
+    };
+    let checks = scenarios.iter().flat_map(|scenario| &scenario.runs).flat_map(|run| &run.checks);
+    let mut asked = checks
+        .filter(|check| check.rules.iter().any(|(used, verdict)| used.id == rule && *verdict != Verdict::NotTestable))
+        .peekable();
+    if asked.peek().is_some() {
+        return asked.all(explains);
+    }
+    let planned = outline.scenarios.iter().flat_map(|planned| &planned.checks);
+    let is_planned = planned.flat_map(|check| &check.rules).any(|used| used.id == rule);
+    let messages = outline.pack.messages.iter().enumerate();
+    let mut named = messages
+        .filter(|(_, message)| message.directions.from_hub && message.schema.names_rule(rule))
+        .map(|(index, _)| deviations.absence_of(index))
+        .peekable();
+    !is_planned
+        && named.peek().is_some()
+        && named.all(|absent| absent.is_some_and(|entry| is_absence(&deviations.entries()[entry])))
 }
 
 fn rule_status(rule: &str, outline: &ProtocolOutline, scenarios: &[ScenarioResult]) -> RuleStatus {
@@ -465,7 +502,7 @@ fn unjudged_status(rule: &str, outline: &ProtocolOutline, scenarios: &[ScenarioR
         .messages
         .iter()
         .filter(|message| message.directions.from_hub)
-        .any(|message| message.schema.rules.iter().chain(&message.schema.should_rules).any(|named| named == rule));
+        .any(|message| message.schema.names_rule(rule));
     if planned {
         return RuleStatus::NotAsked;
     }

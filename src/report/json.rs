@@ -228,6 +228,7 @@ impl JsonReportWriter<'_> {
         Reach {
             musts: reach.musts,
             judged: reach.judged,
+            not_offered: reach.not_offered,
             enough: self.protocol.reach_shortfall(&self.report.options).is_none(),
             not_judged: gaps.map(|(gap, musts)| NotJudged { musts: *musts, why: gap.describe().to_owned() }).collect(),
         }
@@ -250,6 +251,7 @@ impl JsonReportWriter<'_> {
                     reason = Some(why.clone());
                     Status::OutOfScope
                 }
+                RuleStatus::NotOffered => Status::NotOffered,
                 RuleStatus::NotAsked => Status::NotAsked,
                 RuleStatus::NoCheck => Status::NoCheck,
             };

@@ -347,6 +347,8 @@ pub enum RuleStatus {
     NotTestable { needs: BTreeSet<UnmetNeed> },
     /// No hub can break the rule, for this reason.
     OutOfScope(String),
+    /// The hub cannot keep the rule: every check of it is about messages that the target declares absent.
+    NotOffered,
     /// The scenarios of the rule were not selected, or the run was interrupted before they were played.
     NotAsked,
     /// No check of the pack names the rule.
@@ -355,11 +357,16 @@ pub enum RuleStatus {
 
 impl RuleStatus {
     /// Explains the statuses other than the verdicts of checks.
-    pub const EXPLANATIONS: [Explanation; 3] = [
+    pub const EXPLANATIONS: [Explanation; 4] = [
         Explanation::new(
             "out-of-scope",
             "No hub can break the rule, for the reason that the pack gives: for example, it binds only clients.",
         ),
+        Explanation::new(
+            "not-offered",
+            "Every check of the rule is about messages that the target declares absent, so the rule does not count among those to judge.",
+        )
+        .next("Delete the deviation with `absent` once the hub sends the message."),
         Explanation::new(
             "not-asked",
             "The scenarios of the rule were not selected, or the run was interrupted before them.",

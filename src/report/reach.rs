@@ -17,6 +17,8 @@ pub struct RuleReach {
     pub judged: usize,
     /// Number of the other musts, by the reason why they were not judged.
     pub gaps: BTreeMap<ReachGap, usize>,
+    /// Number of further musts that are only about messages that the target declares absent.
+    pub not_offered: usize,
 }
 
 /// Why a must was not judged.
@@ -49,7 +51,7 @@ impl ReachGap {
     /// Returns why a rule was not judged; `None` if it was.
     fn of_rule(rule: &RuleReport) -> Option<Self> {
         match &rule.status {
-            RuleStatus::Judged { decided: true, .. } | RuleStatus::OutOfScope(_) => None,
+            RuleStatus::Judged { decided: true, .. } | RuleStatus::OutOfScope(_) | RuleStatus::NotOffered => None,
             RuleStatus::Judged { verdict: Verdict::Inconclusive, .. } => Some(Self::Undecided),
             RuleStatus::Judged { .. } => Some(Self::Lowered),
             RuleStatus::NotTestable { needs } if needs.is_empty() => Some(Self::NotReached),
@@ -71,7 +73,7 @@ impl ReachGap {
 }
 
 impl RuleReach {
-    /// Formats `94 of 110 judged; 12 need a hook, 4 not reached`; `None` without musts.
+    /// Formats `94 of 110 judged (5 more not offered); 12 need a hook, 4 not reached`; `None` without musts.
     pub fn describe(&self) -> Option<String> {
         if self.musts == 0 {
             return None;
@@ -84,7 +86,11 @@ impl RuleReach {
         };
         let gaps: Vec<String> = self.gaps.iter().map(gap).collect();
         let gaps = if gaps.is_empty() { String::new() } else { format!("; {}", gaps.join(", ")) };
-        Some(format!("{} of {} judged{gaps}", self.judged, self.musts))
+        let not_offered = match self.not_offered {
+            0 => String::new(),
+            n => format!(" ({n} more not offered)"),
+        };
+        Some(format!("{} of {} judged{not_offered}{gaps}", self.judged, self.musts))
     }
 }
 
@@ -108,6 +114,10 @@ impl ProtocolReport {
                 && !matches!(rule.status, RuleStatus::OutOfScope(_))
         };
         for rule in self.rules.values().filter(binding) {
+            if rule.status == RuleStatus::NotOffered {
+                reach.not_offered += 1;
+                continue;
+            }
             reach.musts += 1;
             match ReachGap::of_rule(rule) {
                 None => reach.judged += 1,

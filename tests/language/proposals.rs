@@ -1,6 +1,8 @@
 //! Proposed deviations: what a missing message is attributed to, what is no evidence, and which proposals a run that
 //! explores confirms.
 
+use hubproof::protocol::RuleLevel;
+use hubproof::report::RuleStatus;
 use hubproof::websocket::frame::ConnectionEvent;
 use hubproof::websocket::handshake::Dial;
 use rstest::rstest;
@@ -265,6 +267,22 @@ fn a_proposal_survives_a_hub_that_is_lost_in_its_trial(
     let [of_run, others] = if assumed { [run.assumed(), run.proposals()] } else { [run.proposals(), run.assumed()] };
     assert_eq!((claims(of_run), others), (entry, Vec::new()));
     assert_eq!(run.plays, plays);
+}
+
+/// A hub cannot keep a rule about a message that it is declared not to send, so the rule is none of those to judge.
+#[rstest]
+#[case::declared("[{ reason: never, message: answer, absent: true, after: ask }]", 1)]
+#[case::undeclared("[]", 0)]
+fn a_rule_about_a_declared_absence_is_not_offered(#[case] declared: &str, #[case] not_offered: usize) {
+    let text = scenario(&[&["anna joins:"], &ASKS_AND_BEATS[..]].concat());
+    let options = RoundOptions { declared, ..RoundOptions::default() };
+    let run = run_rounds(with_replies, &[&text], &options, answering(None, &[TICK]));
+    let protocol = &run.report.protocols[0];
+    let reach = protocol.reach();
+    let musts = protocol.rules.values().filter(|rule| rule.level == RuleLevel::Must).count();
+    assert_eq!((reach.not_offered, reach.musts + reach.not_offered), (not_offered, musts), "{reach:?}");
+    assert_eq!(protocol.rules["MUST"].status == RuleStatus::NotOffered, not_offered == 1);
+    assert_eq!(reach.describe().unwrap().contains("(1 more not offered)"), not_offered == 1, "{reach:?}");
 }
 
 const MEMBERS: &str = "roles: { client: { given: { token: t-1 }, opening: [ { connects: null, \

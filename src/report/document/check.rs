@@ -360,6 +360,9 @@ pub struct Reach {
     pub musts: usize,
     /// Number of these with a check at the rule's own level that resulted in pass, fail, warn or info.
     pub judged: usize,
+    /// Number of further musts, all of whose checks are about messages that the target declares absent.
+    #[serde(default)]
+    pub not_offered: usize,
     /// Whether this is enough to pass, see `--min-judged`.
     pub enough: bool,
     /// The others, by the reason why they were not judged.
@@ -412,6 +415,8 @@ pub enum Status {
     Inconclusive,
     NotTestable,
     OutOfScope,
+    /// Every check of the rule is about messages that the target declares absent.
+    NotOffered,
     /// No check of the rule was selected, or the run was interrupted first.
     NotAsked,
     NoCheck,
@@ -427,6 +432,7 @@ impl Status {
             Self::Inconclusive => "inconclusive",
             Self::NotTestable => "not-testable",
             Self::OutOfScope => "out-of-scope",
+            Self::NotOffered => "not-offered",
             Self::NotAsked => "not-asked",
             Self::NoCheck => "no-check",
         }

@@ -91,6 +91,7 @@ impl Page<'_, RunReport> {
         let of = |wanted: fn(&RuleStatus) -> bool| protocol.rules.values().filter(|rule| wanted(&rule.status)).count();
         let kinds = [
             (of(|status| matches!(status, RuleStatus::NotTestable { .. })), "not testable here"),
+            (of(|status| matches!(status, RuleStatus::NotOffered)), "not offered"),
             (of(|status| matches!(status, RuleStatus::NotAsked)), "not asked"),
             (of(|status| matches!(status, RuleStatus::OutOfScope(_))), "out of scope"),
             (of(|status| matches!(status, RuleStatus::NoCheck)), "without a check"),

@@ -215,6 +215,7 @@ fn why_not_judged(rule: &Rule) -> String {
     match (rule.status, &rule.reason) {
         (Status::NotTestable, _) if !rule.needs.is_empty() => format!("needs {}", rule.needs.join(", ")),
         (Status::NotTestable, _) => "the situation it is about did not occur".to_owned(),
+        (Status::NotOffered, _) => "the messages of its checks are declared absent".to_owned(),
         (Status::NotAsked, _) => "its scenarios were not selected or not played".to_owned(),
         (Status::NoCheck, _) => "no check of the pack names it".to_owned(),
         (_, Some(reason)) => reason.clone(),
