@@ -290,6 +290,10 @@ fn lint_pack(directory: &std::path::Path, described: DescribedParty) -> Result<u
     if let Some(pack) = &loaded.pack {
         print_to_stdout(&describe_directions(&loaded.folder, pack, described));
     }
+    if !loaded.folder.unjudged.is_empty() {
+        let parts: Vec<&str> = loaded.folder.unjudged.iter().map(String::as_str).collect();
+        print_to_stdout(&format!("Not judged: {}\n", parts.join(", ")));
+    }
     Ok(if has_errors(&loaded.diagnostics) { super::exit::USAGE } else { 0 })
 }
 

@@ -1,12 +1,16 @@
 //! Finds matchers that recognise frames, because AsyncAPI has none. If two messages always differ in a place (the value
 //! of `type`, an array instead of an object, a member that the other forbids), that place distinguishes them, and a
-//! frame that is otherwise invalid is still recognised. Without such a place, a frame is the message whose schema it
+//! frame that is otherwise invalid is still recognised. Of several such places, the one that distinguishes the most
+//! messages counts; the schema judges the others. Without such a place, a frame is the message whose schema it
 //! meets, the most specific first; an invalid frame is the only message whose constant members it has.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
-use super::document::DocumentMessage;
+use super::document::{DocumentMessage, DocumentOutline};
 use super::examples;
 use super::schema_facts::{self, SchemaFact, SchemaFacts};
 use crate::syntax::diagnostic::Diagnostic;
@@ -37,8 +41,8 @@ pub struct MessageCandidate {
     pub documented: Vec<Value>,
     /// Valid payloads, and whether each comes from the document: the document's examples, then generated ones.
     samples: Vec<(Value, bool)>,
-    /// Invalid examples of the document.
-    misfits: Vec<Span>,
+    /// Invalid examples of the document, each with the reason.
+    misfits: Vec<(Span, String)>,
     facts: SchemaFacts,
     /// How many schemas of other messages allow all samples of this one.
     narrow: usize,
@@ -114,14 +118,20 @@ impl MessageCandidate {
         self.facts.iter().filter_map(constant).collect()
     }
 
-    /// Whether a frame can have the constant members of both messages.
+    /// Returns the constant members by which the message is recognised; all of them if it is recognised by none.
+    fn recognising_constants(&self) -> Vec<(String, &[Value])> {
+        let (used, others): (Vec<_>, _) =
+            self.constants().into_iter().partition(|(name, _)| self.matches.contains_key(name));
+        if used.is_empty() { others } else { used }
+    }
+
+    /// Whether every frame of the other message may have the constant members by which this one is recognised.
     fn shares_constants(&self, other: &Self) -> bool {
-        let (mine, theirs) = (self.constants(), other.constants());
-        let differ = |(name, values): &(String, &[Value])| {
+        let theirs = other.constants();
+        self.recognising_constants().iter().all(|(name, values)| {
             let others = theirs.iter().find(|(other, _)| other == name).map(|(_, values)| *values);
-            others.is_some_and(|others| !values.iter().any(|one| others.iter().any(|other| are_equal(one, other))))
-        };
-        !theirs.is_empty() && !mine.iter().any(differ)
+            others.is_some_and(|others| values.iter().any(|one| others.iter().any(|other| are_equal(one, other))))
+        })
     }
 }
 
@@ -134,7 +144,7 @@ const MAX_COMPARED_BYTES: usize = 64 << 10;
 /// Returns the schema of the frames that are recognised as a message: those that meet its schema, and those that have its
 /// constant members and are not valid as one of the messages with which it can be confused.
 fn recognised_schema(one: &MessageCandidate, others: &[&MessageCandidate]) -> Value {
-    let constants = one.constants();
+    let constants = one.recognising_constants();
     let bytes: usize = others.iter().map(|other| other.source.to_string().len()).sum();
     let ambiguous = others.iter().any(|other| one.shares_role(other) && one.shares_constants(other));
     if constants.is_empty()
@@ -182,14 +192,9 @@ fn rename_definitions(schema: &Value, prefix: &str) -> Value {
 /// messages without a valid payload or that cannot be distinguished from another.
 pub fn assign_matchers(candidates: &mut Vec<MessageCandidate>, diagnostics: &mut Vec<Diagnostic>) -> bool {
     candidates.retain(|one| one.to_hub || one.from_hub);
-    for (one, at) in candidates.iter().flat_map(|one| one.misfits.iter().map(move |at| (one, at))) {
-        diagnostics.push(
-            Diagnostic::warning(
-                *at,
-                format!("this example of `{}` is ignored: it does not match its schema", one.name),
-            )
-            .help("correct the example or the schema"),
-        );
+    for (one, (at, why)) in candidates.iter().flat_map(|one| one.misfits.iter().map(move |misfit| (one, misfit))) {
+        let what = format!("this example of `{}` is ignored: it does not match its schema: {why}", one.name);
+        diagnostics.push(Diagnostic::warning(*at, what).help("correct the example or the schema"));
     }
     let mut unknown = false;
     candidates.retain(|one| {
@@ -206,16 +211,14 @@ pub fn assign_matchers(candidates: &mut Vec<MessageCandidate>, diagnostics: &mut
         }
         has
     });
-    for one in candidates.iter_mut() {
-        one.matches = constant_members(&one.facts);
-    }
+    let order = order_places(candidates);
     let mut by_validity = vec![false; candidates.len()];
     for first in 0..candidates.len() {
         for second in first + 1..candidates.len() {
             if !candidates[first].shares_direction(&candidates[second]) {
                 continue;
             }
-            match distinguishing_clauses(&candidates[first].facts, &candidates[second].facts) {
+            match distinguishing_clauses(&candidates[first].facts, &candidates[second].facts, &order) {
                 Some((here, there)) => {
                     add_condition(&mut candidates[first].matches, here);
                     add_condition(&mut candidates[second].matches, there);
@@ -223,6 +226,10 @@ pub fn assign_matchers(candidates: &mut Vec<MessageCandidate>, diagnostics: &mut
                 None => (by_validity[first], by_validity[second]) = (true, true),
             }
         }
+    }
+    for (one, by_validity) in candidates.iter_mut().zip(&by_validity) {
+        let recognised = !by_validity && !one.matches.is_empty();
+        one.matches.extend(constant_member(&one.facts, &order).filter(|_| !recognised));
     }
     for index in 0..candidates.len() {
         let others = candidates
@@ -238,9 +245,9 @@ pub fn assign_matchers(candidates: &mut Vec<MessageCandidate>, diagnostics: &mut
         candidates[index].matches.extend(schema.map(|schema| (String::new(), schema)));
     }
     // If a frame matches several messages, the first with the most conditions counts.
-    candidates.sort_by_key(|one| std::cmp::Reverse(one.narrow));
+    candidates.sort_by_key(|one| Reverse(one.narrow));
     choose_examples(candidates, diagnostics);
-    candidates.sort_by_key(|one| (std::cmp::Reverse(one.narrow), one.message));
+    candidates.sort_by_key(|one| (Reverse(one.narrow), one.message));
     unknown
 }
 
@@ -294,18 +301,71 @@ fn choose_examples(candidates: &mut Vec<MessageCandidate>, diagnostics: &mut Vec
     candidates.retain(|one| one.example.is_some() || one.validator.is_none());
 }
 
-/// Returns the members of a message that are always present with the same value.
-fn constant_members(facts: &SchemaFacts) -> Map<String, Value> {
-    let mut matches = Map::new();
-    for (pointer, fact) in facts {
-        if let (true, Some([value])) = (fact.present, fact.values.as_deref())
-            && let Some(name) = plain_member_name(pointer)
-            && !value.is_object()
-        {
-            matches.insert(name, value.clone());
+/// The rank of each place whose values are known, by its JSON pointer: the place that best tells the messages apart first.
+type PlaceOrder = BTreeMap<String, usize>;
+
+/// Ranks places by how many pairs of messages they distinguish, then by how much they resemble the type of a message: by
+/// the number of different values, texts before others, and those of few messages before those of all, such as a version.
+fn order_places(candidates: &[MessageCandidate]) -> PlaceOrder {
+    let mut pairs: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, first) in candidates.iter().enumerate() {
+        for second in candidates[index + 1..].iter().filter(|second| first.shares_direction(second)) {
+            let differing = first.facts.iter().filter(|(pointer, fact)| {
+                second.facts.get(*pointer).is_some_and(|other| have_different_values(fact, other))
+            });
+            differing.for_each(|(pointer, _)| *pairs.entry(pointer).or_default() += 1);
         }
     }
-    matches
+    let mut values: BTreeMap<&str, Vec<&[Value]>> = BTreeMap::new();
+    for (pointer, fact) in candidates.iter().flat_map(|one| &one.facts) {
+        values.entry(pointer).or_default().extend(fact.values.as_deref());
+    }
+    let mut places: Vec<_> = values.into_iter().filter(|(_, values)| !values.is_empty()).collect();
+    places.sort_by_cached_key(|(pointer, values)| {
+        let different: BTreeSet<String> = values.iter().copied().flatten().map(Value::to_string).collect();
+        let texts = values.iter().copied().flatten().all(Value::is_string);
+        let pairs = pairs.get(pointer).copied().unwrap_or_default();
+        (Reverse(pairs), Reverse(different.len()), !texts, values.len(), pointer.matches('/').count(), *pointer)
+    });
+    places.into_iter().enumerate().map(|(rank, (pointer, _))| (pointer.to_owned(), rank)).collect()
+}
+
+/// Whether a place has no value in both messages.
+fn have_different_values(first: &SchemaFact, second: &SchemaFact) -> bool {
+    let (Some(mine), Some(theirs)) = (&first.values, &second.values) else { return false };
+    !mine.iter().any(|value| theirs.iter().any(|other| are_equal(value, other)))
+}
+
+/// Returns the member that best identifies a message among those that are always present with the same value.
+fn constant_member(facts: &SchemaFacts, order: &PlaceOrder) -> Option<(String, Value)> {
+    let constant = |(pointer, fact): (&String, &SchemaFact)| match (fact.present, fact.values.as_deref()) {
+        (true, Some([value])) if !value.is_object() => {
+            Some((order.get(pointer)?, (plain_member_name(pointer)?, value.clone())))
+        }
+        _ => None,
+    };
+    facts.iter().filter_map(constant).min_by_key(|(rank, _)| **rank).map(|(_, member)| member)
+}
+
+/// Returns the matcher of the frames that the hub may send, by what they are made of; `None` if it may send any, or if the
+/// document lists no message of the hub.
+pub fn listed_frames(outline: &DocumentOutline<'_>, candidates: &[MessageCandidate]) -> Option<Value> {
+    let mut from_hub = candidates.iter().filter(|one| one.from_hub).peekable();
+    from_hub.peek()?;
+    // A document that does not say that a text is JSON may mean the text itself.
+    let plain = from_hub.any(|one| {
+        let kinds = one.facts.get("").and_then(|fact| fact.types.as_ref());
+        let text = kinds.map_or(one.facts.len() <= 1, |kinds| kinds.contains("string"));
+        text && !outline.messages[one.message].states_json
+    });
+    match (outline.unknown_frames.text || plain, outline.unknown_frames.binary) {
+        (false, false) => Some(json!({ "opcode": "text", "/json": true })),
+        (true, false) => Some(json!({ "opcode": "text" })),
+        (false, true) => Some(json!({
+            "": { "anyOf": [{ "properties": { "opcode": { "const": "binary" } } }, { "required": ["json"] }] }
+        })),
+        (true, true) => None,
+    }
 }
 
 /// Returns the name of a top-level member, if it can be the key of a matcher.
@@ -318,16 +378,23 @@ fn plain_member_name(pointer: &str) -> Option<String> {
 type SchemaClause = (String, Value);
 
 /// Returns a clause for each of two messages so that no payload matches both; `None` if there are no such clauses.
-fn distinguishing_clauses(first: &SchemaFacts, second: &SchemaFacts) -> Option<(SchemaClause, SchemaClause)> {
+fn distinguishing_clauses(
+    first: &SchemaFacts,
+    second: &SchemaFacts,
+    order: &PlaceOrder,
+) -> Option<(SchemaClause, SchemaClause)> {
     let shared = |weak: bool| {
         let both = first.iter().filter_map(|(pointer, fact)| Some((pointer, fact, second.get(pointer)?)));
         let mut both: Vec<_> = both.filter(|(_, first, second)| weak || first.present || second.present).collect();
-        both.sort_by_key(|(pointer, first, second)| (!first.present && !second.present, pointer.matches('/').count()));
+        both.sort_by_key(|(pointer, first, second)| {
+            let rank = order.get(*pointer).copied().unwrap_or(usize::MAX);
+            (!first.present && !second.present, rank, pointer.matches('/').count())
+        });
         both
     };
     for (pointer, first, second) in shared(true) {
         if let (Some(mine), Some(theirs)) = (&first.values, &second.values)
-            && !mine.iter().any(|value| theirs.iter().any(|other| are_equal(value, other)))
+            && have_different_values(first, second)
         {
             // Many documents forget to require the distinguishing member. A payload without it is recognised as neither
             // message; one from the hub is checked against the schemas of all messages.
@@ -374,13 +441,17 @@ fn schema_clause(pointer: &str, fact: &SchemaFact, schema: Value) -> SchemaClaus
     if fact.present { (pointer.to_owned(), schema) } else { (format!("{pointer} or absent"), schema) }
 }
 
-/// Adds a condition, unless the plain member implies it.
+/// Adds a condition; one that demands a value of a member at the top as a plain member.
 fn add_condition(matches: &mut Map<String, Value>, (pointer, schema): SchemaClause) {
-    let implied = plain_member_name(&pointer)
-        .and_then(|name| matches.get(&name))
-        .is_some_and(|value| schema.get("const") == Some(value));
-    if implied {
-        return;
+    if let Some(name) = plain_member_name(&pointer) {
+        if let Some(value) = schema.get("const").filter(|value| !value.is_object()) {
+            matches.insert(name, value.clone());
+            matches.remove(&pointer);
+            return;
+        }
+        if matches.contains_key(&name) {
+            return;
+        }
     }
     match matches.get_mut(&pointer) {
         None => drop(matches.insert(pointer, schema)),

@@ -1,18 +1,36 @@
 //! Reads the declarations of a document of version 2 or 3: its channels with their addresses, and its messages with
 //! their directions and replies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Perspective;
 use super::references::{DocumentLibrary, DocumentRef};
 use crate::protocol::MessageDirections;
-use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::NodeKey;
 use crate::websocket::endpoint::{join_paths, join_queries, split_query};
 
 /// The most messages read from one document.
 const MAX_MESSAGES: usize = 400;
+/// The keys of a message in versions 2 and 3.
+const MESSAGE_KEYS: [&str; 15] = [
+    "name",
+    "title",
+    "summary",
+    "description",
+    "payload",
+    "headers",
+    "contentType",
+    "schemaFormat",
+    "correlationId",
+    "tags",
+    "externalDocs",
+    "bindings",
+    "examples",
+    "traits",
+    "messageId",
+];
 
 pub struct DocumentOutline<'a> {
     pub title: String,
@@ -23,8 +41,39 @@ pub struct DocumentOutline<'a> {
     pub messages: Vec<DocumentMessage<'a>>,
     pub channels: Vec<DocumentChannel<'a>>,
     pub operations: Vec<DocumentOperation<'a>>,
-    /// Whether messages from the hub were ignored.
-    pub unknown_from_hub: bool,
+    /// The frames that ignored messages of the hub may have.
+    pub unknown_frames: UnknownFrames,
+    /// Why messages were ignored, each reason once.
+    pub ignored: BTreeSet<String>,
+    /// Parts of messages and schemas that no check judges, as lint lists them.
+    pub unjudged: BTreeSet<String>,
+}
+
+/// The frames of the hub that may be a message which hubproof does not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnknownFrames {
+    pub json: bool,
+    /// Text that is not JSON.
+    pub text: bool,
+    pub binary: bool,
+}
+
+impl UnknownFrames {
+    const ALL: Self = Self { json: true, text: true, binary: true };
+
+    fn join(self, other: Self) -> Self {
+        let Self { json, text, binary } = other;
+        Self { json: self.json || json, text: self.text || text, binary: self.binary || binary }
+    }
+}
+
+/// The message at a place of the document.
+#[derive(Clone, Copy)]
+enum KnownMessage {
+    /// The index of the message.
+    Read(usize),
+    /// The message is ignored, and may have these frames.
+    Ignored(UnknownFrames),
 }
 
 pub struct DocumentMessage<'a> {
@@ -37,6 +86,8 @@ pub struct DocumentMessage<'a> {
     pub replies: Vec<usize>,
     /// JSON pointer of the correlation id in the payload.
     pub correlation: Option<String>,
+    /// Whether the document says that the payload is JSON.
+    pub states_json: bool,
     /// `None` if any JSON is valid.
     pub payload: Option<DocumentRef<'a>>,
     /// The version of JSON Schema as the document names it; empty for AsyncAPI's own.
@@ -151,10 +202,12 @@ pub fn read_outline<'a>(
         messages: Vec::new(),
         channels: Vec::new(),
         operations: Vec::new(),
-        unknown_from_hub: false,
+        unknown_frames: UnknownFrames::default(),
+        ignored: BTreeSet::new(),
+        unjudged: BTreeSet::new(),
     };
-    let json = root.text("defaultContentType").unwrap_or("application/json").to_owned();
-    let mut reader = DocumentReader { library, outline, seen: BTreeMap::new(), json, perspective, diagnostics };
+    let content_type = root.text("defaultContentType").unwrap_or_default().to_owned();
+    let mut reader = DocumentReader { library, outline, seen: BTreeMap::new(), content_type, perspective, diagnostics };
     reader.check_servers(&root);
     match version.split('.').next() {
         Some("2") => reader.read_version_2(&root),
@@ -179,10 +232,10 @@ impl<'a> DocumentOperation<'a> {
 struct DocumentReader<'a, 'd> {
     library: &'a DocumentLibrary,
     outline: DocumentOutline<'a>,
-    /// The index of each message by its place; `None` for a message that is ignored.
-    seen: BTreeMap<(String, String), Option<usize>>,
-    /// The content type of messages that do not name one.
-    json: String,
+    /// Each message by its place; `None` after an error.
+    seen: BTreeMap<(String, String), Option<KnownMessage>>,
+    /// The content type of messages that do not name one; empty if the document does not state it.
+    content_type: String,
     perspective: Perspective,
     diagnostics: &'d mut Vec<Diagnostic>,
 }
@@ -285,7 +338,7 @@ impl<'a> DocumentReader<'a, '_> {
                 let Some(message) = operation.get("message") else { continue };
                 let here = operation.text("operationId").map_or_else(|| key.name.clone(), str::to_owned);
                 let received = published == (self.perspective == Perspective::Hub);
-                let messages = self.read_operation_messages(message, &here);
+                let messages = self.read_messages(vec![message], &here, !received);
                 for &index in &messages {
                     self.add_direction(index, received, true);
                 }
@@ -299,15 +352,6 @@ impl<'a> DocumentReader<'a, '_> {
                 );
             }
             self.add_channel(root, &key.name, key.name.clone(), key.span, channel, sent);
-        }
-    }
-
-    /// Returns the message of an operation, or all of its `oneOf`.
-    fn read_operation_messages(&mut self, message: DocumentRef<'a>, here: &str) -> Vec<usize> {
-        let Some(message) = self.follow_reference(message) else { return Vec::new() };
-        match message.get("oneOf") {
-            Some(list) => list.items().filter_map(|one| self.message_index(one, here)).collect(),
-            None => self.message_index(message, here).into_iter().collect(),
         }
     }
 
@@ -328,7 +372,10 @@ impl<'a> DocumentReader<'a, '_> {
             // A channel may list a message that only an operation of another channel names.
             let listed = place.get("messages").into_iter().flat_map(|list| list.members().collect::<Vec<_>>());
             let listed = listed.filter_map(|(_, message)| self.library.follow_reference(message).ok());
-            let listed = listed.filter_map(|message| self.seen.get(&message.identity()).copied().flatten());
+            let listed = listed.filter_map(|message| match self.seen.get(&message.identity()) {
+                Some(Some(KnownMessage::Read(index))) => Some(*index),
+                _ => None,
+            });
             sent[1].extend(listed.filter(|index| self.outline.messages[*index].directions.from_hub));
             let address = place.text("address").unwrap_or_default().to_owned();
             let span = place.node.at_pointer("/address").span;
@@ -370,7 +417,7 @@ impl<'a> DocumentReader<'a, '_> {
             return;
         }
         let places = self.message_refs(&operation, &channel);
-        let asked = self.read_messages(places);
+        let asked = self.read_messages(places, "", !received);
         for &index in &asked {
             self.add_direction(index, received, true);
         }
@@ -390,8 +437,9 @@ impl<'a> DocumentReader<'a, '_> {
             return;
         };
         let places = self.message_refs(&reply, &answered);
+        let places = self.alternatives(places);
         let declared_answers = places.len();
-        let answers = self.read_messages(places);
+        let answers = self.read_messages(places, "", received);
         let complete = answers.len() == declared_answers;
         let span = operation.node.key_at_pointer("/reply");
         let replied = OperationReply { span, messages: answers.clone(), complete, channel: answered.clone() };
@@ -417,8 +465,39 @@ impl<'a> DocumentReader<'a, '_> {
         }
     }
 
-    fn read_messages(&mut self, places: Vec<DocumentRef<'a>>) -> Vec<usize> {
-        places.into_iter().filter_map(|place| self.message_index(place, "")).collect()
+    /// Returns the places of messages, with every `oneOf` replaced by its messages.
+    fn alternatives(&mut self, messages: Vec<DocumentRef<'a>>) -> Vec<DocumentRef<'a>> {
+        let (mut found, mut expanded) = (Vec::new(), BTreeSet::new());
+        let mut open: Vec<_> = messages.into_iter().rev().collect();
+        while let Some(message) = open.pop() {
+            let Some(target) = self.follow_reference(message.clone()) else { continue };
+            match target.get("oneOf") {
+                // A `oneOf` may refer to itself.
+                Some(list) if expanded.insert(target.identity()) => {
+                    open.extend(list.items().collect::<Vec<_>>().into_iter().rev())
+                }
+                Some(_) => {}
+                None => found.push(message),
+            }
+        }
+        found
+    }
+
+    /// Returns the indices of messages and of their alternatives. `here` names messages without a name; `from_hub` is
+    /// whether the hub sends them.
+    fn read_messages(&mut self, places: Vec<DocumentRef<'a>>, here: &str, from_hub: bool) -> Vec<usize> {
+        let places = self.alternatives(places);
+        let mut indices = Vec::new();
+        for place in places {
+            match self.known_message(place, here) {
+                Some(KnownMessage::Read(index)) => indices.push(index),
+                Some(KnownMessage::Ignored(frames)) if from_hub => {
+                    self.outline.unknown_frames = self.outline.unknown_frames.join(frames);
+                }
+                _ => {}
+            }
+        }
+        indices
     }
 
     // ---- both
@@ -470,21 +549,20 @@ impl<'a> DocumentReader<'a, '_> {
         }
     }
 
-    /// Returns the index of a message; `None` if it is not JSON or the reference is broken. `here` names a message that
-    /// has no name.
-    fn message_index(&mut self, place: DocumentRef<'a>, here: &str) -> Option<usize> {
+    /// Reads the message at a place; returns `None` if a reference is broken. `here` names a message that has no name.
+    fn known_message(&mut self, place: DocumentRef<'a>, here: &str) -> Option<KnownMessage> {
         let called = place.name();
         let place = self.follow_reference(place)?;
         let id = place.identity();
         if let Some(known) = self.seen.get(&id) {
             return *known;
         }
-        let index = self.read_message(place, &called, here);
-        self.seen.insert(id, index);
-        index
+        let message = self.read_message(place, &called, here);
+        self.seen.insert(id, message);
+        message
     }
 
-    fn read_message(&mut self, place: DocumentRef<'a>, called: &str, here: &str) -> Option<usize> {
+    fn read_message(&mut self, place: DocumentRef<'a>, called: &str, here: &str) -> Option<KnownMessage> {
         let traits = place.get("traits");
         let traits: Vec<_> =
             traits.iter().flat_map(DocumentRef::items).filter_map(|one| self.follow_reference(one)).collect();
@@ -516,25 +594,52 @@ impl<'a> DocumentReader<'a, '_> {
             format = named.to_owned();
             payload = Some(self.follow_reference(inner)?);
         }
-        let content = Some(text("contentType")).filter(|text| !text.is_empty()).unwrap_or_else(|| self.json.clone());
+        let content = Some(text("contentType")).filter(|text| !text.is_empty());
+        let content = content.unwrap_or_else(|| self.content_type.clone()).to_ascii_lowercase();
         let binary = payload.as_ref().is_some_and(|payload| payload.text("format") == Some("binary"));
+        let only_binary = UnknownFrames { binary: true, ..UnknownFrames::default() };
+        // Why the message is ignored, why none of several is judged, and the frames it may have.
         let skipped = if binary {
-            Some(format!("`{name}` is ignored because its payload is binary: hubproof sends and checks only JSON"))
-        } else if !content.to_ascii_lowercase().contains("json") {
-            Some(format!("`{name}` is ignored because it is {content}: hubproof sends and checks only JSON"))
+            let why = "its payload is binary: hubproof sends and checks only JSON".to_owned();
+            Some((why, "binary payloads are not supported".to_owned(), only_binary))
+        } else if !content.is_empty() && !content.contains("json") {
+            let is_text = ["text/", "xml", "yaml", "csv"].iter().any(|kind| content.contains(kind));
+            let frames = if is_text { UnknownFrames { binary: false, ..UnknownFrames::ALL } } else { only_binary };
+            let why = format!("it is {content}: hubproof sends and checks only JSON");
+            Some((why, format!("{content} is not supported"), frames))
         } else if !super::schema::is_supported_format(&format) {
-            Some(format!(
-                "`{name}` is ignored because its payload is described in {format}: hubproof reads only JSON Schema"
-            ))
+            let why = format!("its payload is described in {format}: hubproof reads only JSON Schema");
+            let called = ["avro", "protobuf", "raml"].into_iter().find(|name| format.contains(name));
+            let called = called.map_or(format.clone(), |name| format!("{}{}", name[..1].to_uppercase(), &name[1..]));
+            Some((why, format!("{called} payloads are not supported"), UnknownFrames::ALL))
         } else if self.outline.messages.len() >= MAX_MESSAGES {
-            Some(format!("`{name}` is ignored: hubproof reads at most {MAX_MESSAGES} messages per document"))
+            let why = format!("hubproof reads at most {MAX_MESSAGES} messages per document");
+            Some((why.clone(), why, UnknownFrames::ALL))
         } else {
             None
         };
-        if let Some(why) = skipped {
-            self.warning(span, why, "");
-            self.outline.unknown_from_hub = true;
-            return None;
+        if let Some((why, reason, frames)) = skipped {
+            self.warning(span, format!("`{name}` is ignored because {why}"), "");
+            self.outline.ignored.insert(reason);
+            return Some(KnownMessage::Ignored(frames));
+        }
+        for (key, _) in place.node.map().unwrap_or_default() {
+            match key.name.as_str() {
+                "headers" => {
+                    self.outline
+                        .unjudged
+                        .insert("`headers` of messages, which WebSocket frames do not have".to_owned());
+                }
+                known if MESSAGE_KEYS.contains(&known) || known.starts_with("x-") => {}
+                other => {
+                    let help = suggest(other, MESSAGE_KEYS.iter().copied(), "the message is read without it");
+                    let what = format!("`{other}` is ignored: a message of AsyncAPI has no such key");
+                    self.diagnostics.push(Diagnostic::warning(key.span, what).help(help));
+                }
+            }
+        }
+        if payload.is_none() {
+            self.outline.unjudged.insert(format!("the payload of `{name}`, for which the document has no schema"));
         }
         let correlation = member("correlationId").and_then(|id| self.follow_reference(id));
         let correlation =
@@ -550,11 +655,12 @@ impl<'a> DocumentReader<'a, '_> {
             directions: MessageDirections::default(),
             replies: Vec::new(),
             correlation,
+            states_json: content.contains("json"),
             payload,
             schema_format: format,
             examples,
         });
-        Some(self.outline.messages.len() - 1)
+        Some(KnownMessage::Read(self.outline.messages.len() - 1))
     }
 
     /// Returns a unique message name that scenarios can use.

@@ -10,8 +10,12 @@ use super::document::DocumentMessage;
 use crate::generate::rng::RandomSource;
 use crate::generate::schema_shape::SchemaShape;
 use crate::generate::value::{ValueStyle, make_value};
+use crate::syntax::json_schema::describe_expected;
+use crate::syntax::matcher::{shorten, to_json_text};
 use crate::syntax::source::Span;
 
+/// The most characters of an expectation, or of a wrong value, in a warning.
+const MAX_SHOWN: usize = 100;
 /// The seed of the generated payloads, so that they are always the same.
 const SEED: u64 = 0;
 /// The number of simple payloads to try, and of random ones to try if no simple one is valid.
@@ -21,17 +25,21 @@ const RANDOM_ATTEMPTS: u64 = 60;
 const MAX_SAMPLES: usize = 24;
 
 /// Returns valid payloads, with whether each comes from the document, and the places of the document's invalid
-/// examples.
+/// examples, each with the reason.
 pub fn valid_samples(
     message: &DocumentMessage<'_>,
     source: &Value,
     validator: &Validator,
-) -> (Vec<(Value, bool)>, Vec<Span>) {
+) -> (Vec<(Value, bool)>, Vec<(Span, String)>) {
     let mut kept = SampleCollector { validator, samples: Vec::new(), seen: BTreeSet::new() };
     let mut wrong = Vec::new();
     for (value, at) in documented_examples(message) {
-        if !validator.is_valid(&value) {
-            wrong.push(at);
+        if let Some(error) = validator.iter_errors(&value).next() {
+            let place = error.instance_path().as_str();
+            let expected = describe_expected(&error, source).unwrap_or_else(|| error.to_string());
+            let found = shorten(&to_json_text(error.instance()), MAX_SHOWN);
+            let at_place = if place.is_empty() { String::new() } else { format!(" at {place}") };
+            wrong.push((at, format!("expected {}{at_place}, found {found}", shorten(&expected, MAX_SHOWN))));
         }
         kept.add_if_valid(value, true);
     }

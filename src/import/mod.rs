@@ -6,6 +6,7 @@
 //! references      the files of the document, and the targets of references
 //! document        channels, operations and messages, of either version
 //! schema          converts schemas of older drafts to 2020-12
+//! polymorphism    what `discriminator` demands
 //! schema_facts    the demands of a schema on the values of a message
 //! discriminator   the matchers that recognise the messages of a hub
 //! examples        generates payloads if the document has no examples
@@ -25,6 +26,7 @@ mod examples;
 pub mod from_recording;
 mod normative_sentences;
 mod pack_files;
+mod polymorphism;
 mod references;
 mod reply_rules;
 mod scenarios;
@@ -76,8 +78,8 @@ struct ImportedDocument<'a> {
     clients: DocumentClients,
     replies: Vec<ReplyRule>,
     messages: Vec<MessageDeclaration>,
-    /// The schema that every message of the hub matches; `None` if a message was ignored.
-    listed: Option<Value>,
+    /// The matcher of every frame of the hub; `None` if the document lists frames of all kinds.
+    frames: Option<Value>,
 }
 
 /// Imports a document. Returns the folder of its pack, with scenarios, and all diagnostics; if one of them is an error,
@@ -101,6 +103,7 @@ pub fn import_folder(
     let rules = sources.add(format!("{name}/rules.yaml"), render_rules(&imported.replies));
     folder.pack.insert("rules.yaml".to_owned(), rules);
     let ImportedDocument { outline, messages, .. } = imported;
+    folder.unjudged = outline.unjudged;
     let document = AsyncApiDocument {
         title: outline.title,
         version: outline.version,
@@ -146,7 +149,7 @@ impl<'a> ImportedDocument<'a> {
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Option<Self> {
         let mut outline = document::read_outline(library, perspective, diagnostics)?;
-        let mut budget = schema::SchemaBudget::default();
+        let mut budget = schema::SchemaBudget::of_library(library);
         let mut candidates = message_candidates(library, &outline, &mut budget, diagnostics);
         if has_errors(diagnostics) {
             return None;
@@ -155,25 +158,23 @@ impl<'a> ImportedDocument<'a> {
         for one in &mut candidates {
             one.roles = clients.roles_receiving(one.message);
         }
-        outline.unknown_from_hub |= discriminator::assign_matchers(&mut candidates, diagnostics);
+        outline.unknown_frames.json |= discriminator::assign_matchers(&mut candidates, diagnostics);
         let messages = declare_messages(library, &outline, &candidates, &clients, &mut budget, diagnostics);
         if candidates.is_empty() && !has_errors(diagnostics) {
-            diagnostics.push(nothing_to_send_error(&outline));
+            diagnostics.push(no_messages_error(&outline));
         }
         if !candidates.iter().any(|one| one.to_hub) && !has_errors(diagnostics) {
-            diagnostics.push(one_way_warning(&outline));
+            diagnostics.push(one_way_warning(&outline, perspective));
         }
         let replies = reply_rules::reply_rules(library, &outline, &candidates, sources);
-        let from_hub: Vec<_> = outline.messages.iter().filter(|message| message.directions.from_hub).collect();
-        let listed = (!outline.unknown_from_hub && !from_hub.is_empty())
-            .then(|| schema::convert_any_of(library, &from_hub, &mut budget, &mut Vec::new()))
-            .flatten()
-            .map(|schema| schema.to_json());
-        Some(Self { library, outline, candidates, clients, replies, messages, listed })
+        outline.unjudged.append(&mut budget.unjudged);
+        let frames = discriminator::listed_frames(&outline, &candidates);
+        Some(Self { library, outline, candidates, clients, replies, messages, frames })
     }
 
     fn scenario_generator(&self) -> ScenarioGenerator<'_> {
-        ScenarioGenerator::new(&self.clients, &self.outline, &self.candidates, &self.replies, self.listed.as_ref())
+        let frames = self.frames.as_ref();
+        ScenarioGenerator::new(&self.clients, &self.outline, &self.candidates, &self.replies, frames)
     }
 
     /// Returns the names of the given messages that were not ignored.
@@ -192,22 +193,31 @@ fn render_rules(replies: &[ReplyRule]) -> String {
     text
 }
 
-fn nothing_to_send_error(outline: &document::DocumentOutline<'_>) -> Diagnostic {
+/// Returns the error of a document without a message that can be judged.
+fn no_messages_error(outline: &document::DocumentOutline<'_>) -> Diagnostic {
+    if !outline.messages.is_empty() || !outline.ignored.is_empty() {
+        let reasons: Vec<&str> = outline.ignored.iter().map(String::as_str).collect();
+        let reasons = if reasons.is_empty() { "see the warnings".to_owned() } else { reasons.join("; ") };
+        return Diagnostic::error(outline.span, format!("no message of the document can be judged: {reasons}"));
+    }
     Diagnostic::error(outline.span, "the document does not say who sends which message").help(
         "declare it in version 2 with `publish` and `subscribe` under `channels`, in version 3 under `operations`",
     )
 }
 
-fn one_way_warning(outline: &document::DocumentOutline<'_>) -> Diagnostic {
-    Diagnostic::warning(outline.span, "according to this document, clients send no message to the hub")
-        .help("if the document describes a client of the hub, add --perspective client")
+fn one_way_warning(outline: &document::DocumentOutline<'_>, perspective: Perspective) -> Diagnostic {
+    let help = match perspective {
+        Perspective::Hub => "if the document describes a client of the hub, add --perspective client",
+        Perspective::Client => "if the document describes the hub, leave out --perspective client",
+    };
+    Diagnostic::warning(outline.span, "according to this document, clients send no message to the hub").help(help)
 }
 
 /// Returns the messages of the document with schemas and examples, except those whose schema cannot be read.
-fn message_candidates(
-    library: &DocumentLibrary,
-    outline: &document::DocumentOutline<'_>,
-    budget: &mut schema::SchemaBudget,
+fn message_candidates<'a>(
+    library: &'a DocumentLibrary,
+    outline: &document::DocumentOutline<'a>,
+    budget: &mut schema::SchemaBudget<'a>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Vec<MessageCandidate> {
     let mut found = Vec::new();
@@ -225,12 +235,12 @@ fn message_candidates(
 }
 
 /// Returns the messages as a pack declares them, and a message that stands for all other frames the hub might send.
-fn declare_messages(
-    library: &DocumentLibrary,
-    outline: &document::DocumentOutline<'_>,
+fn declare_messages<'a>(
+    library: &'a DocumentLibrary,
+    outline: &document::DocumentOutline<'a>,
     candidates: &[MessageCandidate],
     clients: &DocumentClients,
-    budget: &mut schema::SchemaBudget,
+    budget: &mut schema::SchemaBudget<'a>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Vec<MessageDeclaration> {
     let name_of: BTreeMap<usize, &str> = candidates.iter().map(|one| (one.message, one.name.as_str())).collect();
@@ -282,7 +292,7 @@ fn declare_messages(
         });
     }
     let from_hub: Vec<&MessageCandidate> = candidates.iter().filter(|one| one.from_hub).collect();
-    let all_known = !outline.unknown_from_hub && !from_hub.is_empty();
+    let all_known = !outline.unknown_frames.json && !from_hub.is_empty();
     if all_known && from_hub.iter().all(|one| !one.matches.is_empty()) {
         for unlisted in unlisted_messages(outline, clients) {
             messages.extend(declare_unlisted_message(library, outline, &unlisted, &from_hub, budget, diagnostics));
@@ -323,12 +333,12 @@ fn unlisted_messages(outline: &document::DocumentOutline<'_>, clients: &Document
 
 /// Returns the message for frames that the hub must not send. Its schema allows only frames that are valid as one of
 /// the listed messages, including ignored ones; other frames break it.
-fn declare_unlisted_message(
-    library: &DocumentLibrary,
-    outline: &document::DocumentOutline<'_>,
+fn declare_unlisted_message<'a>(
+    library: &'a DocumentLibrary,
+    outline: &document::DocumentOutline<'a>,
     unlisted: &UnlistedMessage,
     from_hub: &[&MessageCandidate],
-    budget: &mut schema::SchemaBudget,
+    budget: &mut schema::SchemaBudget<'a>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<MessageDeclaration> {
     let messages: Vec<_> = unlisted.listed.iter().map(|index| &outline.messages[*index]).collect();

@@ -51,8 +51,8 @@ pub struct ScenarioGenerator<'a> {
     outline: &'a DocumentOutline<'a>,
     candidates: &'a [MessageCandidate],
     rules: &'a [ReplyRule],
-    /// The schema that every message of the hub matches; `None` if a message was ignored.
-    listed: Option<&'a Value>,
+    /// The matcher of every frame of the hub; `None` if the document lists frames of all kinds.
+    frames: Option<&'a Value>,
     pub roles: Vec<ClientRole>,
     pub settings: Map<String, Value>,
 }
@@ -128,12 +128,12 @@ impl<'a> ScenarioGenerator<'a> {
         outline: &'a DocumentOutline<'a>,
         candidates: &'a [MessageCandidate],
         rules: &'a [ReplyRule],
-        listed: Option<&'a Value>,
+        frames: Option<&'a Value>,
     ) -> Self {
         let DocumentClients { mut roles, settings } = clients.clone();
         let kept = |index: &usize| candidates.iter().any(|one| one.message == *index && one.to_hub);
         roles.iter_mut().for_each(|role| role.sends.retain(kept));
-        Self { outline, candidates, rules, listed, roles, settings }
+        Self { outline, candidates, rules, frames, roles, settings }
     }
 
     /// Returns the files of the scenarios by path.
@@ -174,7 +174,7 @@ impl<'a> ScenarioGenerator<'a> {
         files
     }
 
-    /// Returns shared.yaml: settings and roles.
+    /// Returns shared.yaml: settings, roles, and the check of every frame.
     pub fn shared_file(&self) -> Map<String, Value> {
         let mut shared = Map::new();
         if !self.settings.is_empty() {
@@ -182,6 +182,10 @@ impl<'a> ScenarioGenerator<'a> {
         }
         let roles = self.roles.iter().map(|role| (role.name.clone(), json!({ "opening": [role.connects] })));
         shared.insert("roles".to_owned(), Value::Object(roles.collect()));
+        if let Some(frames) = self.frames {
+            let every = json!([{ "every": "frame", "has": { super::LISTED_RULE: frames } }]);
+            shared.insert("always".to_owned(), every);
+        }
         shared
     }
 
@@ -379,9 +383,6 @@ impl<'a> ScenarioGenerator<'a> {
             let mut step = Map::new();
             step.insert("at least 1 of clients expect".to_owned(), json!("any"));
             step.insert("for".to_owned(), json!(LISTEN_TIME));
-            if let Some(schema) = self.listed {
-                step.insert("has".to_owned(), json!({ super::FITS_RULE: { "": escape_texts(schema) } }));
-            }
             steps.push(Value::Object(step));
         }
         let mut root = titled_scenario("The hub sends a message that can be checked".to_owned(), steps);

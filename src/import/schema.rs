@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::{DocumentMessage, to_word, unique_name};
+use super::polymorphism::Inheritance;
 use super::references::{DocumentLibrary, DocumentRef};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::json_schema::{self, SubschemaLayout};
@@ -15,16 +16,25 @@ use crate::syntax::yaml::{NodeKey, NodeKind, NodeText, SyntaxNode};
 const MAX_SCHEMAS_OF_MESSAGE: usize = 4_000;
 const MAX_SCHEMAS_OF_DOCUMENT: usize = 60_000;
 
-/// The number of further schemas that a document may contain.
-pub struct SchemaBudget {
+/// What the conversions of a document's schemas share.
+pub struct SchemaBudget<'a> {
+    /// The number of further schemas that the document may contain.
     schemas: usize,
     /// Warnings that were already reported.
     reported: BTreeSet<String>,
+    /// Keywords that no check judges, as lint lists them.
+    pub unjudged: BTreeSet<String>,
+    inheritance: Inheritance<'a>,
 }
 
-impl Default for SchemaBudget {
-    fn default() -> Self {
-        Self { schemas: MAX_SCHEMAS_OF_DOCUMENT, reported: BTreeSet::new() }
+impl<'a> SchemaBudget<'a> {
+    pub fn of_library(library: &'a DocumentLibrary) -> Self {
+        Self {
+            schemas: MAX_SCHEMAS_OF_DOCUMENT,
+            reported: BTreeSet::new(),
+            unjudged: BTreeSet::new(),
+            inheritance: Inheritance::of_library(library),
+        }
     }
 }
 
@@ -59,20 +69,20 @@ pub fn is_supported_format(format: &str) -> bool {
 }
 
 /// Converts the schema of a message's payload; returns `None` after an error.
-pub fn convert_payload_schema(
-    library: &DocumentLibrary,
-    message: &DocumentMessage<'_>,
-    budget: &mut SchemaBudget,
+pub fn convert_payload_schema<'a>(
+    library: &'a DocumentLibrary,
+    message: &DocumentMessage<'a>,
+    budget: &mut SchemaBudget<'a>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<SyntaxNode> {
     convert_any_of(library, &[message], budget, diagnostics)
 }
 
 /// Converts the schemas of several messages to one schema that allows every payload that one of them allows.
-pub fn convert_any_of(
-    library: &DocumentLibrary,
-    messages: &[&DocumentMessage<'_>],
-    budget: &mut SchemaBudget,
+pub fn convert_any_of<'a>(
+    library: &'a DocumentLibrary,
+    messages: &[&DocumentMessage<'a>],
+    budget: &mut SchemaBudget<'a>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<SyntaxNode> {
     let span = messages.first()?.span;
@@ -88,6 +98,8 @@ pub fn convert_any_of(
         left,
         full: false,
         reported: &mut budget.reported,
+        unjudged: &mut budget.unjudged,
+        inheritance: &budget.inheritance,
         diagnostics,
     };
     let mut roots = Vec::new();
@@ -166,6 +178,8 @@ struct SchemaConverter<'l, 'd> {
     left: usize,
     full: bool,
     reported: &'d mut BTreeSet<String>,
+    unjudged: &'d mut BTreeSet<String>,
+    inheritance: &'d Inheritance<'l>,
     diagnostics: &'d mut Vec<Diagnostic>,
 }
 
@@ -200,7 +214,30 @@ impl<'l> SchemaConverter<'l, '_> {
                 self.convert_keyword(place, name, &inner, dialect, &mut made);
             }
         }
+        match self.inheritance.of_schema(place) {
+            Some(Ok(bound)) => made.demand(&bound.schema()),
+            Some(Err(member)) => drop(self.unjudged.insert(format!("`discriminator: {member}`"))),
+            None => {}
+        }
         made.finish(place)
+    }
+
+    /// Converts the alternatives of a schema, whose `discriminator` may bind them to their names.
+    fn convert_alternatives(
+        &mut self,
+        place: &DocumentRef<'l>,
+        list: &DocumentRef<'l>,
+        dialect: SchemaDialect,
+    ) -> SyntaxNode {
+        let convert = |one: DocumentRef<'l>| {
+            let schema = self.convert_schema(&one, dialect);
+            let Some(bound) = self.inheritance.of_alternative(place, &one) else { return schema };
+            let span = one.node.span;
+            let mut made = SchemaEntries { span, entries: schema.map().unwrap_or_default().to_vec() };
+            made.demand(&bound.schema());
+            map_node(span, made.entries)
+        };
+        SyntaxNode { span: list.node.span, kind: NodeKind::List(list.items().map(convert).collect()) }
     }
 
     /// Gives the target of a reference a name under `$defs`; returns `None` after an error.
@@ -240,8 +277,14 @@ impl<'l> SchemaConverter<'l, '_> {
             // Keywords that no payload can violate.
             "$ref" | "$schema" | "$id" | "id" | "$anchor" | "$dynamicAnchor" | "$recursiveAnchor" | "$vocabulary"
             | "$comment" | "definitions" | "$defs" | "examples" | "example" | "deprecated" | "readOnly"
-            | "writeOnly" | "contentEncoding" | "contentMediaType" | "contentSchema" | "discriminator"
-            | "externalDocs" | "xml" | "nullable" | "additionalItems" => {}
+            | "writeOnly" | "discriminator" | "externalDocs" | "xml" | "nullable" | "additionalItems" => {}
+            "contentEncoding" | "contentMediaType" | "contentSchema" => {
+                self.unjudged.insert(format!("`{}`", name.name));
+            }
+            "oneOf" | "anyOf" if inner.node.list().is_some() => {
+                let alternatives = self.convert_alternatives(place, inner, dialect);
+                made.add(&name.name, span, alternatives);
+            }
             "title" | "description" => {
                 if inner.node.text().is_some() {
                     made.add(&name.name, span, inner.node.clone());
@@ -254,11 +297,11 @@ impl<'l> SchemaConverter<'l, '_> {
                     made.add("type", span, inner.node.clone());
                 }
             }
-            "format" => {
-                if inner.node.text().is_some_and(json_schema::is_format) {
-                    made.add("format", span, inner.node.clone());
-                }
-            }
+            "format" => match inner.node.text() {
+                Some(format) if json_schema::is_format(format) => made.add("format", span, inner.node.clone()),
+                Some(format) => drop(self.unjudged.insert(format!("`format: {format}`"))),
+                None => {}
+            },
             "required" if matches!(inner.node.kind, NodeKind::Bool(_)) => self.warn_once(
                 span,
                 "`required: true` of a member is ignored: only drafts before 4 support it",
@@ -362,6 +405,18 @@ impl SchemaEntries {
         // If a keyword is given twice, in two dialects, the first stays.
         if !self.entries.iter().any(|(key, _)| key.name == name) {
             self.entries.push((node_key(name, span), node));
+        }
+    }
+
+    /// Adds a further schema that the values must meet.
+    fn demand(&mut self, schema: &serde_json::Value) {
+        let schema = SyntaxNode::from_json(schema, self.span);
+        match self.entries.iter_mut().find(|(key, _)| key.name == "allOf") {
+            Some((_, SyntaxNode { kind: NodeKind::List(parts), .. })) => parts.push(schema),
+            _ => {
+                let parts = SyntaxNode { span: self.span, kind: NodeKind::List(vec![schema]) };
+                self.entries.push((node_key("allOf", self.span), parts));
+            }
         }
     }
 

@@ -236,7 +236,8 @@ channels:
         "`a`, `b` are ignored because their payloads are binary: hubproof sends and checks only JSON",
         "`c`, `d` are ignored because they are application/octet-stream: hubproof sends and checks only JSON",
         "`odd`, `even` are ignored: JSON Schema has no such keyword",
-        "examples of `g`, `h` are ignored: they do not match their schemas",
+        "this example of `g` is ignored: it does not match its schema: expected 1, found 2",
+        "this example of `h` is ignored: it does not match its schema: expected 3, found 2",
         "`e` is ignored: no payload was found that matches its schema",
         "according to this document, clients send no message to the hub",
     ];

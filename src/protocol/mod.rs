@@ -35,6 +35,8 @@ pub struct PackFolder {
     pub document: Option<Arc<asyncapi::AsyncApiDocument>>,
     /// Problems found while combining the files: parts of a dialect that no longer apply to its pack.
     pub diagnostics: Vec<Diagnostic>,
+    /// The parts of an imported document that no check judges.
+    pub unjudged: BTreeSet<String>,
 }
 
 impl PackFolder {

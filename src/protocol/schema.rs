@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::generate::schema_shape::{MAX_SCHEMAS, SchemaShape};
 use crate::syntax::json_schema;
-use crate::syntax::matcher::{are_equal, array_index, to_json_text, unescape};
+use crate::syntax::matcher::{are_equal, array_index, to_json_text};
 
 /// Keywords beyond JSON Schema that a message's schema may contain.
 pub const EXTRA_KEYWORDS: [&str; 3] = ["x-rules", "x-should", "x-example"];
@@ -321,7 +321,7 @@ fn intended_branch<'e>(
         only_one(of_type.map(|(index, _)| index))
     };
     let index = by_constants.or_else(by_type)?;
-    Some((branch_name(source, &forms[index]), &context[index]))
+    Some((json_schema::alternative_name(source, &forms[index]), &context[index]))
 }
 
 fn only_one(mut items: impl Iterator<Item = usize>) -> Option<usize> {
@@ -334,15 +334,6 @@ fn allowed_values(schema: &Value) -> Option<&[Value]> {
         Some(value) => Some(std::slice::from_ref(value)),
         None => schema.get("enum")?.as_array().map(Vec::as_slice),
     }
-}
-
-/// Returns the name of an alternative: its title, or the name of the definition to which it refers.
-fn branch_name(source: &Value, form: &Value) -> String {
-    let title = |schema: &Value| schema.get("title").and_then(Value::as_str).map(str::to_owned);
-    let reference = form.get("$ref").and_then(Value::as_str);
-    let target = || title(source.pointer(reference?.strip_prefix('#')?)?);
-    let name = || reference?.rsplit('/').next().map(unescape);
-    title(form).or_else(name).or_else(target).unwrap_or_default()
 }
 
 /// Returns the values in an object that are neither objects nor lists, on two levels, with their paths.

@@ -348,8 +348,26 @@ pub fn describe_expected(error: &ValidationError<'_>, schema: &Value) -> Option<
         ("type", _) => format!("type {}", describe_type(wanted)),
         ("const", _) => to_json_text(wanted),
         ("enum", _) => format!("one of {}", to_json_text(wanted)),
+        ("anyOf" | "oneOf", _) => {
+            let forms = wanted.as_array().map(Vec::as_slice).unwrap_or_default();
+            let names: Vec<String> = forms.iter().map(|form| alternative_name(schema, form)).collect();
+            if names.iter().any(String::is_empty) {
+                return Some(format!("{keyword} {}", to_json_text(wanted)));
+            }
+            format!("{}one of the forms {}", if keyword == "oneOf" { "exactly " } else { "" }, names.join(", "))
+        }
         (keyword, _) => format!("{keyword} {}", to_json_text(wanted)),
     })
+}
+
+/// Returns the name of an alternative: its title, or the name of the definition to which it refers; empty if it
+/// has neither.
+pub fn alternative_name(source: &Value, form: &Value) -> String {
+    let title = |schema: &Value| schema.get("title").and_then(Value::as_str).map(str::to_owned);
+    let reference = form.get("$ref").and_then(Value::as_str);
+    let target = || title(source.pointer(reference?.strip_prefix('#')?)?);
+    let name = || reference?.rsplit('/').next().map(crate::syntax::matcher::unescape);
+    title(form).or_else(name).or_else(target).unwrap_or_default()
 }
 
 fn describe_type(kind: &Value) -> String {

@@ -117,7 +117,7 @@ fn protocol_with_setting(default: &Value, given: Option<Value>) -> FuzzProtocol 
         add("messages/ack.schema.json", ack.to_string()),
     ]);
     let scenarios = BTreeMap::from([add("shared.yaml", shared.to_string()), add("greets.yaml", greets.to_string())]);
-    let folder = PackFolder { name: "tiny".to_owned(), pack, scenarios, document: None, diagnostics: Vec::new() };
+    let folder = PackFolder { name: "tiny".to_owned(), pack, scenarios, ..PackFolder::default() };
     FuzzProtocol::from_folder(&folder, sources, given.into_iter().map(|value| ("p".to_owned(), value)).collect())
 }
 

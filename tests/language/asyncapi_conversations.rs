@@ -232,6 +232,96 @@ fn a_payload_that_nothing_satisfies_is_not_testable() {
     assert!(!done.out.contains("fail["), "{}", done.out);
 }
 
+// ---- what the hub sends
+
+fn fixture(name: &str) -> DocumentFolder {
+    DocumentFolder::new(&fs::read_to_string(format!("tests/fixtures/documents/{name}.yaml")).unwrap())
+}
+
+/// Every frame is judged, whatever it is made of; one that is wrong in a part is judged by the schema of its message. A
+/// pack made from the document judges in the same way.
+#[rstest]
+#[case::a_word("commands", "oops", 1, "fail[DOC-LISTED]: hub/connect: the frame is not JSON")]
+#[case::a_page("commands", "<html>", 1, "DOC-LISTED")]
+#[case::two_objects("commands", r#"{"a":1}{"b":2}"#, 1, "DOC-LISTED")]
+#[case::half_an_object("commands", r#"{"a":"#, 1, "DOC-LISTED")]
+#[case::no_number("commands", "NaN", 1, "DOC-LISTED")]
+#[case::binary("commands", "\0\u{1}", 1, "DOC-LISTED")]
+#[case::another_message("commands", r#"{"pull":{}}"#, 1, "expected one of the forms connected, push")]
+#[case::a_listed_message("commands", r#"{"push":{}}"#, 0, "PASS")]
+#[case::a_pattern("prices", r#"{"type":"price","value":"abc"}"#, 1, "`price` breaks its schema at /value")]
+#[case::a_price("prices", r#"{"type":"price","value":"1.50"}"#, 0, "PASS")]
+#[case::a_constant("versions", r#"{"type":"start","v":3}"#, 1, "`start` breaks its schema at /v: expected 1, found 3")]
+#[case::the_type("versions", r#"{"type":"begin","v":1}"#, 1, "DOC-LISTED")]
+#[case::json_beside_audio("audio", r#"{"tell":"x"}"#, 0, "PASS")]
+#[case::audio("audio", "\0\u{1}", 0, "PASS")]
+#[case::a_word_beside_audio("audio", "oops", 1, "the frame is not JSON")]
+#[case::wrong_beside_audio("audio", r#"{"tell":1}"#, 1, "`tell` breaks its schema at /tell")]
+#[case::an_unlisted_one_beside_a_nested_one(
+    "nested",
+    r#"{"timeout":12}"#,
+    1,
+    "expected one of the forms signup, login"
+)]
+#[case::a_nested_one("nested", r#"{"email":"a@example.org"}"#, 0, "PASS")]
+#[case::a_name_of_no_form("pets", r#"{"petType":"Cow","name":"a","claws":1}"#, 1, r#"expected one of ["Cat","Dog"]"#)]
+#[case::the_name_of_another_form("pets", r#"{"petType":"Dog","name":"a","claws":1}"#, 1, "expected a member `bark`")]
+#[case::a_name("pets", r#"{"petType":"Cat","name":"a","claws":1}"#, 0, "PASS")]
+fn every_frame_of_the_hub_is_judged(
+    #[case] document: &str,
+    #[case] sent: &'static str,
+    #[case] code: i32,
+    #[case] says: &str,
+) {
+    let hub = ScriptedHub::start(move |_, _, text| {
+        let request: Value = serde_json::from_str(text).unwrap();
+        let reply = request.get("connect").map(|_| json!({ "id": request["id"], "connect": { "client": "c" } }));
+        reply.map(|reply| reply.to_string()).into_iter().chain([sent.to_owned()]).collect()
+    });
+    let document = fixture(document);
+    let done = document.check(&hub.url(), &[]).assert_exit_code(code);
+    assert!(done.out.contains(says), "{}", done.out);
+    assert!(code == 0 || done.out.matches("\nfail[").count() == 1, "{}", done.out);
+    let pack = document.folder.path().join("pack");
+    let pack = pack.to_str().unwrap();
+    hubproof(["packs", "init", &document.path(), "--to", pack]).assert_exit_code(0);
+    let done = hubproof(["check", &hub.url(), "--pack", pack, "--stretch", "0.3"]).assert_exit_code(code);
+    assert!(done.out.contains(says.replace("fail[DOC-LISTED]: hub/connect: ", "").as_str()), "{}", done.out);
+}
+
+/// A document that does not say that its messages are JSON may mean plain text.
+#[rstest]
+#[case::stated("defaultContentType: application/json\n", 1)]
+#[case::left_out("", 0)]
+fn plain_text_is_judged_as_json_only_if_the_document_says_so(#[case] states: &str, #[case] code: i32) {
+    let document = NEWS.replace(
+        "payload: { type: object, required: [op], properties: { op: { const: news } } }",
+        "payload: { type: string }",
+    );
+    let document = document.replace("info:", &format!("{states}info:"));
+    let hub = ScriptedHub::start(|_, _, _| vec!["\"news\"".to_owned(), "news".to_owned()]);
+    DocumentFolder::new(&document).check(&hub.url(), &[]).assert_exit_code(code);
+}
+
+#[test]
+fn a_document_of_unsupported_payloads_says_so() {
+    let done = hubproof(["packs", "lint", &fixture("avro").path()]).assert_exit_code(2);
+    let says = "error: no message of the document can be judged: Avro payloads are not supported\n";
+    assert!(done.out.contains(says), "{}", done.out);
+}
+
+/// Lint lists what no check judges.
+#[test]
+fn lint_lists_what_is_not_judged() {
+    let payload = "headers: { type: object }, payload: { type: object, required: [op], discriminator: kind, properties: { op: { const: news }, text: { type: string, format: markdown, contentEncoding: base64 } } }, allOf: []";
+    let document =
+        NEWS.replace("payload: { type: object, required: [op], properties: { op: { const: news } } }", payload);
+    let done = hubproof(["packs", "lint", &DocumentFolder::new(&document).path()]).assert_exit_code(0);
+    let unjudged = "Not judged: `contentEncoding`, `discriminator: kind`, `format: markdown`, `headers` of messages, which WebSocket frames do not have\n";
+    assert!(done.out.contains(unjudged), "{}", done.out);
+    assert!(done.out.contains("`allOf` is ignored: a message of AsyncAPI has no such key"), "{}", done.out);
+}
+
 // ---- nothing to check
 
 const NEWS: &str = "asyncapi: 2.6.0

@@ -208,7 +208,7 @@ fn a_missing_setting_of_the_address_is_reported() {
     assert!(done.out.contains("The run ended early: the target lacks what every case needs"), "{}", done.out);
     // With the settings, the run shows that this hub is not Slack's.
     let done = hubproof(fuzz.into_iter().chain(["--set", "ticket=t", "--set", "app_id=a"])).assert_exit_code(1);
-    assert!(done.out.contains(r##"expected anyOf [{"$ref":"#/$defs/hello"},"##), "{}", done.out);
+    assert!(done.out.contains("expected one of the forms hello,"), "{}", done.out);
     let done = hubproof(["check", "--list", "--pack", pack.to_str().unwrap()]).assert_exit_code(0);
     assert!(done.out.contains("Good for one connection."), "{}", done.out);
 }

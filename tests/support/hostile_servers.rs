@@ -434,7 +434,7 @@ async fn read_fragment(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Res
 }
 
 /// A scripted hub: `answer` gets the connection's number, the number of the text on it, and the text, and returns the
-/// texts to send back.
+/// texts to send back; one that begins with a null character is sent as a binary frame.
 pub struct ScriptedHub {
     address: SocketAddr,
     _runtime: Runtime,
@@ -533,7 +533,8 @@ async fn converse(
         match opcode {
             0x1 => {
                 for text in answer(connection, number, &String::from_utf8_lossy(&payload)) {
-                    stream.write_all(&frame(0x81, text.as_bytes())).await?;
+                    let first = if text.starts_with('\0') { 0x82 } else { 0x81 };
+                    stream.write_all(&frame(first, text.as_bytes())).await?;
                 }
             }
             0x8 => {

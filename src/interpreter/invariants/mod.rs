@@ -146,10 +146,12 @@ impl Conversation {
                     }
                     let finding = match (finding, &*decoded) {
                         (ComparisonOutcome::Broken { expected, message, .. }, Err(JsonDecodeError::NotJson(why))) => {
+                            let only = expected.ends_with("any value") || expected.starts_with("the value");
+                            let before = if only { String::new() } else { format!("{message}; ") };
                             ComparisonOutcome::Broken {
-                                expected,
+                                expected: if only { "JSON".to_owned() } else { expected },
                                 found: format!("not JSON ({why})"),
-                                message: format!("{message}; the frame is not JSON: {why}"),
+                                message: format!("{before}the frame is not JSON: {why}"),
                                 place: None,
                             }
                         }
