@@ -14,6 +14,7 @@ use super::CliError;
 use super::exec::{self, ExecArgs};
 use super::protocol_files::{self, PackArgs, ValidProtocol};
 use super::signals::SignalListener;
+use super::tls_args::TlsArgs;
 use crate::config::{self, Override, Target};
 use crate::deviation::Deviations;
 use crate::hub::prepare::{SetupError, TestedHub, instance_settings};
@@ -58,12 +59,8 @@ pub struct HubArgs {
     pub stretch: f64,
     #[command(flatten)]
     pub exec: ExecArgs,
-    /// Trust the certificates in this PEM file in addition to the system's
-    #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
-    /// Trust any certificate
-    #[arg(long)]
-    pub insecure: bool,
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Switch on a fault of the built-in reference server to see how it is reported; `hubproof serve --list-faults`
     /// lists them
     #[arg(long, value_name = "ID", conflicts_with_all = ["url", "target"])]
@@ -97,7 +94,7 @@ impl HubArgs {
             None => None,
         };
         let uses_tls = |target: &Target| target.instances.iter().any(|instance| instance.url.tls);
-        if !self.insecure && target.as_ref().is_some_and(|target| target.tls.insecure && uses_tls(target)) {
+        if !self.tls.insecure && target.as_ref().is_some_and(|target| target.tls.insecure && uses_tls(target)) {
             eprintln!("warning: the target trusts any certificate (tls.insecure), so secrets may go to another server");
         }
         if self.url.is_none() || target.is_some() {
@@ -135,12 +132,7 @@ impl HubArgs {
     /// Returns the overrides, including those of addresses if `addressed` is set.
     fn parse_overrides(&self, addressed: bool) -> Result<Vec<Override>, CliError> {
         let mut texts = self.sets.clone();
-        if let Some(ca) = &self.ca {
-            texts.push(format!("tls.ca='{}'", ca.display()));
-        }
-        if self.insecure {
-            texts.push("tls.insecure=true".to_owned());
-        }
+        texts.extend(self.tls.overrides());
         if let (Some(url), Some(_), true) = (&self.url, &self.target, addressed) {
             texts.push(format!("url='{url}'"));
         }
@@ -253,17 +245,14 @@ impl HubArgs {
                 _ => option("--set", set.clone()),
             }
         }
-        if let Some(path) = &self.ca {
-            option("--ca", path.display().to_string());
-        }
         if (self.stretch - 1.0).abs() > f64::EPSILON {
             option("--stretch", self.stretch.to_string());
         }
         if let Some(fault) = &self.fault {
             option("--fault", fault.clone());
         }
-        let flags = [("--insecure", self.insecure), ("--stated-only", self.stated_only)];
-        words.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned()));
+        words.extend(self.tls.to_arguments());
+        words.extend(self.stated_only.then(|| "--stated-only".to_owned()));
         words
     }
 

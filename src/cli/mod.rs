@@ -27,6 +27,7 @@ mod scenario_files;
 mod serve;
 mod shell;
 mod signals;
+mod tls_args;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};

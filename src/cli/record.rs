@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::error::BoxedError;
 use super::relay::{relayed_hub, warn_of_open_address};
 use super::signals::SignalListener;
+use super::tls_args::TlsArgs;
 use super::{CliError, build_runtime, print_to_stdout};
 use crate::report::text::format_count;
 
@@ -40,16 +41,12 @@ pub struct RecordArgs {
     /// File to write the recording to; it must not exist
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
-    /// Trust the certificates in this PEM file in addition to the system's
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Trust any certificate
-    #[arg(long)]
-    insecure: bool,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 pub fn run_record(arguments: RecordArgs) -> Result<u8, CliError> {
-    let hub = relayed_hub(&arguments.url, arguments.ca.as_deref(), arguments.insecure)?;
+    let hub = relayed_hub(&arguments.url, &arguments.tls)?;
     let shown = arguments.to.display().to_string();
     let mut options = File::options();
     options.write(true).create_new(true);

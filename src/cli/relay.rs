@@ -1,7 +1,6 @@
 //! `hubproof relay`: a proxy between clients and a hub that changes one thing in the hub's frames.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -12,6 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
 use super::signals::SignalListener;
+use super::tls_args::TlsArgs;
 use super::{CliError, build_runtime, print_document, print_to_stdout, protocol_files};
 use crate::reference::relay_facts;
 use crate::syntax::diagnostic::suggest;
@@ -59,12 +59,8 @@ pub struct RelayArgs {
     /// Format of the list
     #[arg(long, value_enum, default_value_t = ListFormat::Text, requires = "list")]
     format: ListFormat,
-    /// Trust the certificates in this PEM file in addition to the system's
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Trust any certificate
-    #[arg(long)]
-    insecure: bool,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 pub fn run_relay(arguments: RelayArgs) -> Result<u8, CliError> {
@@ -79,7 +75,7 @@ pub fn run_relay(arguments: RelayArgs) -> Result<u8, CliError> {
     }
     let change = arguments.choose_change(named)?;
     let url = arguments.url.as_deref().unwrap_or_default();
-    let hub = relayed_hub(url, arguments.ca.as_deref(), arguments.insecure)?;
+    let hub = relayed_hub(url, &arguments.tls)?;
     let config =
         RelayConfig { hub, listen: arguments.listen, change: change.as_ref().map(Mutation::to_change), observer: None };
     let what = change.map_or_else(|| "nothing is changed".to_owned(), |change| change.to_string());
@@ -104,9 +100,9 @@ pub fn warn_of_open_address(address: SocketAddr) {
 }
 
 /// Returns the hub at a URL, with the certificates to trust.
-pub fn relayed_hub(url: &str, ca: Option<&Path>, insecure: bool) -> Result<RelayedHub, CliError> {
+pub fn relayed_hub(url: &str, tls: &TlsArgs) -> Result<RelayedHub, CliError> {
     let endpoint: Endpoint = url.parse()?;
-    let tls = endpoint.tls.then(|| client_config(ca, insecure)).transpose();
+    let tls = endpoint.tls.then(|| client_config(&tls.options())).transpose();
     Ok(RelayedHub {
         authority: endpoint.host_header(),
         host: endpoint.host.clone(),

@@ -94,8 +94,8 @@ impl TargetDraft<'_> {
             return;
         }
         draft.text.push_str("\n[tls]\n");
-        if let Some(ca) = &self.tls.ca {
-            draft.line(&format!("ca = {}", toml_text(&ca.to_string_lossy())));
+        for (name, path) in self.tls.files() {
+            draft.line(&format!("{name} = {}", toml_text(&path.to_string_lossy())));
         }
         if self.tls.insecure {
             draft.line("insecure = true");

@@ -99,8 +99,20 @@ pub struct SettingValue {
 pub struct TlsOptions {
     /// A file of certificates (PEM) to trust besides the system's.
     pub ca: Option<PathBuf>,
+    /// A file with the client certificate (PEM), for a hub that asks for one.
+    pub cert: Option<PathBuf>,
+    /// A file with the key of the client certificate (PEM); `None` if `cert` contains it.
+    pub key: Option<PathBuf>,
     /// Whether to trust any certificate.
     pub insecure: bool,
+}
+
+impl TlsOptions {
+    /// Returns the files, each with its key in a target file.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        let files = [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)];
+        files.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?)))
+    }
 }
 
 /// Parses a target file and applies `overrides` in their order.

@@ -102,7 +102,7 @@ fn all_keys_of_a_target_file_are_parsed() {
         restartable: true,
         exec: Some(exec_command("./hub --name 'two words'").with_program("etc/./hub")),
         hooks,
-        tls: TlsOptions { ca: Some("etc/ca.pem".into()), insecure: true },
+        tls: TlsOptions { ca: Some("etc/ca.pem".into()), insecure: true, ..TlsOptions::default() },
         deviations: Vec::new(),
         deviation_secrets: Vec::new(),
     };

@@ -24,7 +24,7 @@ pub(super) fn to_toml(target: &Target) -> String {
     let tables = json!({
         "instance": unless_empty(named.collect()),
         "tls": unless_empty(merged(&[
-            json!({ "ca": target.tls.ca.as_ref().map(|ca| ca.to_string_lossy()) }),
+            target.tls.files().map(|(name, path)| (name.to_owned(), json!(path.to_string_lossy()))).collect(),
             json!({ "insecure": target.tls.insecure.then_some(true) }),
         ])),
         "hooks": hooks_table(target.hooks.iter()),

@@ -162,7 +162,7 @@ pub fn prepare_hub(hub: &TestedHub) -> Result<Arc<PreparedHub>, SetupError> {
     let target = &hub.target;
     let secure = target.instances.iter().any(|instance| instance.url.tls);
     let tls = &target.tls;
-    let config = secure.then(|| client_config(tls.ca.as_deref(), tls.insecure)).transpose()?;
+    let config = secure.then(|| client_config(tls)).transpose()?;
     let trust = trusted_certificates(target)?;
     let limit = target.connections.or(hub.pack.extension.connections);
     let connections = limit.unwrap_or(DEFAULT_CONNECTIONS).max(1);

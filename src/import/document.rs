@@ -529,6 +529,15 @@ impl<'a> DocumentReader<'a, '_> {
             messages
         });
         let channel = DocumentChannel { name, address, place, base, server, security, to_hub, from_hub };
+        let binding = channel.place.get("bindings").and_then(|bindings| self.follow_reference(bindings)?.get("ws"));
+        for part in ["query", "headers"] {
+            let schema = binding.as_ref().and_then(|binding| self.follow_reference(binding.get(part)?));
+            if let Some(schema) = schema.filter(|schema| schema.get("properties").is_none()) {
+                let what = format!("`{part}` of the WebSocket binding is ignored: it has no `properties`");
+                let help = "write a schema: `{ type: object, properties: { NAME: { type: string } } }`";
+                self.warning(schema.node.span, what, help);
+            }
+        }
         if channel.repeats_server() {
             let (address, server) = (channel.address_target().0, channel.server_target().0);
             let what = format!("the address `{address}` repeats the path of its server, `{server}`");

@@ -96,8 +96,8 @@ pub fn import_folder(
     let Some(imported) = ImportedDocument::from_library(library, perspective, sources, &mut diagnostics) else {
         return (folder, diagnostics);
     };
-    for (path, text) in imported.scenario_generator().scenario_files() {
-        let file = sources.add(format!("{name}/{path}"), text);
+    for (path, (text, origin)) in imported.scenario_generator().scenario_files() {
+        let file = sources.add_generated(format!("{name}/{path}"), text, origin);
         folder.scenarios.insert(path, file);
     }
     let rules = sources.add(format!("{name}/rules.yaml"), render_rules(&imported.replies));

@@ -17,6 +17,7 @@ use crate::scenario::parse::names::is_identifier;
 use crate::scenario::template::escape_texts;
 use crate::scenario::writer::write_scenario;
 use crate::syntax::matcher::{member_pointer, unescape};
+use crate::syntax::source::Span;
 
 /// The most roles, and the most scenarios, that are generated.
 const MAX_ROLES: usize = 32;
@@ -136,14 +137,15 @@ impl<'a> ScenarioGenerator<'a> {
         Self { outline, candidates, rules, frames, roles, settings }
     }
 
-    /// Returns the files of the scenarios by path.
-    pub fn scenario_files(&self) -> BTreeMap<String, String> {
+    /// Returns the files of the scenarios by path, each with the place in the document that it is made from.
+    pub fn scenario_files(&self) -> BTreeMap<String, (String, Span)> {
         let mut files = BTreeMap::new();
-        files.insert("shared.yaml".to_owned(), write_scenario(&self.shared_file()));
-        let mut add = |name: &str, root: Map<String, Value>| {
+        let channels = self.outline.channels.first().map_or(self.outline.span, |channel| channel.place.node.span);
+        files.insert("shared.yaml".to_owned(), (write_scenario(&self.shared_file()), channels));
+        let mut add = |name: &str, root: Map<String, Value>, origin: Span| {
             let free = unique_name(name, '-', |name| files.contains_key(&format!("{name}.yaml")));
             if files.len() <= MAX_SCENARIOS {
-                files.insert(format!("{free}.yaml"), write_scenario(&root));
+                files.insert(format!("{free}.yaml"), (write_scenario(&root), origin));
             }
         };
         for role in &self.roles {
@@ -152,7 +154,7 @@ impl<'a> ScenarioGenerator<'a> {
                     "A client that connects{} receives only what the document lists",
                     self.address_suffix(role)
                 );
-                add(&format!("{}-hears", role.name), titled_scenario(title, self.listen_steps(role)));
+                add(&format!("{}-hears", role.name), titled_scenario(title, self.listen_steps(role)), channels);
             }
             for &index in &role.sends {
                 let message = &self.outline.messages[index].name;
@@ -164,12 +166,13 @@ impl<'a> ScenarioGenerator<'a> {
                             self.scenario_title(role, index, number),
                             self.exchange_steps(role, index, number),
                         ),
+                        self.outline.messages[index].span,
                     );
                 }
             }
         }
         if self.rules.is_empty() {
-            add("something-arrives", self.any_frame_scenario());
+            add("something-arrives", self.any_frame_scenario(), channels);
         }
         files
     }

@@ -13,7 +13,7 @@ use super::format::{format_grouped, format_nanos, format_percent};
 use super::metrics::selector::{RunMeasurements, is_sample_sufficient};
 use super::metrics::uncertainty::{UncertaintySource, saturated_cores, timing_trend};
 use super::metrics::{
-    CounterId, Gauge, GeneratorCount, JourneyCount, LoadErrorKind, MessageCount, MessageTime, TimingId,
+    CounterId, Gauge, GeneratorCount, JourneyCount, LoadErrorKind, MessageCount, MessageTime, RunPhase, TimingId,
 };
 use super::opening::HopelessRole;
 use super::plan::script::{JourneyWorkload, Workload};
@@ -343,8 +343,31 @@ fn judge_own_errors(judgement: &mut ValidityJudgement, state: RunMeasurements<'_
     }
 }
 
+/// Returns when the hub was gone: from then on, to the end of the measured time, no client was connected, and clients
+/// that lost their connections could not connect again.
+fn end_of_hub(state: RunMeasurements<'_>) -> Option<Nanos> {
+    let errors = |kind| state.total.count(state.layout, CounterId::Error(kind));
+    if errors(LoadErrorKind::Lost) == 0 || errors(LoadErrorKind::Connect) == 0 {
+        return None;
+    }
+    let measured: Vec<_> = state.intervals.iter().filter(|one| one.phase == RunPhase::Measured).collect();
+    let connected = measured.iter().rposition(|one| one.gauges[Gauge::Connections as usize].highest > 0)?;
+    measured.get(connected + 1).map(|next| next.from)
+}
+
 /// Judges journeys that did not begin, or did not end.
 fn judge_journeys(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>, circumstances: &RunCircumstances) {
+    let end_of_hub = end_of_hub(state);
+    if let Some(at) = end_of_hub {
+        let sent = |message| state.total.count(state.layout, CounterId::Message(message, MessageCount::Sent));
+        let sent: u64 = (0..state.layout.names.messages.len()).map(sent).sum();
+        let text = format!(
+            "the hub was gone {} into the run, after {} messages to it: all connections were lost, and no client could connect again; find out why the hub ended",
+            format_nanos(at as f64),
+            format_grouped(sent)
+        );
+        judgement.add(RunValidity::Suspect, ValidityCode::Missed, text);
+    }
     for (journey, name) in state.layout.names.journeys.iter().enumerate() {
         let count = |count| state.total.count(state.layout, CounterId::Journey(journey, count));
         let (started, missed) = (count(JourneyCount::Started), count(JourneyCount::Missed));
@@ -358,7 +381,9 @@ fn judge_journeys(judgement: &mut ValidityJudgement, state: RunMeasurements<'_>,
         let due = started + missed;
         let text =
             format!("{} of {} journeys {name} never began: {advice}", format_grouped(missed), format_grouped(due));
-        judgement.add_share((missed, due), ValidityCode::Missed, text);
+        if end_of_hub.is_none() {
+            judgement.add_share((missed, due), ValidityCode::Missed, text);
+        }
         let unfinished = count(JourneyCount::Unfinished);
         let text = format!(
             "{} of {} journeys {name} were unfinished at the end of the drain; lengthen `drain`",

@@ -140,7 +140,7 @@ pub fn scenario_event(event: &ScenarioEvent, at: Duration, sources: &Sources) ->
 
 fn finished<'a>(report: &'a ScenarioReport, sources: &'a Sources) -> RunEvent<'a> {
     let check = |check: &'a CheckReport| {
-        let place = check.span.map(|span: Span| (sources.file(span.file).path.as_str(), sources.line_column(span).0));
+        let place = check.span.map(|span: Span| (sources.path(span), sources.line_column(span).0));
         Check {
             name: &check.name,
             verdict: check.verdict,

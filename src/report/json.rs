@@ -321,7 +321,7 @@ impl JsonReportWriter<'_> {
 
     fn place(&self, span: Option<Span>) -> Place {
         Place {
-            file: span.map(|span| self.sources.file(span.file).path.clone()),
+            file: span.map(|span| self.sources.path(span).to_owned()),
             line: span.map(|span| self.sources.line_column(span).0),
         }
     }

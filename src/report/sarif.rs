@@ -179,7 +179,7 @@ impl SarifWriter<'_> {
     }
 
     fn place(&self, span: Span) -> (String, usize) {
-        (self.sources.file(span.file).path.clone(), self.sources.line_column(span).0)
+        (self.sources.path(span).to_owned(), self.sources.line_column(span).0)
     }
 }
 

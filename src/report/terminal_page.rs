@@ -170,6 +170,7 @@ impl<'a, R> Page<'a, R> {
         let group = match span {
             None => Group::with_title(heading),
             Some(span) => {
+                let span = self.sources.shown(span);
                 let file = self.sources.file(span.file);
                 let caret = AnnotationKind::Primary.span(first_line(&file.text, span));
                 heading.element(Snippet::source(&file.text).path(&file.path).annotation(caret))

@@ -13,6 +13,7 @@ use super::text::{escape_unprintable, format_count, format_time, format_timestam
 use super::{CheckResult, ProtocolReport, RunReport, ScenarioResult, exit_code, reproduce_command, terminal};
 use crate::outcome::{CheckReport, FindingDetail, LogExcerpt, Verdict};
 use crate::protocol::RulePlace;
+use crate::scenario::model::RuleUse;
 use crate::syntax::source::{Sources, Span};
 
 /// All texts are free of control characters and line breaks; `\n` is only in `output`.
@@ -255,15 +256,20 @@ impl ResultReader<'_> {
         }
         let place = |id: &str| match self.protocol.rules.get(id).map(|rule| &rule.place) {
             Some(RulePlace::Line(line)) => line.to_string(),
+            Some(RulePlace::Section(section)) => section.clone(),
             Some(place) => place.to_string(),
             None => String::new(),
         };
+        let is_line = |used: &&RuleUse| {
+            self.protocol.rules.get(&used.id).is_none_or(|rule| !matches!(rule.place, RulePlace::Section(_)))
+        };
+        let line_or_section = if used.iter().all(is_line) { "document.line" } else { "document.section" };
         let join = |texts: Vec<String>| escape_unprintable(&texts.join(", ")).into_owned();
         vec![
             ("rule", join(used.iter().map(|used| used.id.clone()).collect())),
             ("level", join(used.iter().map(|used| used.level.name().to_owned()).collect())),
             ("basis", join(used.iter().map(|used| used.basis.name().to_owned()).collect())),
-            ("document.line", join(used.iter().map(|used| place(&used.id)).collect())),
+            (line_or_section, join(used.iter().map(|used| place(&used.id)).collect())),
         ]
     }
 
@@ -341,7 +347,7 @@ impl ResultReader<'_> {
     }
 
     fn place(&self, span: Span) -> (String, usize) {
-        let path = escape_unprintable(&self.sources.file(span.file).path).into_owned();
+        let path = escape_unprintable(self.sources.path(span)).into_owned();
         (path, self.sources.line_column(span).0)
     }
 

@@ -105,6 +105,7 @@ impl Diagnostic {
         let mut group = match self.span {
             None => Group::with_title(level.primary_title(&self.message)),
             Some(span) => {
+                let span = sources.shown(span);
                 let file = sources.file(span.file);
                 let range = visible_range(&file.text, span);
                 let mut caret = AnnotationKind::Primary.span(range);

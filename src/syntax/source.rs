@@ -42,6 +42,8 @@ pub struct SourceFile {
     pub text: String,
     /// The content of a file that was assembled from several files. Its spans point into those files.
     pub tree: Option<Arc<SyntaxNode>>,
+    /// The place that a generated file, which the user does not have, was made from.
+    origin: Option<Span>,
 }
 
 /// All files read for a run, needed to render spans.
@@ -64,7 +66,7 @@ impl Sources {
             text.truncate(end);
         }
         let id = FileId(self.files.len() as u32);
-        self.files.push(SourceFile { path: path.into(), text, tree: None });
+        self.files.push(SourceFile { path: path.into(), text, tree: None, origin: None });
         id
     }
 
@@ -74,6 +76,23 @@ impl Sources {
         let id = self.add(path, tree.to_json().to_string());
         self.files[id.0 as usize].tree = Some(Arc::new(tree));
         id
+    }
+
+    /// Adds a file that was generated from a place in another file, which is shown instead of it.
+    pub fn add_generated(&mut self, path: impl Into<String>, text: impl Into<String>, origin: Span) -> FileId {
+        let id = self.add(path, text);
+        self.files[id.0 as usize].origin = Some(origin);
+        id
+    }
+
+    /// Returns the place in the user's files that stands for a span.
+    pub fn shown(&self, span: Span) -> Span {
+        self.file(span.file).origin.unwrap_or(span)
+    }
+
+    /// Returns the path of the file that is shown for a span.
+    pub fn path(&self, span: Span) -> &str {
+        &self.file(self.shown(span).file).path
     }
 
     pub fn file(&self, id: FileId) -> &SourceFile {
@@ -95,6 +114,7 @@ impl Sources {
 
     /// Returns the line and column (in characters) of the start of a span, from 1.
     pub fn line_column(&self, span: Span) -> (usize, usize) {
+        let span = self.shown(span);
         let text = &self.file(span.file).text;
         let before = text.get(..span.start as usize).unwrap_or(text);
         let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
@@ -104,12 +124,13 @@ impl Sources {
 
     /// Returns the first and last line of a span, from 1.
     pub fn lines(&self, span: Span) -> (usize, usize) {
+        let span = self.shown(span);
         let first = self.line_column(span).0;
         (first, first + self.text(span).trim_end().matches('\n').count())
     }
 
     /// Returns `path:line`, as editors understand it.
     pub fn path_and_line(&self, span: Span) -> String {
-        format!("{}:{}", self.file(span.file).path, self.line_column(span).0)
+        format!("{}:{}", self.path(span), self.line_column(span).0)
     }
 }

@@ -10,7 +10,9 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use super::tls::CertificateRequest;
 use super::{ConnectRequest, ConnectionEvent, Endpoint, tls};
+use crate::config::TlsOptions;
 use crate::websocket::frame::NO_ANSWER;
 use crate::websocket::handshake;
 
@@ -68,6 +70,8 @@ enum ConnectError {
     ClosedHandshake(String),
     #[error("{}", tls::explain_handshake_error(.0))]
     Handshake(#[source] io::Error),
+    #[error("{0}")]
+    Certificate(&'static str),
     #[error("the host name `{host}` does not resolve ({source})")]
     Resolve { host: String, source: io::Error },
     #[error("the host name `{0}` has no address that can be reached from the given source address")]
@@ -85,16 +89,24 @@ struct UpgradeError {
     reason: String,
     /// Whether the answer exceeds a limit.
     bound: bool,
+    /// Whether the stream ended before an answer.
+    ended: bool,
+}
+
+impl UpgradeError {
+    fn ended(reason: String) -> Self {
+        Self { reason, bound: false, ended: true }
+    }
 }
 
 impl From<String> for UpgradeError {
     fn from(reason: String) -> Self {
-        Self { reason, bound: false }
+        Self { reason, bound: false, ended: false }
     }
 }
 
 impl OpenAttempt {
-    fn no_upgrade(UpgradeError { reason, bound }: UpgradeError) -> Self {
+    fn no_upgrade(UpgradeError { reason, bound, .. }: UpgradeError) -> Self {
         Self { first: ConnectionEvent::NoUpgrade { reason, bound }, stream: None }
     }
 
@@ -117,7 +129,13 @@ pub(super) async fn connect(request: &ConnectRequest) -> OpenAttempt {
         Err(error) => return OpenAttempt::unreachable(format!("the upgrade request cannot be written: {error}")),
     };
     match connect_stream(request, &endpoint, deadline).await {
-        Ok(socket) => upgrade(socket, request, key, &head, deadline).await.unwrap_or_else(OpenAttempt::no_upgrade),
+        Ok((socket, certificate)) => match upgrade(socket, request, key, &head, deadline).await {
+            Ok(opened) => opened,
+            Err(error) => match certificate.and_then(|request| request.explain_end(None)).filter(|_| error.ended) {
+                Some(why) => OpenAttempt::unreachable(why.to_owned()),
+                None => OpenAttempt::no_upgrade(error),
+            },
+        },
         Err(error) => OpenAttempt::unreachable(error.to_string()),
     }
 }
@@ -126,7 +144,7 @@ async fn connect_stream(
     request: &ConnectRequest,
     endpoint: &Endpoint,
     deadline: Instant,
-) -> Result<Box<dyn Socket>, ConnectError> {
+) -> Result<(Box<dyn Socket>, Option<CertificateRequest>), ConnectError> {
     let authority = endpoint.authority();
     let within = format_seconds(request.timeout);
     let parsed = |from: &str| from.parse().map_err(|_| ConnectError::NoSource(from.to_owned()));
@@ -135,19 +153,23 @@ async fn connect_stream(
     let late = |_| ConnectError::Late { authority: authority.clone(), within: within.clone() };
     let tcp = tcp.map_err(late)??;
     if !endpoint.tls {
-        return Ok(Box::new(tcp));
+        return Ok((Box::new(tcp), None));
     }
     let config = match &request.tls {
         Some(config) => config.clone(),
-        None => tls::client_config(None, false)?,
+        None => tls::client_config(&TlsOptions::default())?,
     };
+    let (config, certificate) = tls::watch_requests(&config);
     let name = ServerName::try_from(endpoint.host.clone());
     let name = name.map_err(|_| ConnectError::Name(endpoint.host.clone()))?;
     match timeout_at(deadline, TlsConnector::from(config).connect(name, tcp)).await {
         Err(_) => Err(ConnectError::LateHandshake { authority, within }),
-        Ok(Err(error)) if is_reset(&error) => Err(ConnectError::ClosedHandshake(authority)),
-        Ok(Err(error)) => Err(ConnectError::Handshake(error)),
-        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        Ok(Err(error)) => Err(match certificate.explain_end(Some(&error)) {
+            Some(why) => ConnectError::Certificate(why),
+            None if is_reset(&error) => ConnectError::ClosedHandshake(authority),
+            None => ConnectError::Handshake(error),
+        }),
+        Ok(Ok(stream)) => Ok((Box::new(stream), Some(certificate))),
     }
 }
 
@@ -195,7 +217,7 @@ async fn upgrade(
         match handshake::parse_response_head(&buffer) {
             Err(error) => {
                 let reason = format!("the answer to the upgrade cannot be understood: {error}");
-                return Err(UpgradeError { reason, bound: error.exceeds_limit() });
+                return Err(UpgradeError { reason, bound: error.exceeds_limit(), ended: false });
             }
             // The final answer follows (RFC 9110, section 15.2).
             Ok(Some(head)) if (100..200).contains(&head.status) && head.status != 101 => {
@@ -205,7 +227,7 @@ async fn upgrade(
                         "more than {MAX_INTERIM_ANSWERS} interim answers (HTTP {}) to the upgrade",
                         head.status
                     );
-                    return Err(UpgradeError { reason, bound: true });
+                    return Err(UpgradeError { reason, bound: true, ended: false });
                 }
                 buffer.drain(..head.length);
             }
@@ -219,13 +241,26 @@ async fn upgrade(
                             .into());
                     }
                     Ok(Ok(0)) => {
-                        return Err("the hub closed the connection before answering the upgrade".to_owned().into());
+                        return Err(UpgradeError::ended(format!(
+                            "the hub closed the connection before answering the upgrade{}",
+                            tls_hint(request)
+                        )));
                     }
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) if is_reset(&error) => {
-                        return Err("the hub reset the connection before answering the upgrade".to_owned().into());
+                        return Err(UpgradeError::ended(format!(
+                            "the hub reset the connection before answering the upgrade{}",
+                            tls_hint(request)
+                        )));
                     }
-                    Ok(Err(error)) => return Err(format!("reading the answer to the upgrade failed: {error}").into()),
+                    Ok(Err(error)) => {
+                        return Err(UpgradeError::ended(
+                            match error.get_ref().is_some_and(|why| why.is::<rustls::Error>()) {
+                                true => tls::explain_handshake_error(&error),
+                                false => format!("reading the answer to the upgrade failed: {error}"),
+                            },
+                        ));
+                    }
                     Err(_) if begun => {
                         let within = format_seconds(request.timeout);
                         return Err(format!("no complete answer to the upgrade within {within}").into());
@@ -257,6 +292,11 @@ async fn upgrade(
         }
         first => Ok(OpenAttempt { first, stream: Some(UpgradedStream { socket, rest }) }),
     }
+}
+
+/// Returns what to try if a plain connection ended without an answer: a server that expects TLS may end it like that.
+fn tls_hint(request: &ConnectRequest) -> &'static str {
+    if request.endpoint.tls { "" } else { ": should the address be wss:// instead of ws://?" }
 }
 
 /// Waits for an upgrade request, as a server, and answers it.

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
+use crate::config::TlsOptions;
 use crate::websocket::codec::{FrameDecoder, encode};
 use crate::websocket::frame::{AssembledMessage, Frame, Opcode};
 
@@ -224,7 +225,10 @@ async fn the_body_of_an_endless_refusal_is_cut() {
 }
 
 #[rstest]
-#[case("", "the hub closed the connection before answering the upgrade")]
+#[case(
+    "",
+    "the hub closed the connection before answering the upgrade: should the address be wss:// instead of ws://?"
+)]
 #[case("HTTP/1.1 101 Switch", "the hub closed the connection in the middle of its answer to the upgrade")]
 #[case(
     "220 mail.example ESMTP\r\n",
@@ -275,7 +279,7 @@ async fn an_unanswered_upgrade_times_out(#[case] scheme: &str, #[case] expected:
     .await;
     request.endpoint.tls = scheme == "wss";
     request.timeout = Duration::from_millis(150);
-    request.tls = Some(tls::client_config(None, true).unwrap());
+    request.tls = Some(tls::client_config(&TlsOptions { insecure: true, ..TlsOptions::default() }).unwrap());
     let reason = expected.replace("PORT", &request.endpoint.port.to_string());
     let expected = if scheme == "ws" {
         ConnectionEvent::NoUpgrade { reason, bound: false }
@@ -651,7 +655,10 @@ async fn tls_trusts_the_configured_certificates(
 
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), ca_certificate.pem()).unwrap();
-    request.tls = Some(tls::client_config(ca.then(|| file.path()), insecure).unwrap());
+    request.tls = Some(
+        tls::client_config(&TlsOptions { ca: ca.then(|| file.path().to_owned()), insecure, ..TlsOptions::default() })
+            .unwrap(),
+    );
     request.endpoint.tls = true;
     request.endpoint.host = host.to_owned();
     let mut client = TestClient::open(request);
@@ -670,12 +677,126 @@ async fn tls_trusts_the_configured_certificates(
     }
 }
 
+/// A certificate of the kind that `openssl req -x509` makes: that of a certificate authority, without names of hosts.
+fn self_signed_certificate(expired: bool) -> (rcgen::Certificate, rcgen::KeyPair) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    if expired {
+        parameters.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    }
+    (parameters.self_signed(&key).unwrap(), key)
+}
+
+fn pem_file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+/// Opens a connection with these options to a hub with this certificate, which demands a client certificate of `asks`.
+async fn open_with_certificates(
+    (certificate, key): &(rcgen::Certificate, rcgen::KeyPair),
+    asks: Option<&rcgen::Certificate>,
+    options: &TlsOptions,
+) -> Vec<ConnectionEvent> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let private = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let server = server.with_safe_default_protocol_versions().unwrap();
+    let server = match asks {
+        None => server.with_no_client_auth(),
+        Some(root) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(root.der().clone()).unwrap();
+            let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            server.with_client_cert_verifier(clients.build().unwrap())
+        }
+    };
+    let server = server.with_single_cert(vec![certificate.der().clone()], private).unwrap();
+    let (mut request, _hub) = start_hub(async move |stream| {
+        let Ok(stream) = tokio_rustls::TlsAcceptor::from(Arc::new(server)).accept(stream).await else { return };
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
+        peer.send(server_text("over TLS")).await.unwrap();
+    })
+    .await;
+    request.tls = Some(tls::client_config(options).unwrap());
+    request.endpoint.tls = true;
+    request.endpoint.host = "localhost".to_owned();
+    TestClient::open(request).remaining_events().await
+}
+
+/// Asserts that the hub's message came, or that there is no connection for this reason.
+fn assert_over_tls(events: &[ConnectionEvent], refused: Option<&str>) {
+    match refused {
+        None => assert_eq!(events[1], message("over TLS"), "{events:?}"),
+        Some(expected) => {
+            let [ConnectionEvent::Unreachable { reason }] = events else { panic!("{events:?}") };
+            assert!(reason.contains(expected), "{reason}");
+        }
+    }
+}
+
+/// As with curl.
+#[rstest]
+#[case::given(true, false, None)]
+#[case::another(false, false, Some("it is the certificate of a certificate authority, not of a server"))]
+#[case::expired(true, true, Some("certificate not trusted: certificate expired"))]
+#[tokio::test]
+async fn a_given_certificate_is_trusted_itself(
+    #[case] given: bool,
+    #[case] expired: bool,
+    #[case] refused: Option<&str>,
+) {
+    let own = self_signed_certificate(expired);
+    let other = self_signed_certificate(false);
+    let file = pem_file(&if given { &own.0 } else { &other.0 }.pem());
+    let options = TlsOptions { ca: Some(file.path().to_owned()), ..TlsOptions::default() };
+    assert_over_tls(&open_with_certificates(&own, None, &options).await, refused);
+}
+
+#[rstest]
+#[case::none(None, false, Some("the hub asks for a client certificate: give it with --cert FILE and --key FILE"))]
+#[case::right(Some(true), false, None)]
+#[case::both_in_one_file(Some(true), true, None)]
+#[case::wrong(Some(false), false, Some("the hub does not accept the client certificate of --cert"))]
+#[tokio::test]
+async fn a_client_certificate_is_presented_to_a_hub_that_asks(
+    #[case] right: Option<bool>,
+    #[case] one_file: bool,
+    #[case] refused: Option<&str>,
+) {
+    let hub = self_signed_certificate(false);
+    let (root, root_key) = self_signed_certificate(false);
+    let mut issuing = rcgen::CertificateParams::default();
+    issuing.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let issuer = rcgen::Issuer::new(issuing, root_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(["client".to_owned()]).unwrap();
+    parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let client = match right {
+        Some(false) => parameters.self_signed(&key).unwrap(),
+        _ => parameters.signed_by(&key, &issuer).unwrap(),
+    };
+    let (certificate, key) = (client.pem(), key.serialize_pem());
+    let cert = pem_file(&if one_file { format!("{certificate}{key}") } else { certificate });
+    let key = pem_file(&key);
+    let (cert, key) = (Some(cert.path().to_owned()), Some(key.path().to_owned()));
+    let options = TlsOptions {
+        cert: cert.filter(|_| right.is_some()),
+        key: key.filter(|_| right.is_some() && !one_file),
+        insecure: true,
+        ..TlsOptions::default()
+    };
+    assert_over_tls(&open_with_certificates(&hub, Some(&root), &options).await, refused);
+}
+
 #[tokio::test]
 async fn tls_to_a_plain_text_server_is_explained() {
     let (mut request, _hub) =
         start_hub(async |mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await).await;
     request.endpoint.tls = true;
-    request.tls = Some(tls::client_config(None, true).unwrap());
+    request.tls = Some(tls::client_config(&TlsOptions { insecure: true, ..TlsOptions::default() }).unwrap());
     let reason = "TLS: the answer is not TLS: should the address be ws:// instead of wss://?".to_owned();
     assert_eq!(TestClient::open(request).remaining_events().await, [ConnectionEvent::Unreachable { reason }]);
 }

@@ -310,6 +310,34 @@ fn a_document_of_unsupported_payloads_says_so() {
     assert!(done.out.contains(says), "{}", done.out);
 }
 
+/// The scenarios of a document are in no file, so reports show the document.
+#[rstest]
+#[case::annotations("github", "file=FILE,line=6")]
+#[case::sarif("sarif", r#""uri": "FILE""#)]
+#[case::junit("junit", "at: FILE:6")]
+#[case::ctrf("ctrf", "FILE")]
+fn reports_point_into_the_document(#[case] format: &str, #[case] says: &str) {
+    let hub = ScriptedHub::start(|_, _, _| vec![r#"{"type":"price","value":"abc"}"#.to_owned()]);
+    let document = fixture("prices");
+    let report = format!("{format}=-");
+    let done = document.check(&hub.url(), &["--report", &report]).assert_exit_code(1);
+    let path = document.path();
+    let path = if format == "sarif" { path.trim_start_matches('/') } else { &path };
+    assert!(done.out.contains(&says.replace("FILE", path)), "{}", done.out);
+    assert!(!done.out.contains("hub/ask.yaml") && !done.out.contains("hub/shared.yaml"), "{}", done.out);
+    assert!(format != "junit" || done.out.contains(r#"name="document.section" value="payload""#), "{}", done.out);
+}
+
+#[test]
+fn a_binding_without_properties_is_reported() {
+    let document = NEWS.replace(
+        "    publish:",
+        "    bindings: { ws: { headers: { Authorization: { type: string } } } }\n    publish:",
+    );
+    let done = hubproof(["packs", "lint", &DocumentFolder::new(&document).path()]).assert_exit_code(0);
+    assert!(done.out.contains("`headers` of the WebSocket binding is ignored: it has no `properties`"), "{}", done.out);
+}
+
 /// Lint lists what no check judges.
 #[test]
 fn lint_lists_what_is_not_judged() {

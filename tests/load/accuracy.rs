@@ -74,6 +74,7 @@ fn report_with_utilisation(truths: &[TrueTimes], busy: f64) -> LoadReport {
         total: series.total(),
         account: &account,
         intervals: series.intervals(),
+        validated: None,
         changing_load: false,
     };
     let judgement = judge_run(state, &[], RunCircumstances::default());

@@ -185,7 +185,7 @@ impl SimulationResults {
             let file = sources.add("--threshold", *text);
             threshold::parse_threshold(text, Span::new(file, 0..text.len()), &series.layout).unwrap()
         };
-        let watch = threshold::ThresholdWatch::new(thresholds.iter().map(parse).collect());
+        let watch = threshold::ThresholdWatch::new(thresholds.iter().map(parse).collect(), &series.layout);
         let workloads = ready.script.workloads(&ready.plan);
         let (clients, changing_load) =
             (ready.plan.roles.iter().map(|role| u64::from(role.population.number)).sum(), ready.plan.changes_load());

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::protocol_files::{self, PackArgs, ValidProtocol};
+use super::tls_args::TlsArgs;
 use super::{CliError, build_runtime, exit, hub, packs, print_to_stdout};
 use crate::config::{self, Override, Target, TargetDraft, TlsOptions};
 use crate::protocol::PackFolder;
@@ -38,12 +39,8 @@ pub struct InitArgs {
     /// Set a setting of the hub, such as secrets.jwt_secret=...; secrets are used but never written
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Trust the certificates in this PEM file in addition to the system's
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Trust any certificate
-    #[arg(long)]
-    insecure: bool,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Folder to write the files to, the root of the hub's repository (default: the current folder)
     #[arg(long, value_name = "DIR", default_value = ".", hide_default_value = true)]
     to: PathBuf,
@@ -224,12 +221,7 @@ impl InitArgs {
 
     fn parse_overrides(&self) -> Result<Vec<Override>, CliError> {
         let mut texts = self.sets.clone();
-        if let Some(ca) = &self.ca {
-            texts.push(format!("tls.ca='{}'", ca.display()));
-        }
-        if self.insecure {
-            texts.push("tls.insecure=true".to_owned());
-        }
+        texts.extend(self.tls.overrides());
         let parsed = texts.iter().map(|text| config::parse_override(text));
         parsed.map(|parsed| parsed.map_err(CliError::from)).collect()
     }
@@ -257,9 +249,9 @@ impl InitArgs {
     /// Returns the TLS options for the target file, whose folder its paths are relative to.
     fn written_tls(&self) -> TlsOptions {
         let here = self.to.as_os_str() == ".";
-        let ca =
-            self.ca.as_ref().map(|ca| if here { ca.clone() } else { std::path::absolute(ca).unwrap_or(ca.clone()) });
-        TlsOptions { ca, insecure: self.insecure }
+        let written = |path: PathBuf| if here { path } else { std::path::absolute(&path).unwrap_or(path) };
+        let TlsOptions { ca, cert, key, insecure } = self.tls.options();
+        TlsOptions { ca: ca.map(written), cert: cert.map(written), key: key.map(written), insecure }
     }
 
     /// Checks that no file would be overwritten, unless `--force` allows it.

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use crate::cli::report_sink::EventLog;
 use crate::load::SECOND;
 use crate::load::engine::{RunSnapshot, WatchDecision};
-use crate::load::metrics::RunPhase;
 use crate::load::metrics::selector::RunMeasurements;
+use crate::load::metrics::{MetricRegistry, RunPhase};
 use crate::load::pages::{LiveFeed, LiveSnapshot};
 use crate::load::plan::Plan;
 use crate::load::plan::schedule::rate_at;
@@ -59,7 +59,7 @@ impl LoadProgress {
     /// Creates a watcher.
     pub fn new(
         plan: &Plan,
-        thresholds: Vec<MetricThreshold>,
+        (thresholds, layout): (Vec<MetricThreshold>, &MetricRegistry),
         about: LoadRunMetadata,
         masker: Arc<SecretMasker>,
         sinks: ProgressSinks,
@@ -67,7 +67,7 @@ impl LoadProgress {
         let duration = plan.phases.duration;
         let shown = std::io::stderr().is_terminal() && !sinks.quiet;
         Self {
-            watch: ThresholdWatch::new(thresholds),
+            watch: ThresholdWatch::new(thresholds, layout),
             aborted: None,
             dashboard: shown.then(|| Dashboard::new(duration)),
             phase: None,
@@ -86,6 +86,7 @@ impl LoadProgress {
             total: seen.series.total(),
             account: seen.account,
             intervals: seen.series.intervals(),
+            validated: None,
             changing_load: self.about.changing_load,
         };
         if let Some(page) = &self.sinks.metrics {

@@ -15,9 +15,12 @@ use crate::load::client::io::JourneyWait;
 use crate::load::compile::program::{CompiledPlan, ProgramOperation};
 use crate::load::compile::{self, lint};
 use crate::load::details::RunDetails;
-use crate::load::engine::{self, LoadRunOutcome, LoadRunSetup, RunClock, RunControl, RunEnd, ValidationMode};
+use crate::load::engine::{
+    self, LEAST_PER_MESSAGE, LoadRunOutcome, LoadRunSetup, RunClock, RunControl, RunEnd, ValidationMode,
+};
 use crate::load::ledger;
 use crate::load::metrics::MetricRegistry;
+use crate::load::metrics::selector::RunMeasurements;
 use crate::load::opening::MAX_EXAMPLES;
 use crate::load::pages::{LivePage, MetricsPage};
 use crate::load::plan::script::JourneyWorkload;
@@ -184,8 +187,14 @@ impl LoadSession<'_> {
             live: live.map(|live| live.follow_run(stopper.clone())),
             log: self.log.clone(),
         };
-        let mut watcher =
-            LoadProgress::new(plan, self.thresholds.clone(), about.clone(), Arc::clone(&masker), progress_sinks);
+        let layout = MetricRegistry::new(self.script.metric_subjects());
+        let mut watcher = LoadProgress::new(
+            plan,
+            (self.thresholds.clone(), &layout),
+            about.clone(),
+            Arc::clone(&masker),
+            progress_sinks,
+        );
         let mut folding = tokio::task::spawn_blocking(move || {
             let outcome = run.aggregate(|live| watcher.handle_second(live));
             watcher.finish();
@@ -219,7 +228,8 @@ impl LoadSession<'_> {
         let RunDetails { mut ends, waits } = outcome.details;
         ends.map_details(|detail| masker.mask(detail).into_owned());
         let mut report = LoadReport::new(about, outcome.series, outcome.account, Vec::new(), Default::default());
-        report.thresholds = watcher.outcomes(report.measurements(), asked > 0);
+        let measurements = RunMeasurements { validated: outcome.checked.as_ref(), ..report.measurements() };
+        report.thresholds = watcher.outcomes(measurements, asked > 0);
         report.judgement = validity::judge_run(report.measurements(), &report.thresholds, circumstances);
         report.deviations = DeviationReport::list_all(&deviations, &pack, &seen);
         report.ends = ends;
@@ -312,7 +322,9 @@ impl LoadSession<'_> {
         }
         if let Some(checked) = &outcome.checked {
             let share = match self.arguments.validate {
-                ValidationMode::Sample(share) => format!("{} % of the received messages", share * 100.0),
+                ValidationMode::Sample(share) => {
+                    format!("{} % of the received messages, at least {LEAST_PER_MESSAGE} of each", share * 100.0)
+                }
                 _ => "all received messages".to_owned(),
             };
             let some = |number: u64, what: &str| if number > 0 { format!(", {number} {what}") } else { String::new() };

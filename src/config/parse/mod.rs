@@ -264,6 +264,8 @@ impl TargetParser<'_> {
         table(node, &FileFormat::Target.keys("/properties/tls"), "`tls`", &mut self.errors);
         TlsOptions {
             ca: node.get("ca").and_then(|node| self.parse_path(node, "`ca`")),
+            cert: node.get("cert").and_then(|node| self.parse_path(node, "`cert`")),
+            key: node.get("key").and_then(|node| self.parse_path(node, "`key`")),
             insecure: flag(node.get("insecure"), "`insecure`", &mut self.errors),
         }
     }

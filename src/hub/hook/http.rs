@@ -9,7 +9,7 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::header::CONTENT_TYPE;
 use ureq::http::{HeaderName, HeaderValue, Method, Uri};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use super::{HookCall, HookError, MAX_ANSWER, TemplateFiller, parse_answer};
 use crate::config::TlsOptions;
@@ -23,7 +23,12 @@ impl TrustedCertificates {
     /// # Errors
     /// A certificate file is not readable or not valid.
     pub fn new(options: &TlsOptions) -> Result<Self, TlsError> {
-        let builder = TlsConfig::builder().disable_verification(options.insecure);
+        let client = tls::client_certificate(options)?.map(|(chain, key)| {
+            let chain: Vec<_> = chain.iter().map(|one| Certificate::from_der(one).to_owned()).collect();
+            // ureq reads keys only as text.
+            Some(ClientCert::new_with_certs(&chain, PrivateKey::from_pem(&key.text).ok()?))
+        });
+        let builder = TlsConfig::builder().disable_verification(options.insecure).client_cert(client.flatten());
         if options.insecure {
             return Ok(Self(builder.build()));
         }

@@ -331,7 +331,7 @@ async fn hooks_trust_the_certificates_of_the_target(
     #[case] expected: Result<Value, &str>,
 ) {
     let (address, ca) = start_tls_server().await;
-    let options = TlsOptions { ca: with_ca.then(|| ca.path().to_owned()), insecure };
+    let options = TlsOptions { ca: with_ca.then(|| ca.path().to_owned()), insecure, ..TlsOptions::default() };
     let trust = TrustedCertificates::new(&options).expect("certificates");
     let (args, settings) = (json!({}), settings());
     let asked = HookCall { name: "emit", args: &args, message: None, settings: &settings, trust: Some(&trust) };

@@ -7,6 +7,7 @@ use super::frames::{self, FrameParse};
 use super::shard::slot::is_not_ready;
 use super::stream::ClientStream;
 use crate::load::client::io::Disconnection;
+use crate::transport::tls::explain_handshake_error;
 use crate::websocket::frame::ConnectionEvent;
 use crate::websocket::handshake::{self, ResponseHead};
 
@@ -117,7 +118,13 @@ impl LoadConnection {
         let resets = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionAborted];
         match (&self.refusal, error) {
             (Some(refusal), _) => (Disconnection::Refused(refusal.head.status), refusal.describe()),
-            (None, Some(error)) if of_tls(error) => (Disconnection::Tls, error.to_string()),
+            (None, _)
+                if !self.is_open()
+                    && let Some(why) = self.stream.explain_end(error) =>
+            {
+                (Disconnection::Tls, why.to_owned())
+            }
+            (None, Some(error)) if of_tls(error) => (Disconnection::Tls, explain_handshake_error(error)),
             (None, Some(error)) if error.kind() == io::ErrorKind::StorageFull => (Disconnection::Unread, String::new()),
             (None, Some(error)) if self.is_open() && resets.contains(&error.kind()) => {
                 (Disconnection::Reset, String::new())

@@ -45,7 +45,7 @@ pub use aggregator::{LoadRunOutcome, RunEnd, RunSnapshot, WatchDecision};
 pub use dialer::{DialError, parse_sources};
 pub use phases::RunClock;
 pub use self_monitor::resident_memory;
-pub use validator::{ValidationMode, ValidationSummary};
+pub use validator::{LEAST_PER_MESSAGE, ValidationMode, ValidationSummary};
 
 use crate::deviation::Deviations;
 use crate::load::compile::program::CompiledPlan;

@@ -8,6 +8,8 @@ use mio::{Interest, Registry, Token};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
+use crate::transport::tls::{CertificateRequest, watch_requests};
+
 /// The TLS settings of a run.
 #[derive(Clone, Debug)]
 pub struct ClientTls {
@@ -24,6 +26,7 @@ pub enum ClientStream {
 pub struct TlsSession {
     tcp: TcpStream,
     tls: ClientConnection,
+    certificate: CertificateRequest,
 }
 
 impl ClientStream {
@@ -34,8 +37,9 @@ impl ClientStream {
         Ok(match tls {
             None => Self::Plain(tcp),
             Some(ClientTls { config, name }) => {
-                let tls = ClientConnection::new(Arc::clone(config), name.clone()).map_err(io::Error::other)?;
-                Self::Secure(Box::new(TlsSession { tcp, tls }))
+                let (config, certificate) = watch_requests(config);
+                let tls = ClientConnection::new(config, name.clone()).map_err(io::Error::other)?;
+                Self::Secure(Box::new(TlsSession { tcp, tls, certificate }))
             }
         })
     }
@@ -45,6 +49,14 @@ impl ClientStream {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Secure(secure) => &secure.tcp,
+        }
+    }
+
+    /// Explains an end of the stream before any answer by the certificate that the hub asks for.
+    pub fn explain_end(&self, error: Option<&io::Error>) -> Option<&'static str> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Secure(secure) => secure.certificate.explain_end(error),
         }
     }
 

@@ -28,6 +28,8 @@ const MAX_QUEUED_BATCHES: usize = 1024;
 const MAX_QUEUED_BYTES: usize = 16 << 20;
 /// The most distinct complaints that are kept.
 const MAX_COMPLAINTS: usize = 20;
+/// How many of each kind of message are selected on each shard, however small the share is.
+pub const LEAST_PER_MESSAGE: u32 = 100;
 
 /// Messages to validate, concatenated.
 #[derive(Default)]
@@ -43,6 +45,8 @@ struct ValidationBatch {
 pub struct MessageSampler {
     share: f64,
     owed: f64,
+    /// How many of each kind of message were selected beyond the share, those of no kind first.
+    extra: Vec<u32>,
     batch: ValidationBatch,
     to: Option<SyncSender<ValidationBatch>>,
     /// Queued bytes of all shards.
@@ -54,6 +58,8 @@ pub struct MessageSampler {
 pub struct ValidationSummary {
     pub checked: u64,
     pub invalid: u64,
+    /// How many messages of each type are invalid, by its name.
+    pub invalid_by_message: BTreeMap<String, u64>,
     /// Messages of no type in the pack, which cannot be validated.
     pub undocumented: u64,
     /// Messages that were selected, but not validated because the queue was full.
@@ -66,6 +72,8 @@ pub struct ValidationSummary {
 pub struct ValidatorThread {
     to: SyncSender<ValidationBatch>,
     waiting: Arc<AtomicUsize>,
+    /// The number of kinds of messages.
+    kinds: usize,
     thread: std::thread::JoinHandle<ValidationSummary>,
 }
 
@@ -74,7 +82,7 @@ impl ValidatorThread {
     /// The thread cannot be started.
     pub fn start(pack: Arc<Pack>, names: &[String]) -> std::io::Result<Self> {
         let (to, work) = sync_channel(MAX_QUEUED_BATCHES);
-        let names = names.to_vec();
+        let (names, kinds) = (names.to_vec(), names.len());
         let waiting = Arc::new(AtomicUsize::new(0));
         let left = Arc::clone(&waiting);
         let thread = std::thread::Builder::new().name("validator".to_owned());
@@ -82,7 +90,7 @@ impl ValidatorThread {
             super::affinity::lower_priority();
             validate_batches(&pack, &names, &work, &left)
         })?;
-        Ok(Self { to, waiting, thread })
+        Ok(Self { to, waiting, kinds, thread })
     }
 
     pub fn sampler(&self, validate: ValidationMode) -> MessageSampler {
@@ -92,7 +100,8 @@ impl ValidatorThread {
             ValidationMode::None => 0.0,
         };
         let to = (share > 0.0).then(|| self.to.clone());
-        MessageSampler { share, owed: 0.0, batch: ValidationBatch::default(), to, waiting: Arc::clone(&self.waiting) }
+        let (extra, waiting) = (vec![0; self.kinds + 1], Arc::clone(&self.waiting));
+        MessageSampler { share, owed: 0.0, extra, batch: ValidationBatch::default(), to, waiting }
     }
 
     /// Waits until everything queued is validated; the samplers must have been dropped.
@@ -105,7 +114,14 @@ impl ValidatorThread {
 impl MessageSampler {
     /// Returns a sampler that selects nothing.
     pub fn disabled() -> Self {
-        Self { share: 0.0, owed: 0.0, batch: ValidationBatch::default(), to: None, waiting: Arc::default() }
+        Self {
+            share: 0.0,
+            owed: 0.0,
+            extra: Vec::new(),
+            batch: ValidationBatch::default(),
+            to: None,
+            waiting: Arc::default(),
+        }
     }
 
     /// Passes on a received message.
@@ -114,10 +130,11 @@ impl MessageSampler {
             return;
         }
         self.owed += self.share;
-        if self.owed < 1.0 {
-            return;
+        match self.extra.get_mut(message.map_or(0, |id| usize::from(id.0) + 1)) {
+            _ if self.owed >= 1.0 => self.owed -= 1.0,
+            Some(extra) if *extra < LEAST_PER_MESSAGE => *extra += 1,
+            _ => return,
         }
-        self.owed -= 1.0;
         if self.batch.bytes.len() + bytes.len() > BATCH_BYTES {
             self.queue_batch();
         }
@@ -175,8 +192,11 @@ fn validate_batches(
             match validate_message(pack, message, bytes) {
                 MessageValidity::Valid => {}
                 MessageValidity::Undocumented => checked.undocumented += 1,
-                MessageValidity::Invalid(complaint) => {
+                MessageValidity::Invalid { name, complaint } => {
                     checked.invalid += 1;
+                    if let Some(name) = name {
+                        *checked.invalid_by_message.entry(name).or_default() += 1;
+                    }
                     if checked.complaints.len() < MAX_COMPLAINTS || checked.complaints.contains_key(&complaint) {
                         *checked.complaints.entry(complaint).or_default() += 1;
                     }
@@ -190,13 +210,16 @@ fn validate_batches(
 enum MessageValidity {
     Valid,
     Undocumented,
-    /// The message is invalid: the violation.
-    Invalid(String),
+    /// The message is invalid: its name, if it has one, and the violation.
+    Invalid {
+        name: Option<String>,
+        complaint: String,
+    },
 }
 
 fn validate_message(pack: &Pack, message: Option<&MessageType>, bytes: &[u8]) -> MessageValidity {
     let Ok(tree) = serde_json::from_slice::<Value>(bytes) else {
-        return MessageValidity::Invalid("a frame that is not JSON".to_owned());
+        return MessageValidity::Invalid { name: None, complaint: "a frame that is not JSON".to_owned() };
     };
     // A reply that only its request identifies is valid if it meets the schema of one request's reply.
     let known = message.filter(|message| !message.typed_by_request);
@@ -204,7 +227,7 @@ fn validate_message(pack: &Pack, message: Option<&MessageType>, bytes: &[u8]) ->
         return if tree.is_object() {
             MessageValidity::Undocumented
         } else {
-            MessageValidity::Invalid("a frame that is not a JSON object".to_owned())
+            MessageValidity::Invalid { name: None, complaint: "a frame that is not a JSON object".to_owned() }
         };
     };
     if message.schema.is_valid(&tree) {
@@ -215,7 +238,7 @@ fn validate_message(pack: &Pack, message: Option<&MessageType>, bytes: &[u8]) ->
     let place = first.map_or_else(String::new, |violation| {
         format!(": {}: {}, not {}", violation.describe_place(), violation.expected, violation.found)
     });
-    MessageValidity::Invalid(format!("{}{place}", message.name))
+    MessageValidity::Invalid { name: Some(message.name.clone()), complaint: format!("{}{place}", message.name) }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::{
     CounterId, DenseHistogram, Gauge, GeneratorCount, GeneratorTime, JourneyCount, LoadErrorKind, MessageCount,
     MessageTime, MetricInterval, MetricRegistry, MetricTotals, TimingId,
 };
+use crate::load::engine::ValidationSummary;
 use crate::load::ledger::{LedgerTotals, LedgerViolationKind};
 use crate::syntax::diagnostic::nearest;
 
@@ -19,6 +20,8 @@ pub struct RunMeasurements<'a> {
     pub account: &'a LedgerTotals,
     /// Complete intervals only.
     pub intervals: &'a [MetricInterval],
+    /// The result of validation; `None` while the run is in progress.
+    pub validated: Option<&'a ValidationSummary>,
     /// Whether the plan changes its load on purpose; if so, response times are not tested for a trend.
     pub changing_load: bool,
 }
@@ -48,6 +51,8 @@ pub enum Metric {
     Ledger(usize),
     /// The highest value of a gauge in the run.
     Level(Gauge),
+    /// Received messages that break their schema, among those that were validated: of one kind, or all.
+    Invalid(Option<usize>),
 }
 
 /// One number of a histogram.
@@ -133,7 +138,7 @@ impl Metric {
     pub fn unit(&self) -> MetricUnit {
         match self {
             Self::Time(_, Statistic::Count) | Self::Count(_) | Self::Rate(_) => MetricUnit::Number,
-            Self::Errors | Self::Ledger(_) | Self::Level(_) => MetricUnit::Number,
+            Self::Errors | Self::Ledger(_) | Self::Level(_) | Self::Invalid(_) => MetricUnit::Number,
             Self::Time(..) => MetricUnit::Time,
             Self::DeliveryRatio(_) => MetricUnit::Share,
         }
@@ -152,6 +157,12 @@ impl Metric {
             Self::DeliveryRatio(message) => delivery_ratio(layout, total, message),
             Self::Errors => Some(error_count(layout, total) as f64),
             Self::Ledger(place) => account.counts().get(place).map(|(_, count)| *count as f64),
+            Self::Invalid(message) => state.validated.map(|validated| match message {
+                Some(message) => {
+                    validated.invalid_by_message.get(&layout.names.messages[message]).copied().unwrap_or(0) as f64
+                }
+                None => validated.invalid as f64,
+            }),
             Self::Level(gauge) => intervals.iter().map(|i| i.gauges[gauge as usize].highest as f64).reduce(f64::max),
         }
     }
@@ -194,6 +205,9 @@ impl Metric {
                 account.acknowledged + account.deliveries_due,
                 "no item was acknowledged or published, so none could be lost".to_owned(),
             ),
+            Self::Invalid(_) => {
+                none(state.validated.map_or(0, |validated| validated.checked), "no message was validated".to_owned())
+            }
             _ => state.is_idle().then(|| "no client was connected".to_owned()),
         };
         impossible.or_else(|| value.is_none().then(|| "no samples".to_owned()))
@@ -368,6 +382,7 @@ fn subject_metrics(subject: &str, layout: &MetricRegistry) -> Vec<(&'static str,
         let counts = MessageCount::ALL.iter();
         kinds.extend(counts.map(|kind| (kind.name(), Metric::Count(CounterId::Message(message, *kind)))));
         kinds.push(("delivery_ratio", Metric::DeliveryRatio(message)));
+        kinds.push(("invalid", Metric::Invalid(Some(message))));
     }
     if let Some(journey) = layout.names.journeys.iter().position(|name| name == subject) {
         kinds.push(("duration", time(TimingId::Journey(journey))));
@@ -379,7 +394,10 @@ fn subject_metrics(subject: &str, layout: &MetricRegistry) -> Vec<(&'static str,
             kinds.extend(GeneratorTime::ALL.iter().map(|kind| (kind.name(), time(TimingId::Run(*kind)))));
             kinds.extend(GeneratorCount::ALL.iter().map(|kind| (kind.name(), Metric::Count(CounterId::Run(*kind)))));
         }
-        "frames" => kinds.push(("undocumented", Metric::Count(CounterId::Undocumented))),
+        "frames" => {
+            kinds.push(("undocumented", Metric::Count(CounterId::Undocumented)));
+            kinds.push(("invalid", Metric::Invalid(None)));
+        }
         "errors" => {
             kinds.push(("total", Metric::Errors));
             kinds.extend(LoadErrorKind::ALL.iter().map(|kind| (kind.name(), Metric::Count(CounterId::Error(*kind)))));

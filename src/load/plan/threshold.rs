@@ -215,26 +215,36 @@ impl MetricThreshold {
     }
 }
 
-/// Returns a threshold of 0 for each kind of violation that has none.
-fn default_thresholds(stated: &[MetricThreshold]) -> Vec<MetricThreshold> {
+/// Returns a threshold of 0 for each kind of violation that has none, and for messages that break their schema: for all
+/// of them, or, if there is a threshold for some messages, for each of the others.
+fn default_thresholds(stated: &[MetricThreshold], layout: &MetricRegistry) -> Vec<MetricThreshold> {
     let missing = LedgerViolationKind::ALL.into_iter().filter(|kind| {
         let states = |threshold: &MetricThreshold| threshold.metric.violation() == Some(*kind);
         !stated.iter().any(states)
     });
-    let default = |kind: LedgerViolationKind| {
-        let text = format!("ledger.{} == 0", kind.name());
-        let metric = Metric::for_violations(kind)?;
-        Some(MetricThreshold {
-            text,
-            metric,
-            comparison: ComparisonOperator::Equal,
-            bound: 0.0,
-            abort_after: None,
-            default: true,
-            span: None,
-        })
+    let zero = |subject: String, metric: Metric| MetricThreshold {
+        text: format!("{subject} == 0"),
+        metric,
+        comparison: ComparisonOperator::Equal,
+        bound: 0.0,
+        abort_after: None,
+        default: true,
+        span: None,
     };
-    missing.filter_map(default).collect()
+    let violations =
+        missing.filter_map(|kind| Some(zero(format!("ledger.{}", kind.name()), Metric::for_violations(kind)?)));
+    let states = |metric: Metric| stated.iter().any(|threshold| threshold.metric == metric);
+    let invalid = Metric::Invalid(None);
+    let messages = layout.names.messages.iter().enumerate();
+    let messages = messages.map(|(message, name)| (format!("{name}.invalid"), Metric::Invalid(Some(message))));
+    let invalid: Vec<(String, Metric)> = if states(invalid) {
+        Vec::new()
+    } else if messages.clone().any(|(_, metric)| states(metric)) {
+        messages.filter(|(_, metric)| !states(*metric)).collect()
+    } else {
+        vec![("frames.invalid".to_owned(), invalid)]
+    };
+    violations.chain(invalid.into_iter().map(|(subject, metric)| zero(subject, metric))).collect()
 }
 
 /// The thresholds of a run in progress, each with the time since which it has been broken.
@@ -243,9 +253,10 @@ pub struct ThresholdWatch {
 }
 
 impl ThresholdWatch {
-    /// Watches these thresholds, and one of 0 for each kind of violation that has none among them.
-    pub fn new(mut thresholds: Vec<MetricThreshold>) -> Self {
-        thresholds.extend(default_thresholds(&thresholds));
+    /// Watches these thresholds, and one of 0 for each kind of violation, and for invalid messages, that has none among
+    /// them.
+    pub fn new(mut thresholds: Vec<MetricThreshold>, layout: &MetricRegistry) -> Self {
+        thresholds.extend(default_thresholds(&thresholds, layout));
         Self { thresholds: thresholds.into_iter().map(|threshold| (threshold, None)).collect() }
     }
 
@@ -484,12 +495,13 @@ mod tests {
             total: series.total(),
             account: &account,
             intervals: &[],
+            validated: None,
             changing_load: false,
         };
         let outcome = fixture::parse_fixture_threshold(text).evaluate(state);
         assert_eq!((outcome.standing, outcome.format_observed().as_str()), (ThresholdStanding::NotObserved, why));
         // Default thresholds are not reported for a ledger without items.
-        assert_eq!(ThresholdWatch::new(Vec::new()).finish(state, None, false), []);
+        assert_eq!(ThresholdWatch::new(Vec::new(), &layout()).finish(state, None, false), []);
     }
 
     #[test]
@@ -498,7 +510,7 @@ mod tests {
         let abort_after = Some(Duration::from_secs(3));
         let broken = MetricThreshold { abort_after, ..fixture::parse_fixture_threshold("ledger.attempted < 5") };
         let patient = fixture::parse_fixture_threshold("ledger.attempted < 6");
-        let mut watch = ThresholdWatch::new(vec![patient, broken.clone()]);
+        let mut watch = ThresholdWatch::new(vec![patient, broken.clone()], &layout());
         assert_eq!(watch.broken_threshold(10 * SECOND, report.measurements()), None);
         assert_eq!(watch.broken_threshold(12 * SECOND, report.measurements()), None);
         assert_eq!(watch.broken_threshold(13 * SECOND, report.measurements()), Some(&broken));
@@ -524,7 +536,7 @@ mod tests {
     ) {
         let report = SyntheticRun::default().report();
         let standing = |interrupted: bool| {
-            let watch = ThresholdWatch::new(vec![fixture::parse_fixture_threshold(text)]);
+            let watch = ThresholdWatch::new(vec![fixture::parse_fixture_threshold(text)], &layout());
             watch.finish(report.measurements(), None, interrupted)[0].standing
         };
         assert_eq!((standing(false), standing(true)), (complete, interrupted));

@@ -142,10 +142,11 @@ impl SyntheticRun {
             total: series.total(),
             account: &account,
             intervals: series.intervals(),
+            validated: None,
             changing_load: self.changing_load,
         };
         let thresholds = self.thresholds.iter().map(|text| parse_fixture_threshold(text)).collect();
-        let outcomes = ThresholdWatch::new(thresholds).finish(state, None, self.interrupted);
+        let outcomes = ThresholdWatch::new(thresholds, &series.layout).finish(state, None, self.interrupted);
         let judgement = judge_run(state, &outcomes, self.circumstances.clone());
         let mut report = LoadReport::new(self.about(), series, account, outcomes, judgement);
         (report.deviations, _) = self.deviations();

@@ -134,6 +134,7 @@ impl LoadReport {
             total: &self.total,
             account: &self.account,
             intervals: &self.intervals,
+            validated: None,
             changing_load: self.about.changing_load,
         }
     }
