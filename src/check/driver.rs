@@ -79,7 +79,8 @@ pub async fn play_conversation(
                     driver.handle_side(side)
                 } else {
                     let at = incoming.at.saturating_duration_since(started);
-                    let input = ConversationInput::Received { connection: incoming.conn.0, what: incoming.what };
+                    let what = driver.site.judge_contact(incoming.what);
+                    let input = ConversationInput::Received { connection: incoming.conn.0, what };
                     let outputs = conversation.handle(at, input);
                     driver.perform(outputs).await;
                     if started.elapsed() < limit {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -17,7 +18,8 @@ use crate::redact::{SecretMasker, collect_texts};
 use crate::reference::hubs::EmbeddedHubs;
 use crate::scenario::{Program, SharedDefinitions};
 use crate::transport::tls::{TlsError, client_config};
-use crate::transport::{Endpoint, MemoryBudget};
+use crate::transport::{ConnectionEvent, Endpoint, MemoryBudget};
+use crate::websocket::frame::NO_ANSWER;
 
 /// The number of messages of [`MAX_MESSAGE_BYTES`] bytes that fit into the memory budget of a hub; further ones wait.
 const BUDGETED_LONG_MESSAGES: usize = 4;
@@ -74,6 +76,27 @@ pub struct PreparedInstance {
     pub process: Option<Arc<HubProcess>>,
     /// The memory budget for long messages, shared by all connections to this hub.
     pub memory: MemoryBudget,
+    /// Whether the hub has answered an upgrade, in any way.
+    pub has_answered: Arc<AtomicBool>,
+}
+
+impl PreparedInstance {
+    /// Returns the event of a connection to this instance. A hub that has not answered any upgrade yet cannot be reached,
+    /// rather than being wrong; one that stops answering is.
+    pub fn judge_contact(&self, event: ConnectionEvent) -> ConnectionEvent {
+        match event {
+            ConnectionEvent::Unreachable { .. } => event,
+            ConnectionEvent::NoUpgrade { reason, .. }
+                if reason.starts_with(NO_ANSWER) && !self.has_answered.load(Relaxed) =>
+            {
+                ConnectionEvent::Unreachable { reason }
+            }
+            answered => {
+                self.has_answered.store(true, Relaxed);
+                answered
+            }
+        }
+    }
 }
 
 /// An error in a target, found before anything runs.
@@ -187,6 +210,7 @@ pub fn prepare_hub(hub: &TestedHub) -> Result<Arc<PreparedHub>, SetupError> {
             provides,
             process: process.map(|(process, _)| Arc::clone(process)),
             memory: memory.clone(),
+            has_answered: Arc::default(),
         }));
     }
     Ok(Arc::new(PreparedHub {

@@ -296,7 +296,7 @@ async fn upgrade(
 
 /// Returns what to try if a plain connection ended without an answer: a server that expects TLS may end it like that.
 fn tls_hint(request: &ConnectRequest) -> &'static str {
-    if request.endpoint.tls { "" } else { ": should the address be wss:// instead of ws://?" }
+    if request.endpoint.tls { "" } else { " (if it expects TLS, use wss:// instead of ws://)" }
 }
 
 /// Waits for an upgrade request, as a server, and answers it.

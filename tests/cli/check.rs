@@ -311,3 +311,15 @@ fn an_upgrade_deviation_that_is_no_longer_needed_is_stale(
     let done = hubproof(arguments.into_iter().chain(chosen)).assert_exit_code(1);
     assert!(done.out.contains("stale[deviation:1]"), "{}", done.out);
 }
+
+/// A hub that accepts connections and never answers decides nothing.
+#[rstest]
+#[case::check(&["check", "--scenario", "qi/base"])]
+#[case::fuzz(&["fuzz", "--cases", "2"])]
+fn a_hub_that_never_answers_cannot_be_reached(#[case] arguments: &[&str]) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let options = [url.as_str(), "--protocol", "qi", "--set", "patience=200ms"];
+    let done = hubproof([arguments, &options].concat()).assert_exit_code(3);
+    assert!(done.out.contains("could not be reached: no answer to the upgrade"), "{}", done.out);
+}

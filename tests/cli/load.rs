@@ -7,6 +7,7 @@ use openmetrics_parser::PrometheusValue;
 use rstest::rstest;
 use serde_json::Value;
 
+use crate::support::hostile_servers::ScriptedHub;
 use crate::support::process::{ServeProcess, hubproof, start};
 
 /// Small and short, so that all tests can run in parallel.
@@ -341,4 +342,38 @@ fn doctor_measures_the_machine_and_ends_with_a_plain_statement() {
     assert!(done.err.contains("measuring round trips"), "{}", done.err);
     // Rates and times are measured, so they are only known not to be zero.
     assert!(!done.out.contains(" 0 a second") && !last.contains(" about 0 "), "{}", done.out);
+}
+
+const ASK: [&str; 5] =
+    ["load", "--pack", "tests/fixtures/documents/ask.yaml", "--plan", "tests/fixtures/plans/ask.yaml"];
+
+/// Messages that break their schema have a threshold of 0, also in a sample.
+#[rstest]
+#[case::all(&["--validate", "all"], 1, "frames.invalid == 0   observed: ")]
+#[case::sample(&["--validate", "sample=0.01"], 1, "at least 100 of each")]
+#[case::stated(&["--threshold", "tell.invalid < 1000"], 0, "tell.invalid < 1000")]
+#[case::none(&["--validate", "none"], 0, "PASS")]
+fn replies_that_break_their_schema_fail_a_run(#[case] options: &[&str], #[case] code: i32, #[case] says: &str) {
+    let hub = ScriptedHub::start(|_, _, _| vec![r#"{"error":1}"#.to_owned()]);
+    let url = hub.url();
+    let done = hubproof([&ASK[..], &[url.as_str()], options].concat()).assert_exit_code(code);
+    assert!(done.out.contains(says), "{}", done.out);
+}
+
+/// The advice is not to raise the population.
+#[test]
+fn a_hub_that_ends_during_a_run_is_gone() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let hub = ScriptedHub::start(move |_, _, _| {
+        // The test may have seen enough.
+        let _ = sender.send(());
+        vec![r#"{"told":1}"#.to_owned()]
+    });
+    let url = hub.url();
+    let run = start([&ASK[..], &[url.as_str(), "--duration", "4s"]].concat(), &[]);
+    (0..5).for_each(|_| receiver.recv().unwrap());
+    drop(hub);
+    let done = run.wait_for_end().assert_exit_code(3);
+    assert!(done.out.contains("the hub was gone"), "{}", done.out);
+    assert!(!done.out.contains("raise `population`"), "{}", done.out);
 }

@@ -313,7 +313,7 @@ fn a_document_of_unsupported_payloads_says_so() {
 /// The scenarios of a document are in no file, so reports show the document.
 #[rstest]
 #[case::annotations("github", "file=FILE,line=6")]
-#[case::sarif("sarif", r#""uri": "FILE""#)]
+#[case::sarif("sarif", r#""uri": "file://FILE""#)]
 #[case::junit("junit", "at: FILE:6")]
 #[case::ctrf("ctrf", "FILE")]
 fn reports_point_into_the_document(#[case] format: &str, #[case] says: &str) {
@@ -322,8 +322,7 @@ fn reports_point_into_the_document(#[case] format: &str, #[case] says: &str) {
     let report = format!("{format}=-");
     let done = document.check(&hub.url(), &["--report", &report]).assert_exit_code(1);
     let path = document.path();
-    let path = if format == "sarif" { path.trim_start_matches('/') } else { &path };
-    assert!(done.out.contains(&says.replace("FILE", path)), "{}", done.out);
+    assert!(done.out.contains(&says.replace("FILE", &path)), "{}", done.out);
     assert!(!done.out.contains("hub/ask.yaml") && !done.out.contains("hub/shared.yaml"), "{}", done.out);
     assert!(format != "junit" || done.out.contains(r#"name="document.section" value="payload""#), "{}", done.out);
 }
