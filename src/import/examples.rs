@@ -24,13 +24,16 @@ const RANDOM_ATTEMPTS: u64 = 60;
 /// The number of payloads that are kept for a message.
 const MAX_SAMPLES: usize = 24;
 
+/// The place of an invalid example, and the reason.
+pub type ExampleMistake = (Span, String);
+
 /// Returns valid payloads, with whether each comes from the document, and the places of the document's invalid
 /// examples, each with the reason.
 pub fn valid_samples(
     message: &DocumentMessage<'_>,
     source: &Value,
     validator: &Validator,
-) -> (Vec<(Value, bool)>, Vec<(Span, String)>) {
+) -> (Vec<(Value, bool)>, Vec<ExampleMistake>) {
     let mut kept = SampleCollector { validator, samples: Vec::new(), seen: BTreeSet::new() };
     let mut wrong = Vec::new();
     for (value, at) in documented_examples(message) {
