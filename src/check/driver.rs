@@ -72,6 +72,9 @@ pub async fn play_conversation(
                 if interrupted { ConversationInput::Interrupt } else { ConversationInput::Tick }
             }
             Some(incoming) = driver.incoming.recv() => {
+                if incoming.what.is_service() {
+                    driver.site.pulse.record(incoming.at);
+                }
                 if incoming.conn.0 >= FIRST_ACCEPTED_NUMBER && !driver.connections.contains_key(&incoming.conn.0) {
                     early.push(incoming);
                     // Its `Accepted` event is about to arrive, so few frames are early.

@@ -642,11 +642,7 @@ async fn play_job(
         match embedded.start_one(index).await {
             Ok((url, hub)) => {
                 if let Ok(endpoint) = url.parse() {
-                    site = Arc::new(PreparedInstance {
-                        endpoint,
-                        hooks: hub.redirect_hooks(&site.hooks),
-                        ..PreparedInstance::clone(&site)
-                    });
+                    site = Arc::new(site.moved(endpoint, hub.redirect_hooks(&site.hooks)));
                 }
                 own = Some(hub);
             }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::{Mutex, RwLock, Semaphore};
@@ -78,21 +78,47 @@ pub struct PreparedInstance {
     pub memory: MemoryBudget,
     /// Whether the hub has answered an upgrade, in any way.
     pub has_answered: Arc<AtomicBool>,
+    pub pulse: Arc<HubPulse>,
+}
+
+/// When a hub last sent something to any client.
+#[derive(Debug)]
+pub struct HubPulse {
+    begun: Instant,
+    /// In microseconds after `begun`.
+    last: AtomicU64,
+}
+
+impl HubPulse {
+    fn new(begun: Instant) -> Self {
+        Self { begun, last: AtomicU64::new(0) }
+    }
+
+    /// Records that the hub sent something at this time.
+    pub fn record(&self, at: Instant) {
+        let micros = u64::try_from(at.saturating_duration_since(self.begun).as_micros()).unwrap_or(u64::MAX);
+        self.last.fetch_max(micros, Ordering::Relaxed);
+    }
 }
 
 impl PreparedInstance {
+    /// Returns the same instance at another address, as a hub of its own.
+    pub fn moved(&self, endpoint: Endpoint, hooks: BTreeMap<String, HookSpec>) -> Self {
+        Self { endpoint, hooks, pulse: Arc::new(HubPulse::new(Instant::now())), ..self.clone() }
+    }
+
     /// Returns the event of a connection to this instance. A hub that has not answered any upgrade yet cannot be reached,
     /// rather than being wrong; one that stops answering is.
     pub fn judge_contact(&self, event: ConnectionEvent) -> ConnectionEvent {
         match event {
             ConnectionEvent::Unreachable { .. } => event,
             ConnectionEvent::NoUpgrade { reason, .. }
-                if reason.starts_with(NO_ANSWER) && !self.has_answered.load(Relaxed) =>
+                if reason.starts_with(NO_ANSWER) && !self.has_answered.load(Ordering::Relaxed) =>
             {
                 ConnectionEvent::Unreachable { reason }
             }
             answered => {
-                self.has_answered.store(true, Relaxed);
+                self.has_answered.store(true, Ordering::Relaxed);
                 answered
             }
         }
@@ -133,6 +159,18 @@ impl PreparedHub {
     /// Whether the run can start further hubs, so that an isolated scenario gets its own.
     pub fn can_start_hubs(&self) -> bool {
         self.embedded.is_some()
+    }
+
+    /// Returns when any instance last sent something to any client, relative to the start of the run.
+    pub fn last_sign(&self) -> Duration {
+        let last = self.instances.iter().map(|instance| instance.pulse.last.load(Ordering::Relaxed)).max();
+        Duration::from_micros(last.unwrap_or_default())
+    }
+
+    /// Returns how often the run has started hubs.
+    pub fn process_starts(&self) -> usize {
+        let processes = self.instances.iter().filter_map(|instance| instance.process.as_ref()?.report());
+        processes.map(|process| process.starts).sum()
     }
 
     /// Whether a hub that the run can start has crashed too often to be started again.
@@ -190,6 +228,8 @@ pub fn prepare_hub(hub: &TestedHub) -> Result<Arc<PreparedHub>, SetupError> {
     let limit = target.connections.or(hub.pack.extension.connections);
     let connections = limit.unwrap_or(DEFAULT_CONNECTIONS).max(1);
     let memory = MemoryBudget::of_bytes(BUDGETED_LONG_MESSAGES * MAX_MESSAGE_BYTES);
+    let begun = Instant::now();
+    let pulse = Arc::new(HubPulse::new(begun));
     let mut instances = Vec::new();
     for (index, instance) in target.instances.iter().enumerate() {
         let endpoint = instance.url.clone();
@@ -211,10 +251,11 @@ pub fn prepare_hub(hub: &TestedHub) -> Result<Arc<PreparedHub>, SetupError> {
             process: process.map(|(process, _)| Arc::clone(process)),
             memory: memory.clone(),
             has_answered: Arc::default(),
+            pulse: Arc::clone(&pulse),
         }));
     }
     Ok(Arc::new(PreparedHub {
-        begun: Instant::now(),
+        begun,
         instances,
         target: target.clone(),
         embedded: hub.embedded.clone(),

@@ -27,6 +27,8 @@ pub enum Evidence {
     ChangedByVariation,
     /// The model, or another hub, did something else.
     Difference,
+    /// The hub served no client for a while, right after a frame of a case.
+    Freeze,
     /// A conversation did not continue after a mutated message.
     Mutation,
     /// A conversation did not continue although no message in it was mutated.
@@ -85,6 +87,8 @@ impl Evidence {
             Self::ChangedByVariation => (true, 5, 1, Alone, 1),
             // A late answer, or another order of broadcasts, usually occurs once.
             Self::Difference => (false, 1, 1, Alone, 3),
+            // A hub may pause by itself, again and again, but hardly each time right after the same frame.
+            Self::Freeze => (false, 3, 3, Alone, 1),
             // Other cases may disturb both plays.
             Self::Mutation => (true, 1, 3, AloneAtLast, 1),
             // What another case left behind, such as a job that any worker may do, is gone after a few replays.
@@ -197,6 +201,11 @@ impl Trial {
         }
     }
 
+    /// Whether the observation was made again in the last play.
+    pub fn is_confirmed_once(&self) -> bool {
+        self.confirmed > 0
+    }
+
     fn miss(&mut self, doubt: Ruling) {
         self.missed += 1;
         self.confirmed = 0;
@@ -234,6 +243,8 @@ mod tests {
     #[case::chance(Evidence::StoppedByVariation, "+-+-+-", STANDS)]
     #[case::chance_at_last(Evidence::StoppedByVariation, "+-+-++", Some(Ruling::NotAgain))]
     #[case::varies_anyway(Evidence::BrokenByVariation, "-", Some(Ruling::Anyway))]
+    #[case::freeze(Evidence::Freeze, "+---", STANDS)]
+    #[case::pauses(Evidence::Freeze, "-+-+-+", Some(Ruling::NotAgain))]
     #[case::mutation(Evidence::Mutation, "+-", STANDS)]
     #[case::mutation_beside_others(Evidence::Mutation, "-+++-", STANDS)]
     #[case::anyway(Evidence::Mutation, "---", Some(Ruling::Anyway))]

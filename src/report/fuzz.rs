@@ -43,11 +43,27 @@ pub struct FuzzReport {
     pub stuck: Option<u64>,
     /// At the end of the run, a new client takes far longer to connect and receive an answer than at the start.
     pub slower: Option<NewClientLatency>,
+    /// Times in which the hub served no client. What was being played was played again.
+    #[serde(default)]
+    pub pauses: Option<PauseTally>,
+    /// Times in which this machine stalled, so that what was being played was played again.
+    #[serde(default)]
+    pub stalls: Option<PauseTally>,
     /// Number of findings that may be due to a hub that hung, was gone or is slow, and did not occur again.
     pub unconfirmed: u64,
     /// Number of cases that were being played when the run ended. They are in no other number.
     #[serde(default)]
     pub cut: u64,
+}
+
+/// How often clients waited all at once, and how long at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PauseTally {
+    pub count: u64,
+    #[serde(rename = "longest_ms", with = "milliseconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
+    pub longest: Duration,
 }
 
 /// How long a new client took to connect and receive an answer.

@@ -213,3 +213,10 @@ pub enum ConnectionEvent {
         reason: String,
     },
 }
+
+impl ConnectionEvent {
+    /// Whether the peer's program sent something; its WebSocket library may answer pings while the program is blocked.
+    pub fn is_service(&self) -> bool {
+        matches!(self, Self::Upgraded { .. } | Self::Refused { .. } | Self::Message(_) | Self::Close { .. })
+    }
+}

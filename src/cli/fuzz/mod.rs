@@ -345,6 +345,7 @@ async fn run_campaigns(
         if let Some(left) = left {
             asked_to_stop += confirm_findings(campaign, &mut watched.outcome, &left, &mut session).await?;
             (watched.outcome.stuck, watched.outcome.slower) = (left.stuck, left.slower);
+            watched.outcome.pauses = left.pauses;
             if let Some(gone) = left.gone {
                 watched.outcome.add_lost_hub(campaign, gone);
             }
@@ -413,7 +414,7 @@ async fn confirm_findings(
     }
     for (finding, ruling) in doubtful.iter().zip(rulings).filter(|(_, ruling)| !ruling.stands()) {
         match finding.stands_anyway {
-            true => outcome.mark_not_seen_again(&finding.cause, &ruling.describe()),
+            true => outcome.mark_not_seen_again(&finding.cause, ruling),
             false => outcome.remove_unconfirmed(&finding.cause),
         }
     }

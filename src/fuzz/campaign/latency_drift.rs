@@ -28,6 +28,8 @@ pub struct LatencyProbe {
 
 /// The id of the scenario where it is played to find out whether the hub hangs.
 const PROBE_ID: &str = "a new client";
+/// How many ids of plays have one step in common.
+const PROBES_OF_A_KIND: u32 = 500;
 /// The time in which the hub must once be as fast as before: it or the machine may still be busy after the last case.
 const RECOVERY_TIME: Duration = Duration::from_secs(5);
 
@@ -56,8 +58,19 @@ impl LatencyProbe {
         ];
         let actors = [(NEW_CLIENT.to_owned(), json!(role))].into_iter().collect();
         let scenario = CaseScenario { title: "A new client".to_owned(), actors, steps, ..CaseScenario::default() };
-        let before = play_probe(campaign, environment, &scenario, index).await?;
+        let before = play_probe(campaign, environment, &scenario, PlayId::measurement(index)).await?;
         Some(Self { scenario, before })
+    }
+
+    /// Returns how long a new client took before the first case.
+    pub fn duration_before(&self) -> Duration {
+        self.before.duration
+    }
+
+    /// Whether the hub serves a new client now. `index` counts such plays.
+    pub async fn is_served(&self, campaign: &Campaign, environment: &PlayEnvironment, index: u32) -> bool {
+        let id = PlayId::measurement(0).probe(index % PROBES_OF_A_KIND).probe(index / PROBES_OF_A_KIND);
+        play_probe(campaign, environment, &self.scenario, id).await.is_some()
     }
 
     /// Returns a detector of hangs that uses the scenario as its probe; `None` if the hub sent nothing in it.
@@ -74,7 +87,7 @@ impl LatencyProbe {
         let begun = Instant::now();
         let mut index = 2;
         loop {
-            let after = play_probe(campaign, environment, &self.scenario, index).await?.duration;
+            let after = play_probe(campaign, environment, &self.scenario, PlayId::measurement(index)).await?.duration;
             if after <= most {
                 return None;
             }
@@ -91,10 +104,10 @@ async fn play_probe(
     campaign: &Campaign,
     environment: &PlayEnvironment,
     scenario: &CaseScenario,
-    index: u32,
+    play: PlayId,
 ) -> Option<ScenarioReport> {
     let id = format!("{}/new-client", campaign.pack().name);
-    let played = campaign.play(&id, scenario, PlayId::measurement(index), environment).await?;
+    let played = campaign.play(&id, scenario, play, environment).await?;
     (scenario_verdict(&played) == Verdict::Pass).then_some(played)
 }
 

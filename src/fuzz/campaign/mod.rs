@@ -7,6 +7,7 @@ mod copied_input;
 pub mod exclusive;
 pub mod fingerprint;
 pub mod latency_drift;
+mod pauses;
 pub mod results;
 pub mod second_hub;
 pub mod shrink_findings;
@@ -18,10 +19,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::exclusive::ResourceQueues;
 use self::latency_drift::LatencyProbe;
+use self::pauses::PauseWatch;
 use super::actors::{BATCH_VARIABLE, MUTATED_STEP, ROUND_VARIABLE};
 use super::case::FuzzCase;
 use super::case_scenario::{CaseScenario, CaseStep};
@@ -39,7 +42,7 @@ use crate::outcome::{CheckReport, FrameKind, FrameReport, HubSpeed, ScenarioRepo
 use crate::protocol::{Pack, PackFolder, RulePlace};
 use crate::reference::model::ReferenceModel;
 use crate::report::events::ScenarioEvent;
-use crate::report::fuzz::NewClientLatency;
+use crate::report::fuzz::{NewClientLatency, PauseTally};
 use crate::scenario::parse::verbs::StepVerb;
 use crate::scenario::parse::{SharedFile, parse_scenario};
 use crate::scenario::template::Template;
@@ -171,7 +174,8 @@ impl Campaign {
         environment: &PlayEnvironment,
     ) -> Option<ScenarioReport> {
         let job = self.job(id, scenario, environment);
-        self.play_job(id, scenario, play, environment, job).await
+        // Boxed, since the futures of plays are large.
+        Box::pin(self.play_job(id, scenario, play, environment, job)).await
     }
 
     async fn play_job(
@@ -218,7 +222,7 @@ impl Campaign {
     ) -> Option<(ScenarioReport, Option<ScenarioReport>)> {
         let job = self.job(id, scenario, environment);
         let twin = job.clone();
-        let report = self.play_job(id, scenario, play, environment, job).await?;
+        let report = Box::pin(self.play_job(id, scenario, play, environment, job)).await?;
         let is_met = second_hub::was_served(&report);
         let played = twin.ok().filter(|_| is_met).and_then(|job| job.play_on_model(play, &environment.options, model));
         Some((report, played))
@@ -332,6 +336,8 @@ pub struct FinalHubState {
     /// A case whose conversation still fails at the end of the run, without the mutated message.
     pub stuck: Option<u64>,
     pub slower: Option<NewClientLatency>,
+    /// The pauses of the hub, and those of this machine.
+    pub pauses: [Option<PauseTally>; 2],
     /// When the hub did not serve clients.
     pub outages: Vec<HubOutage>,
     /// Whether the hub serves clients now.
@@ -357,12 +363,19 @@ pub async fn run_cases(
     numbers: impl Iterator<Item = u64>,
     over: impl Fn() -> bool + Send + Sync + 'static,
 ) -> FinalHubState {
-    let (watch, queues) = (Arc::new(HubWatch::default()), Arc::new(ResourceQueues::default()));
-    let probe = LatencyProbe::measure_start(&campaign, &environment).await;
+    let queues = Arc::new(ResourceQueues::default());
+    let probe = LatencyProbe::measure_start(&campaign, &environment).await.map(Arc::new);
+    let pauses = probe.as_ref().map(|probe| Arc::new(PauseWatch::new(probe, &environment)));
+    let watch = Arc::new(HubWatch { pauses: pauses.clone(), ..HubWatch::default() });
     // Without a message of the hub in the probe, nothing shows whether the hub hangs.
     let service_probe = || probe.as_ref().and_then(|probe| probe.service_probe(&campaign));
     environment.service_probes =
         environment.hub.instances.iter().map(|_| service_probe()).collect::<Option<Vec<ServiceProbe>>>().map(Arc::new);
+    let mut watching = JoinSet::new();
+    if let Some((pauses, probe)) = pauses.clone().zip(probe.clone()) {
+        let (campaign, environment) = (Arc::clone(&campaign), environment.clone());
+        watching.spawn(async move { pauses.follow(&campaign, &environment, &probe).await });
+    }
     let is_there = {
         let (watch, hub) = (Arc::clone(&watch), Arc::clone(&environment.hub));
         Arc::new(move || watch.lock_state().gone.is_none() && !hub.is_given_up() && !over())
@@ -395,6 +408,7 @@ pub async fn run_cases(
     // A number must not be taken without being played.
     let next = || if is_there() { numbers.next() } else { None };
     check::play_in_order(next, environment.options.jobs, &environment.interrupt, play).await;
+    drop(watching);
     campaign.lock_waiting_cases().extend(queues.take_waiting());
     let (gone, stuck) = {
         let mut watched = watch.lock_state();
@@ -419,7 +433,8 @@ pub async fn run_cases(
     };
     let is_served = gone.is_none() && !environment.hub.is_given_up();
     let outages = find_outages(&environment, gone.as_ref()).await;
-    FinalHubState { gone, stuck, slower, outages, is_served }
+    let pauses = pauses.map(|pauses| pauses.tallies()).unwrap_or_default();
+    FinalHubState { gone, stuck, slower, pauses, outages, is_served }
 }
 
 /// Returns when the hub did not serve clients. A hub that is gone or hangs at the end has not served them since.
@@ -444,18 +459,22 @@ fn exclusive_resource(case: &FuzzCase, environment: &PlayEnvironment) -> Option<
 async fn play_case(campaign: &Campaign, environment: &PlayEnvironment, watch: &HubWatch, case: &FuzzCase) {
     let number = case.number;
     watch.lock_state().under_way.insert(number);
-    let played = match &environment.against {
-        Some(other) => second_hub::play_and_compare(campaign, &case.scenario, number, environment, other).await,
-        None => campaign.play(&campaign.id(number), &case.scenario, PlayId::first(number), environment).await,
+    let id = campaign.id(number);
+    let play = async |play: PlayId| match &environment.against {
+        Some(other) => second_hub::play_and_compare(campaign, &case.scenario, play, environment, other).await,
+        None => campaign.play(&id, &case.scenario, play, environment).await,
     };
-    if let Some(mut report) = played {
+    let played = match &watch.pauses {
+        Some(pauses) => Box::pin(pauses.play_case(campaign, case, play)).await,
+        None => play(PlayId::first(number)).await.map(|report| (report, false)),
+    };
+    if let Some((mut report, is_judged)) = played {
         copied_input::remove_copied_mistakes(&mut report, campaign.pack());
         control_run::lower_self_inflicted(&mut report, campaign.pack());
         if report.unserved.is_some() {
             // A hub that no longer serves clients is not accused of anything else that is missing.
             report.checks.iter_mut().filter(|check| check.accuses_hub()).for_each(CheckReport::make_inconclusive);
-        } else if let Some(control) = control_run::control_scenario(&case.scenario, &report) {
-            let id = campaign.id(number);
+        } else if let Some(control) = control_run::control_scenario(&case.scenario, &report).filter(|_| !is_judged) {
             let mut trial = Evidence::Mutation.trial(PlayId::first(number));
             while let Some(replay) = trial.next_replay() {
                 let scenario = if replay.is_control { &control } else { &case.scenario };
@@ -494,7 +513,10 @@ const MIN_TIME_UNOCCUPIED: Duration = Duration::from_secs(5);
 
 /// Watches whether the hub is still there.
 #[derive(Default)]
-struct HubWatch(Mutex<HubWatchState>);
+struct HubWatch {
+    state: Mutex<HubWatchState>,
+    pauses: Option<Arc<PauseWatch>>,
+}
 
 #[derive(Default)]
 struct HubWatchState {
@@ -512,7 +534,7 @@ struct HubWatchState {
 impl HubWatch {
     fn lock_state(&self) -> MutexGuard<'_, HubWatchState> {
         // Nothing in here panics while it holds the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn record_report(&self, number: u64, report: &ScenarioReport, environment: &PlayEnvironment) {

@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::confirm::DoubtfulFinding;
 use super::fingerprint::{Fingerprint, broken_checks};
-use super::{Campaign, HubLost};
+use super::{Campaign, HubLost, pauses};
 use crate::fuzz::actors::{NEW_CLIENT, OBSERVER};
 use crate::fuzz::case::FuzzCell;
 use crate::fuzz::corpus::{Corpus, prefix};
 use crate::fuzz::placement::Placement;
 use crate::hub::process::RESTART_HOOK;
 use crate::judge::service::HubOutage;
-use crate::judge::{Evidence, makers_of_names};
+use crate::judge::{Evidence, Ruling, makers_of_names};
 use crate::outcome::{
     CheckReport, FindingDetail, FrameKind, HistoryDirection, HubCrash, Lack, ProcessReport, ScenarioReport, Verdict,
 };
-use crate::report::fuzz::{self, FuzzReport, NewClientLatency, OracleTally, ShrunkFinding};
+use crate::report::fuzz::{self, FuzzReport, NewClientLatency, OracleTally, PauseTally, ShrunkFinding};
 use crate::report::text::format_count;
 use crate::report::{ProtocolReport, aggregator};
 use crate::scenario::model::RuleUse;
@@ -67,6 +67,8 @@ pub struct CampaignResults {
     /// A case whose conversation still fails at the end of the run, without the mutated message.
     pub stuck: Option<u64>,
     pub slower: Option<NewClientLatency>,
+    /// The pauses of the hub, and those of this machine.
+    pub pauses: [Option<PauseTally>; 2],
     /// Number of findings that were due to a hub that did not serve clients, or to a slow one, and did not occur again.
     unconfirmed: u64,
     /// Number of cases that were being played when the run ended.
@@ -213,13 +215,13 @@ impl CampaignResults {
         group.numbers.truncate(KEPT_CASE_NUMBERS);
     }
 
-    /// Returns the findings that a case shows on its own: fingerprint, number of the first case, and the check that failed.
+    /// Returns the findings that a play of one case shows by itself: fingerprint, number of the first case, and the check that failed.
     pub fn first_findings(&self) -> impl Iterator<Item = (&Fingerprint, u64, &CheckReport)> {
         let first = |(cause, group)| {
             let CauseGroup { first, beside: None, .. }: &CauseGroup = group else { return None };
             Some((cause, case_number(&first.id)?, first.checks.first()?))
         };
-        self.causes.iter().filter_map(first)
+        self.causes.iter().filter_map(first).filter(|(_, _, check)| !pauses::is_freeze(check))
     }
 
     /// Returns the findings to replay: those that may only mean that the hub served no clients then, or was slow, and the
@@ -248,11 +250,14 @@ impl CampaignResults {
     }
 
     /// Records that the case of a finding, played alone, did not show it again.
-    pub fn mark_not_seen_again(&mut self, cause: &Fingerprint, why: &str) {
+    pub fn mark_not_seen_again(&mut self, cause: &Fingerprint, ruling: Ruling) {
         let Some(group) = self.causes.get_mut(cause) else { return };
         group.recurs = false;
-        let tells = |check: &mut CheckReport| check.message.push_str(&format!("; {why}"));
-        group.first.checks.iter_mut().for_each(tells);
+        // The frame that was received stands by itself; without a replay, there is nothing to add.
+        if ruling != Ruling::Open {
+            let tells = |check: &mut CheckReport| check.message.push_str("; seen only in the whole run");
+            group.first.checks.iter_mut().for_each(tells);
+        }
     }
 
     /// Removes a finding that did not occur again.
@@ -397,6 +402,7 @@ impl CampaignResults {
             mutation: omitted.mutation.name().into(),
             why: omitted.why.into(),
         });
+        let [pauses, stalls] = self.pauses;
         let obstacles = self.obstacles.into_iter();
         let obstacles = obstacles.map(|((step, message, unreachable), cases)| fuzz::CaseObstacle {
             step,
@@ -420,6 +426,8 @@ impl CampaignResults {
             ended: self.ended,
             stuck: self.stuck,
             slower: self.slower,
+            pauses,
+            stalls,
             unconfirmed: self.unconfirmed,
             cut: self.cut,
         };

@@ -32,11 +32,10 @@ const FINAL_WAIT: &str = "500ms";
 pub async fn play_and_compare(
     campaign: &Campaign,
     scenario: &CaseScenario,
-    number: u64,
+    first: PlayId,
     environment: &PlayEnvironment,
     other: &SecondHub,
 ) -> Option<ScenarioReport> {
-    let first = PlayId::first(number);
     let (mut report, right) = play_both(campaign, scenario, first, environment, other).await?;
     // Not played on the other, or the hub is not there.
     let Some(mut right) = right else { return Some(shortened(report)) };

@@ -102,6 +102,8 @@ fn figures(
             silent => fuzzed.is_silent() && fuzzed.decided > 0,
             ended => fuzzed.ended, stuck => fuzzed.stuck, unconfirmed => fuzzed.unconfirmed, cut => fuzzed.cut,
             slower => fuzzed.slower.as_ref().map(|one| (format_ms(ms(one.before)), format_ms(ms(one.after)))),
+            pauses => fuzzed.pauses.map(|one| (one.count, format_ms(ms(one.longest)))),
+            stalls => fuzzed.stalls.map(|one| (one.count, format_ms(ms(one.longest)))),
             oracles, rows, tried, total, mutations => mutations.iter().collect::<Vec<_>>(), moments,
             reasons => reasons.iter().map(|((mutation, why), messages)| view! {
                 mutation, why, messages => messages.join(", ")

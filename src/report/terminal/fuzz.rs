@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::causes::{BlockedChecks, FailureGroup};
-use super::super::fuzz::{CellTally, FindingTally, FuzzReport, OmittedMutation, UnusedStep};
-use super::super::text::{escape_unprintable, format_count};
+use super::super::fuzz::{CellTally, FindingTally, FuzzReport, OmittedMutation, PauseTally, UnusedStep};
+use super::super::text::{escape_unprintable, format_count, format_time};
 use super::super::{ProtocolReport, RunReport};
 use super::{DIM, Page};
 use crate::outcome::Verdict;
@@ -121,6 +121,15 @@ impl Page<'_, RunReport> {
             let were = if fuzzed.unconfirmed == 1 { "was" } else { "were" };
             let due = "may be due to a hub that hung, was gone or is slow, and";
             self.wrapped("", &format!("{findings} {due} {were} not confirmed by a replay."));
+        }
+        for (who, pauses) in [("the hub served no client", fuzzed.pauses), ("this machine stalled", fuzzed.stalls)] {
+            let Some(PauseTally { count, longest }) = pauses else { continue };
+            self.gap();
+            let times = if count == 1 { "Once".to_owned() } else { format!("{count} times") };
+            self.wrapped(
+                "",
+                &format!("{times}, {who} for up to {}; what was being played was played again.", format_time(longest)),
+            );
         }
         if let Some(number) = fuzzed.stuck {
             self.gap();

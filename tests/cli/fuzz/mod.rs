@@ -2,10 +2,13 @@
 
 pub mod saved;
 
+use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rstest::rstest;
 use serde_json::Value;
 
@@ -270,6 +273,78 @@ fn start_slowing_proxy(hub: &str, connections: usize) -> String {
         }
     });
     url
+}
+
+/// Starts a proxy to a hub that freezes for all clients for a while: after each binary frame, or when the
+/// connections with these numbers are opened.
+fn start_freezing_proxy(hub: &str, freeze: Duration, times: &'static [usize]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let hub = hub.strip_prefix("ws://").unwrap().trim_end_matches('/').to_owned();
+    let frozen = Arc::new(Mutex::new(Instant::now()));
+    let thaw = |frozen: &Mutex<Instant>| {
+        let left = || frozen.lock().saturating_duration_since(Instant::now());
+        while !left().is_zero() {
+            thread::sleep(left());
+        }
+    };
+    let pump = move |mut from: TcpStream, mut to: TcpStream, frozen: Arc<Mutex<Instant>>| {
+        let mut bytes = [0; 1 << 16];
+        while let Some(count) = from.read(&mut bytes).ok().filter(|count| *count > 0) {
+            thaw(&frozen);
+            if times.is_empty() && bytes[0] == 0x82 {
+                *frozen.lock() = Instant::now() + freeze;
+            }
+            if to.write_all(&bytes[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    };
+    thread::spawn(move || {
+        let clients = listener.incoming().flatten();
+        for (index, client) in clients.enumerate() {
+            if times.contains(&index) {
+                *frozen.lock() = Instant::now() + freeze;
+            }
+            thaw(&frozen);
+            let server = TcpStream::connect(&hub).unwrap();
+            for (from, to) in [(&client, &server), (&server, &client)] {
+                let (from, to, frozen) = (from.try_clone().unwrap(), to.try_clone().unwrap(), Arc::clone(&frozen));
+                thread::spawn(move || pump(from, to, frozen));
+            }
+        }
+    });
+    url
+}
+
+/// One frame stops the hub for everyone: one finding that names it, no other case is blamed, and all cases are played.
+#[test]
+fn a_frame_that_freezes_the_hub_for_everyone_is_the_only_finding() {
+    let hub = ServeProcess::start(["qi"], 1);
+    let url = start_freezing_proxy(hub.url("qi"), Duration::from_secs(3), &[]);
+    let arguments = [&url, "--protocol", "qi", "--seed", "1", "--cases", "150", "-j", "8", "--set", "patience=1s"];
+    let done = fuzz(&arguments).assert_exit_code(1);
+    assert_eq!(done.out.matches("fail[").count(), 1, "{}", done.out);
+    assert!(
+        done.out.contains("fail[FUZZ-LIVES]") && done.out.contains("the hub froze for everyone 3."),
+        "{}",
+        done.out
+    );
+    assert!(done.verdict().contains(" 1 finding in 150 cases"), "{}", done.out);
+    assert!(!done.out.contains("ended early") && !done.out.contains("confirmed"), "{}", done.out);
+}
+
+/// A hub that pauses for everyone accuses no case.
+#[test]
+fn a_correct_hub_that_pauses_does_not_fail() {
+    let hub = ServeProcess::start(["qi"], 1);
+    let url = start_freezing_proxy(hub.url("qi"), Duration::from_secs(3), &[60, 180]);
+    let arguments = [&url, "--protocol", "qi", "--seed", "1", "--cases", "150", "-j", "8", "--set", "patience=1s"];
+    let done = fuzz(&arguments);
+    assert!(done.code == Some(0) || done.code == Some(3), "{}", done.out);
+    assert!(!done.out.contains("fail["), "{}", done.out);
+    assert!(done.out.contains("the hub served no client for up to 3."), "{}", done.out);
 }
 
 /// A slower hub is reported, but is not a failure.
