@@ -226,8 +226,9 @@ fn frame_before<'a>(report: &'a ScenarioReport, pause: &Pause) -> Option<&'a Fra
     let suspects = |of_sender: bool| {
         sent().filter(may_be_meant).filter(move |frame| !pause.is_own && (!of_sender || frame.actor == SENDER))
     };
-    let meant =
-        |of_sender| suspects(of_sender).find(|frame| at(frame) >= pause.since).or_else(|| suspects(of_sender).last());
+    let meant = |of_sender| {
+        suspects(of_sender).find(|frame| at(frame) >= pause.since).or_else(|| suspects(of_sender).next_back())
+    };
     meant(true).or_else(|| meant(false))
 }
 
