@@ -102,3 +102,15 @@ fn assert_walks_find_nothing(name: &str, many: usize) {
     assert_eq!(wrong, "");
     assert!(played * 10 > cases.len() * 9);
 }
+
+/// A walk with a message that changes a part of the hub, as scenarios of the pack say, has that part for itself.
+#[test]
+fn walks_are_safe_for_their_neighbours() {
+    for (name, message, expected) in [("emprops", "submit_job", true), ("qi", "base_request", false)] {
+        let protocol = FuzzProtocol::load(name);
+        let scheduler = CaseScheduler::new(&protocol.corpus, 1, &|_| true);
+        let of_message = |case: &FuzzCase| protocol.corpus.pack.messages[case.cell.message].name == message;
+        let cases: Vec<FuzzCase> = walks(&protocol, &scheduler).filter(of_message).take(8).collect();
+        assert!(cases.iter().all(|case| case.scenario.exclusive.is_some() == expected), "{name}");
+    }
+}

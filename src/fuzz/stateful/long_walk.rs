@@ -50,7 +50,8 @@ pub fn make_long_walk(corpus: &Corpus, model: &WalkModel, seed: u64, number: u64
     actors.retain(|name, _| joined(name));
     actors.insert(OBSERVER.to_owned(), json!(corpus.observer_role()?));
     let title = format!("Walk {number}: {} messages of {} clients in any order", base.sent, actors.len());
-    Some(CaseScenario { title, actors, lets: base.lets, steps: base.steps, ..CaseScenario::default() })
+    let exclusive = model.exclusive(base.sent_messages);
+    Some(CaseScenario { title, exclusive, actors, lets: base.lets, steps: base.steps, ..CaseScenario::default() })
 }
 
 struct LongWalk<'a> {
@@ -80,7 +81,8 @@ impl<'a> LongWalk<'a> {
             actors.push(WalkActor { name, role, state: ActorPresence::Away });
         }
         let steps = vec![CaseStep::new(OBSERVER, StepVerb::Joins, ())];
-        let base = RandomWalk { corpus, model, actors, known: Vec::new(), lets: Map::new(), steps, sent: 0 };
+        let (known, lets, sent_messages) = (Vec::new(), Map::new(), Vec::new());
+        let base = RandomWalk { corpus, model, actors, known, lets, steps, sent: 0, sent_messages };
         Some(Self { base, sent: Vec::new(), family: None, open: corpus.open_names() })
     }
 
@@ -180,6 +182,7 @@ impl<'a> LongWalk<'a> {
         let Some(message) = corpus.pack.messages.get(index) else { return };
         self.sent.push((actor, raw.clone(), index));
         self.base.sent += 1;
+        self.base.sent_messages.push(message);
         let (name, number) = (self.base.actors[actor].name, self.base.sent);
         self.base.steps.push(CaseStep::new(name, StepVerb::SendsRaw, raw).named(format!("sent_{number}")));
         if number <= PINGED_MESSAGES {

@@ -1,11 +1,11 @@
 //! What random walks need to know of a protocol: which roles send which messages, which members are names of objects,
 //! and how the scenarios vary the examples. Computed once for a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::fuzz::case_scenario::CaseStep;
+use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::prefix::{self, Overrides};
 use crate::fuzz::expressions;
@@ -22,6 +22,8 @@ pub struct WalkModel {
     pub errors: Vec<String>,
     leaves: BTreeMap<String, Vec<TextLeaf>>,
     variants: BTreeMap<String, Vec<Overrides>>,
+    /// What a walk with a message must have for itself, by the message's name.
+    exclusive: BTreeMap<String, String>,
     /// Indices of the messages that create an object (their reply names it, they do not), by the name of the object in
     /// the documented examples.
     makers: BTreeMap<String, Vec<usize>>,
@@ -62,6 +64,9 @@ impl WalkModel {
             .map(|(index, message)| (index, corpus.senders(&message.name)))
             .collect();
         let sends = |role| senders.iter().filter(move |(_, roles)| roles.contains(&role)).map(|(index, _)| *index);
+        let (exclusive, destructive) = find_exclusive(corpus);
+        let is_safe = |index: &usize| !destructive.contains(&pack.messages[*index].name);
+        let sends = |role| sends(role).filter(is_safe);
         let roles = corpus.roles().into_iter().filter(|role| !corpus.opening(role).is_empty());
         let roles = roles.map(|role| WalkRole { name: role.to_owned(), sends: sends(role).collect() });
         let mut leaves: BTreeMap<String, Vec<TextLeaf>> =
@@ -72,7 +77,8 @@ impl WalkModel {
         errors.sort();
         errors.dedup();
         let makers = find_creating_messages(corpus, &leaves);
-        Self { roles: roles.collect(), errors, leaves, variants: find_variants(corpus), makers }
+        let variants = find_variants(corpus, &exclusive);
+        Self { roles: roles.collect(), errors, leaves, variants, exclusive, makers }
     }
 
     pub fn leaves(&self, message: &MessageType) -> &[TextLeaf] {
@@ -83,10 +89,50 @@ impl WalkModel {
         self.variants.get(&message.name).map_or(&[], Vec::as_slice)
     }
 
+    /// Returns what a walk with these messages must have for itself; `None` if it is safe for its neighbours.
+    pub fn exclusive<'a>(&self, messages: impl IntoIterator<Item = &'a MessageType>) -> Option<String> {
+        let words = messages.into_iter().filter_map(|message| self.exclusive.get(&message.name));
+        words.fold(None, |known, word| match known {
+            Some(known) if known != *word => Some(WHOLE_HUB.to_owned()),
+            _ => Some(word.clone()),
+        })
+    }
+
     /// Returns the messages whose reply may name the object that this member names.
     pub fn creating_messages(&self, leaf: &TextLeaf) -> &[usize] {
         self.makers.get(&leaf.example).map_or(&[], Vec::as_slice)
     }
+}
+
+/// The resource that is the whole hub.
+const WHOLE_HUB: &str = "hub";
+
+/// Returns what scenarios that send a message have for themselves, by the message's name, and the messages that only
+/// destructive scenarios send. A part of the hub, such as a queue, is what the message changes in any scenario; a
+/// scenario has the whole hub for many reasons, so that counts only if each does that sends the message.
+fn find_exclusive(corpus: &Corpus) -> (BTreeMap<String, String>, BTreeSet<String>) {
+    let mut parts: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    let [mut shared, mut alone, mut destructive] = [const { BTreeSet::new() }; 3];
+    for scenario in &corpus.scenarios {
+        visit_steps(&scenario.steps, &mut |step| {
+            let Some(message) = step.message(StepVerb::Sends).map(str::to_owned) else { return };
+            match scenario.exclusive.as_deref() {
+                _ if scenario.others.contains_key("destructive") => drop(destructive.insert(message)),
+                Some(WHOLE_HUB) => drop(alone.insert(message)),
+                Some(part) => drop(parts.entry(message).or_default().insert(part)),
+                None => drop(shared.insert(message)),
+            }
+        });
+    }
+    destructive.retain(|message| !shared.contains(message) && !alone.contains(message) && !parts.contains_key(message));
+    let word = |parts: BTreeSet<&str>| match parts.first() {
+        Some(part) if parts.len() == 1 => (*part).to_owned(),
+        _ => WHOLE_HUB.to_owned(),
+    };
+    alone.retain(|message| !shared.contains(message) && !parts.contains_key(message));
+    let alone = alone.into_iter().map(|message| (message, WHOLE_HUB.to_owned()));
+    let exclusive = parts.into_iter().map(|(message, parts)| (message, word(parts))).chain(alone).collect();
+    (exclusive, destructive)
 }
 
 fn find_creating_messages(corpus: &Corpus, leaves: &BTreeMap<String, Vec<TextLeaf>>) -> BTreeMap<String, Vec<usize>> {
@@ -175,19 +221,26 @@ fn mark_shared(leaves: &mut BTreeMap<String, Vec<TextLeaf>>) {
             }
         }
     }
-    let common: std::collections::BTreeSet<String> =
+    let common: BTreeSet<String> =
         users.into_iter().filter(|(_, users)| users.len() > 1).map(|(word, _)| word.to_owned()).collect();
     for leaf in leaves.values_mut().flatten() {
         leaf.shared = common.contains(&leaf.name) || common.contains(&leaf.example);
     }
 }
 
-/// Returns the overrides of scenarios, scenes and openings, as far as their expressions use only settings with a
-/// default.
-fn find_variants(corpus: &Corpus) -> BTreeMap<String, Vec<Overrides>> {
+/// Returns the overrides of scenes, openings, and scenarios that have no more of the hub for themselves than a walk with
+/// the message, as far as their expressions use only settings with a default.
+fn find_variants(corpus: &Corpus, exclusive: &BTreeMap<String, String>) -> BTreeMap<String, Vec<Overrides>> {
     let mut found: BTreeMap<String, Vec<Overrides>> = BTreeMap::new();
-    let mut take = |step: &CaseStep| {
+    let mut take = |step: &CaseStep, of: Option<&CaseScenario>| {
         let Some(message) = step.message(StepVerb::Sends) else { return };
+        let is_safe = |scenario: &CaseScenario| {
+            let word = scenario.exclusive.as_ref();
+            !scenario.others.contains_key("destructive") && (word.is_none() || word == exclusive.get(message))
+        };
+        if !of.is_none_or(is_safe) {
+            return;
+        }
         let (with, without) = prefix::step_overrides(step, "");
         let plain = step.option("breaks").is_none() && uses_only_default_settings(corpus, &with);
         if plain && (!with.is_null() || !without.is_empty()) {
@@ -197,10 +250,12 @@ fn find_variants(corpus: &Corpus) -> BTreeMap<String, Vec<Overrides>> {
             }
         }
     };
-    let scenes = corpus.scenes.iter().map(|(_, steps)| steps);
-    scenes
-        .chain(corpus.scenarios.iter().map(|scenario| &scenario.steps))
-        .for_each(|steps| visit_steps(steps, &mut take));
+    for (_, steps) in &corpus.scenes {
+        visit_steps(steps, &mut |step| take(step, None));
+    }
+    for scenario in &corpus.scenarios {
+        visit_steps(&scenario.steps, &mut |step| take(step, Some(scenario)));
+    }
     found
 }
 

@@ -69,7 +69,7 @@ pub fn make_walk_case(
         observer_role: corpus.observer_role()?.to_owned(),
         actors: joined.map(|actor| (actor.name.to_owned(), json!(actor.role))).collect(),
         needs: None,
-        exclusive: None,
+        exclusive: model.exclusive(walk.sent_messages.iter().copied().chain([message])),
         lets: walk.lets,
         steps: before,
         rest: Vec::new(),
@@ -117,6 +117,7 @@ pub(super) struct RandomWalk<'a> {
     pub steps: Vec<CaseStep>,
     /// Number of messages sent.
     pub sent: usize,
+    pub sent_messages: Vec<&'a MessageType>,
 }
 
 impl<'a> RandomWalk<'a> {
@@ -140,7 +141,16 @@ impl<'a> RandomWalk<'a> {
             actors.push(WalkActor { name, role: dice.pick(&roles)?, state: ActorPresence::Away });
         }
         let steps = vec![CaseStep::new(OBSERVER, StepVerb::Joins, ())];
-        Some(Self { corpus, model, actors, known: Vec::new(), lets: Map::new(), steps, sent: 0 })
+        Some(Self {
+            corpus,
+            model,
+            actors,
+            known: Vec::new(),
+            lets: Map::new(),
+            steps,
+            sent: 0,
+            sent_messages: Vec::new(),
+        })
     }
 
     /// Adds one message, or lets an actor close. The actor `but` does nothing.
@@ -302,6 +312,7 @@ impl<'a> RandomWalk<'a> {
         let mut right = explored.into_iter().chain([plain]).filter(|sent| sent.class == PayloadClass::Valid);
         let Some(sent) = right.next() else { return };
         self.sent += 1;
+        self.sent_messages.push(message);
         let (name, number) = (self.actors[actor].name, self.sent);
         let ping = json!({ "frames": [{ "opcode": "ping", "data": number.to_string() }] });
         self.steps.push(CaseStep::new(name, StepVerb::SendsRaw, sent.raw).named(format!("sent_{number}")));
