@@ -15,12 +15,13 @@ use crate::deviation::Deviations;
 use crate::outcome::{
     CheckOutcome, CheckReport, FindingDetail, KnownDeviation, PreconditionFailure, Verdict, rule_verdict,
 };
-use crate::protocol::{Pack, RuleBasis, RuleLevel};
+use crate::protocol::{FrameDirection, MessageType, Pack, RuleBasis, RuleLevel};
+use crate::scenario::expression::{PathSegment, UsedPath};
 use crate::scenario::model::{
     ActorId, AlwaysEntry, CheckId, CompiledPattern, MatchPattern, Program, RuleUse, Step, ValueTest,
 };
 use crate::scenario::template::{EvalContext, Template};
-use crate::scenario::value::{EvalError, Provenance, Traced};
+use crate::scenario::value::{BoundValue, EvalError, Provenance, Traced};
 use crate::syntax::explanation::Explanation;
 use crate::syntax::json_schema;
 use crate::syntax::matcher::{are_equal, to_json_text};
@@ -495,8 +496,71 @@ fn describe_schema_error(error: &ValidationError<'_>, schema: &Value) -> String 
     }
 }
 
-/// Evaluates a `check` and tests its value.
-pub(super) fn compute(value: &Template, test: &ValueTest, names: &dyn EvalContext) -> ComparisonOutcome {
+/// Evaluates a `check` and tests its value. A mistake in its expressions is not the hub's fault.
+pub(super) fn compute(value: &Template, test: &ValueTest, names: &dyn EvalContext, pack: &Pack) -> ComparisonOutcome {
+    let outcome = compute_value(value, test, names);
+    let expected = match test {
+        ValueTest::Equals(template) => Some(template),
+        ValueTest::True | ValueTest::Fits(_) => None,
+    };
+    let wrong = || std::iter::once(value).chain(expected).find_map(|template| wrong_path(template, names, pack));
+    match &outcome {
+        ComparisonOutcome::Broken { .. } => wrong().map_or(outcome, ComparisonOutcome::Undecided),
+        _ => outcome,
+    }
+}
+
+/// Returns why no hub could give a template its value: it takes a member of something that has none, or one that the
+/// document does not name where it names others. A member that the document names is the hub's to send.
+fn wrong_path(template: &Template, names: &dyn EvalContext, pack: &Pack) -> Option<String> {
+    let mut found = None;
+    template.visit_expressions(&mut |expression| {
+        let parsed = expression.parsed();
+        for path in parsed.paths.iter().filter(|path| !parsed.is_optional(&path.root)) {
+            found = found.take().or_else(|| wrong_member(path, names, pack));
+        }
+    });
+    found
+}
+
+fn wrong_member(path: &UsedPath, names: &dyn EvalContext, pack: &Pack) -> Option<String> {
+    let mut value = names.lookup(&path.root)?;
+    let mut message: Option<(&MessageType, Vec<String>)> = None;
+    for (segment, _) in &path.segments {
+        if let (None, BoundValue::One { value, wire: Some(wire) }) = (&message, &value)
+            && wire.from_hub
+        {
+            message = pack.recognise(value, FrameDirection::FromHub).map(|message| (message, Vec::new()));
+        }
+        let next = match segment {
+            PathSegment::Member(name) => value.member(name),
+            PathSegment::Index(index) => value.item(*index),
+        };
+        match (next, segment) {
+            (Some(next), _) => value = next,
+            (None, PathSegment::Member(name)) => {
+                let (message, place) = message?;
+                let known = message.schema.member_names(&place);
+                let (is_named, is_object) = (known.contains(name), matches!(value.to_json(), Value::Object(_)));
+                return match () {
+                    () if is_named || is_object && known.is_empty() => None,
+                    () if is_object => Some(format!("the document names no member `{name}` of `{}`", message.name)),
+                    () => Some(format!("`{name}` is a member of something that is not an object")),
+                };
+            }
+            (None, PathSegment::Index(_)) => return None,
+        }
+        if let Some((_, place)) = &mut message {
+            place.push(match segment {
+                PathSegment::Member(name) => name.clone(),
+                PathSegment::Index(index) => index.to_string(),
+            });
+        }
+    }
+    None
+}
+
+fn compute_value(value: &Template, test: &ValueTest, names: &dyn EvalContext) -> ComparisonOutcome {
     let provenance = value.provenance(names);
     let value = match value.eval(names) {
         Ok(value) => value,

@@ -116,7 +116,7 @@ impl Conversation {
             }
             StepAction::Check { value, test, says } => {
                 let names = self.eval_context(None);
-                let finding = compute(value, test, &names).saying(says.as_ref(), &names);
+                let finding = compute(value, test, &names, &program.pack).saying(says.as_ref(), &names);
                 self.record_check(program, step, finding)
             }
             StepAction::Order(order) => {

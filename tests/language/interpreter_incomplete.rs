@@ -15,6 +15,7 @@ use crate::support::sim_connection::{SimulatedProtocol, conversation_config};
 
 const FAILURE_REPLY: &str = r#"{"status":"failure","payload":"no","version":"0.1.0"}"#;
 const SUCCESS_REPLY: &str = r#"{"status":"success","payload":{},"version":"0.1.0"}"#;
+const UNVERSIONED_REPLY: &str = r#"{"status":"success","payload":{}}"#;
 const UNDECODABLE_REPLY: &str = r#"{"status":"success","payload":{"n":1e999},"version":"0.1.0"}"#;
 
 /// Starts a conversation of callers.
@@ -99,6 +100,25 @@ fn an_undecodable_frame_leaves_checks_undecided(#[case] step: &str, #[case] says
     let unread = says.contains(&UNDECODABLE_REPLY);
     assert_eq!(report.checks.iter().any(|check| check.name == "websocket"), unread);
     assert!(!unread || verdict(&report, "websocket") == Verdict::Inconclusive);
+}
+
+/// A typo of the pack accuses no hub, wherever it stands; a member that the document demands is the hub's to send.
+#[rstest]
+#[case::right("done.status == 'success'", SUCCESS_REPLY, Verdict::Pass)]
+#[case::wrong_value("done.status == 'failure'", SUCCESS_REPLY, Verdict::Fail)]
+#[case::unknown_member("done.state == 'success'", SUCCESS_REPLY, Verdict::Inconclusive)]
+#[case::unknown_member_alone("done.state", SUCCESS_REPLY, Verdict::Inconclusive)]
+#[case::member_of_a_text("done.status.value == 'success'", SUCCESS_REPLY, Verdict::Inconclusive)]
+#[case::member_of_a_text_alone("done.status.value", SUCCESS_REPLY, Verdict::Inconclusive)]
+#[case::member_that_the_document_leaves_open("done.payload.count == 1", SUCCESS_REPLY, Verdict::Fail)]
+#[case::demanded_member("done.version == '0.1.0'", UNVERSIONED_REPLY, Verdict::Fail)]
+#[case::demanded_member_alone("done.version", UNVERSIONED_REPLY, Verdict::Fail)]
+fn a_mistake_in_an_expression_accuses_no_hub(#[case] check: &str, #[case] says: &str, #[case] expected: Verdict) {
+    let steps = format!(
+        "{JOIN_STEPS}  - caller expects: any\n    as: done\n  - check: \"${{{check}}}\"\n    rules: [QI-025]\n"
+    );
+    let report = play_scripted_texts(&steps, [(50, says.to_owned())]);
+    assert_eq!(verdict(&report, "QI-025"), expected, "{report:#?}");
 }
 
 /// The inbox keeps the end of a flood. A frame that was expected meanwhile was seen; for others this is unknown.

@@ -349,7 +349,7 @@ impl Conversation {
                 continue;
             }
             let names = self.eval_context(Some(id));
-            let finding = compute(value, test, &names).saying(says.as_ref(), &names);
+            let finding = compute(value, test, &names, &program.pack).saying(says.as_ref(), &names);
             let FrameGaps { deviation, dropped } = std::mem::take(&mut *gaps.lock());
             let hidden = unread.clone().or_else(|| dropped.then(|| super::matching::FRAMES_DROPPED.to_owned()));
             if let Some(why) = hidden {
