@@ -13,7 +13,7 @@ use hubproof::protocol::PackFolder;
 use hubproof::report::fuzz::{OmittedMutation, UnusedStep};
 use hubproof::report::{ProtocolReport, RunOptions};
 use hubproof::syntax::diagnostic::render_all;
-use hubproof::syntax::source::Sources;
+use hubproof::syntax::source::{Sources, Span};
 use hubproof_reference::Machine;
 use hubproof_reference::machine::{ConnectionId, EventError, MachineInput, MachineOutput};
 use rstest::rstest;
@@ -328,7 +328,7 @@ fn every_site_of_a_list_is_mutated() {
 #[case::half_messages(Bug::CopiesGarbage, "watch", "truncated")]
 #[case::replies_to_the_observer(Bug::CopiesValues, "get", "wrong-type")]
 fn what_belongs_to_another_client_is_found(#[case] bug: Bug, #[case] message: &str, #[case] mutation: &str) {
-    let (campaign, _) = campaign(1, str::to_owned);
+    let (campaign, mut sources) = campaign(1, str::to_owned);
     let is_wanted = |cell: &FuzzCell| {
         let is_message = campaign.pack().messages[cell.message].name == message;
         is_message
@@ -341,6 +341,12 @@ fn what_belongs_to_another_client_is_found(#[case] bug: Bug, #[case] message: &s
     };
     let found = reports.iter().filter(|(_, report)| breaks(report)).count();
     assert!(found * 2 >= reports.len() && found > 0, "{found} of {}: {:#?}", reports.len(), broken(&reports));
+    // The step that is shown is the one that failed.
+    let made = report(&campaign, &mut sources, reports);
+    for check in made.scenarios.iter().flat_map(|scenario| &scenario.runs[0].checks) {
+        let shown = check.span.map(|span| sources.text(Span { end: span.start + check.step.len() as u32, ..span }));
+        assert_eq!(shown, Some(check.step.as_str()));
+    }
 }
 
 /// A violation in one of many messages is judged like one alone.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::confirm::DoubtfulFinding;
-use super::fingerprint::{Fingerprint, broken_checks};
+use super::fingerprint::{Fingerprint, broken_checks, oracle_name};
 use super::{Campaign, HubLost, pauses};
 use crate::fuzz::actors::{NEW_CLIENT, OBSERVER};
 use crate::fuzz::case::FuzzCell;
@@ -184,8 +184,6 @@ impl CampaignResults {
         let alone = || {
             let mut alone = report.clone();
             alone.checks.retain(|one| one.name == check);
-            // Baselines know the check by this name.
-            alone.checks.iter_mut().for_each(|check| check.name = cause.oracle.clone());
             if let Some(other) = beside {
                 let tells = |check: &mut CheckReport| check.message.push_str(&format!("; it belongs to case {other}"));
                 alone.checks.iter_mut().for_each(tells);
@@ -358,6 +356,10 @@ impl CampaignResults {
                 let number = case_number(&report.id).unwrap_or_default();
                 if let Some(case) = campaign.scheduler.case(&campaign.corpus, number) {
                     campaign.place_report(&mut report, &case.scenario, sources);
+                }
+                // Baselines know the check by this name.
+                for check in &mut report.checks {
+                    check.name = oracle_name(check).to_owned();
                 }
                 report.id = name.unwrap_or(report.id);
                 let bytes =
