@@ -28,6 +28,7 @@ use crate::check::comparison::SecondHub;
 use crate::check::{self, PlayOptions};
 use crate::config;
 use crate::fuzz::campaign::confirm::DoubtfulFinding;
+use crate::fuzz::campaign::fingerprint::NO_MUTATION;
 use crate::fuzz::campaign::results::CampaignResults;
 use crate::fuzz::campaign::{self, Campaign, FinalHubState, PlayEnvironment, confirm, second_hub};
 use crate::fuzz::case::FuzzCell;
@@ -256,9 +257,11 @@ fn failure_names(campaigns: &[Arc<Campaign>]) -> FailureNames {
     let mut names = FailureNames::default();
     for campaign in campaigns {
         let pack = campaign.pack();
-        let id =
-            |cell: &FuzzCell| format!("{}/{}/{}", pack.name, pack.messages[cell.message].name, cell.mutation.name());
-        names.add_findings(pack, campaign.scheduler.cells.iter().map(id), &["websocket"]);
+        let id = |cell: &FuzzCell| {
+            let message = &pack.messages[cell.message].name;
+            [cell.mutation.name(), NO_MUTATION].map(|mutation| format!("{}/{message}/{mutation}", pack.name))
+        };
+        names.add_findings(pack, campaign.scheduler.cells.iter().flat_map(id), &["websocket"]);
     }
     names
 }
@@ -413,9 +416,10 @@ async fn confirm_findings(
         outcome.end_before_confirmation(open);
     }
     for (finding, ruling) in doubtful.iter().zip(rulings).filter(|(_, ruling)| !ruling.stands()) {
-        match finding.stands_anyway {
-            true => outcome.mark_not_seen_again(&finding.cause, ruling),
-            false => outcome.remove_unconfirmed(&finding.cause),
+        match (ruling, finding.stands_anyway) {
+            (Ruling::Anyway, _) => outcome.clear_mutation(&finding.cause),
+            (_, true) => outcome.mark_not_seen_again(&finding.cause, ruling),
+            (_, false) => outcome.remove_unconfirmed(&finding.cause),
         }
     }
     Ok(asked_to_stop)

@@ -23,7 +23,8 @@ pub struct DoubtfulFinding {
     pub stands_anyway: bool,
 }
 
-/// Replays findings until `until`, and returns the ruling on each.
+/// Replays findings until `until`, and returns the ruling on each; [`Ruling::Anyway`] for one that is also made without
+/// the mutated message.
 pub async fn replay_findings(
     campaign: Arc<Campaign>,
     findings: Vec<DoubtfulFinding>,
@@ -44,7 +45,9 @@ pub async fn replay_findings(
         let finding = ShrinkableFinding { scenario, beside, simpler: Vec::new(), cell, cause, id };
         let (campaign, numbers) = (Arc::clone(&campaign), Arc::clone(&numbers));
         let job = ShrinkJob { campaign, environment: environment.clone(), finding, numbers };
-        rulings.push(job.confirm(evidence, until).await.ruling);
+        let ruling = job.confirm(evidence, until).await.ruling;
+        let is_anyway = ruling.stands() && Instant::now() < until && job.occurs_without_mutation().await;
+        rulings.push(if is_anyway { Ruling::Anyway } else { ruling });
     }
     rulings
 }

@@ -10,6 +10,9 @@ use crate::outcome::{CheckReport, ScenarioReport, Verdict};
 use crate::protocol::{FrameDirection, Pack};
 use crate::report::text::without_variable_parts;
 
+/// The mutation of a finding that is made without any, too.
+pub const NO_MUTATION: &str = "no-mutation";
+
 /// The key by which findings are grouped.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint {

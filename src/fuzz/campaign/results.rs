@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::confirm::DoubtfulFinding;
-use super::fingerprint::{Fingerprint, broken_checks, oracle_name};
+use super::fingerprint::{Fingerprint, NO_MUTATION, broken_checks, oracle_name};
 use super::{Campaign, HubLost, pauses};
 use crate::fuzz::actors::{NEW_CLIENT, OBSERVER};
 use crate::fuzz::case::FuzzCell;
@@ -213,7 +213,8 @@ impl CampaignResults {
         group.numbers.truncate(KEPT_CASE_NUMBERS);
     }
 
-    /// Returns the findings that a play of one case shows by itself: fingerprint, number of the first case, and the check that failed.
+    /// Returns the findings that a play of one case shows by itself: fingerprint, number of the first case, and the
+    /// check that failed.
     pub fn first_findings(&self) -> impl Iterator<Item = (&Fingerprint, u64, &CheckReport)> {
         let first = |(cause, group)| {
             let CauseGroup { first, beside: None, .. }: &CauseGroup = group else { return None };
@@ -256,6 +257,24 @@ impl CampaignResults {
             let tells = |check: &mut CheckReport| check.message.push_str("; seen only in the whole run");
             group.first.checks.iter_mut().for_each(tells);
         }
+    }
+
+    /// Records that a finding is made without the mutated message, too: the conversation shows it, and not the mutation. The
+    /// same finding of other mutations is part of it.
+    pub fn clear_mutation(&mut self, cause: &Fingerprint) {
+        let Some(mut group) = self.causes.remove(cause) else { return };
+        let why = Ruling::Anyway.describe();
+        group.first.checks.iter_mut().for_each(|check| check.message.push_str(&format!("; {why}")));
+        let is_same =
+            |other: &Fingerprint, _: &mut CauseGroup| (&other.oracle, &other.shape) == (&cause.oracle, &cause.shape);
+        for (_, other) in self.causes.extract_if(.., is_same) {
+            group.cases += other.cases;
+            group.numbers.extend(other.numbers);
+        }
+        group.numbers.sort_unstable();
+        group.numbers.dedup();
+        group.numbers.truncate(KEPT_CASE_NUMBERS);
+        self.causes.insert(Fingerprint { mutation: NO_MUTATION.to_owned(), ..cause.clone() }, group);
     }
 
     /// Removes a finding that did not occur again.

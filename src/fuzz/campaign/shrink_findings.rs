@@ -137,12 +137,24 @@ impl ShrinkJob {
     async fn failing_play(&self, scenario: &CaseScenario, patience: f64) -> Option<ScenarioReport> {
         let pack = self.campaign.pack();
         let mut report = self.play(scenario, patience).await?;
-        let failed = broken_checks(&report).find(|check| {
-            oracle_name(check) == self.finding.cause.oracle
-                && Fingerprint::of_check(pack, self.finding.cell, check) == self.finding.cause
-        })?;
+        let ShrinkableFinding { cause, cell, .. } = &self.finding;
+        // The mutation is part of the cell.
+        let made =
+            |check| Fingerprint { mutation: cause.mutation.clone(), ..Fingerprint::of_check(pack, *cell, check) };
+        let failed =
+            broken_checks(&report).find(|check| oracle_name(check) == cause.oracle && made(check) == *cause)?;
         report.checks = vec![failed.clone()];
         Some(report)
+    }
+
+    /// Whether the finding is made without the mutated message, too.
+    pub async fn occurs_without_mutation(&self) -> bool {
+        let ShrinkableFinding { scenario, beside, cause, .. } = &self.finding;
+        let control = control_run(scenario, &cause.oracle).filter(|_| beside.is_none());
+        match control {
+            Some(control) => self.reproduces(&control, 1.0).await,
+            None => false,
+        }
     }
 
     /// Whether the same oracle fails without the mutated message.

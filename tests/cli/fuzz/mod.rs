@@ -200,6 +200,17 @@ fn a_fault_is_found_and_reported_in_all_formats() {
     run(&["--baseline", &known]).assert_exit_code(0);
 }
 
+/// A fault that every conversation shows is not blamed on mutations.
+#[test]
+fn a_finding_in_ordinary_conversation_has_no_mutation() {
+    let arguments = ["--fault", "qi-reply-version-number", "--protocol", "qi", "--seed", "1", "--cases", "16"];
+    let done = fuzz(&arguments).assert_exit_code(1);
+    let named: Vec<&str> = done.out.lines().filter(|line| line.starts_with("fail[schema:base_reply_success")).collect();
+    assert!(!named.is_empty() && named.iter().all(|line| line.contains("/no-mutation: ")), "{}", done.out);
+    let output = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(output.contains("it also fails without the mutation (control run)"), "{}", done.out);
+}
+
 /// The hub accepts a connection and never answers.
 #[test]
 fn an_interrupted_run_ends_with_a_report() {
