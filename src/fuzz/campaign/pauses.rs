@@ -116,7 +116,8 @@ impl PauseWatch {
             self.asking.send_replace(Some(since));
             let (asked, starts) = (hub.begun.elapsed(), hub.process_starts());
             let mut is_served = false;
-            while !is_served && hub.begun.elapsed().saturating_sub(asked) < self.most {
+            let silent = || hub.begun.elapsed().saturating_sub(asked + self.stalled_since(asked));
+            while !is_served && silent() < self.most {
                 let begun = Instant::now();
                 is_served = probe.is_served(campaign, &unwatched, index).await;
                 index += 1;
@@ -127,7 +128,7 @@ impl PauseWatch {
             }
             let until = hub.begun.elapsed();
             let is_pause = until.saturating_sub(asked) >= self.least && hub.process_starts() == starts;
-            let is_hang = !is_served && until.saturating_sub(asked) >= self.most;
+            let is_hang = !is_served && silent() >= self.most;
             {
                 let mut state = self.lock_state();
                 let overlaps = |pause: &Pause| pause.is_own && pause.until > asked;
@@ -146,6 +147,12 @@ impl PauseWatch {
                 return;
             }
         }
+    }
+
+    /// Returns how long this machine has stalled since then: the hub need not answer meanwhile.
+    fn stalled_since(&self, asked: Duration) -> Duration {
+        let state = self.lock_state();
+        state.pauses.iter().filter(|pause| pause.is_own && pause.until > asked).map(Pause::length).sum()
     }
 
     /// Returns a pause that a case may have noticed, once it is over.

@@ -333,19 +333,15 @@ fn start_freezing_proxy(hub: &str, freeze: Duration, times: &'static [usize]) ->
 #[test]
 fn a_frame_that_freezes_the_hub_for_everyone_is_the_only_finding() {
     let hub = ServeProcess::start(["qi"], 1);
-    let url = start_freezing_proxy(hub.url("qi"), Duration::from_secs(3), &[]);
+    let url = start_freezing_proxy(hub.url("qi"), Duration::from_secs(5), &[]);
     let cases: Vec<String> = (110..140).map(|number: u64| number.to_string()).collect();
-    let mut arguments = vec![url.as_str(), "--protocol", "qi", "--seed", "1", "-j", "8", "--set", "patience=1s"];
+    let mut arguments = vec![url.as_str(), "--protocol", "qi", "--seed", "1", "-j", "8", "--set", "patience=2s"];
     arguments.extend(cases.iter().flat_map(|number| ["--case", number.as_str()]));
     let done = fuzz(&arguments).assert_exit_code(1);
     assert_eq!(done.out.matches("fail[").count(), 1, "{}", done.out);
     let output = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(output.contains(r#" sent by sender: [{"opcode":"binary""#), "{}", done.out);
-    assert!(
-        done.out.contains("fail[FUZZ-LIVES]") && done.out.contains("the hub froze for everyone 3."),
-        "{}",
-        done.out
-    );
+    assert!(done.out.contains("fail[FUZZ-LIVES]") && done.out.contains("the hub froze for everyone "), "{}", done.out);
     assert!(done.verdict().contains(" 1 finding in 30 cases"), "{}", done.out);
     assert!(!done.out.contains("ended early") && !done.out.contains("confirmed"), "{}", done.out);
 }
@@ -354,12 +350,12 @@ fn a_frame_that_freezes_the_hub_for_everyone_is_the_only_finding() {
 #[test]
 fn a_correct_hub_that_pauses_does_not_fail() {
     let hub = ServeProcess::start(["qi"], 1);
-    let url = start_freezing_proxy(hub.url("qi"), Duration::from_secs(3), &[60, 180]);
-    let arguments = [&url, "--protocol", "qi", "--seed", "1", "--cases", "150", "-j", "8", "--set", "patience=1s"];
+    let url = start_freezing_proxy(hub.url("qi"), Duration::from_secs(5), &[60, 180]);
+    let arguments = [&url, "--protocol", "qi", "--seed", "1", "--cases", "150", "-j", "8", "--set", "patience=2s"];
     let done = fuzz(&arguments);
     assert!(done.code == Some(0) || done.code == Some(3), "{}", done.out);
     assert!(!done.out.contains("fail["), "{}", done.out);
-    assert!(done.out.contains("the hub served no client for up to 3."), "{}", done.out);
+    assert!(done.out.contains("the hub served no client for up to "), "{}", done.out);
 }
 
 /// A slower hub is reported, but is not a failure.
