@@ -73,7 +73,7 @@ pub async fn play_conversation(
             }
             Some(incoming) = driver.incoming.recv() => {
                 if incoming.what.is_service() {
-                    driver.site.pulse.record(incoming.at);
+                    driver.site.last_sign.record(incoming.at);
                 }
                 if incoming.conn.0 >= FIRST_ACCEPTED_NUMBER && !driver.connections.contains_key(&incoming.conn.0) {
                     early.push(incoming);

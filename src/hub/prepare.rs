@@ -78,18 +78,19 @@ pub struct PreparedInstance {
     pub memory: MemoryBudget,
     /// Whether the hub has answered an upgrade, in any way.
     pub has_answered: Arc<AtomicBool>,
-    pub pulse: Arc<HubPulse>,
+    /// When the hub last sent something to any client.
+    pub last_sign: Arc<LastSign>,
 }
 
-/// When a hub last sent something to any client.
+/// The time at which a hub last sent something to any client.
 #[derive(Debug)]
-pub struct HubPulse {
+pub struct LastSign {
     begun: Instant,
     /// In microseconds after `begun`.
     last: AtomicU64,
 }
 
-impl HubPulse {
+impl LastSign {
     fn new(begun: Instant) -> Self {
         Self { begun, last: AtomicU64::new(0) }
     }
@@ -104,7 +105,7 @@ impl HubPulse {
 impl PreparedInstance {
     /// Returns the same instance at another address, as a hub of its own.
     pub fn moved(&self, endpoint: Endpoint, hooks: BTreeMap<String, HookSpec>) -> Self {
-        Self { endpoint, hooks, pulse: Arc::new(HubPulse::new(Instant::now())), ..self.clone() }
+        Self { endpoint, hooks, last_sign: Arc::new(LastSign::new(Instant::now())), ..self.clone() }
     }
 
     /// Returns the event of a connection to this instance. A hub that has not answered any upgrade yet cannot be reached,
@@ -163,7 +164,7 @@ impl PreparedHub {
 
     /// Returns when any instance last sent something to any client, relative to the start of the run.
     pub fn last_sign(&self) -> Duration {
-        let last = self.instances.iter().map(|instance| instance.pulse.last.load(Ordering::Relaxed)).max();
+        let last = self.instances.iter().map(|instance| instance.last_sign.last.load(Ordering::Relaxed)).max();
         Duration::from_micros(last.unwrap_or_default())
     }
 
@@ -229,7 +230,7 @@ pub fn prepare_hub(hub: &TestedHub) -> Result<Arc<PreparedHub>, SetupError> {
     let connections = limit.unwrap_or(DEFAULT_CONNECTIONS).max(1);
     let memory = MemoryBudget::of_bytes(BUDGETED_LONG_MESSAGES * MAX_MESSAGE_BYTES);
     let begun = Instant::now();
-    let pulse = Arc::new(HubPulse::new(begun));
+    let last_sign = Arc::new(LastSign::new(begun));
     let mut instances = Vec::new();
     for (index, instance) in target.instances.iter().enumerate() {
         let endpoint = instance.url.clone();
@@ -251,7 +252,7 @@ pub fn prepare_hub(hub: &TestedHub) -> Result<Arc<PreparedHub>, SetupError> {
             process: process.map(|(process, _)| Arc::clone(process)),
             memory: memory.clone(),
             has_answered: Arc::default(),
-            pulse: Arc::clone(&pulse),
+            last_sign: Arc::clone(&last_sign),
         }));
     }
     Ok(Arc::new(PreparedHub {
