@@ -3,9 +3,9 @@
 //! before the hub froze is played alone. If the hub freezes each time, the frame is the reason, and the only finding.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{RwLock, watch};
 use tokio::time::Instant;
 
@@ -79,11 +79,6 @@ impl PauseWatch {
         }
     }
 
-    fn lock_state(&self) -> MutexGuard<'_, PauseState> {
-        // Nothing panics while it holds the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Watches until it is dropped.
     pub async fn follow(&self, campaign: &Campaign, environment: &PlayEnvironment, probe: &LatencyProbe) {
         tokio::join!(self.follow_machine(environment), self.follow_hub(campaign, environment, probe));
@@ -96,7 +91,7 @@ impl PauseWatch {
             tokio::time::sleep(TICK).await;
             let until = environment.hub.begun.elapsed();
             if until.saturating_sub(since) >= TICK + self.least / 2 {
-                self.lock_state().pauses.push(Pause { since, asked: since, until, is_own: true });
+                self.state.lock().pauses.push(Pause { since, asked: since, until, is_own: true });
             }
         }
     }
@@ -130,7 +125,7 @@ impl PauseWatch {
             let is_pause = until.saturating_sub(asked) >= self.least && hub.process_starts() == starts;
             let is_hang = !is_served && silent() >= self.most;
             {
-                let mut state = self.lock_state();
+                let mut state = self.state.lock();
                 let overlaps = |pause: &Pause| pause.is_own && pause.until > asked;
                 if is_pause && is_served && !state.pauses.iter().any(overlaps) {
                     state.pauses.push(Pause { since, asked, until, is_own: false });
@@ -151,7 +146,7 @@ impl PauseWatch {
 
     /// Returns how long this machine has stalled since then: the hub need not answer meanwhile.
     fn stalled_since(&self, asked: Duration) -> Duration {
-        let state = self.lock_state();
+        let state = self.state.lock();
         state.pauses.iter().filter(|pause| pause.is_own && pause.until > asked).map(Pause::length).sum()
     }
 
@@ -163,7 +158,7 @@ impl PauseWatch {
         // The watch may notice a stall only now, too.
         tokio::time::sleep(TICK * 2).await;
         let _ = self.asking.subscribe().wait_for(Option::is_none).await;
-        let state = self.lock_state();
+        let state = self.state.lock();
         let end = report.begun + report.duration;
         let overlaps = |pause: &&Pause| report.begun <= pause.until && end >= pause.since;
         state.pauses.iter().rfind(overlaps).copied().filter(|_| !state.given_up)
@@ -186,9 +181,9 @@ impl PauseWatch {
         while let Some(pause) = self.disturbing(&report).await {
             let frame = frame_before(&report, &pause);
             let replay = trial.next_replay();
-            let is_known = trial.is_confirmed_once() && self.lock_state().freezing.contains(mutation);
+            let is_known = trial.is_confirmed_once() && self.state.lock().freezing.contains(mutation);
             if let Some(frame) = frame.filter(|_| is_known || trial.ruling().stands()) {
-                self.lock_state().freezing.insert(mutation);
+                self.state.lock().freezing.insert(mutation);
                 return Some((freeze_report(campaign, report.clone(), frame, &pause), true));
             }
             let Some(replay) = replay else {
@@ -215,7 +210,7 @@ impl PauseWatch {
 
     /// Returns the pauses of the hub and those of this machine.
     pub fn tallies(&self) -> [Option<PauseTally>; 2] {
-        let state = self.lock_state();
+        let state = self.state.lock();
         [false, true].map(|is_own| {
             let lengths = || state.pauses.iter().filter(|pause| pause.is_own == is_own).map(Pause::length);
             Some(PauseTally { count: lengths().count() as u64, longest: lengths().max()? })
