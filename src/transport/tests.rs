@@ -227,7 +227,7 @@ async fn the_body_of_an_endless_refusal_is_cut() {
 #[rstest]
 #[case(
     "",
-    "the hub closed the connection before answering the upgrade: should the address be wss:// instead of ws://?"
+    "the hub closed the connection before answering the upgrade (if it expects TLS, use wss:// instead of ws://)"
 )]
 #[case("HTTP/1.1 101 Switch", "the hub closed the connection in the middle of its answer to the upgrade")]
 #[case(
