@@ -138,7 +138,7 @@ struct Concierge {
     twice: BTreeSet<(ConnectionId, Arc<str>)>,
     /// For a fault: the first list of groups that was fetched.
     listed: Option<Value>,
-    /// For a fault: names that were refused once.
+    /// For faults: names that were refused once.
     refused: BTreeSet<String>,
     /// For faults: the number of clients that have identified.
     identified: u64,
@@ -453,6 +453,9 @@ impl Concierge {
                 out.push(close_output(holder, close::DUPLICATE_AUTH, "another client takes this name"));
                 self.leave(holder, out);
             } else if !self.broken.is("concierge-duplicate-name-accepted") {
+                if self.broken.is("concierge-contested-name-not-freed") {
+                    self.refused.insert(identify.name.clone());
+                }
                 self.reject(conn, close::DUPLICATE_AUTH, "the name is taken", out);
                 if self.broken.is("concierge-conflict-closes-both") {
                     out.push(close_output(holder, close::DUPLICATE_AUTH, "another client wants this name"));
@@ -561,7 +564,9 @@ impl Concierge {
     /// Removes a client: its name becomes free, its groups end (line 39).
     fn leave(&mut self, conn: ConnectionId, out: &mut Vec<MachineOutput>) {
         let Some(client) = self.clients.remove(&conn) else { return };
-        if self.names.get(&client.name) == Some(&conn) && !self.broken.is("concierge-name-not-freed") {
+        let is_kept = self.broken.is("concierge-name-not-freed")
+            || self.broken.is("concierge-contested-name-not-freed") && self.refused.contains(&*client.name);
+        if self.names.get(&client.name) == Some(&conn) && !is_kept {
             self.names.remove(&client.name);
         }
         if self.uuids.get(&client.uuid) == Some(&conn) {
