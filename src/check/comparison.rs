@@ -40,7 +40,7 @@ pub trait PlayComparer: Send + Sync + Debug {
     /// Returns what this play is compared with, if anything.
     fn second_hub(&self, report: &ScenarioReport) -> Option<&SecondHub>;
 
-    /// Compares the reports of the plays of one program on the hub and on its second_hub.
+    /// Compares the reports of the plays of one program on the hub and on the second one.
     fn compare(&self, report: &ScenarioReport, other: &ScenarioReport) -> PlayComparison;
 
     /// Returns the differences between two plays of a scenario on one hub, with a variation and as it is written.

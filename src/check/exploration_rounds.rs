@@ -77,7 +77,7 @@ struct TriedEntry {
     hub: usize,
     entry: Value,
     base: usize,
-    /// Whether the trial proved nothing.
+    /// Whether the hub was lost in the trial, which then proved nothing.
     open: bool,
 }
 

@@ -198,7 +198,7 @@ impl ScenarioJob {
         matches!(self.place, JobPlacement::Instance(_))
     }
 
-    /// Plays the scenario on a second_hub of the hub; `id` is that of its play on the hub. Returns `None` if it cannot be
+    /// Plays the scenario on the second hub; `id` is that of its play on the hub. Returns `None` if it cannot be
     /// played there, or the run was interrupted before.
     pub(super) async fn play_elsewhere(
         &self,
@@ -338,8 +338,8 @@ impl ScenarioJob {
         }
     }
 
-    /// Whether a scenario that accuses the hub of nothing did not get a message that the hub sends in others. Other
-    /// scenarios, played beside it, may be the reason.
+    /// Whether a scenario stopped because a message did not come that the hub has sent in other scenarios, and accuses
+    /// the hub of nothing. Scenarios that ran at the same time may be the reason.
     pub(super) fn is_blocked(&self, report: &ScenarioReport, options: &PlayOptions) -> bool {
         let waits = &report.waits;
         let mut awaited = waits.missed.iter().chain(waits.shortened.keys()).peekable();

@@ -105,7 +105,8 @@ impl LastSign {
 impl PreparedInstance {
     /// Returns the same instance at another address, as a hub of its own.
     pub fn moved(&self, endpoint: Endpoint, hooks: BTreeMap<String, HookSpec>) -> Self {
-        Self { endpoint, hooks, last_sign: Arc::new(LastSign::new(Instant::now())), ..self.clone() }
+        let last_sign = Arc::new(LastSign::new(Instant::now()));
+        Self { endpoint, hooks, has_answered: Arc::default(), last_sign, ..self.clone() }
     }
 
     /// Returns the event of a connection to this instance. A hub that has not answered any upgrade yet cannot be reached,
@@ -230,7 +231,6 @@ pub fn prepare_hub(hub: &TestedHub) -> Result<Arc<PreparedHub>, SetupError> {
     let connections = limit.unwrap_or(DEFAULT_CONNECTIONS).max(1);
     let memory = MemoryBudget::of_bytes(BUDGETED_LONG_MESSAGES * MAX_MESSAGE_BYTES);
     let begun = Instant::now();
-    let last_sign = Arc::new(LastSign::new(begun));
     let mut instances = Vec::new();
     for (index, instance) in target.instances.iter().enumerate() {
         let endpoint = instance.url.clone();
@@ -252,7 +252,7 @@ pub fn prepare_hub(hub: &TestedHub) -> Result<Arc<PreparedHub>, SetupError> {
             process: process.map(|(process, _)| Arc::clone(process)),
             memory: memory.clone(),
             has_answered: Arc::default(),
-            last_sign: Arc::clone(&last_sign),
+            last_sign: Arc::new(LastSign::new(begun)),
         }));
     }
     Ok(Arc::new(PreparedHub {

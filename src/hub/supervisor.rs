@@ -3,9 +3,9 @@
 //!
 //! Several scenarios share a hub, so a crash cannot be attributed at once. All scenarios that were running are played
 //! again, each alone on a fresh hub; after a hang, only those that sent the last frames before it, and the others
-//! beside each other. A scenario that crashes the hub again fails its `process` check; the results of the second play
-//! replace those of the first. If no scenario reproduces a crash, the run still fails, but no scenario is blamed. After
-//! each crash, fewer scenarios run in parallel.
+//! beside each other. A scenario that crashes the hub again fails its `process` check. Only the second play counts. If
+//! no scenario reproduces a crash, the run still fails, but no scenario is blamed. After each crash, fewer scenarios run
+//! in parallel.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -304,8 +304,8 @@ fn choose_examples(candidates: &mut Vec<MessageCandidate>, diagnostics: &mut Vec
 /// The rank of each place whose values are known, by its JSON pointer: the place that best tells the messages apart first.
 type PlaceOrder = BTreeMap<String, usize>;
 
-/// Ranks places by how many pairs of messages they distinguish, then by how much they resemble the type of a message: by
-/// the number of different values, texts before others, and those of few messages before those of all, such as a version.
+/// Ranks places by how many pairs of messages they distinguish. Among equals, the place that looks most like the type of a
+/// message comes first: one with many different values, with texts, and not in every message, as a version is.
 fn order_places(candidates: &[MessageCandidate]) -> PlaceOrder {
     let mut pairs: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, first) in candidates.iter().enumerate() {

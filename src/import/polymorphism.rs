@@ -141,7 +141,7 @@ impl<'a> Inheritance<'a> {
         pairs.filter(|(_, to)| to.node.text().is_some_and(named)).map(|(key, _)| json!(key.name)).collect()
     }
 
-    /// Returns the values that a schema lists for a member: with `inherited`, those of its bases count, too.
+    /// Returns the values that a schema lists for a member. With `inherited`, a schema that it extends may list them.
     fn fixed_values(&self, place: &DocumentRef<'a>, member: &str, inherited: bool, depth: usize) -> Option<Vec<Value>> {
         let declared = place.get("properties").and_then(|properties| properties.get(member));
         let own = declared.and_then(|declared| self.library.follow_reference(declared).ok()).and_then(|declared| {

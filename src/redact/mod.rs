@@ -23,7 +23,7 @@ pub const MASK: &str = "***";
 /// Secrets shorter than this are masked only as whole words: the secret `a1` must not mask a part of `data1`.
 const SHORT_SECRET: usize = 4;
 /// The most forms of texts that were made from secrets during one conversation or one load run.
-const MOST_MADE: usize = 2_000;
+const MOST_MADE: usize = 500;
 /// The least part of a secret that is masked at the beginning or end of a frame.
 const PART_OF_SECRET: usize = 6;
 
@@ -125,9 +125,9 @@ impl SecretMasker {
         }
     }
 
-    /// Whether no secret was given.
-    pub fn is_empty(&self) -> bool {
-        self.given.known.is_empty()
+    /// Whether texts that are made from secrets are still to be added: there are secrets, and room.
+    pub fn is_learning(&self) -> bool {
+        !self.given.known.is_empty() && self.made.read().len() < MOST_MADE
     }
 
     /// Whether a text contains a secret that was given, or made from one.
@@ -199,7 +199,7 @@ impl SecretMasker {
     fn find_secrets(&self, text: &str) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
         let made = self.made.read();
-        if self.is_empty() && made.is_empty() {
+        if self.given.known.is_empty() && made.is_empty() {
             return found;
         }
         let find = |text: &[u8], found: &mut Vec<(usize, usize)>| {

@@ -372,7 +372,7 @@ impl TemplateExpression {
 
     /// Makes the texts of a value secret that were made from a secret: a token, a hash, a piece.
     fn learn_secrets(&self, value: &Value, inputs: &[Value], masker: &SecretMasker) {
-        if masker.is_empty() {
+        if !masker.is_learning() {
             return;
         }
         let inputs: Vec<String> = inputs.iter().flat_map(collect_texts).collect();

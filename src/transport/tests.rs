@@ -726,7 +726,7 @@ async fn open_with_certificates(
     TestClient::open(request).remaining_events().await
 }
 
-/// Asserts that the hub's message came, or that there is no connection for this reason.
+/// Asserts that the hub's message arrived, or that the connection failed for the reason `refused`.
 fn assert_over_tls(events: &[ConnectionEvent], refused: Option<&str>) {
     match refused {
         None => assert_eq!(events[1], message("over TLS"), "{events:?}"),

@@ -1,5 +1,5 @@
-//! Certificates for `wss://` and `https://`: hubproof trusts the system's roots and those of `--ca`, or all with
-//! `--insecure`, and presents that of `--cert`.
+//! Certificates for `wss://` and `https://`. hubproof trusts the system's roots and the certificates in the file of
+//! `--ca`; with `--insecure` it trusts any certificate. It presents the client certificate of `--cert`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,17 +42,16 @@ pub enum TlsError {
 pub fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let lenient = |strict, given| Arc::new(LenientVerifier { provider: provider.clone(), strict, given });
     let builder = if options.insecure {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificateVerifier(provider)))
+        builder.dangerous().with_custom_certificate_verifier(lenient(None, Vec::new()))
     } else {
+        let given = given_certificates(options.ca.as_deref())?;
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(trusted_roots(options.ca.as_deref())?);
-        let given = options.ca.as_deref().map(read_certificates).transpose()?.unwrap_or_default();
+        roots.add_parsable_certificates(system_roots().into_iter().chain(given.clone()));
         // Without any root, no verifier can be built.
-        match WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), provider).build() {
-            Ok(inner) => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(GivenCertificateVerifier { inner, given })),
+        match WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), provider.clone()).build() {
+            Ok(strict) => builder.dangerous().with_custom_certificate_verifier(lenient(Some(strict), given)),
             Err(_) => builder.with_root_certificates(roots),
         }
     };
@@ -140,21 +139,24 @@ impl ResolvesClientCert for WatchingResolver {
 /// # Errors
 /// `ca` cannot be read or contains no usable certificate.
 pub fn trusted_roots(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let mut certificates = rustls_native_certs::load_native_certs().certs;
-    if let Some(file) = ca {
-        certificates.extend(read_certificates(file)?);
-    }
+    let mut certificates = system_roots();
+    certificates.extend(given_certificates(ca)?);
     Ok(certificates)
 }
 
+fn system_roots() -> Vec<CertificateDer<'static>> {
+    rustls_native_certs::load_native_certs().certs
+}
+
 /// Returns all certificates of a file; each is usable as a root.
-fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn given_certificates(file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let Some(file) = file else { return Ok(Vec::new()) };
     let certificates = read_pem_certificates(file)?;
     for (index, certificate) in certificates.iter().enumerate() {
-        let usable = RootCertStore::empty().add(certificate.clone());
-        let wrong = |error: rustls::Error| (index + 1, error.to_string());
-        let (file, usable) = (file.to_owned(), usable.map_err(wrong));
-        usable.map_err(|(number, reason)| TlsError::Root { file, number, reason })?;
+        RootCertStore::empty().add(certificate.clone()).map_err(|error| {
+            let reason = error.to_string();
+            TlsError::Root { file: file.to_owned(), number: index + 1, reason }
+        })?;
     }
     Ok(certificates)
 }
@@ -212,13 +214,16 @@ fn describe_certificate_error(error: &CertificateError) -> String {
 
 /// A verifier that also accepts the certificates of `--ca` themselves, as curl does: `openssl req -x509` makes
 /// certificates of a certificate authority, which others do not accept from a server, and without the names of hosts.
+/// Whatever it accepts, the peer must have the private key.
 #[derive(Debug)]
-struct GivenCertificateVerifier {
-    inner: Arc<WebPkiServerVerifier>,
+struct LenientVerifier {
+    provider: Arc<CryptoProvider>,
+    /// Verifies other certificates; `None` accepts all of them.
+    strict: Option<Arc<WebPkiServerVerifier>>,
     given: Vec<CertificateDer<'static>>,
 }
 
-impl ServerCertVerifier for GivenCertificateVerifier {
+impl ServerCertVerifier for LenientVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -228,7 +233,8 @@ impl ServerCertVerifier for GivenCertificateVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         use CertificateError::{NotValidForName, NotValidForNameContext, Other};
-        let verified = self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let Some(strict) = &self.strict else { return Ok(ServerCertVerified::assertion()) };
+        let verified = strict.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match &verified {
             // The verifier checks the time of validity before the kind of certificate, and the name last.
             Err(rustls::Error::InvalidCertificate(Other(_) | NotValidForName | NotValidForNameContext { .. }))
@@ -246,7 +252,7 @@ impl ServerCertVerifier for GivenCertificateVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -255,50 +261,11 @@ impl ServerCertVerifier for GivenCertificateVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// A verifier that accepts any certificate, as long as the peer has its private key.
-#[derive(Debug)]
-struct AnyCertificateVerifier(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificateVerifier {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -336,7 +336,7 @@ pub struct FinalHubState {
     /// A case whose conversation still fails at the end of the run, without the mutated message.
     pub stuck: Option<u64>,
     pub slower: Option<NewClientLatency>,
-    /// The pauses of the hub, and those of this machine.
+    /// How often and how long the hub paused, and this machine stalled.
     pub pauses: [Option<PauseTally>; 2],
     /// When the hub did not serve clients.
     pub outages: Vec<HubOutage>,
@@ -354,7 +354,7 @@ pub struct HubLost {
     pub hangs: bool,
 }
 
-/// Plays the cases of these numbers, as many at a time as the options say, and reports its events like
+/// Plays the cases of these numbers, as many at a time as the options say, and sends the same events as
 /// [`check::run_scenarios`]. Starts no further case once it is interrupted, `over` returns true, or the hub cannot be
 /// reached any more. Each case is made when its turn comes.
 pub async fn run_cases(

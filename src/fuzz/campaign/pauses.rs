@@ -19,11 +19,11 @@ use crate::report::fuzz::PauseTally;
 use crate::report::scenario_verdict;
 use crate::report::text::format_time;
 
-/// How often the hub and this machine are looked at.
+/// The time between two looks at the hub and at this machine.
 const TICK: Duration = Duration::from_millis(50);
-/// The longest time without anything received by any client until a new client asks whether the hub serves it.
+/// After this time in which no client received anything, a new client asks whether the hub serves it.
 const SUSPICIOUS_SILENCE: Duration = Duration::from_millis(500);
-/// How long before the hub last served a client it may have received the frame after which it froze.
+/// The frame that made the hub freeze may have been sent this long before the hub last served a client.
 const BEFORE_LAST_SERVICE: Duration = Duration::from_millis(200);
 /// A pause this many times the patience long is a hang: the hub is given up.
 const HANG_FACTOR: u32 = 4;
@@ -53,16 +53,17 @@ pub struct PauseWatch {
     /// How long the hub may pause before it is given up.
     most: Duration,
     state: Mutex<PauseState>,
-    /// Whether a new client is waiting to be served, and since when nothing has been received.
+    /// Since when nothing has been received, while a new client waits to be served.
     asking: watch::Sender<Option<Duration>>,
-    /// Write-locked by cases that are played alone, to find out whether they make the hub freeze.
+    /// Cases hold this for reading. A case that is played alone, to find out whether it makes the hub freeze, holds it
+    /// for writing.
     turns: RwLock<()>,
 }
 
 #[derive(Default)]
 struct PauseState {
     pauses: Vec<Pause>,
-    /// Mutations after which the hub was seen to freeze.
+    /// The mutations that have made the hub freeze.
     freezing: BTreeSet<&'static str>,
     given_up: bool,
 }
@@ -79,7 +80,7 @@ impl PauseWatch {
         }
     }
 
-    /// Watches until it is dropped.
+    /// Watches the hub and this machine; never returns unless the hub hangs.
     pub async fn follow(&self, campaign: &Campaign, environment: &PlayEnvironment, probe: &LatencyProbe) {
         tokio::join!(self.follow_machine(environment), self.follow_hub(campaign, environment, probe));
     }
@@ -208,7 +209,7 @@ impl PauseWatch {
         Some((report, false))
     }
 
-    /// Returns the pauses of the hub and those of this machine.
+    /// Returns how often and how long the hub paused, and this machine stalled.
     pub fn tallies(&self) -> [Option<PauseTally>; 2] {
         let state = self.state.lock();
         [false, true].map(|is_own| {

@@ -67,7 +67,7 @@ pub struct CampaignResults {
     /// A case whose conversation still fails at the end of the run, without the mutated message.
     pub stuck: Option<u64>,
     pub slower: Option<NewClientLatency>,
-    /// The pauses of the hub, and those of this machine.
+    /// How often and how long the hub paused, and this machine stalled.
     pub pauses: [Option<PauseTally>; 2],
     /// Number of findings that were due to a hub that did not serve clients, or to a slow one, and did not occur again.
     unconfirmed: u64,

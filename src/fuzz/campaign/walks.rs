@@ -44,7 +44,7 @@ impl ComparedProtocol {
     }
 }
 
-/// Compares the plays of walks with those on the second_hubs of the hubs.
+/// Compares each play of a walk with its play on the second hub.
 #[derive(Default)]
 pub struct WalkComparer {
     protocols: HashMap<String, ComparedProtocol>,

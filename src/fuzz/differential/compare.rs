@@ -181,8 +181,8 @@ fn common_extent(
             let other = rights.get(number).copied().unwrap_or(right.events.len());
             return ((at, other), Some("the hubs' answers led to different messages"));
         };
-        let (event, second_hub) = (&left.events[*at], &right.events[*other]);
-        if event.actor != second_hub.actor || name(event) != name(second_hub) {
+        let (event, twin) = (&left.events[*at], &right.events[*other]);
+        if event.actor != twin.actor || name(event) != name(twin) {
             return ((*at, *other), Some("the hubs' answers led to different messages"));
         }
         if matches!(event.what, TranscriptEventKind::Raw) {
@@ -194,10 +194,9 @@ fn common_extent(
         }
         let kinds = |transcript: &Transcript<'_>, at: usize| {
             let next = |event: &&TranscriptEvent<'_>| {
-                !(event.actor == second_hub.actor && matches!(event.what, TranscriptEventKind::Sent(..)))
+                !(event.actor == twin.actor && matches!(event.what, TranscriptEventKind::Sent(..)))
             };
-            let after =
-                transcript.events[at + 1..].iter().take_while(next).filter(|event| event.actor == second_hub.actor);
+            let after = transcript.events[at + 1..].iter().take_while(next).filter(|event| event.actor == twin.actor);
             after.filter_map(event_kind).filter(|kind| !context.facts.open.contains(kind)).collect::<Vec<_>>()
         };
         if !(context.decided)(class, message, json) || kinds(left, *at) != kinds(right, *other) {
@@ -691,8 +690,8 @@ fn pair_messages(
         }
     }
     let received = without?;
-    let second_hub = free.iter().find(|other| other.message.name == received.message.name)?;
-    differ(received, second_hub).map(|found| (received.message.name.clone(), found))
+    let twin = free.iter().find(|other| other.message.name == received.message.name)?;
+    differ(received, twin).map(|found| (received.message.name.clone(), found))
 }
 
 /// Returns the difference, with the position of the last message, if only one hub closed or refused an actor's

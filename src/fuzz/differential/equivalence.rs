@@ -117,7 +117,7 @@ impl MessageComparer<'_> {
                 for item in one {
                     let found = free
                         .iter()
-                        .position(|second_hub| self.compare_values(&inner, (item, second_hub), "/-", member).is_none());
+                        .position(|other| self.compare_values(&inner, (item, other), "/-", member).is_none());
                     let Some(found) = found else { return here() };
                     free.remove(found);
                 }

@@ -107,9 +107,9 @@ impl WalkModel {
 /// The resource that is the whole hub.
 const WHOLE_HUB: &str = "hub";
 
-/// Returns what scenarios that send a message have for themselves, by the message's name, and the messages that only
-/// destructive scenarios send. A part of the hub, such as a queue, is what the message changes in any scenario; a
-/// scenario has the whole hub for many reasons, so that counts only if each does that sends the message.
+/// Returns, by the message's name, the resource that a walk needs for itself to send a message, and the messages that only
+/// destructive scenarios send. A message needs a part of the hub, such as a queue, if any scenario that sends it does. It
+/// needs the whole hub only if all of them do, since a scenario may need the whole hub for another reason.
 fn find_exclusive(corpus: &Corpus) -> (BTreeMap<String, String>, BTreeSet<String>) {
     let mut parts: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     let [mut shared, mut alone, mut destructive] = [const { BTreeSet::new() }; 3];

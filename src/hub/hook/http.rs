@@ -26,9 +26,14 @@ impl TrustedCertificates {
         let client = tls::client_certificate(options)?.map(|(chain, key)| {
             let chain: Vec<_> = chain.iter().map(|one| Certificate::from_der(one).to_owned()).collect();
             // ureq reads keys only as text.
-            Some(ClientCert::new_with_certs(&chain, PrivateKey::from_pem(&key.text).ok()?))
+            let key = PrivateKey::from_pem(&key.text).map_err(|error| {
+                let file = options.key.clone().or_else(|| options.cert.clone()).unwrap_or_default();
+                TlsError::Key { file, reason: error.to_string() }
+            })?;
+            Ok::<_, TlsError>(ClientCert::new_with_certs(&chain, key))
         });
-        let builder = TlsConfig::builder().disable_verification(options.insecure).client_cert(client.flatten());
+        let client = client.transpose()?;
+        let builder = TlsConfig::builder().disable_verification(options.insecure).client_cert(client);
         if options.insecure {
             return Ok(Self(builder.build()));
         }

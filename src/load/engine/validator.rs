@@ -45,7 +45,7 @@ struct ValidationBatch {
 pub struct MessageSampler {
     share: f64,
     owed: f64,
-    /// How many of each kind of message were selected beyond the share, those of no kind first.
+    /// How many messages of each kind were selected beyond the share. The first entry counts messages of no known kind.
     extra: Vec<u32>,
     batch: ValidationBatch,
     to: Option<SyncSender<ValidationBatch>>,

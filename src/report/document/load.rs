@@ -329,7 +329,7 @@ pub struct Ledger {
 pub struct Violation {
     pub kind: String,
     pub at_s: f64,
-    /// The item's id. If the id is no longer known, its hash as 16 hexadecimal digits.
+    /// The item's id, or the id's hash in 16 hexadecimal digits if the id itself was not kept.
     pub item: String,
     pub history: Vec<Step>,
     /// The number of steps that were not kept, before the last one.
