@@ -28,12 +28,13 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use hubproof::fuzz::scheduler::CaseScheduler;
 use regex::Regex;
 use rstest::rstest;
-use serde_json::Value;
 
+use crate::fuzz::cases::FuzzProtocol;
 use crate::support::disk;
-use crate::support::process::{ServeProcess, free_port, hubproof};
+use crate::support::process::{ServeProcess, free_port};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_hubproof");
 const ELISION: &str = "...";
@@ -43,7 +44,7 @@ fn page_commands_print_the_output_shown(
     #[files("README.md")]
     #[files("CONTRIBUTING.md")]
     #[files("docs/src/**/*.md")]
-    #[exclude("/(graphql-pack|load-testing|tutorial).md")]
+    #[exclude("/(ci|graphql-pack|load-testing|quick-start|tutorial).md")]
     path: PathBuf,
 ) {
     assert_commands_print_what_is_shown(&path);
@@ -52,8 +53,10 @@ fn page_commands_print_the_output_shown(
 #[rstest]
 #[ignore = "thorough: waits for real time"]
 fn page_commands_with_long_runs_print_the_output_shown(
+    #[files("docs/src/ci.md")]
     #[files("docs/src/graphql-pack.md")]
     #[files("docs/src/load-testing.md")]
+    #[files("docs/src/quick-start.md")]
     #[files("docs/src/tutorial.md")]
     path: PathBuf,
 ) {
@@ -524,21 +527,13 @@ fn a_rewritten_block_of_output_keeps_its_three_dots(
 #[test]
 fn the_page_about_fuzzing_names_every_mutation_and_moment() {
     let page = fs::read_to_string(disk::root().join("docs/src/fuzzing.md")).unwrap();
-    let mut missing = BTreeSet::new();
     let mut known = BTreeSet::new();
     for protocol in ["qi", "emprops"] {
-        let printed = hubproof(["fuzz", "--protocol", protocol, "--print-cases", "--cases", "1500", "--seed", "1"]);
-        for line in printed.assert_exit_code(0).out.lines() {
-            let case: Value = serde_json::from_str(line).unwrap();
-            for key in ["mutation", "placement"] {
-                let name = case[key].as_str().unwrap().to_owned();
-                if !page.contains(&format!("`{name}`")) {
-                    missing.insert(name.clone());
-                }
-                known.insert(name);
-            }
+        for cell in CaseScheduler::new(&FuzzProtocol::load(protocol).corpus, 1, &|_| true).cells {
+            known.extend([cell.mutation.name(), cell.placement.name()]);
         }
     }
     assert!(known.len() > 50, "{known:?}");
+    let missing: Vec<_> = known.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }

@@ -184,18 +184,18 @@ fn the_hub_is_restarted_after_destructive_scenarios() {
     let server = ServeProcess::start(["gator", "--listen", &listen, "--admin", &admin, "--target-file", &target], 1);
     server.stop("TERM");
     let command = hub.reference_command_with("gator", &format!("--admin {admin} --target-file {again}"));
-    let more = ["--scenario", "stop*", "--scenario", "requests", "--report", "json=-"];
+    let more = ["--scenario", "stop-job*", "--scenario", "requests", "--report", "json=-"];
     let base = ["check", "--target", &target];
     let done = hubproof(base.iter().chain(&["--exec", &command]).chain(&more)).assert_exit_code(0);
     let report = report(&done);
     let verdicts = verdicts(&report);
     let destroyed = verdicts.iter().filter(|(id, verdict)| id.contains("stop") && *verdict == "pass").count();
-    assert_eq!((destroyed, verdicts.len()), (13, 14), "{verdicts:?}");
+    assert_eq!((destroyed, verdicts.len()), (2, 3), "{verdicts:?}");
     // It is not restarted after the last one.
     let process = &report["protocols"][0]["processes"][0];
-    assert_eq!(process["starts"], 13, "{process}");
+    assert_eq!(process["starts"], 2, "{process}");
     assert_eq!(process["crashes"], Value::Array(Vec::new()));
-    assert_eq!(hub.started_count(), 13);
+    assert_eq!(hub.started_count(), 2);
     hub.assert_gone();
 }
 
@@ -223,7 +223,7 @@ fn assert_only_last_fails(report: &Value) -> &Value {
 fn a_crash_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs: &str) {
     let hub = WrappedHub::new();
     let command = hub.crashing_command("concierge", "GROUP_DELETED", true);
-    let more = ["-j", jobs, "--report", "json=-"];
+    let more = ["-j", jobs, "--set", "patience=2s", "--report", "json=-"];
     let done = hub.check("concierge", &command, &[THREE.as_slice(), &more].concat()).assert_exit_code(1);
     let report = report(&done);
     let process = assert_only_last_fails(&report);

@@ -94,7 +94,6 @@ fn every_name_that_hubproof_defines_has_a_page() {
 }
 
 #[rstest]
-#[case::rule(&["check", "--fault", "concierge-name-broadcast", "--scenario", "concierge/message-to-one"], "CON-042   a rule of concierge")]
 #[case::schema(&["check", "--fault", "qi-reply-version-short", "--scenario", "qi/base"], "QI-011   a rule of qi")]
 #[case::fuzz(&["fuzz", "--fault", "qi-failure-payload-number", "--protocol", "qi", "--mutation", "wrong-type", "--cases", "40", "--seed", "1"], "QI-018   a rule of qi")]
 fn the_explain_line_of_a_failure_works_when_pasted(#[case] run: &[&str], #[case] title: &str) {

@@ -61,7 +61,7 @@ fn run_with_document(command: &[&str], url: &str, document: &str) -> ProcessResu
     fs::write(&pack, document).unwrap();
     fs::write(
         &plan,
-        "title: t\nroles: { r: { plays: client, population: 2, steps: [ { sends: ask }, { expects: news } ] } }\nphases: { warm_up: 0s, duration: 1s, drain: 1s }\n",
+        "title: t\nroles: { r: { plays: client, population: 2, steps: [ { sends: ask }, { expects: news }, { thinks: 200ms } ] } }\nphases: { warm_up: 0s, duration: 1s, drain: 1s }\n",
     )
     .unwrap();
     let plan = plan.to_str().unwrap();

@@ -10,32 +10,35 @@ fn start_relay(url: &str, arguments: &[&str]) -> ServeProcess {
     ServeProcess::start_as([&["relay", url, "--protocol", "concierge"], arguments].concat(), 2)
 }
 
-/// Checks the concierge through a relay: exit code, number of changes, and output.
-fn check_through_relay(arguments: &[&str]) -> (i32, u64, String) {
+/// Checks the concierge with these scenarios through a relay: exit code, number of changes, and output.
+fn check_through_relay(scenarios: &str, arguments: &[&str]) -> (i32, u64, String) {
     let hub = ServeProcess::start(["concierge"], 1);
     let relay = start_relay(hub.url("concierge"), arguments);
-    let done = hubproof(["check", relay.url("relay"), "--protocol", "concierge"]);
+    let done = hubproof(["check", relay.url("relay"), "--protocol", "concierge", "--scenario", scenarios]);
     let (code, rest) = relay.stop("TERM");
     assert_eq!(code, Some(0));
     let applied = rest.trim().strip_prefix("applied ").and_then(|rest| rest.strip_suffix(" times")).unwrap();
     (done.code.unwrap(), applied.parse().unwrap(), done.out)
 }
 
-#[test]
-fn a_relay_without_a_change_is_transparent() {
-    let (code, applied, out) = check_through_relay(&[]);
+#[rstest]
+#[case("concierge/[gm]*")]
+#[ignore = "thorough: many minutes of CPU"]
+#[case("concierge/*")]
+fn a_relay_without_a_change_is_transparent(#[case] scenarios: &str) {
+    let (code, applied, out) = check_through_relay(scenarios, &[]);
     assert_eq!((code, applied), (0, 0), "{out}");
 }
 
 /// Each of these changes is detected by a scenario.
 #[rstest]
-#[case::seed(&["--seed", "1", "--change", "remove", "--message", "hello"])]
-#[case::seed(&["--seed", "2", "--change", "remove", "--message", "message_relayed"])]
-#[case::seed(&["--seed", "3", "--change", "retype", "--message", "status_message_sent"])]
-#[case::named(&["--change", "drop", "--message", "status_message_sent"])]
-#[case::named(&["--change", "double", "--message", "group_fetch_result"])]
-fn a_change_made_by_the_relay_is_detected_by_a_check(#[case] arguments: &[&str]) {
-    let (code, applied, out) = check_through_relay(arguments);
+#[case::seed("concierge/greeting", &["--seed", "1", "--change", "remove", "--message", "hello"])]
+#[case::seed("concierge/message-to-one", &["--seed", "2", "--change", "remove", "--message", "message_relayed"])]
+#[case::seed("concierge/message-to-one", &["--seed", "3", "--change", "retype", "--message", "status_message_sent"])]
+#[case::named("concierge/message-to-one", &["--change", "drop", "--message", "status_message_sent"])]
+#[case::named("concierge/group-*", &["--change", "double", "--message", "group_fetch_result"])]
+fn a_change_made_by_the_relay_is_detected_by_a_check(#[case] scenario: &str, #[case] arguments: &[&str]) {
+    let (code, applied, out) = check_through_relay(scenario, arguments);
     assert!(applied > 0 && (code == 1 || out.contains("warn[")), "{code}, {applied} times\n{out}");
 }
 

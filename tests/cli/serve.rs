@@ -14,16 +14,6 @@ fn default_protocols() -> Vec<&'static str> {
     spoken
 }
 
-/// Runs the test for all of them in parallel: they mostly wait.
-fn for_each_protocol(test: impl Fn(&'static str) + Sync) {
-    std::thread::scope(|scope| {
-        for name in ["qi", "concierge"] {
-            let test = &test;
-            scope.spawn(move || test(name));
-        }
-    });
-}
-
 /// Parses a JUnit file strictly and checks its counts; returns the number of test cases.
 fn count_junit_cases(text: &str) -> usize {
     let mut reader = quick_xml::Reader::from_str(text);
@@ -74,45 +64,43 @@ fn without_a_url_every_protocol_of_the_embedded_server_passes() {
     assert!(!done.out.contains("fail["), "{}", done.out);
 }
 
-#[test]
-fn the_target_file_of_serve_makes_every_check_testable() {
-    for_each_protocol(|name| {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("hub.toml");
-        let file = file.to_str().unwrap();
-        let _server = ServeProcess::start([name, "--target-file", file], 1);
-        let done = hubproof(["check", "--target", file]).assert_exit_code(0);
-        assert!(done.verdict().starts_with(&format!("PASS {name}: ")), "{}", done.out);
-        assert!(!done.out.contains("unmet need"), "{}", done.out);
-    });
+#[rstest]
+#[case::qi("qi", "qi/*")]
+#[case::concierge("concierge", "concierge/[gms]e*")]
+#[ignore = "thorough: many minutes of CPU"]
+#[case::whole_concierge("concierge", "concierge/*")]
+fn the_target_file_of_serve_makes_every_check_testable(#[case] name: &str, #[case] scenarios: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hub.toml");
+    let file = file.to_str().unwrap();
+    let _server = ServeProcess::start([name, "--target-file", file], 1);
+    let done = hubproof(["check", "--target", file, "--scenario", scenarios]).assert_exit_code(0);
+    assert!(done.verdict().starts_with(&format!("PASS {name}: ")), "{}", done.out);
+    assert!(!done.out.contains("unmet need"), "{}", done.out);
 }
 
-#[test]
-fn checks_by_url_alone_do_not_fail_and_list_unmet_needs() {
-    for_each_protocol(|name| {
-        let server = ServeProcess::start([name], 1);
-        let folder = tempfile::tempdir().unwrap();
-        let (json, xml) = (folder.path().join("r.json"), folder.path().join("r.xml"));
-        let done = hubproof([
-            "check".to_owned(),
-            server.url(name).to_owned(),
-            "--protocol".to_owned(),
-            name.to_owned(),
-            format!("--report=json={}", json.display()),
-            format!("--report=junit={}", xml.display()),
-        ])
-        .assert_exit_code(0);
-        let report: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
-        assert_valid_report(&report);
-        let cases = count_junit_cases(&std::fs::read_to_string(xml).unwrap());
-        let protocol = &report["protocols"][0];
-        assert_eq!(protocol["scenarios"]["verdicts"]["fail"], 0, "{protocol:#}");
-        assert!(cases > 0);
-        if name == "concierge" {
-            assert!(done.out.contains("unmet need `hub.secret is defined`"), "{}", done.out);
-            assert!(report.to_string().contains("hub.secret is defined"));
-        }
-    });
+#[rstest]
+#[case::qi("qi", "qi/*")]
+#[case::concierge("concierge", "concierge/[gms]e*")]
+#[ignore = "thorough: many minutes of CPU"]
+#[case::whole_concierge("concierge", "concierge/*")]
+fn checks_by_url_alone_do_not_fail_and_list_unmet_needs(#[case] name: &str, #[case] scenarios: &str) {
+    let server = ServeProcess::start([name], 1);
+    let folder = tempfile::tempdir().unwrap();
+    let (json, xml) = (folder.path().join("r.json"), folder.path().join("r.xml"));
+    let reports = [format!("--report=json={}", json.display()), format!("--report=junit={}", xml.display())];
+    let chosen = ["check", server.url(name), "--protocol", name, "--scenario", scenarios];
+    let done = hubproof(chosen.into_iter().chain(reports.iter().map(String::as_str))).assert_exit_code(0);
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    assert_valid_report(&report);
+    let cases = count_junit_cases(&std::fs::read_to_string(xml).unwrap());
+    let protocol = &report["protocols"][0];
+    assert_eq!(protocol["scenarios"]["verdicts"]["fail"], 0, "{protocol:#}");
+    assert!(cases > 0);
+    if name == "concierge" {
+        assert!(done.out.contains("unmet need `hub.secret is defined`"), "{}", done.out);
+        assert!(report.to_string().contains("hub.secret is defined"));
+    }
 }
 
 #[rstest]

@@ -1,7 +1,7 @@
 //! The fault matrix is complete: every fault is detected, every rule and every check fails for some fault, and a
-//! missing required member is always detected. The thorough tier plays every fault against every scenario.
+//! missing required member is always detected. Of large protocols, only the thorough tier plays every fault.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -9,6 +9,7 @@ use hubproof::outcome::Verdict;
 use hubproof::protocol::FrameDirection;
 use hubproof_reference::fault::injector::conditions_hold;
 use hubproof_reference::fault::{ChangeAction, ChangeSubject, FaultEffect, OutputChange};
+use hubproof_reference::{Fault, faults};
 use rstest::rstest;
 use serde_json::Value;
 
@@ -67,10 +68,51 @@ fn checks_name_at_most_three_rules_and_every_rule_has_a_check_or_reason(
     assert_eq!(forgotten, [""; 0]);
 }
 
-/// Each fault is played until it is found; the full matrix is in the thorough tier.
+/// How many faults of each family are played of a large protocol.
+const FAULTS_PER_FAMILY: usize = 4;
+
+/// Returns how the fault is made: by the machine itself, by a reaction to input, or by a change of this kind to the output.
+fn fault_family(fault: &Fault) -> String {
+    let effect = match &fault.effect {
+        FaultEffect::Outside([change, ..]) => format!("{:?}", change.act),
+        effect => format!("{effect:?}"),
+    };
+    effect.split(|letter: char| !letter.is_alphanumeric()).next().unwrap().to_owned()
+}
+
 #[rstest]
-fn every_fault_and_every_broken_rule_is_found(#[files("schemas/*/asyncapi.yaml")] name: PathBuf) {
-    let name = &*protocol_name(&name);
+fn faults_of_each_family_are_found(#[values("airavata", "concierge", "emprops")] name: &str) {
+    let mut families: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for fault in faults().filter(|fault| fault.protocol == name && !fault.is_for_fuzzing()) {
+        families.entry(fault_family(fault)).or_default().push(fault.id);
+    }
+    let sample: BTreeSet<&str> =
+        families.values().flat_map(|ids| ids.iter().step_by(ids.len().div_ceil(FAULTS_PER_FAMILY)).copied()).collect();
+    assert!(families.len() > 9 && sample.len() > 2 * families.len(), "{families:?}");
+    let matrix = FaultMatrix::play(name, MatrixDepth::UntilKilled, &|fault| sample.contains(fault.id));
+    println!("{}", matrix.summary_line());
+    assert_eq!(matrix.complaints(), "");
+}
+
+#[rstest]
+fn every_fault_and_every_broken_rule_is_found(
+    #[files("schemas/*/asyncapi.yaml")]
+    #[exclude("/(airavata|concierge|emprops)/")]
+    name: PathBuf,
+) {
+    assert_all_faults_and_rules_found(&protocol_name(&name));
+}
+
+#[rstest]
+#[ignore = "thorough: many minutes of CPU"]
+fn every_fault_and_every_broken_rule_of_a_large_protocol_is_found(
+    #[values("airavata", "concierge", "emprops")] name: &str,
+) {
+    assert_all_faults_and_rules_found(name);
+}
+
+/// Plays each fault until it is found; the full matrix is in the thorough tier.
+fn assert_all_faults_and_rules_found(name: &str) {
     let matrix = FaultMatrix::play(name, MatrixDepth::UntilFound, &|_| true);
     assert_matrix_has_no_gaps(&matrix);
     let pack = &matrix.protocol.pack;

@@ -23,9 +23,13 @@ const TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ3cyJ9.5YxMH
 /// Settings besides the address: a message after which the hub does not close, and the needs of its upgrade.
 #[rstest]
 #[case("qi", "", &[])]
+#[ignore = "thorough: repeats the proof against other hubs"]
 #[case("gator", "", &[])]
+#[ignore = "thorough: repeats the proof against other hubs"]
 #[case("emprops", "", &[])]
+#[ignore = "thorough: repeats the proof against other hubs"]
 #[case("concierge", "", &["subprotocols=['ert-concierge']", "text={\"type\":\"IDENTIFY\",\"name\":\"UNIQUE\",\"version\":\"0.1.0\"}"])]
+#[ignore = "thorough: repeats the proof against other hubs"]
 #[case("airavata", "/ws/user", &["connections=4"])]
 fn every_hub_of_the_reference_server_passes(#[case] name: &str, #[case] path: &str, #[case] sets: &[&str]) {
     let server = ServeProcess::start([name, "--set", "airavata.jwt_secret=key"], 1);
@@ -42,11 +46,16 @@ fn every_hub_of_the_reference_server_passes(#[case] name: &str, #[case] path: &s
 /// A sample over sockets; the matrix plays all faults in the simulation.
 #[rstest]
 #[case("websocket-accept-of-another-key", "WS-4.2.2-accept")]
+#[ignore = "thorough: repeats the fault matrix over sockets"]
 #[case("websocket-http-1.0-upgraded", "WS-4.2.1-http")]
+#[ignore = "thorough: repeats the fault matrix over sockets"]
 #[case("websocket-unmasked-taken", "WS-5.1-unmasked")]
 #[case("websocket-pongs-as-text", "WS-5.5.3-echo")]
+#[ignore = "thorough: repeats the fault matrix over sockets"]
 #[case("websocket-close-unanswered", "WS-5.5.1-answer")]
+#[ignore = "thorough: repeats the fault matrix over sockets"]
 #[case("websocket-stream-kept", "WS-5.5.1-stream")]
+#[ignore = "thorough: repeats the fault matrix over sockets"]
 #[case("websocket-data-after-close", "WS-5.5.1-last")]
 #[case("websocket-sends-invalid-text-split", "WS-5.6-sent")]
 fn faults_are_detected_over_sockets(#[case] fault: &str, #[case] rule: &str) {

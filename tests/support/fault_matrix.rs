@@ -32,6 +32,8 @@ pub enum MatrixDepth {
     /// Those that check its rules first, and no more once they have found it, with all of its rules that no other fault
     /// has proven: a tenth of the plays.
     UntilFound,
+    /// Those that check its rules first, and no more once one has found it.
+    UntilKilled,
 }
 
 /// The results for a hub with one fault.
@@ -88,14 +90,19 @@ impl FaultMatrix {
                 let Some(fault) = chosen.get(index) else { return cases };
                 // If a fault does nothing in a conversation, the result is that of a correct hub.
                 let mut programs: Vec<_> = rehearsals.iter().filter(|one| one.touched.contains(&index)).collect();
-                if depth == MatrixDepth::UntilFound {
+                if depth != MatrixDepth::Full {
                     programs.sort_by_key(|rehearsal| !rehearsal.checks_a_rule_of(fault));
                 }
                 let mut case = FaultResults::new(fault);
                 for rehearsal in programs {
                     let report = protocol.play(&rehearsal.program, Some(fault.id)).unwrap();
                     case.judge(&report, &expected);
-                    if depth == MatrixDepth::UntilFound && case.proves_its_rules(&mut proven.lock()) {
+                    let is_done = match depth {
+                        MatrixDepth::Full => false,
+                        MatrixDepth::UntilFound => case.proves_its_rules(&mut proven.lock()),
+                        MatrixDepth::UntilKilled => case.is_killed(),
+                    };
+                    if is_done {
                         break;
                     }
                 }

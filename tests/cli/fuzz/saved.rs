@@ -97,9 +97,10 @@ fn regressions_are_played_first_and_not_saved_twice() {
 #[case::nothing_to_judge(Some("title: t\nsteps:\n  - wait: 1ms\n    because: no check\n"), &[], "none of its checks was reached")]
 fn an_undecided_replay_is_inconclusive(#[case] text: Option<&str>, #[case] hub: &[&str], #[case] expected: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("concierge-mine.yaml");
-    std::fs::write(&path, text.unwrap_or("title: t\nactors: { a: client }\nsteps:\n  - a joins:\n")).unwrap();
-    let done = fuzz(&[hub, &["--replay", path.to_str().unwrap(), "--plays", "1"]].concat()).assert_exit_code(3);
+    let path = folder.path().join("qi-mine.yaml");
+    std::fs::write(&path, text.unwrap_or("title: t\nactors: { a: caller }\nsteps:\n  - a joins:\n")).unwrap();
+    let replay = ["--protocol", "qi", "--replay", path.to_str().unwrap(), "--plays", "1"];
+    let done = hubproof([&["fuzz"], hub, &replay].concat()).assert_exit_code(3);
     assert!(done.out.contains("  not reproducible   ") && done.out.contains(expected), "{}", done.out);
 }
 
