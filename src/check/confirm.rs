@@ -32,6 +32,11 @@ impl DoubtfulFailure {
         accusing_checks(&self.report).flat_map(CheckReport::rules_of_verdict).map(|used| &used.id)
     }
 
+    /// Returns the checks that accuse the hub, but perhaps only because of time or chance.
+    fn doubted(&self) -> impl Iterator<Item = &CheckReport> {
+        accusing_checks(&self.report).filter(|check| !stands(self.evidence, &self.report, check))
+    }
+
     /// Returns how much a replay may decide: first whether an accusation stands, and how many rules nothing has `decided`.
     fn weight(&self, decided: &BTreeSet<String>) -> (bool, usize) {
         let checks = self.report.checks.iter().filter(|check| check.verdict >= Verdict::Warn);
@@ -42,16 +47,11 @@ impl DoubtfulFailure {
     /// Whether another play fails in the same way.
     fn is_seen_in(&self, again: &ScenarioReport) -> bool {
         // On a slow hub, a failure may accuse no rule.
-        match accusing_checks(&self.report).next() {
+        match self.doubted().next() {
             None if self.evidence == Evidence::Refusal => crowding_refusal(again).is_some(),
             None => is_silent(again),
-            Some(_) => accusing_checks(again).any(|check| self.has_accused(&check.name)),
+            Some(_) => accusing_checks(again).any(|check| self.doubted().any(|first| first.name == check.name)),
         }
-    }
-
-    /// Whether the first play accused the hub by this check.
-    fn has_accused(&self, check: &str) -> bool {
-        accusing_checks(&self.report).any(|first| first.name == check)
     }
 
     /// Whether everything that is missing was also missing in a scenario that was replayed, and never came in this run.
@@ -82,9 +82,9 @@ pub async fn confirm_failures(
         let is_blocked = failure.evidence == Evidence::Blockage;
         let mut report = if failure.is_explained(&missing) {
             let why = "the same message was missing in a scenario that was replayed alone";
-            conclude(&failure, failure.report.clone(), why)
+            conclude(failure.evidence, &failure.report, failure.report.clone(), why)
         } else if is_over {
-            leave_open(failure.report.clone())
+            leave_open(&failure)
         } else if is_blocked
             && (vain.get(&stopped_at) == Some(&VAIN_REPLAYS) || !failure.job.is_blocked(&failure.report, options))
         {
@@ -134,40 +134,92 @@ async fn replay(failure: &DoubtfulFailure, options: &PlayOptions, interrupt: &wa
     match (trial.ruling(), last) {
         // The conversation is judged for the first time.
         (_, Some(again)) if failure.evidence == Evidence::Blockage => again,
-        (Ruling::Open, _) | (_, None) => leave_open(failure.report.clone()),
+        (Ruling::Open, _) | (_, None) => leave_open(failure),
         (Ruling::Stands { .. }, Some(again)) if failure.evidence == Evidence::Refusal => match crowding_refusal(&again)
         {
             Some(connections @ 2..) => too_many_connections_report(&failure.job, connections),
             _ => again,
         },
-        (ruling, Some(again)) => conclude(failure, again, &ruling.describe()),
+        (ruling, Some(again)) => conclude(failure.evidence, &failure.report, again, &ruling.describe()),
     }
 }
 
-/// Adds to the findings of a report why they stand. What is missing for the first time in a replay is undecided.
-fn conclude(failure: &DoubtfulFailure, mut report: ScenarioReport, why: &str) -> ScenarioReport {
-    let ScenarioReport { checks, waits, .. } = &mut report;
-    for check in checks.iter_mut().filter(|check| check.accuses_hub()) {
-        if failure.has_accused(&check.name) {
+/// Whether a finding of the first play needs no replay.
+fn stands(evidence: Evidence, first: &ScenarioReport, check: &CheckReport) -> bool {
+    let is_unfenced = evidence == Evidence::UnknownClient && !check.rests_on_unfenced.is_empty();
+    !is_unfenced && !first.rests_on_time(check)
+}
+
+/// Adds to the findings of a replay why they stand. What is missing or late for the first time in it is undecided, and what
+/// stood by itself in the first play still stands.
+fn conclude(evidence: Evidence, first: &ScenarioReport, mut again: ScenarioReport, why: &str) -> ScenarioReport {
+    let names = |report: &ScenarioReport, is: &dyn Fn(&CheckReport) -> bool| -> BTreeSet<String> {
+        accusing_checks(report).filter(|check| is(check)).map(|check| check.name.clone()).collect()
+    };
+    let (known, late) = (names(first, &|_| true), names(&again, &|check| again.rests_on_time(check)));
+    for check in again.checks.iter_mut().filter(|check| check.accuses_hub()) {
+        if known.contains(&check.name) {
             check.message = format!("{}; {why}", check.message_or_step());
-        } else if waits.silent_checks.contains(&check.name) {
+        } else if late.contains(&check.name) {
             check.make_inconclusive();
         }
     }
-    report.verdict = scenario_verdict(&report);
-    report
+    for standing in accusing_checks(first).filter(|check| stands(evidence, first, check)) {
+        match again.checks.iter_mut().find(|check| check.name == standing.name) {
+            Some(check) if check.accuses_hub() => {}
+            Some(check) => *check = standing.clone(),
+            None => again.checks.push(standing.clone()),
+        }
+    }
+    again.verdict = scenario_verdict(&again);
+    again
 }
 
 /// Makes findings inconclusive that were not replayed.
-fn leave_open(mut report: ScenarioReport) -> ScenarioReport {
-    let id = report.id.clone();
+fn leave_open(failure: &DoubtfulFailure) -> ScenarioReport {
+    let first = &failure.report;
+    let mut report = first.clone();
     for check in report.checks.iter_mut().filter(|check| check.accuses_hub()) {
+        if stands(failure.evidence, first, check) {
+            continue;
+        }
         check.make_inconclusive();
         check.message = format!(
-            "{}; not confirmed: no time was left to play it again alone. `--scenario '{id}'` or `--depth thorough` decides it",
-            check.message_or_step()
+            "{}; not confirmed: no time was left to play it again alone. `--scenario '{}'` or `--depth thorough` decides it",
+            check.message_or_step(),
+            first.id
         );
     }
     report.verdict = scenario_verdict(&report);
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::syntax::source::{Sources, Span};
+
+    /// A report with these checks that fail; names that begin with `silent` rest on time.
+    fn failing(checks: &[&str]) -> ScenarioReport {
+        let span = Span::new(Sources::default().add("one.yaml", ""), 0..0);
+        let mut report = ScenarioReport::new("qi", "qi/one", "One", span);
+        for name in checks {
+            report.checks.push(CheckReport::new(*name, Verdict::Fail));
+            if name.starts_with("silent") {
+                report.waits.silent_checks.insert((*name).to_owned());
+            }
+        }
+        report
+    }
+
+    #[test]
+    fn a_replay_clears_what_rests_on_time_and_keeps_what_a_frame_has_shown() {
+        let first = failing(&["schema:reply", "silent"]);
+        let judged = conclude(Evidence::Silence, &first, failing(&["silent-too"]), "seen again");
+        let found = |name: &str| judged.checks.iter().find(|check| check.name == name).map(|check| check.verdict);
+        assert_eq!(found("schema:reply"), Some(Verdict::Fail));
+        assert_eq!(found("silent"), None);
+        assert_eq!(found("silent-too"), Some(Verdict::Inconclusive));
+        assert_eq!(judged.verdict, Verdict::Fail);
+    }
 }

@@ -317,25 +317,28 @@ impl ScenarioJob {
             && options.repeat == 1
             && self.probed_for.is_none()
             && self.program.isolation != Isolation::Destructive;
+        if !plays_again {
+            return None;
+        }
         let accusing = || report.checks.iter().filter(|check| check.accuses_hub());
-        if plays_again && accusing().next().is_none() && crowding_refusal(report).is_some() {
+        if accusing().next().is_none() && crowding_refusal(report).is_some() {
             return Some(Evidence::Refusal);
         }
-        let is_unfenced = |check: &CheckReport| !check.rests_on_unfenced.is_empty();
-        let is_silent_check = |check: &CheckReport| report.waits.silent_checks.contains(&check.name);
-        if plays_again
-            && accusing().any(is_unfenced)
-            && accusing().all(|check| is_unfenced(check) || is_silent_check(check))
-        {
+        if accusing().any(|check| !check.rests_on_unfenced.is_empty()) {
             return Some(Evidence::UnknownClient);
         }
-        let is_slow = self.slowness(index).max(report.waits.speed.ample_wait()) > self.patience(options);
-        match plays_again && is_silent(report) {
-            true if is_slow => Some(Evidence::Lateness),
-            true if accusing().next().is_some() => Some(Evidence::Silence),
-            _ if plays_again && self.is_blocked(report, options) => Some(Evidence::Blockage),
-            _ => None,
+        let waits = &report.waits;
+        let is_silent_check = |check: &CheckReport| waits.silent_checks.contains(&check.name);
+        let is_slow = self.slowness(index).max(waits.speed.ample_wait()) > self.patience(options)
+            || waits.was_late && waits.chose_silence;
+        let is_whole = !report.interrupted && report.mistake.is_none() && report.unserved.is_none();
+        if is_whole && accusing().any(|check| report.rests_on_time(check) && !is_silent_check(check)) {
+            return Some(Evidence::Haste);
         }
+        if is_whole && accusing().any(is_silent_check) || is_slow && is_silent(report) {
+            return Some(if is_slow { Evidence::Lateness } else { Evidence::Silence });
+        }
+        self.is_blocked(report, options).then_some(Evidence::Blockage)
     }
 
     /// Whether a scenario stopped because a message did not come that the hub has sent in other scenarios, and accuses
@@ -660,13 +663,13 @@ async fn play_job(
         turn: job.turn,
         // A conversation's clock starts at its own beginning, which may come late in the run.
         epoch_ms: options.now_ms + i64::try_from(subject.begun.elapsed().as_millis()).unwrap_or(0),
-        patience: subject.target.patience * job.replay.map_or(1, |replay| replay.patience),
+        patience: subject.target.patience,
         quiet: subject.target.quiet,
         settle_after_connect: match job.replay {
             Some(replay) if replay.settles => AMPLE_SETTLE,
             _ => SETTLE_AFTER_CONNECT,
         },
-        stretch: options.stretch,
+        stretch: options.stretch * job.replay.map_or(1.0, |replay| f64::from(replay.patience)),
         stated_only: options.stated_only,
         trace: options.trace,
         kept_chars: options.kept_chars,

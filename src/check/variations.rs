@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::PlayOptions;
-use super::job::{PlayPhase, ScenarioJob};
+use super::job::{PlayPhase, ScenarioJob, crowding_refusal};
 use crate::judge::{Evidence, PlayId, has_passed};
 use crate::outcome::{CheckReport, FindingDetail, FrameKind, ScenarioReport, Verdict};
 use crate::report::{scenario_verdict, worst_verdict};
@@ -136,7 +136,9 @@ impl VariedPlay<'_> {
     /// hubproof may be unable to connect with a varied name, and a hook may refuse it.
     fn departs(&self, report: &ScenarioReport) -> bool {
         let of_hub = match &report.cause {
-            Some(cause) => !cause.step.starts_with("hook:") && !report.has_frame(FrameKind::Unreachable),
+            Some(cause) => {
+                !cause.step.starts_with("hook:") && !report.has_frame(FrameKind::Unreachable) && !is_hindered(report)
+            }
             None => scenario_verdict(report) != Verdict::Inconclusive,
         };
         report.mistake.is_none() && (!self.newly_broken(report).is_empty() || report.cause.is_some() && of_hub)
@@ -144,7 +146,9 @@ impl VariedPlay<'_> {
 
     /// Returns the names of the checks that accuse the hub, but do not do so as the scenario is written.
     fn newly_broken<'r>(&self, report: &'r ScenarioReport) -> BTreeSet<&'r str> {
-        let broken = report.checks.iter().filter(|check| check.accuses_hub()).map(|check| check.name.as_str());
+        let broken = report.checks.iter().filter(|check| check.accuses_hub());
+        let broken = broken.filter(|check| !report.waits.was_late || !check.is_of_step());
+        let broken = broken.map(|check| check.name.as_str());
         let known = |name: &str| self.plain.checks.iter().any(|check| check.accuses_hub() && check.name == name);
         broken.filter(|name| !known(name)).collect()
     }
@@ -254,6 +258,11 @@ impl VariedPlay<'_> {
     }
 }
 
+/// Whether a play may have stopped because the hub was too busy for it, or slow: a variation is more work for a hub.
+fn is_hindered(report: &ScenarioReport) -> bool {
+    report.waits.was_late || crowding_refusal(report).is_some()
+}
+
 /// Judges a play that stopped early by the checks that were decided until then.
 pub fn settle(report: &mut ScenarioReport) {
     report.checks.retain(|check| check.verdict != Verdict::Inconclusive);
@@ -264,4 +273,36 @@ pub fn settle(report: &mut ScenarioReport) {
 
 fn text_or_nothing(text: &str) -> String {
     if text.is_empty() { "nothing".to_owned() } else { shorten(text, MAX_SHOWN_CHARS) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{FrameReport, HistoryDirection, PreconditionFailure};
+    use crate::syntax::source::{Sources, Span};
+
+    /// A crowd needs more connections than the scenario alone, and a hub may limit them.
+    #[test]
+    fn a_hub_that_was_too_busy_or_slow_for_a_variation_does_not_depart() {
+        let span = Span::new(Sources::default().add("one.yaml", ""), 0..0);
+        let mut report = ScenarioReport::new("qi", "qi/one", "One", span);
+        report.verdict = Verdict::Inconclusive;
+        report.cause = Some(PreconditionFailure::without_step("no reply".to_owned()));
+        assert!(!is_hindered(&report));
+        report.waits.was_late = true;
+        assert!(is_hindered(&report));
+        report.waits.was_late = false;
+        report.history.push(FrameReport {
+            at: Duration::ZERO,
+            actor: "client".to_owned(),
+            connection: 1,
+            direction: HistoryDirection::Neither,
+            kind: FrameKind::Refused,
+            text: String::new(),
+            size: 0,
+            hash: None,
+            status: Some(503),
+        });
+        assert!(is_hindered(&report));
+    }
 }

@@ -160,6 +160,11 @@ impl ConversationJudgement {
         broken.flat_map(|(_, check)| &check.rules).map(|used| used.id.as_str()).collect()
     }
 
+    /// Whether the hub has broken a check in this conversation.
+    pub fn is_broken(&self, check: CheckId) -> bool {
+        matches!(self.checks[check].worst, Some(CheckAnswer { outcome: CheckOutcome::Broken, .. }))
+    }
+
     pub fn snapshot(&self) -> CheckSnapshot {
         CheckSnapshot(self.checks.clone())
     }

@@ -79,6 +79,7 @@ impl Conversation {
                 let end = self.hooks.end;
                 if self.clock.now + HOOK_PAUSE >= end {
                     let detail = self.finding_detail(None, expected, found, Some(self.clock.since(active.since)));
+                    self.record_silence();
                     let what = format!("unexpected answer from the hook `{}`: {message}", hook.name);
                     return Err(StepFailure::broken(what, detail));
                 }
@@ -114,6 +115,10 @@ impl Conversation {
         self.clock.add_margin(step, most.saturating_sub(left), most);
         self.record_held(step);
         self.judge_has(step, None, &hook.has, &bound);
+        // What clients have sent may not have reached what the hook sees.
+        let broken = hook.has.iter().filter(|has| self.judgement.is_broken(has.check));
+        let broken = broken.map(|has| self.program.checks[has.check].name.clone());
+        self.waits.report.silent_checks.extend(broken);
         Ok(StepProgress::Done(Some(bound)))
     }
 }

@@ -36,7 +36,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::deviation::Deviations;
-use crate::outcome::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, UnmetNeed, WaitReport};
+use crate::outcome::{FrameKind, FrameReport, HistoryDirection, ScenarioReport, UnmetNeed};
 use crate::redact::SecretMasker;
 use crate::scenario::functions::{JWT_SECRET, NEXT_OF, NEXT_USER, TOKENS};
 use crate::scenario::model::{ActorId, Need, Program, StepAction, duration};
@@ -373,6 +373,7 @@ impl Conversation {
 
     /// Handles an event and continues to play.
     pub fn handle(&mut self, now: Duration, input: ConversationInput) -> Vec<ConversationOutput> {
+        self.waits.add_delay(self.deadline().map_or(Duration::ZERO, |due| now.saturating_sub(due)));
         self.set_now(now);
         self.deliver_assumed();
         match input {
@@ -414,6 +415,7 @@ impl Conversation {
             self.leave_connection(id);
         }
         self.record_deviations();
+        let least = self.least_wait();
         let (history, history_dropped) = self.history.finish();
         let AppliedDeviations { declared, seen, evidence, missed, .. } = self.deviations;
         let (mistake_at, interrupted) = (self.judgement.mistake_at, self.judgement.interrupted);
@@ -422,7 +424,7 @@ impl Conversation {
             verdict,
             checks,
             cause,
-            waits: WaitReport { slimmest: self.clock.slimmest, ..self.waits.report },
+            waits: self.waits.finish(least, self.clock.slimmest),
             mistake,
             mistake_at,
             leftovers: self.actors.leftovers.into_iter().collect(),

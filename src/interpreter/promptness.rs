@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::Conversation;
 use super::active_step::{ActiveStep, StepFailure, StepFailureKind};
-use crate::outcome::{AnswerTimes, CheckReport, HubSpeed, MessageKind, ScenarioReport, ShortenedWaits, WaitReport};
+use crate::outcome::{
+    AnswerTimes, CheckReport, HubSpeed, MessageKind, ScenarioReport, ShortenedWaits, TimingMargin, WaitReport,
+};
 use crate::protocol::RuleLevel;
 use crate::scenario::model::{
     Expectation, ExpectedEvent, GroupQuantity, MessageName, RuleUse, Step, StepAction, StepActors,
@@ -128,17 +130,36 @@ pub(super) struct ConversationWaits {
     received: bool,
     /// Whether an event arrived for the step being polled. An assumed message is not an arrival.
     arrived_now: bool,
+    /// The longest delay besides those of answers: of the end of a connection, or of hubproof itself.
+    longest_delay: Duration,
     pub report: WaitReport,
 }
 
 impl ConversationWaits {
     pub fn new(promptness: Arc<HubPromptness>) -> Self {
-        Self { promptness, received: false, arrived_now: false, report: WaitReport::default() }
+        Self {
+            promptness,
+            received: false,
+            arrived_now: false,
+            longest_delay: Duration::ZERO,
+            report: WaitReport::default(),
+        }
     }
 
     /// Whether the hub has sent all that a probe is to show.
     pub fn is_probe_over(&self, sent: &BTreeMap<MessageKind, AnswerTimes>) -> bool {
         self.promptness.probed_for.as_ref().is_some_and(|kinds| kinds.iter().all(|kind| sent.contains_key(kind)))
+    }
+
+    /// Records that something took this long that usually takes no time.
+    pub fn add_delay(&mut self, delay: Duration) {
+        self.longest_delay = self.longest_delay.max(delay);
+    }
+
+    /// Returns the report; `least` is how long a delay has to be at least to count.
+    pub fn finish(self, least: Duration, slimmest: Option<TimingMargin>) -> WaitReport {
+        let was_late = self.longest_delay.max(self.report.speed.slowest_answer) >= least;
+        WaitReport { was_late, slimmest, ..self.report }
     }
 
     /// Prepares to poll a step.
@@ -246,7 +267,7 @@ impl ConversationWaits {
 
 impl Conversation {
     /// Returns the least length of a shortened wait. Messages that a deviation assumes come within it.
-    fn least_wait(&self) -> Duration {
+    pub(super) fn least_wait(&self) -> Duration {
         self.clock.quiet.max(self.clock.stretched(self.clock.quiet))
     }
 
@@ -312,16 +333,21 @@ impl Conversation {
         failure: &mut StepFailure,
     ) {
         let (names, waited) = (self.awaited(step), self.clock.since(since));
+        self.record_silence();
         if let Some(full) = full {
             let is_known = self.only_warns_again(step);
             self.waits.add_shortened(names, waited, full.saturating_sub(since), failure, is_known);
             return;
         }
-        let checks = self.blocks.failing_checks(&self.program).map(|check| self.program.checks[check].name.clone());
-        self.waits.report.silent_checks.extend(checks);
         if waited >= self.clock.stretched(self.clock.patience) {
             names.iter().for_each(|name| self.waits.add_missed(name));
         }
+    }
+
+    /// Records that the checks which fail because of the current step rest on what has not happened yet.
+    pub(super) fn record_silence(&mut self) {
+        let checks = self.blocks.failing_checks(&self.program).map(|check| self.program.checks[check].name.clone());
+        self.waits.report.silent_checks.extend(checks);
     }
 
     /// See [`ConversationWaits::is_evidence`].
@@ -392,7 +418,7 @@ fn is_answered(report: &WaitReport) -> bool {
 }
 
 /// Whether a step waits for an answer. A step with a time limit of its own may wait for a later event.
-fn is_plain_answer(step: &Step) -> bool {
+pub(super) fn is_plain_answer(step: &Step) -> bool {
     match &step.act {
         StepAction::Expect(expect) => expect.within.is_none() && expect.for_.is_none(),
         StepAction::ExpectOneOf { within, .. } => within.is_none(),

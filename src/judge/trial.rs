@@ -9,6 +9,8 @@ pub enum Evidence {
     Silence,
     /// A message did not come in time from a hub that is slow.
     Lateness,
+    /// A step was judged in a conversation in which the hub or this machine was slow.
+    Haste,
     /// A message did not reach a client of which the hub may not have known yet.
     UnknownClient,
     /// The hub was too busy for a connection (HTTP 429 or 503): it may limit how many there are at a time.
@@ -74,6 +76,8 @@ impl Evidence {
         let (control, confirmations, attempts, surroundings, patience) = match self {
             Self::Silence | Self::UnknownClient | Self::Blockage => (false, 1, 1, Alone, 1),
             Self::Lateness => (false, 1, 1, Alone, 3),
+            // What is late at random is in the same place twice, but hardly three times.
+            Self::Haste => (false, 2, 1, Alone, 3),
             // After a hang, most scenarios are first played again beside each other.
             Self::Crash => (false, 1, 2, Alone, 1),
             // The hub may still count the connections of the scenario before.
@@ -238,6 +242,8 @@ mod tests {
     #[rstest]
     #[case::silence(Evidence::Silence, "-", STANDS)]
     #[case::late(Evidence::Lateness, "+", Some(Ruling::NotAgain))]
+    #[case::haste(Evidence::Haste, "--", STANDS)]
+    #[case::haste_by_chance(Evidence::Haste, "-+", Some(Ruling::NotAgain))]
     #[case::served(Evidence::LostService, "-+", Some(Ruling::NotAgain))]
     #[case::not_served(Evidence::LostService, "--", STANDS)]
     #[case::chance(Evidence::StoppedByVariation, "+-+-+-", STANDS)]

@@ -146,6 +146,13 @@ impl ScenarioReport {
         Self::new(&program.pack.name, &program.id, &program.title, program.span)
     }
 
+    /// Whether a check may accuse the hub only because something was late: its step received nothing in time, or it judges
+    /// a step of a conversation in which the hub or this machine was slow. Frames that are wrong by themselves are wrong at
+    /// any time.
+    pub fn rests_on_time(&self, check: &CheckReport) -> bool {
+        self.waits.silent_checks.contains(&check.name) || self.waits.was_late && check.is_of_step()
+    }
+
     /// Whether all its connections were refused with HTTP 5xx. (429 stands for too many attempts, so more of them show
     /// nothing.)
     pub fn is_refused_by_proxy(&self) -> bool {

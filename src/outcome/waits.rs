@@ -18,8 +18,12 @@ pub struct WaitReport {
     pub slimmest: Option<TimingMargin>,
     /// The shortened waits that ran out, by the name of the awaited event.
     pub shortened: BTreeMap<String, ShortenedWaits>,
-    /// The names of checks that failed because their step received nothing within a full wait.
+    /// The names of checks that accuse the hub because their step received nothing in time.
     pub silent_checks: BTreeSet<String>,
+    /// Whether a step went on because none of its messages came.
+    pub chose_silence: bool,
+    /// Whether an answer took longer than silence is usually observed for, or hubproof itself was late by as much.
+    pub was_late: bool,
 }
 
 /// How fast a hub is, measured by waits that ended with an arrival.

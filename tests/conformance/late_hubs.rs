@@ -196,3 +196,53 @@ fn a_finding_that_rests_on_a_fence_does_not_survive_a_longer_pause() {
         assert_eq!(accusations(&report).count(), 0, "{:?}", report.cause);
     }
 }
+
+/// A busy machine delays everything by a random time. What is then found must be found again before it stands: it rests on
+/// silence, or on a conversation that was slow.
+#[rstest]
+#[case::concierge("concierge")]
+#[case::qi("qi")]
+#[case::airavata("airavata")]
+#[case::gator("gator")]
+#[case::emprops("emprops")]
+fn what_a_slow_hub_is_accused_of_rests_on_time(#[case] name: &str) {
+    let protocol = SimulatedProtocol::load(name);
+    let mut standing = Vec::new();
+    for (seed, program) in (1..).zip(&protocol.scenarios.programs) {
+        for latest in [1, 4] {
+            let Some(report) = play_late(&protocol, program, Duration::from_secs(latest), seed) else { continue };
+            let found = accusations(&report).filter(|check| !report.rests_on_time(check));
+            standing.extend(found.map(|check| format!("{} {}: {}", report.id, check.name, check.message)));
+        }
+    }
+    assert!(standing.is_empty(), "{}", standing.join("\n"));
+}
+
+/// Otherwise every finding would be played again.
+#[rstest]
+#[case::concierge("concierge", &[])]
+#[case::qi("qi", &[])]
+#[case::airavata("airavata", &[])]
+#[case::gator("gator", &[])]
+// They wait for a timer of the hub.
+#[case::emprops("emprops", &["emprops/namesakes", "emprops/stats-interval"])]
+fn a_hub_that_answers_at_once_is_not_slow(#[case] name: &str, #[case] slow: &[&str]) {
+    let protocol = SimulatedProtocol::load(name);
+    let reports = protocol.scenarios.programs.iter().filter_map(|program| protocol.play(program, None));
+    let late: Vec<String> = reports.filter(|report| report.waits.was_late).map(|report| report.id).collect();
+    assert_eq!(late, slow);
+}
+
+/// A hub that refuses nothing in time breaks the rule, but so does one that is slow.
+#[test]
+fn an_alternative_that_is_nothing_rests_on_silence() {
+    let protocol = SimulatedProtocol::load("emprops");
+    let program = protocol.scenarios.programs.iter().find(|program| program.id == "emprops/size-limit").unwrap();
+    let report = protocol.play(program, Some("emprops-size-silent")).unwrap();
+    let found: Vec<&CheckReport> = accusations(&report).collect();
+    assert_eq!(
+        found.iter().map(|check| check.message.as_str()).collect::<Vec<_>>(),
+        ["not accepted, but without an error"]
+    );
+    assert!(found.iter().all(|check| report.waits.silent_checks.contains(&check.name)));
+}

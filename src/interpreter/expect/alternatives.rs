@@ -57,6 +57,7 @@ impl Conversation {
         mut active: ActiveStep,
         alternatives: &[ExpectedAlternative],
     ) -> StepResult {
+        let program = Arc::clone(&self.program);
         let WaitCondition::OneOf { members } = &mut active.waiting else { return Ok(StepProgress::Waiting(active)) };
         let declared = members.iter().find_map(|open| {
             let (index, _) = open.chosen.as_ref()?;
@@ -82,7 +83,9 @@ impl Conversation {
         let unsent = wrong.find_map(|awaited| self.deviations.absence_of(&self.program.pack, awaited));
         let matched_by = Provenance::join_all(awaited().map(|(awaited, _)| awaited.matched_by()));
         let chosen: Vec<(usize, BoundValue)> = members.iter_mut().filter_map(|open| open.chosen.take()).collect();
-        if !silent {
+        if silent {
+            self.waits.report.chose_silence = true;
+        } else {
             self.clock.add_wait(&self.program, step, &active);
         }
         let mut items = Vec::new();
@@ -102,6 +105,9 @@ impl Conversation {
                 (None, Some(info)) => CheckOutcome::Noted(info.clone()),
                 (None, None) => CheckOutcome::Holds,
             };
+            if let (None, Some(_), Some(check)) = (&alternative.want, &alternative.warn, step.check) {
+                self.waits.report.silent_checks.insert(program.checks[check].name.clone());
+            }
             match alternative.want.is_none().then_some(unsent).flatten() {
                 Some(index) => self.record_absence(step, index),
                 None => self.record_held_by_claims(step, outcome, std::iter::once(&bound), false, matched_by),

@@ -17,6 +17,7 @@ use super::deviation::DeclaredAbsence;
 use super::finding::ComparisonOutcome;
 use super::matching::{ExpectedFrame, compile_pattern};
 use super::missed::demanded_message;
+use super::promptness::is_plain_answer;
 use super::steps::{StepResult, group_values};
 use crate::deviation::proposal::MAX_BYTES;
 use crate::outcome::CheckOutcome;
@@ -494,6 +495,9 @@ impl Conversation {
             items.push((*id, bound));
         }
         self.clock.add_wait(&self.program, step, &active);
+        if is_plain_answer(step) {
+            self.waits.add_delay(self.clock.since(active.since));
+        }
         let results = items.into_iter().map(|(id, bound)| (id, vec![bound])).collect();
         self.complete_expectation(step, results, false, Provenance::Observed)
     }
