@@ -38,6 +38,8 @@ const WEBSOCKET_CHECK: &str = "websocket";
 const NOT_BACK: &str = "it did not come back";
 /// The number of crashes after which the hub is not started again in this run.
 const MAX_CRASHES: usize = 10;
+/// The number of starts in a row after which the hub is not started again if it hung before any scenario passed.
+const MAX_VAIN_STARTS: usize = 3;
 /// The number of scenarios that are played at a time after the first crash, and after all others.
 const PLAYS_AFTER_CRASHES: [usize; 2] = [4, 1];
 /// The number of scenarios that are played again alone after a hang.
@@ -115,6 +117,10 @@ struct SupervisorState {
     generation: usize,
     /// Whether the current process has ended by itself.
     crashed: bool,
+    /// Whether a scenario has passed on the current process.
+    served: bool,
+    /// The number of processes up to the latest that hung before any scenario passed.
+    vain_starts: usize,
     /// The number of scenarios played on the current process.
     played: usize,
     /// The scenarios being played.
@@ -207,6 +213,7 @@ impl HubProcess {
         }
         let log = {
             let mut state = self.state.lock();
+            state.served |= !wrong && state.generation == play.generation;
             state.record_crash();
             state.last = state.playing.remove(&play.number).map(|playing| playing.id);
             self.ended.notify_waiters();
@@ -293,7 +300,7 @@ impl HubProcess {
             let mut state = self.state.lock();
             state.generation += 1;
             state.report.starts += 1;
-            (state.crashed, state.played) = (false, 0);
+            (state.crashed, state.served, state.played) = (false, false, 0);
             state.running = Some(running);
             state.generation
         };
@@ -317,6 +324,10 @@ impl HubProcess {
         }
         let why = if self.state.lock().report.crashes.len() >= MAX_CRASHES {
             format!("it has ended by itself or hung {MAX_CRASHES} times in this run and is not started again")
+        } else if self.state.lock().vain_starts >= MAX_VAIN_STARTS {
+            format!(
+                "it hung after each of {MAX_VAIN_STARTS} starts before it served a scenario, and is not started again"
+            )
         } else {
             let last = Instant::now() + self.launch.wait;
             loop {
@@ -365,6 +376,7 @@ impl SupervisorState {
         if std::mem::replace(&mut self.crashed, true) || self.lenient {
             return;
         }
+        self.vain_starts = if hung && !self.served { self.vain_starts + 1 } else { 0 };
         let here = self.playing.values().filter(|playing| playing.generation == self.generation);
         let here: Vec<&PlayingScenario> = here.collect();
         let blamed = match here.as_slice() {

@@ -316,6 +316,20 @@ fn an_unreproduced_crash_fails_the_run_but_no_scenario() {
     hub.assert_gone();
 }
 
+/// The waits are those that users have.
+#[test]
+#[ignore = "thorough: waits for real time"]
+fn a_hub_that_always_hangs_is_given_up_soon() {
+    let hub = WrappedHub::new();
+    let command = hub.hanging_command("concierge", "HELLO");
+    let done = hub.check("concierge", &command, &["--report", "json=-"]);
+    assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
+    let report = report(&done);
+    let process = &report["protocols"][0]["processes"][0];
+    assert!(process["given_up"].as_str().unwrap().contains("before it served a scenario"), "{process}");
+    hub.assert_gone();
+}
+
 #[test]
 #[ignore = "thorough: waits for real time"]
 fn a_hub_that_always_crashes_ends_the_run_early() {
