@@ -1,5 +1,6 @@
 //! The harness against correct, faulty and hostile hubs.
 
+pub mod audiences;
 pub mod broken_hubs;
 pub mod declared_deviations;
 pub mod deviating_hubs;
