@@ -10,6 +10,7 @@ use hubproof::load::metrics::{CounterId, MessageCount};
 use hubproof::load::plan::{self, PlanOverrides};
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::scenario;
+use hubproof::syntax::share::Share;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
 
@@ -30,7 +31,7 @@ pub fn measure(task: &EchoTask, validate: bool) -> u64 {
     let callers = vec![("caller".to_owned(), task.connections as u32)];
     let plan = plan.with_overrides(&PlanOverrides { population: callers, ..PlanOverrides::default() }).unwrap();
     let clock = RunClock::start();
-    let keys = ledger::IdHasher::default();
+    let keys = ledger::IdHasher::random();
     let (settings, stamp, deviations) = (BTreeMap::new(), "floor".to_owned(), Arc::default());
     let target = PlanTarget { settings, stamp, epoch_ms: 0, seed: 7, keys, deviations, masker: Arc::default() };
     let prepared = compile_plan(&plan, &script, &target)
@@ -45,6 +46,8 @@ pub fn measure(task: &EchoTask, validate: bool) -> u64 {
         tls: None,
         sources: Vec::new(),
         shards: 1,
+        share: Share::WHOLE,
+        start_at: 0,
         seed: 7,
         validate: if validate { ValidationMode::All } else { ValidationMode::None },
         pack: Some(pack),

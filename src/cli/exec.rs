@@ -44,6 +44,11 @@ pub enum StartFailure {
 }
 
 impl ExecArgs {
+    /// Whether hubproof starts the hub.
+    pub fn is_given(&self) -> bool {
+        self.command.is_some()
+    }
+
     /// Overrides the commands of the target with `--exec`.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ mod fuzz;
 mod hub;
 mod init;
 mod load;
+mod merge;
 mod packs;
 mod progress;
 pub mod protocol_files;
@@ -62,6 +63,7 @@ enum CliCommand {
     Serve(Box<serve::ServeArgs>),
     Relay(Box<relay::RelayArgs>),
     Record(Box<record::RecordArgs>),
+    Merge(merge::MergeArgs),
     Compare(compare::CompareArgs),
     Report(report::ReportArgs),
     Explain(explain::ExplainArgs),
@@ -128,6 +130,7 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
         CliCommand::Serve(arguments) => serve::run_serve(*arguments),
         CliCommand::Relay(arguments) => relay::run_relay(*arguments),
         CliCommand::Record(arguments) => record::run_record(*arguments),
+        CliCommand::Merge(arguments) => merge::run_merge(&arguments),
         CliCommand::Compare(arguments) => compare::run_compare(arguments),
         CliCommand::Report(arguments) => report::run_report(arguments),
         CliCommand::Explain(arguments) => explain::run_explain(arguments),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::client::io::{Disconnection, JourneyWait};
 use super::format::format_grouped;
 use crate::report::text::{escape_unprintable, shorten};
@@ -30,7 +32,7 @@ pub struct ConnectionEnds {
 }
 
 /// A way in which a connection ended unexpectedly, or was not opened.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConnectionEnd {
     pub how: Disconnection,
     /// The reason of a close frame, the description of a refusal, or the error; see [`printable_detail`].
@@ -50,6 +52,13 @@ impl ConnectionEnd {
 }
 
 impl ConnectionEnds {
+    /// Returns these ends, with the number of those that have no room.
+    pub fn of(ends: impl IntoIterator<Item = (ConnectionEnd, u64)>, others: u64) -> Self {
+        let mut all = Self { counts: BTreeMap::new(), others };
+        ends.into_iter().for_each(|(end, times)| all.add(end, times));
+        all
+    }
+
     /// Counts an end. A hub can give any number of reasons, so all but the first ones are counted together.
     pub fn add(&mut self, mut end: ConnectionEnd, times: u64) {
         if !self.counts.contains_key(&end) {

@@ -21,6 +21,7 @@
 //! engine      sockets and threads: the only part that is not pure
 //! validity    whether the numbers of a run can be trusted;  max_rate: the search for the highest sustained rate
 //! report      the report formats;  compare: the differences between two runs
+//! shares      a run that several machines share: what each writes, and one report of it all
 //! ```
 //!
 //! Times are [`Nanos`] since the origin of the run and are passed in; everything but the engine is pure.
@@ -43,6 +44,7 @@ pub mod pages;
 pub mod plan;
 pub mod provenance;
 pub mod report;
+pub mod shares;
 pub mod validity;
 
 /// Nanoseconds since the origin of the run.

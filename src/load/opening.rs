@@ -1,5 +1,7 @@
 //! Clients that fail to join: what each waited for, what happened instead, and when a run is abandoned.
 
+use serde::{Deserialize, Serialize};
+
 use super::client::io::ClientFault;
 use super::compile::program::{CompiledPlan, ProgramOperation};
 use super::metrics::LoadErrorKind;
@@ -26,7 +28,7 @@ pub struct FailedOpening {
 }
 
 /// A role that ended a run before it began, because none of its clients joined.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HopelessRole {
     pub name: String,
     pub failed: u32,

@@ -8,6 +8,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Nanos;
 use super::format::{format_grouped, format_nanos, format_percent};
 use super::metrics::selector::{RunMeasurements, is_sample_sufficient};
@@ -40,10 +42,11 @@ pub enum ValidityCode {
     ClosedWorkload,
     SkippedTicks,
     Held,
+    Shares,
 }
 
 impl ValidityCode {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Unmeasured,
         Self::Unjoined,
         Self::SendDelay,
@@ -59,6 +62,7 @@ impl ValidityCode {
         Self::ClosedWorkload,
         Self::SkippedTicks,
         Self::Held,
+        Self::Shares,
     ];
 
     /// Returns the stable name in reports.
@@ -158,6 +162,12 @@ impl ValidityCode {
                 "The button Hold on the live page was pressed.",
                 "Nothing, if that was intended.",
             ),
+            Self::Shares => (
+                "shares",
+                "The shares of the run did not measure at the same time, so the hub never had the load of the whole plan.",
+                "The generators were started one after another.",
+                "Give all shares the same `--start-at`.",
+            ),
         };
         Explanation::new(name, means).usually(usually).next(next)
     }
@@ -209,7 +219,7 @@ impl ValidityJudgement {
 }
 
 /// Facts that the judgement needs in addition to the measurements.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunCircumstances {
     /// When the journeys of each role begin.
     pub workloads: Vec<JourneyWorkload>,
@@ -231,6 +241,14 @@ pub struct RunCircumstances {
 const ACCEPTED_SHARE: f64 = 0.01;
 /// Up to this many unread bytes are not a backlog: they have just arrived, or belong to close frames.
 const MAX_UNREAD_BYTES: u64 = 64 << 10;
+
+/// Judges only whether the generator did its part.
+pub fn judge_generator(state: RunMeasurements<'_>) -> ValidityJudgement {
+    let mut judgement = ValidityJudgement::default();
+    judge_sending(&mut judgement, state);
+    judge_own_errors(&mut judgement, state);
+    judgement
+}
 
 /// Judges a run by its own measurements.
 pub fn judge_run(

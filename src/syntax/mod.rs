@@ -8,5 +8,6 @@ pub mod grammar;
 pub mod json_schema;
 pub mod matcher;
 pub mod printable;
+pub mod share;
 pub mod source;
 pub mod yaml;

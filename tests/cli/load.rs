@@ -37,6 +37,11 @@ const SMALL_RUN_OPTIONS: [&str; 10] =
 #[case(&["--protocol", "concierge", "--plan", "direct", "--check", "--threshold", "listener.completed > 5"], "the plan measures no `listener`")]
 #[case(&["--protocol", "qi", "--check", "--plan", "idle", "--find-max", "ledger.lost == 0"], "there is no rate to search for")]
 #[case(&["--protocol", "qi", "--threshold", "ledger.reordered == 0"], "add `ordered: true` to the plan")]
+#[case(&["--protocol", "qi", "--processes", "2"], "each share would start a hub of its own")]
+#[case(&["--protocol", "qi", "--share", "1/2", "--run", "r"], "each share would start a hub of its own")]
+#[case(&["ws://127.0.0.1:1", "--protocol", "qi", "--share", "3/2", "--run", "r"], "write NUMBER/ALL")]
+#[case(&["ws://127.0.0.1:1", "--protocol", "qi", "--share", "1/2", "--run", "../r"], "a name has up to 64 letters")]
+#[case(&["ws://127.0.0.1:1", "--protocol", "qi", "--share", "1/2"], "--run <NAME>")]
 #[case(&["--protocol", "qi", "--report", "yaml=x"], "there is no report format `yaml`")]
 #[case(&["--protocol", "qi", "--report", "csv=/nowhere/x"], "a report cannot be written to /nowhere/x")]
 fn wrong_arguments_are_reported_before_connecting(#[case] arguments: &[&str], #[case] about: &str) {
@@ -201,6 +206,47 @@ fn an_interrupted_run_drains_reports_and_is_inconclusive(#[values("INT", "TERM")
 }
 
 /// Returns the sum of the samples of a metric with this label.
+/// The same plan on one generator has 96 journeys due; workers of one share do the jobs of the other.
+#[test]
+fn processes_share_a_plan_and_make_one_report() {
+    let serving = ServeProcess::start(["emprops"], 1);
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("run.json");
+    let url = serving.url("emprops");
+    let mut words =
+        vec!["load", &url, "--protocol", "emprops", "--rate", "40", "--processes", "2", "--validate", "none"];
+    words.extend(["--warm-up", "500ms", "--duration", "2s", "--ramp", "200ms", "--drain", "4s", "--seed", "7"]);
+    let report = format!("json={}", json.display());
+    let done = hubproof(words.iter().chain(&["--report", &report]));
+    // A busy machine may leave the figures in doubt.
+    assert!(matches!(done.code, Some(0 | 3)), "{done:?}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    let started = count_in_report(&report, "job.started") + count_in_report(&report, "job.missed");
+    let ledger = |name: &str| report["ledger"]["counts"][name].as_u64().unwrap_or_default();
+    assert_eq!((started, ledger("unexpected"), ledger("lost")), (96, 0, 0), "{}", done.out);
+    assert_eq!(ledger("attempted"), ledger("completed"), "{}", done.out);
+    assert!(done.out.contains("2 shares on one machine"), "{}", done.out);
+}
+
+#[test]
+fn merge_names_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let done = hubproof(["merge", folder.path().to_str().unwrap()]).assert_exit_code(2);
+    assert!(done.err.contains("has no files of shares") && done.err.contains("--share 1/4"), "{}", done.err);
+    let serving = ServeProcess::start(["qi"], 1);
+    let url = serving.url("qi");
+    let mut words = vec!["load", &url, "--protocol", "qi", "--plan", "idle", "--population", "guest=2"];
+    words.extend(["--duration", "1s", "--warm-up", "0s", "--ramp", "0s", "--drain", "0s"]);
+    words.extend(["--run", "r", "--share", "2/2", "--to", folder.path().to_str().unwrap()]);
+    let done = hubproof(&words).assert_exit_code(0);
+    assert!(done.err.contains("share 2/2 of r is in"), "{}", done.err);
+    let done = hubproof(["merge", folder.path().to_str().unwrap()]).assert_exit_code(2);
+    assert!(done.err.contains("one share of 2 is missing: 1/2"), "{}", done.err);
+    // The file may be another run's result.
+    let done = hubproof(&words).assert_exit_code(2);
+    assert!(done.err.contains("give the run another name"), "{}", done.err);
+}
+
 fn sum_of(text: &str, family: &str, what: &str) -> f64 {
     let read = openmetrics_parser::prometheus::parse_prometheus(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let value = |value: &PrometheusValue| match value {

@@ -18,7 +18,7 @@ use hubproof::load::ledger::{self, ItemLedger, LedgerEntry, LedgerTotals, NameOw
 use hubproof::load::metrics::{
     JourneyCount, Measurement, MessageCount, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases,
 };
-use hubproof::load::plan::schedule::ArrivalSchedule;
+use hubproof::load::plan::schedule::{ArrivalSchedule, EveryNth};
 use hubproof::load::plan::{Plan, PlanOverrides, PlanScript, WarmUp, threshold};
 use hubproof::load::provenance::DeliveredFrame;
 use hubproof::load::report::{LoadReport, LoadRunMetadata};
@@ -106,7 +106,7 @@ impl CompiledTestPlan {
             stamp: "test".to_owned(),
             epoch_ms: EPOCH_MS,
             seed: 1,
-            keys: ledger::IdHasher::default(),
+            keys: ledger::IdHasher::random(),
             deviations: std::sync::Arc::new(deviations),
             masker: std::sync::Arc::default(),
         };
@@ -423,7 +423,8 @@ impl SimulatedRun<'_> {
         self.recorder.set_measured(measured..self.begin + nanos(end));
         for (place, role) in self.ready.plan.roles.iter().enumerate() {
             if let Some(arrivals) = &role.arrivals {
-                self.arrivals.push((place, ArrivalSchedule::new(arrivals, end, 7, 0, 1).peekable()));
+                self.arrivals
+                    .push((place, ArrivalSchedule::new(arrivals, end, 7, EveryNth { first: 0, step: 1 }).peekable()));
             }
         }
         self.schedule(self.begin, SimulatedEvent::Arrivals);

@@ -1,9 +1,11 @@
 //! `hubproof load`: load tests of a hub.
 
 mod plans;
+mod processes;
 mod progress;
 mod run;
 mod search;
+mod share;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,6 +19,7 @@ use crate::config;
 use crate::load::engine::{self, ValidationMode};
 use crate::load::pages::{self, LivePage};
 use crate::load::plan::{PlanOverrides, WarmUp};
+use crate::load::shares::name::RunName;
 use crate::syntax::source::Sources;
 
 /// Load a hub with many virtual clients and measure it; without a URL, the built-in reference server
@@ -86,6 +89,16 @@ pub struct LoadArgs {
     /// Print only errors and the verdict line
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    shared: share::ShareArgs,
+    /// Run the plan in several processes of this machine, each with a share of it, and make one report
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=64),
+        conflicts_with_all = ["share", "check", "find_max", "live", "metrics"]
+    )]
+    processes: Option<u32>,
     /// Seed of the random number generator; the same seed gives the same schedule
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -178,6 +191,8 @@ impl LoadArgs {
             option("--threshold", Some(threshold.clone()));
         }
         option("--find-max", self.find_max.clone());
+        option("--run", self.shared.run.as_ref().map(ToString::to_string));
+        option("--share", self.shared.share.map(|share| share.to_string()));
         option("--seed", Some(seed.to_string()));
         words.extend(self.yes.then(|| "--yes".to_owned()));
         words
@@ -205,12 +220,19 @@ pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
     arguments.hub.check_fault(&protocols)?;
     let yes = arguments.yes || arguments.check;
     arguments.hub.check_confirmed(&named, Vec::new(), yes, "load may slow it down for others", "load")?;
-    let (plan, script) = plans::choose_plan(arguments.plan.as_deref(), protocol, &mut sources)?;
+    let (plan, script, file) = plans::choose_plan(arguments.plan.as_deref(), protocol, &mut sources)?;
     let plan = plan.with_overrides(&arguments.overrides())?;
     let thresholds = run::parse_thresholds(&arguments.threshold, &plan, &script, &mut sources)?;
     let find_max = arguments.find_max.as_ref();
+    if arguments.shared.share.is_some() || arguments.processes.is_some() {
+        check_shareable(&arguments.hub, named.target.as_ref())?;
+    }
+    if let Some(number) = arguments.processes {
+        return processes::run_processes(number, &plan, arguments.quiet, &sinks);
+    }
     let goal = find_max.map(|text| search::parse_goal(text, &plan, &script, &mut sources)).transpose()?;
-    let seed = arguments.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 >> 16);
+    let shared_seed = arguments.shared.run.as_ref().map(RunName::seed);
+    let seed = arguments.seed.or(shared_seed).unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 >> 16);
     let runtime = build_runtime()?;
     let code = runtime.block_on(async {
         let mut shown = crate::report::RunOptions {
@@ -228,7 +250,8 @@ pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
             Some(address) => Some(start_live_page(address).await?),
             None => None,
         };
-        let session = run::LoadSession { arguments: &arguments, plan, script, thresholds, seed, shown, log, live };
+        let session =
+            run::LoadSession { arguments: &arguments, plan, script, file, thresholds, seed, shown, log, live };
         let done = match &goal {
             _ if arguments.check => session.describe_compiled(&started, &sources).map(|text| {
                 super::print_to_stdout(&text);
@@ -243,6 +266,24 @@ pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
     // Aborts running hooks.
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
+}
+
+/// Checks that the hub is one that all shares of a run can reach.
+///
+/// # Errors
+///
+/// Each share would have a hub of its own.
+fn check_shareable(hub: &HubArgs, target: Option<&config::Target>) -> Result<(), CliError> {
+    let starts = |target: &config::Target| {
+        target.exec.is_some() || target.instances.iter().any(|instance| instance.exec.is_some())
+    };
+    if hub.url.is_some() && !hub.exec.is_given() || target.is_some_and(|target| !starts(target)) {
+        return Ok(());
+    }
+    Err(CliError::usage(
+        "each share would start a hub of its own",
+        "start the hub first, such as with `hubproof serve emprops`, and give its URL",
+    ))
 }
 
 /// Starts the live page, and prints its URL.

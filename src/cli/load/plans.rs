@@ -24,7 +24,7 @@ fn built_in_plans<'a>(protocol: &'a ValidProtocol, sources: &mut Sources) -> Vec
     own.chain([(IDLE_PLAN, sources.add("idle.yaml", plan::IDLE_PLAN))]).collect()
 }
 
-/// Reads the named plan, or the first one.
+/// Reads the named plan, or the first one; returns also its file.
 ///
 /// # Errors
 ///
@@ -33,7 +33,7 @@ pub fn choose_plan(
     named: Option<&str>,
     protocol: &ValidProtocol,
     sources: &mut Sources,
-) -> Result<(Plan, PlanScript), CliError> {
+) -> Result<(Plan, PlanScript, FileId), CliError> {
     let ready = built_in_plans(protocol, sources);
     let list: Vec<&str> = ready.iter().map(|(name, _)| *name).collect();
     let known = format!("{} has the plans {}; to use your own: --plan FILE", protocol.pack.name, list.join(", "));
@@ -46,7 +46,8 @@ pub fn choose_plan(
             return Err(CliError::usage(format!("there is no plan or file `{named}`"), help));
         }
     };
-    parse_plan(&id, file, protocol, sources)
+    let (plan, script) = parse_plan(&id, file, protocol, sources)?;
+    Ok((plan, script, file))
 }
 
 fn parse_plan(

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::CliError;
 use super::super::hub::{StartedHubs, now_ms};
-use super::LoadArgs;
+use super::super::{CliError, exit};
 use super::progress::{LoadProgress, ProgressSinks};
+use super::{LoadArgs, share};
 use crate::check;
 use crate::cli::report_sink::{EventLog, ReportSinks};
 use crate::cli::signals::SignalListener;
@@ -27,18 +27,22 @@ use crate::load::plan::script::JourneyWorkload;
 use crate::load::plan::threshold::{self, MetricThreshold};
 use crate::load::plan::{self, Plan, PlanScript};
 use crate::load::report::{LoadReport, LoadRunMetadata, events};
+use crate::load::shares::record::{self, CommonFacts, ShareEnd, ShareHeader};
 use crate::load::validity::{self, RunCircumstances};
 use crate::redact::SecretMasker;
 use crate::report::document::load::Wait;
 use crate::report::text::{format_count, format_time};
 use crate::report::{DeviationReport, RunOptions};
-use crate::syntax::source::{Sources, Span};
+use crate::syntax::share::Share;
+use crate::syntax::source::{FileId, Sources, Span};
 
 /// A plan with its final numbers, and the hub it runs against.
 pub struct LoadSession<'a> {
     pub arguments: &'a LoadArgs,
     pub plan: Plan,
     pub script: PlanScript,
+    /// The file of the plan.
+    pub file: FileId,
     /// The thresholds of the plan and of the command line.
     pub thresholds: Vec<MetricThreshold>,
     pub seed: u64,
@@ -50,6 +54,8 @@ pub struct LoadSession<'a> {
 /// The result of an attempt to run.
 pub enum LoadAttempt {
     Report(Box<LoadReport>, RunEnd),
+    /// The share of a run was written to its file.
+    Written(RunEnd),
     /// The run could not begin; the reason has been printed.
     NotStarted,
 }
@@ -68,6 +74,8 @@ impl LoadSession<'_> {
     ) -> Result<u8, CliError> {
         match self.run_plan(&self.plan, started, sources, true).await? {
             LoadAttempt::NotStarted => Ok(super::NOT_STARTED),
+            LoadAttempt::Written(RunEnd::Complete) => Ok(exit::PASSED),
+            LoadAttempt::Written(_) => Ok(exit::INCONCLUSIVE),
             LoadAttempt::Report(report, _) => self.finish(&report, sources, sinks).await,
         }
     }
@@ -119,7 +127,10 @@ impl LoadSession<'_> {
         epoch_ms: i64,
         sources: &Sources,
     ) -> Result<CompiledPlan, CliError> {
-        let (stamp, keys) = (check::stamp(), ledger::IdHasher::default());
+        let (stamp, keys) = match &self.arguments.shared.run {
+            Some(run) => (run.stamp(self.seed), run.hasher(self.seed)),
+            None => (check::stamp(), ledger::IdHasher::random()),
+        };
         let (settings, deviations, masker) = (instance.settings.clone(), Arc::clone(deviations), Arc::clone(masker));
         let target = compile::PlanTarget { settings, stamp, epoch_ms, seed: self.seed, keys, deviations, masker };
         compile::compile_plan(plan, &self.script, &target).map_err(|found| CliError::from_diagnostics(&found, sources))
@@ -143,8 +154,12 @@ impl LoadSession<'_> {
         let masker = Arc::new(prepare::secret_masker(hub));
         let (embedded, pack) = (hub.embedded.is_some(), Arc::clone(&hub.pack));
         let deviations = Arc::clone(&hub.deviations);
-        let clock = RunClock::start();
-        let epoch_ms = now_ms();
+        let shared = &self.arguments.shared;
+        let (clock, origin_ns) = match shared.share {
+            Some(_) => RunClock::start_at_whole_second(),
+            None => (RunClock::start(), now_ms() * 1_000_000),
+        };
+        let epoch_ms = origin_ns / 1_000_000;
         let prepared = Arc::new(self.prepare_plan(plan, &instance, &deviations, &masker, epoch_ms, sources)?);
         let setup = LoadRunSetup {
             plan: Arc::new(plan.clone()),
@@ -156,6 +171,8 @@ impl LoadSession<'_> {
             tls: instance.tls.clone(),
             sources: self.arguments.source.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
             shards: self.shard_count(plan),
+            share: shared.share.unwrap_or(Share::WHOLE),
+            start_at: shared.start_after(origin_ns, clock),
             seed: self.seed,
             validate: self.arguments.validate,
             pack: Some(Arc::clone(&pack)),
@@ -166,7 +183,10 @@ impl LoadSession<'_> {
         }
         let (to, calls) = engine::hooks::hook_call_queue();
         let hooks = tokio::spawn(engine::hooks::carry_out(calls, Arc::clone(&prepared), instance));
-        let run = engine::start_run(setup, to)?;
+        let mut run = engine::start_run(setup, to)?;
+        if let Some(share) = shared.share {
+            run = run.writing_to(shared.create_file(self.share_header(plan, share, origin_ns, sources))?);
+        }
         let stopper = run.control();
         let served = match self.arguments.metrics {
             Some(address) => Some(MetricsPage::start(address).await?),
@@ -227,14 +247,57 @@ impl LoadSession<'_> {
         let seen = outcome.deviations;
         let RunDetails { mut ends, waits } = outcome.details;
         ends.map_details(|detail| masker.mask(detail).into_owned());
+        let waits = waits.into_iter().map(|wait| describe_wait(&prepared, sources, wait)).collect();
+        let deviations = DeviationReport::list_all(&deviations, &pack, &seen);
         let mut report = LoadReport::new(about, outcome.series, outcome.account, Vec::new(), Default::default());
+        if let Some(writer) = outcome.writer {
+            (report.deviations, report.ends, report.waits) = (deviations, ends, waits);
+            let end = ShareEnd {
+                measured_from: outcome.measured_from,
+                joined: outcome.joined,
+                validated: outcome.checked,
+                was_stopped: ending == RunEnd::Stopped,
+                ..ShareEnd::of(report, circumstances)
+            };
+            shared.finish_file(writer, end, self.arguments.quiet)?;
+            return Ok(LoadAttempt::Written(ending));
+        }
         let measurements = RunMeasurements { validated: outcome.checked.as_ref(), ..report.measurements() };
         report.thresholds = watcher.outcomes(measurements, asked > 0);
         report.judgement = validity::judge_run(report.measurements(), &report.thresholds, circumstances);
-        report.deviations = DeviationReport::list_all(&deviations, &pack, &seen);
+        report.deviations = deviations;
         report.ends = ends;
-        report.waits = waits.into_iter().map(|wait| describe_wait(&prepared, sources, wait)).collect();
+        report.waits = waits;
         Ok(LoadAttempt::Report(Box::new(report), ending))
+    }
+
+    /// Returns the header of a share's file.
+    fn share_header(&self, plan: &Plan, share: Share, origin_ns: i64, sources: &Sources) -> ShareHeader {
+        let Plan { id, phases, roles, ordered, .. } = plan;
+        let content = format!("{phases:?} {roles:?} {}", sources.file(self.file).text);
+        let run = self.arguments.shared.run.as_ref().map(ToString::to_string).unwrap_or_default();
+        let subjects = self.script.metric_subjects();
+        ShareHeader {
+            format: record::FORMAT.to_owned(),
+            format_version: record::FORMAT_VERSION,
+            share,
+            common: CommonFacts {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                run,
+                seed: self.seed,
+                protocol: self.script.pack.name.clone(),
+                plan: id.clone(),
+                plan_hash: share::short_hash(&content),
+                ordered: *ordered,
+                thresholds: self.thresholds.iter().map(|threshold| threshold.text.clone()).collect(),
+                messages: subjects.messages,
+                journeys: subjects.journeys,
+                labelled: self.script.labelled_messages(),
+            },
+            origin_ns,
+            machine: share::machine_name(),
+            threads: self.shard_count(plan) as u16,
+        }
     }
 
     /// Returns what is known about a run when it begins; `began` is in milliseconds since 1970.

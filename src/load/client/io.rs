@@ -3,6 +3,8 @@
 //! The shards of the engine implement [`ClientIo`] with sockets, tests with a simulated hub. The client's code is
 //! generic over it, so a call is direct and allocates nothing.
 
+use serde::{Deserialize, Serialize};
+
 use crate::load::Nanos;
 use crate::load::ids::{HookId, MessageId};
 use crate::load::ledger::{LedgerEntry, NameOwner};
@@ -39,7 +41,8 @@ pub enum ClientEvent<'a> {
 }
 
 /// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Disconnection {
     /// The hub sent a close frame with this code; 1005 stands for none.
     Close(u16),

@@ -366,6 +366,7 @@ impl VirtualClient {
         if let Some((message, source)) = measured.delivers.as_ref().filter(|_| !frame.source.is_assumed())
             && let Some(due) = self.observed_number(task, source)
         {
+            let due = due.saturating_sub(role.common.run.origin_ns());
             io.record(Measurement::Delivered { message: *message, due }, frame.at);
         }
         if let Some(marking) = &measured.marking {

@@ -53,7 +53,7 @@ pub enum SlotSource {
     NowMs,
     NowS,
     NowIso,
-    /// The due time of the message in nanoseconds since the origin of the run.
+    /// The due time of the message as Unix time in nanoseconds, which is the same for all shares of a run.
     DueNs,
 }
 
@@ -209,6 +209,11 @@ impl RunConstants {
         Self { stamp: stamp.to_owned(), epoch_ms, world }
     }
 
+    /// Returns the Unix time of the origin of the run in nanoseconds.
+    pub fn origin_ns(&self) -> u64 {
+        u64::try_from(self.epoch_ms).unwrap_or(0).saturating_mul(1_000_000)
+    }
+
     fn unix_ms_at(&self, now: Nanos) -> i64 {
         self.epoch_ms + (now / 1_000_000) as i64
     }
@@ -303,7 +308,7 @@ impl SlotSource {
                 Ok(time) => drop(write!(out, "{time}")),
                 Err(_) => return Err(EmptySlotError),
             },
-            Self::DueNs => write_digits(slot_values.due, out),
+            Self::DueNs => write_digits(slot_values.due + slot_values.run.origin_ns(), out),
         }
         if quoted {
             out.push(b'"');
@@ -416,7 +421,7 @@ mod tests {
     #[case(SlotSource::NowMs, false, Ok("1700000002000"))]
     #[case(SlotSource::NowS, false, Ok("1700000002"))]
     #[case(SlotSource::NowIso, false, Ok(r#""2023-11-14T22:13:22Z""#))]
-    #[case(SlotSource::DueNs, false, Ok("5"))]
+    #[case(SlotSource::DueNs, false, Ok("1700000000000000005"))]
     fn slots_of_a_message_are_filled_with_json_text(
         #[case] source: SlotSource,
         #[case] inside: bool,

@@ -70,7 +70,7 @@ pub fn compile_plan(plan: &Plan, script: &PlanScript, target: &PlanTarget) -> Re
     let run = RunConstants::new(&target.stamp, target.epoch_ms, Arc::clone(&target.masker));
     run.world.set_now_ms(target.epoch_ms);
     let operations = OperationTable::new(script.labelled_messages());
-    let common = RunContext { classifier, operations, run, keys: target.keys.clone(), seed: target.seed };
+    let common = RunContext { classifier, operations, run, keys: target.keys, seed: target.seed };
     let common = Arc::new(common);
     let hub = target.settings.iter().map(|(name, value)| (name.clone(), setting_value(value))).collect();
     let mut shared = CompilerState {

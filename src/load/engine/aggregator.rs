@@ -1,6 +1,7 @@
 //! The aggregating thread: controls the phases of a run and combines the shards' reports into its result.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use crate::load::details::RunDetails;
 use crate::load::ledger::LedgerTotals;
 use crate::load::metrics::{MetricInterval, MetricSeries, RunPhase, is_steady};
 use crate::load::opening::{FailedOpening, HopelessRole, is_hopeless};
-use crate::load::plan::{Plan, WarmUp};
+use crate::load::plan::{Plan, PlanRole, WarmUp};
+use crate::load::shares::file::ShareWriter;
 use crate::load::{Nanos, SECOND};
 
 /// How often phases are checked.
@@ -138,6 +140,10 @@ pub struct LoadRunOutcome {
     pub details: RunDetails,
     /// The time from the origin to the end of the last connection.
     pub took: Nanos,
+    /// When the measured time began, unless the run ended before.
+    pub measured_from: Option<Nanos>,
+    /// The file of the share, whose end is still to be written.
+    pub writer: Option<ShareWriter>,
 }
 
 /// The stages of a run as the aggregator controls them.
@@ -188,7 +194,8 @@ impl LoadRun {
         mut watch: impl FnMut(&RunSnapshot<'_>) -> WatchDecision,
     ) -> Result<LoadRunOutcome, EngineError> {
         super::affinity::lower_priority();
-        let clients: u64 = self.plan.roles.iter().map(|role| u64::from(role.population.number)).sum();
+        let own = |role: &PlanRole| u64::from(self.share.count(role.population.number));
+        let clients: u64 = self.plan.roles.iter().map(own).sum();
         let mut course =
             RunCourse { stage: AggregatorStage::Joining, ending: RunEnd::Complete, joined: 0, steady: None };
         let mut collected = CollectedReports::of_shards(self.threads.shards.len(), clients);
@@ -202,7 +209,9 @@ impl LoadRun {
             if self.threads.timeline.stopped() && !matches!(course.stage, AggregatorStage::Leaving { .. }) {
                 course.ending = RunEnd::Stopped;
             }
-            let quiet = collected.under_way.iter().sum::<u64>() == 0 && self.ledger.totals().open == 0;
+            // Other shares may still need the clients of this one.
+            let quiet =
+                self.writer.is_none() && collected.under_way.iter().sum::<u64>() == 0 && self.ledger.totals().open == 0;
             self.advance(&mut course, now, clients, quiet);
         }
         for shard in self.threads.shards.drain(..) {
@@ -220,6 +229,9 @@ impl LoadRun {
     ) {
         match report {
             ShardReport::Entries { shard, entries, names, upto } => {
+                if let Some(writer) = &mut self.writer {
+                    return writer.write_entries(shard, upto, &entries, &names);
+                }
                 self.ledger.add_names(names);
                 self.ledger.queue_entries(&entries);
                 collected.reported[shard] = upto;
@@ -231,8 +243,11 @@ impl LoadRun {
             }
             ShardReport::Intervals(tallies) => {
                 for tally in tallies {
-                    if self.series.add(tally).is_some() && self.watch_interval(collected, watch) == WatchDecision::Drain
-                    {
+                    let Some(interval) = self.series.add(tally) else { continue };
+                    if let Some(writer) = &mut self.writer {
+                        writer.write_interval(interval);
+                    }
+                    if self.watch_interval(collected, watch) == WatchDecision::Drain {
                         self.threads.timeline.cut_short(self.threads.timeline.clock.now());
                     }
                 }
@@ -278,8 +293,12 @@ impl LoadRun {
         if ending == RunEnd::Stopped {
             self.ledger.mark_cut_short();
         }
-        self.series.finish();
-        let timeline = &self.threads.timeline;
+        while let Some(interval) = self.series.finish_next() {
+            if let Some(writer) = &mut self.writer {
+                writer.write_interval(interval);
+            }
+        }
+        let timeline = Arc::clone(&self.threads.timeline);
         let warm_up = timeline.warm_up().unwrap_or(0);
         let last = timeline.drain().min(now);
         let holds = timeline.holds.all().into_iter().filter(|hold| hold.start < last);
@@ -300,6 +319,8 @@ impl LoadRun {
             deviations: collected.deviations,
             details: collected.details,
             took: now,
+            measured_from: Some(timeline.measured()).filter(|at| *at != Nanos::MAX),
+            writer: self.writer,
         }
     }
 
@@ -311,7 +332,7 @@ impl LoadRun {
                 let interrupted = self.threads.timeline.drain() != Nanos::MAX;
                 if ready || interrupted {
                     course.joined = self.joined_clients();
-                    self.begin_phases(now)
+                    self.begin_phases(now.max(self.start_at))
                 } else if !self.hopeless_roles().is_empty() {
                     course.joined = self.joined_clients();
                     course.ending = RunEnd::NotJoined;
@@ -394,7 +415,8 @@ impl LoadRun {
         let timeline = &self.threads.timeline;
         let roles = self.plan.roles.iter().enumerate().map(|(place, role)| {
             let (joined, failed) = (timeline.joined(place), timeline.failed(place));
-            (joined, HopelessRole { name: role.name.clone(), failed, population: role.population.number })
+            let population = self.share.count(role.population.number);
+            (joined, HopelessRole { name: role.name.clone(), failed, population })
         });
         roles
             .filter(|(joined, role)| is_hopeless(role.population, *joined, role.failed))

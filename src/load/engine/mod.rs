@@ -51,8 +51,11 @@ use crate::deviation::Deviations;
 use crate::load::compile::program::CompiledPlan;
 use crate::load::metrics::{MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases};
 use crate::load::plan::Plan;
+use crate::load::plan::schedule::ShardPlace;
+use crate::load::shares::file::ShareWriter;
 use crate::load::{Nanos, SECOND, ledger};
 use crate::protocol::Pack;
+use crate::syntax::share::Share;
 use crate::transport::Endpoint;
 
 /// The settings of one load run.
@@ -72,6 +75,10 @@ pub struct LoadRunSetup {
     pub sources: Vec<IpAddr>,
     /// The number of shards, at least one.
     pub shards: usize,
+    /// The part of the plan that this process runs.
+    pub share: Share,
+    /// When arrivals begin at the earliest, since the origin.
+    pub start_at: Nanos,
     pub seed: u64,
     pub validate: ValidationMode,
     /// The pack, required for validation.
@@ -113,6 +120,18 @@ pub struct LoadRun {
     plan: Arc<Plan>,
     series: MetricSeries,
     ledger: ledger::ItemLedger,
+    share: Share,
+    start_at: Nanos,
+    /// Takes what only all shares together can judge.
+    writer: Option<ShareWriter>,
+}
+
+impl LoadRun {
+    /// Writes the entries and intervals of the run to the file of a share, and follows no item itself.
+    #[must_use]
+    pub fn writing_to(self, writer: ShareWriter) -> Self {
+        Self { writer: Some(writer), ..self }
+    }
 }
 
 /// The threads of the shards, which end when this is dropped.
@@ -181,11 +200,13 @@ pub fn machine_shortages(setup: &LoadRunSetup, embedded: bool) -> Result<Vec<Str
 
 impl LoadRunSetup {
     fn connections(&self) -> usize {
-        self.plan.roles.iter().map(|role| role.population.number as usize).sum()
+        self.plan.roles.iter().map(|role| self.share.count(role.population.number) as usize).sum()
     }
 
     fn dialer(&self) -> Result<dialer::Dialer, DialError> {
-        dialer::Dialer::new(&self.endpoint.host, self.endpoint.port, &self.sources, self.connections())
+        // Shares on one machine use the ports of the same addresses.
+        let all = self.plan.roles.iter().map(|role| role.population.number as usize).sum();
+        dialer::Dialer::new(&self.endpoint.host, self.endpoint.port, &self.sources, all)
     }
 }
 
@@ -222,6 +243,8 @@ pub fn start_run(
         deviations,
         tls,
         shards,
+        share,
+        start_at,
         seed,
         validate,
         pack,
@@ -269,13 +292,12 @@ pub fn start_run(
             plan.roles.len(),
         );
         let parts = shard::ShardParts {
-            number,
-            shards,
+            place: ShardPlace { share, number: number as u32, shards: shards as u32 },
             plan: Arc::clone(&plan),
             prepared: Arc::clone(&prepared),
             endpoint: Arc::clone(&endpoint),
             tls: tls.clone(),
-            dialer: dialer.for_shard(number),
+            dialer: dialer.for_shard(number * share.of() as usize + share.index() as usize),
             seed,
             context,
             sampler: judge.as_ref().map_or_else(validator::MessageSampler::disabled, |judge| judge.sampler(validate)),
@@ -295,6 +317,9 @@ pub fn start_run(
         plan,
         series: MetricSeries::new(layout, shards),
         ledger: ledger::ItemLedger::new(ledger),
+        share,
+        start_at,
+        writer: None,
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::load::Nanos;
 use crate::load::holds::Holds;
@@ -17,6 +17,15 @@ pub struct RunClock(Instant);
 impl RunClock {
     pub fn start() -> Self {
         Self(Instant::now())
+    }
+
+    /// Starts a clock whose origin is the last whole second of Unix time, so that the seconds of several machines begin
+    /// together. Returns also that time in nanoseconds.
+    pub fn start_at_whole_second() -> (Self, i64) {
+        let (now, unix) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        let part = Duration::from_nanos(unix.subsec_nanos().into());
+        let origin = (unix - part).as_nanos() as i64;
+        now.checked_sub(part).map_or((Self(now), unix.as_nanos() as i64), |begun| (Self(begun), origin))
     }
 
     pub fn now(self) -> Nanos {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::load::buffer_pool::PooledVec;
@@ -54,7 +55,7 @@ pub struct MessageSampler {
 }
 
 /// The result of validation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValidationSummary {
     pub checked: u64,
     pub invalid: u64,
@@ -66,6 +67,20 @@ pub struct ValidationSummary {
     pub skipped: u64,
     /// Counts of violations by message and place; the first [`MAX_COMPLAINTS`] kinds.
     pub complaints: BTreeMap<String, u64>,
+}
+
+impl ValidationSummary {
+    /// Adds the result of another share of the run.
+    pub fn add(&mut self, other: Self) {
+        self.checked += other.checked;
+        self.invalid += other.invalid;
+        self.undocumented += other.undocumented;
+        self.skipped += other.skipped;
+        let sums = [(&mut self.invalid_by_message, other.invalid_by_message), (&mut self.complaints, other.complaints)];
+        for (sum, more) in sums {
+            more.into_iter().for_each(|(name, count)| *sum.entry(name).or_default() += count);
+        }
+    }
 }
 
 /// The validating thread.

@@ -41,7 +41,7 @@ mod totals;
 #[cfg(test)]
 mod tests;
 
-use ahash::RandomState;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::load::{Nanos, SECOND};
 
@@ -142,20 +142,31 @@ impl Default for LedgerConfig {
     }
 }
 
-/// Derives keys from ids. The hash is randomly keyed, so that a hub cannot choose colliding ids; shards clone one
-/// instance.
-#[derive(Clone, Debug, Default)]
-pub struct IdHasher(RandomState);
+/// Derives keys from ids. The seed is secret, so that a hub cannot choose colliding ids. The hash is the same on every
+/// machine, since the shares of a run have one seed.
+#[derive(Clone, Copy, Debug)]
+pub struct IdHasher {
+    seed: u64,
+}
 
 impl IdHasher {
+    /// Returns a hasher with a seed of its own.
+    pub fn random() -> Self {
+        Self::seeded(uuid::Uuid::new_v4().as_u64_pair().0)
+    }
+
+    pub fn seeded(seed: u64) -> Self {
+        Self { seed }
+    }
+
     /// Returns the key of an item with this id.
     pub fn item_key(&self, id: &[u8]) -> u64 {
-        self.0.hash_one(id)
+        xxh3_64_with_seed(id, self.seed)
     }
 
     /// Returns the number of the party with this id; never [`NO_PARTY`]. With a thousand parties, two of them share a
     /// number in about one run of ten thousand; only a violation between those two would be missed.
     pub fn party_number(&self, id: &[u8]) -> u32 {
-        (self.0.hash_one(id) as u32).max(1)
+        (self.item_key(id) as u32).max(1)
     }
 }

@@ -38,8 +38,6 @@ struct NamedParty {
     name: Box<[u8]>,
 }
 
-const NAME_HEADER_BYTES: usize = 9;
-
 impl NameTable {
     /// Takes the names collected so far and leaves the table empty.
     pub fn take(&mut self) -> Self {
@@ -63,12 +61,34 @@ impl NameTable {
         self.items.is_empty() && self.parties.is_empty()
     }
 
+    /// Returns all names with what they belong to.
+    pub fn iter(&self) -> impl Iterator<Item = (NameOwner, &[u8])> {
+        let mut rest = &self.items[..];
+        let items = std::iter::from_fn(move || {
+            let (key, name, later) = Self::split_item_name(rest)?;
+            rest = later;
+            Some((NameOwner::Item(key), name))
+        });
+        let parties = self.parties.iter().map(|party| {
+            let owner = if party.receives { NameOwner::Receiver } else { NameOwner::Party };
+            (owner(party.number), &*party.name)
+        });
+        items.chain(parties)
+    }
+
+    /// Splits the first name off concatenated names; returns it after its key, and the names behind it.
+    fn split_item_name(items: &[u8]) -> Option<(u64, &[u8], &[u8])> {
+        let (key, behind) = items.split_first_chunk()?;
+        let (length, behind) = behind.split_first()?;
+        let (name, later) = behind.split_at_checked((*length).into())?;
+        Some((u64::from_le_bytes(*key), name, later))
+    }
+
     /// Finds the name of an item in concatenated names.
     fn find_item_name(items: &[u8], key: u64) -> Option<&[u8]> {
         let mut rest = items;
-        while let Some((head, behind)) = rest.split_first_chunk::<NAME_HEADER_BYTES>() {
-            let (name, later) = behind.split_at_checked(head[NAME_HEADER_BYTES - 1].into())?;
-            if head[..NAME_HEADER_BYTES - 1] == key.to_le_bytes() {
+        while let Some((found, name, later)) = Self::split_item_name(rest) {
+            if found == key {
                 return Some(name);
             }
             rest = later;

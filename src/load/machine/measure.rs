@@ -12,6 +12,7 @@ use crate::load::ledger;
 use crate::load::metrics::{CounterId, MessageCount, MessageTime, RunPhase, TimingId};
 use crate::load::plan::{Plan, PlanScript};
 use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::share::Share;
 
 /// The length of the sleeps whose lateness is measured, and their number.
 const SLEEP: Duration = Duration::from_millis(1);
@@ -102,7 +103,7 @@ pub async fn round_trips(
         stamp: check::stamp(),
         epoch_ms,
         seed: 1,
-        keys: ledger::IdHasher::default(),
+        keys: ledger::IdHasher::random(),
         deviations: Arc::default(),
         masker: Arc::default(),
     };
@@ -119,6 +120,8 @@ pub async fn round_trips(
         tls: instance.tls.clone(),
         sources: Vec::new(),
         shards: threads,
+        share: Share::WHOLE,
+        start_at: 0,
         seed: 1,
         validate: ValidationMode::None,
         pack: None,

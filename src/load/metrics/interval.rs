@@ -109,6 +109,13 @@ impl<T> MetricInterval<T> {
         (MetricInterval { from, to, phase, timings, counts, gauges, cores }, own)
     }
 
+    fn add_gauges(&mut self, others: &[GaugeLevel]) {
+        for (level, other) in self.gauges.iter_mut().zip(others) {
+            level.last += other.last;
+            level.highest += other.highest;
+        }
+    }
+
     fn extend_by<U>(&mut self, other: &MetricInterval<U>) {
         self.from = self.from.min(other.from);
         self.to = self.to.max(other.to);
@@ -130,15 +137,26 @@ impl MetricInterval<Vec<PooledVec<TimingSample>>> {
     /// counts.
     pub fn add_shard(&mut self, other: ShardInterval) {
         self.extend_by(&other);
-        for (level, other) in self.gauges.iter_mut().zip(&other.gauges) {
-            level.last += other.last;
-            level.highest += other.highest;
-        }
+        self.add_gauges(&other.gauges);
         self.timings.push(other.timings);
     }
 }
 
 impl MetricInterval {
+    /// Merges what several runs measured at the same time, and returns the histograms of each apart; `None` if there
+    /// are no runs.
+    pub fn merge_beside(parts: Vec<Self>) -> Option<(Self, Vec<Vec<CompactHistogram>>)> {
+        let mut parts = parts.into_iter().map(|part| part.replace_timings(Vec::new()));
+        let (mut merged, timings) = parts.next()?;
+        let mut all = vec![timings];
+        for (part, timings) in parts {
+            merged.extend_by(&part);
+            merged.add_gauges(&part.gauges);
+            all.push(timings);
+        }
+        Some((merged, all))
+    }
+
     /// Merges the interval that follows.
     pub fn add_next(&mut self, next: &Self) {
         self.extend_by(next);

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use super::histogram::CompactHistogram;
+use super::interval::MetricInterval;
 use super::operations::OperationTable;
 use crate::syntax::explanation::Explanation;
 
@@ -312,6 +314,28 @@ impl MetricRegistry {
                 undocumented + 1 + operation * OperationCount::ALL.len() + count as usize
             }
         }
+    }
+
+    /// Moves the operations of an interval, which was measured with another table of operations, to their places in this
+    /// one.
+    pub fn move_operations(&self, mut interval: MetricInterval, places: &[usize]) -> MetricInterval {
+        let (timings, counts) = (interval.timings.clone(), interval.counts.clone());
+        let all = 0..self.names.operations.capacity();
+        for time in OperationTime::ALL {
+            let at = |operation: usize| self.timing(TimingId::Operation(operation, *time));
+            all.clone().for_each(|operation| interval.timings[at(operation)] = CompactHistogram::default());
+            for (from, to) in places.iter().enumerate() {
+                interval.timings[at(*to)] = interval.timings[at(*to)].merged(&timings[at(from)]);
+            }
+        }
+        for count in OperationCount::ALL {
+            let at = |operation: usize| self.count(CounterId::Operation(operation, *count));
+            all.clone().for_each(|operation| interval.counts[at(operation)] = 0);
+            for (from, to) in places.iter().enumerate() {
+                interval.counts[at(*to)] += counts[at(from)];
+            }
+        }
+        interval
     }
 
     /// Returns the name of a histogram, such as `submit_job.response`, `jobs.duration`, `schedule.lag`.

@@ -72,12 +72,28 @@ impl MetricSeries {
         self.intervals.last()
     }
 
-    /// Completes the intervals that some shard has not reported: it has ended.
-    pub fn finish(&mut self) {
+    /// Completes the oldest of the intervals that some shard has not reported, since it has ended, and returns it;
+    /// `None` once there is none left.
+    pub fn finish_next(&mut self) -> Option<&MetricInterval> {
         self.awaited.make_contiguous().sort_by_key(|awaited| awaited.from);
-        while !self.awaited.is_empty() {
-            self.complete_oldest();
+        self.awaited.front()?;
+        self.complete_oldest();
+        self.intervals.last()
+    }
+
+    /// Adds an interval of several runs that ran beside each other, merged from theirs.
+    pub fn add_merged(&mut self, parts: Vec<MetricInterval>) {
+        let Some((interval, timings)) = MetricInterval::merge_beside(parts) else { return };
+        for timing in &timings {
+            for (sum, more) in self.timings.iter_mut().zip(timing) {
+                if let Some(more) = more.histogram() {
+                    // The bounds are the same.
+                    let _ = sum.get_or_insert_with(|| Box::new(new_dense_histogram())).add(more);
+                }
+            }
         }
+        self.total.add_interval(&interval, &self.timings);
+        self.push(interval);
     }
 
     /// Returns the intervals in order; their lengths may differ, see [`MAX_INTERVALS`].
@@ -96,12 +112,17 @@ impl MetricSeries {
 
     fn complete_oldest(&mut self) {
         let Some(awaited) = self.awaited.pop_front() else { return };
-        let (mut interval, samples) = awaited.replace_timings(Vec::new());
+        let (interval, samples) = awaited.replace_timings(Vec::new());
         for sample in samples.iter().flat_map(|samples| samples.iter()) {
             let histogram = self.timings[sample.timing()].get_or_insert_with(|| Box::new(new_dense_histogram()));
             histogram.saturating_record(sample.took());
         }
         self.total.add_interval(&interval, &self.timings);
+        self.push(interval);
+    }
+
+    /// Adds an interval, with the samples collected in `timings`, which are empty afterwards.
+    fn push(&mut self, mut interval: MetricInterval) {
         for timing in &mut self.timings {
             let timed = timing.as_deref_mut().filter(|histogram| !histogram.is_empty());
             interval.timings.push(timed.as_deref().map(|histogram| self.press.encode(histogram)).unwrap_or_default());

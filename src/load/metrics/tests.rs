@@ -226,7 +226,7 @@ fn an_interval_is_complete_when_every_shard_has_reported_it() {
     assert!(ahead.into_iter().all(|interval| series.add(interval).is_none()));
     let behind: Vec<bool> = other.take_intervals(2 * SECOND).into_iter().map(|i| series.add(i).is_some()).collect();
     assert_eq!(behind, [true, true]);
-    series.finish();
+    while series.finish_next().is_some() {}
     assert_eq!(series.intervals().len(), 3, "the series does not wait for a shard that has died");
 }
 

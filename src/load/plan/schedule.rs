@@ -5,14 +5,56 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 use super::{ArrivalSpacing, Arrivals};
 use crate::load::Nanos;
+use crate::syntax::share::Share;
+
+/// One of the threads of one of the shares of a run, and so which clients and arrivals are its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardPlace {
+    pub share: Share,
+    /// The number of the shard among those of its share, from 0.
+    pub number: u32,
+    /// How many shards the share has; shares may differ in that.
+    pub shards: u32,
+}
+
+/// Every `step`th of the things that are numbered from 0, beginning with `first`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EveryNth {
+    pub first: u32,
+    pub step: u32,
+}
+
+impl EveryNth {
+    /// Returns the number of the thing at this place.
+    pub fn at(self, place: u32) -> u32 {
+        self.first + place * self.step
+    }
+}
+
+impl ShardPlace {
+    /// Returns which clients of a role belong to the shard.
+    pub fn clients(self) -> EveryNth {
+        let of = self.share.of();
+        EveryNth { first: self.share.index() + of * self.number, step: of * self.shards }
+    }
+
+    /// Returns which arrivals of a role belong to the shard; `None` if it has no client that could start a journey.
+    pub fn arrivals(self, population: u32) -> Option<EveryNth> {
+        let shares = self.share.of().min(population.max(1));
+        let shards = self.shards.min(self.share.count(population).max(1));
+        let takes_any = self.share.index() < shares && self.number < shards;
+        takes_any.then(|| EveryNth { first: self.share.index() + shares * self.number, step: shares * shards })
+    }
+}
 
 /// The due times of journeys, from the beginning of the warm-up to the beginning of the drain.
 ///
-/// Every shard iterates over the whole schedule and takes its share of the arrivals, so that the schedule does not
-/// depend on the number of shards.
+/// Every shard iterates over the whole schedule and takes its own arrivals, so that the schedule depends neither on the
+/// number of shards nor on the number of shares.
 pub struct ArrivalSchedule {
     segments: Vec<RateSegment>,
     spacing: ArrivalSpacing,
@@ -24,12 +66,11 @@ pub struct ArrivalSchedule {
     before: f64,
     /// The number of arrivals passed so far.
     count: u64,
-    shard: u64,
-    shards: u64,
+    own: EveryNth,
 }
 
 /// A time over which the rate changes linearly: times in seconds from the beginning of the warm-up, rates per second.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateSegment {
     pub start: f64,
     pub length: f64,
@@ -60,8 +101,9 @@ pub fn rate_at(segments: &[RateSegment], at: f64) -> f64 {
 }
 
 impl ArrivalSchedule {
-    /// Creates the schedule of one of several shards, from the beginning of the warm-up until `end` after it.
-    pub fn new(arrivals: &Arrivals, end: Duration, seed: u64, shard: u32, shards: u32) -> Self {
+    /// Creates the schedule of a shard that takes every nth arrival, from the beginning of the warm-up until `end` after
+    /// it.
+    pub fn new(arrivals: &Arrivals, end: Duration, seed: u64, own: EveryNth) -> Self {
         let mut schedule = Self {
             segments: segments(arrivals, end.as_secs_f64()),
             spacing: arrivals.spacing,
@@ -70,8 +112,7 @@ impl ArrivalSchedule {
             segment: 0,
             before: 0.0,
             count: 0,
-            shard: u64::from(shard),
-            shards: u64::from(shards.max(1)),
+            own,
         };
         if arrivals.spacing == ArrivalSpacing::Poisson {
             schedule.expected = exponential(&mut schedule.random);
@@ -114,7 +155,7 @@ impl Iterator for ArrivalSchedule {
         loop {
             let number = self.count;
             let due = self.next_arrival()?;
-            if number % self.shards == self.shard {
+            if number % u64::from(self.own.step) == u64::from(self.own.first) {
                 return Some(due);
             }
         }
@@ -170,6 +211,7 @@ pub fn normal(random: &mut SmallRng) -> f64 {
 mod tests {
     use super::*;
     use crate::load::plan::{RateSpike, RateStage};
+    use proptest::prelude::*;
     use rstest::rstest;
 
     const END: Duration = Duration::from_secs(10);
@@ -183,8 +225,9 @@ mod tests {
     }
 
     fn all(arrivals: &Arrivals, shards: u32) -> Vec<Nanos> {
+        let own = |first| EveryNth { first, step: shards };
         let mut all: Vec<Nanos> =
-            (0..shards).flat_map(|shard| ArrivalSchedule::new(arrivals, END, 7, shard, shards)).collect();
+            (0..shards).flat_map(|shard| ArrivalSchedule::new(arrivals, END, 7, own(shard))).collect();
         all.sort_unstable();
         all
     }
@@ -192,6 +235,37 @@ mod tests {
     /// Returns the number of arrivals due between two seconds.
     fn between(dues: &[Nanos], from: f64, to: f64) -> usize {
         dues.iter().filter(|due| (from..to).contains(&(**due as f64 / 1e9))).count()
+    }
+
+    proptest! {
+        /// Each share has threads of its own number.
+        #[test]
+        fn all_shares_together_have_the_clients_and_arrivals_of_one_machine(
+            threads in proptest::collection::vec(1_u32..5, 1..9),
+            population in 0_u32..40,
+            rate in 1_u32..60,
+            poisson: bool,
+        ) {
+            let spacing = if poisson { ArrivalSpacing::Poisson } else { ArrivalSpacing::Constant };
+            let arrivals = arrivals(spacing, &[at(f64::from(rate))], &[]);
+            let (mut clients, mut dues) = (Vec::new(), Vec::new());
+            for (share, shards) in Share::all(threads.len() as u32).zip(&threads) {
+                for number in 0..*shards {
+                    let place = ShardPlace { share, number, shards: *shards };
+                    let EveryNth { first, step } = place.clients();
+                    let own: Vec<u32> = (first..population).step_by(step as usize).collect();
+                    let arriving = place.arrivals(population);
+                    // Arrivals without a client count as missed once, in the first shard.
+                    prop_assert!(arriving.is_none() || !own.is_empty() || population == 0);
+                    clients.extend(own);
+                    dues.extend(arriving.into_iter().flat_map(|own| ArrivalSchedule::new(&arrivals, END, 7, own)));
+                }
+            }
+            clients.sort_unstable();
+            dues.sort_unstable();
+            prop_assert_eq!(clients, (0..population).collect::<Vec<_>>());
+            prop_assert_eq!(dues, all(&arrivals, 1));
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::schedule::{RateSegment, segments};
 use super::{MarkName, Plan, PlanRole};
 use crate::load::metrics::{MetricSubjects, OperationTable};
@@ -70,7 +72,7 @@ fn begins_with_a_wait(journey: &[PlanLine]) -> bool {
 }
 
 /// When the journeys of a role begin.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JourneyWorkload {
     pub journey: String,
     pub workload: Workload,

@@ -23,6 +23,8 @@ mod tests;
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Nanos;
 use super::details::ConnectionEnds;
 use super::format::format_grouped;
@@ -40,7 +42,7 @@ use crate::report::document::load::{DueJourneys, Wait};
 const MAX_EXAMPLE_ITEMS: usize = 3;
 
 /// Where and how a run was made.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoadRunMetadata {
     pub tool_version: String,
     pub protocol: String,

@@ -32,9 +32,10 @@ impl Shard {
         let now = self.timeline.clock.now();
         for index in 0..self.populations.len() {
             let planned = &self.parts.plan.roles[index];
-            let ready = planned
-                .after
-                .is_none_or(|other| self.timeline.joined(other) >= self.parts.plan.roles[other].population.number);
+            let ready = planned.after.is_none_or(|other| {
+                self.timeline.joined(other)
+                    >= self.parts.place.share.count(self.parts.plan.roles[other].population.number)
+            });
             let population = &mut self.populations[index];
             if population.since.is_none() && ready {
                 population.since = Some(now);
@@ -58,7 +59,7 @@ impl Shard {
         if population.started >= population.slots.len() as u32 {
             return None;
         }
-        let number = self.parts.number as u32 + population.started * self.parts.shards as u32;
+        let number = self.parts.place.clients().at(population.started);
         let start = self.parts.plan.roles[index].population.connect_time(number);
         Some(population.since? + start.as_nanos() as Nanos)
     }

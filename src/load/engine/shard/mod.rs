@@ -32,7 +32,7 @@ use crate::load::client::io::ClientEvent;
 use crate::load::compile::program::CompiledPlan;
 use crate::load::metrics::Gauge;
 use crate::load::plan::Plan;
-use crate::load::plan::schedule::ArrivalSchedule;
+use crate::load::plan::schedule::{ArrivalSchedule, ShardPlace};
 use crate::load::provenance::DeliveredFrame;
 use crate::load::{Nanos, SECOND};
 use crate::transport::Endpoint;
@@ -58,8 +58,7 @@ const STALL_TIME: Nanos = SECOND / 100;
 
 /// What a shard is built from.
 pub struct ShardParts {
-    pub number: usize,
-    pub shards: usize,
+    pub place: ShardPlace,
     pub plan: Arc<Plan>,
     pub prepared: Arc<CompiledPlan>,
     pub endpoint: Arc<Endpoint>,
@@ -125,7 +124,8 @@ impl Shard {
         let mut populations = Vec::new();
         for (index, (role, planned)) in parts.prepared.roles.iter().zip(&parts.plan.roles).enumerate() {
             let first = slots.len() as u32;
-            let own = (0..planned.population.number).skip(parts.number).step_by(parts.shards);
+            let clients = parts.place.clients();
+            let own = (clients.first..planned.population.number).step_by(clients.step as usize);
             slots.extend(own.map(|number| ClientSlot::new(VirtualClient::new(role, number), index as u16)));
             populations.push(ShardPopulation {
                 slots: first..slots.len() as u32,
@@ -152,7 +152,7 @@ impl Shard {
             begun: false,
             hold_changes: 0,
             holds_recorded: 0,
-            self_monitor: SelfMonitor::new(parts.number),
+            self_monitor: SelfMonitor::new(parts.place.number as usize),
             parts,
         }
     }
@@ -236,13 +236,8 @@ impl Shard {
                 // Every role has its own arrivals.
                 let seed = self.parts.seed.wrapping_add(index as u64);
                 let Some(arrivals) = &role.arrivals else { continue };
-                // A shard without clients of the role could start no journey.
-                let shards = (self.parts.shards as u32).min(role.population.number.max(1));
-                let shard = self.parts.number as u32;
-                if shard >= shards {
-                    continue;
-                }
-                let mut schedule = ArrivalSchedule::new(arrivals, end, seed, shard, shards);
+                let Some(own) = self.parts.place.arrivals(role.population.number) else { continue };
+                let mut schedule = ArrivalSchedule::new(arrivals, end, seed, own);
                 population.coming = schedule.next();
                 population.arrivals = Some(schedule);
             }
@@ -327,7 +322,9 @@ impl Shard {
             let details = std::mem::take(&mut context.details);
             context.outbox.send(ShardReport::Details(Box::new(details)));
         }
-        context.outbox.send(ShardReport::UnderWay { shard: self.parts.number, journeys: context.under_way });
+        context
+            .outbox
+            .send(ShardReport::UnderWay { shard: self.parts.place.number as usize, journeys: context.under_way });
         if !intervals.is_empty() {
             context.outbox.send(ShardReport::Intervals(intervals));
         }
