@@ -20,8 +20,8 @@ use crate::report::text::format_count;
 
 /// Most bytes of a recording, which is also the largest file that is read. Later texts pass without being recorded.
 const MAX_BYTES: usize = crate::syntax::source::MAX_FILE;
-/// Most events that can be queued for writing; the proxy waits while the queue is full.
-const QUEUE_LENGTH: usize = 1024;
+/// Most events that can be queued for writing, of up to 16 MiB each; the proxy waits while the queue is full.
+const QUEUE_LENGTH: usize = 8;
 
 /// Record the messages between clients and a hub: run a proxy that writes every text message to a file
 ///
@@ -47,6 +47,7 @@ pub struct RecordArgs {
 
 pub fn run_record(arguments: RecordArgs) -> Result<u8, CliError> {
     let hub = relayed_hub(&arguments.url, &arguments.tls)?;
+    warn_of_open_address(arguments.listen);
     let shown = arguments.to.display().to_string();
     let mut options = File::options();
     options.write(true).create_new(true);
@@ -63,7 +64,6 @@ pub fn run_record(arguments: RecordArgs) -> Result<u8, CliError> {
         let mut signals = SignalListener::listen()?;
         let (observer, events) = mpsc::channel(QUEUE_LENGTH);
         let config = RelayConfig { hub, listen: arguments.listen, change: None, observer: Some(observer) };
-        warn_of_open_address(arguments.listen);
         let running = start_relay(config).await?;
         print_to_stdout(&format!("record {}\nto {shown}\n", running.url));
         let mut writing = tokio::task::spawn_blocking(move || write_recording(file, events));
@@ -125,6 +125,11 @@ fn write_recording(file: File, mut events: mpsc::Receiver<RelayEvent>) -> std::i
             }
         };
         let Some(RelayEvent { time, connection, what }) = next else { return Ok(summary) };
+        // The proxy must not wait for what is not written.
+        if matches!(&what, RelayEventKind::Text { text, .. } if summary.bytes + text.len() > MAX_BYTES) {
+            summary.missed += 1;
+            continue;
+        }
         let time = jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.3}"));
         let (line, to_hub) = match what {
             RelayEventKind::Opened { target, subprotocols } => (

@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::frames::{StreamPiece, TextParser, text_frame};
+use super::frames::{KeptBytes, StreamPiece, TextParser, text_frame};
 use super::{ConnectionObserver, FrameMutator, RelayEventKind, RelayedHub, upgrade};
 use crate::fault::ChangeAction;
 use crate::fault::injector::{SWAP_TIME, Trigger, edit_frame};
@@ -26,7 +26,7 @@ const CLOSING_GRACE: Duration = Duration::from_secs(5);
 /// The size of a read in bytes.
 const READ_BYTES: usize = 16 * 1024;
 /// The largest number of delayed frames of a connection, and of their bytes; further frames are sent at once.
-const MAX_LATE: (usize, usize) = (1024, 16 << 20);
+const MAX_LATE: (usize, usize) = (1024, 1 << 20);
 
 trait RelayStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> RelayStream for T {}
@@ -38,6 +38,7 @@ pub(super) async fn relay_connection(
     hub: Arc<RelayedHub>,
     mutator: Arc<FrameMutator>,
     observer: Option<ConnectionObserver>,
+    kept: KeptBytes,
 ) {
     // Without Nagle's algorithm, small frames are sent at once; an error shows on the next write.
     let _ = client.set_nodelay(true);
@@ -56,10 +57,12 @@ pub(super) async fn relay_connection(
     let mut first = upgrade::redirect_request(&request, &hub.authority, &hub.target);
     let asked = AskedUpgrade { target: upgrade::request_target(&first), offered: upgrade::subprotocols(&first) };
     first.extend(&rest);
-    let mut texts = TextParser::for_client();
+    let mut texts = TextParser::new(true, &kept);
     texts.push_bytes(&rest);
     let seen = observer.as_ref().map(|observer| (texts, asked, observer));
-    if server.write_all(&first).await.is_ok() && relay_both_ways(&mut client, server, &mutator, seen).await.is_err() {
+    if server.write_all(&first).await.is_ok()
+        && relay_both_ways(&mut client, server, &mutator, seen, &kept).await.is_err()
+    {
         // A reset on one side becomes a reset on the other.
         let _ = client.set_zero_linger();
     }
@@ -111,6 +114,7 @@ async fn relay_both_ways(
     server: Box<dyn RelayStream>,
     mutator: &FrameMutator,
     seen: Option<(TextParser, AskedUpgrade, &ConnectionObserver)>,
+    kept: &KeptBytes,
 ) -> io::Result<()> {
     let (seen, observer) = match seen {
         Some((texts, asked, observer)) => (Some((texts, observer)), Some((asked, observer))),
@@ -119,7 +123,7 @@ async fn relay_both_ways(
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = tokio::io::split(server);
     let up = relay_to_hub(from_client, to_server, seen);
-    let down = relay_to_client(from_server, to_client, mutator, observer);
+    let down = relay_to_client(from_server, to_client, mutator, observer, TextParser::new(false, kept));
     tokio::pin!(up, down);
     tokio::select! {
         done = &mut up => { done?; timeout(CLOSING_GRACE, down).await.unwrap_or(Ok(())) }
@@ -157,6 +161,7 @@ async fn relay_to_client(
     mut to: impl AsyncWrite + Unpin,
     mutator: &FrameMutator,
     observer: Option<(AskedUpgrade, &ConnectionObserver)>,
+    mut texts: TextParser,
 ) -> io::Result<()> {
     let (answer, rest) = upgrade::read_head(&mut from).await?;
     to.write_all(&answer).await?;
@@ -174,7 +179,6 @@ async fn relay_to_client(
         }
         None => None,
     };
-    let mut texts = TextParser::default();
     let mut late = DelayedFrames::default();
     texts.push_bytes(&rest);
     let mut bytes = Vec::with_capacity(READ_BYTES);

@@ -2,16 +2,26 @@
 //! binary messages, long messages, and everything after an invalid frame.
 
 use std::io::Cursor;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// The longest message that is parsed, in bytes; longer ones pass unchanged.
 const MAX_TEXT: usize = crate::server::serve::MAX_MESSAGE;
+/// The most bytes that the parsers of all connections keep of incomplete messages. Beyond it, a message passes unchanged
+/// unless it is short.
+const MAX_KEPT: usize = 64 << 20;
+/// The bytes that each parser may keep in any case.
+const MAX_OWN: usize = 16 << 10;
+
+/// The number of bytes that all parsers of a relay keep.
+pub type KeptBytes = Arc<AtomicUsize>;
 
 /// A piece of what one side sends.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum StreamPiece {
+pub enum StreamPiece {
     /// Bytes to pass on unchanged.
     Raw(Vec<u8>),
     /// A close frame.
@@ -22,7 +32,7 @@ pub(super) enum StreamPiece {
 
 /// A parser of incoming bytes.
 #[derive(Default)]
-pub(super) struct TextParser {
+pub struct TextParser {
     bytes: Vec<u8>,
     /// The number of bytes already returned.
     done: usize,
@@ -36,6 +46,15 @@ pub(super) struct TextParser {
     blind: bool,
     /// Whether frames must be masked, as those of clients are.
     masked: bool,
+    /// The bytes kept by all parsers, and those of them that this one keeps.
+    all_kept: KeptBytes,
+    kept: usize,
+}
+
+impl Drop for TextParser {
+    fn drop(&mut self) {
+        self.all_kept.fetch_sub(self.kept, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -45,16 +64,34 @@ struct PartialText {
 }
 
 impl TextParser {
-    /// Creates a parser of a client's bytes.
-    pub fn for_client() -> Self {
-        Self { masked: true, ..Self::default() }
+    /// Creates a parser of the bytes of a client, or else of a hub.
+    pub fn new(of_client: bool, all_kept: &KeptBytes) -> Self {
+        let mut parser = Self::default();
+        (parser.masked, parser.all_kept) = (of_client, all_kept.clone());
+        parser
     }
 
     /// Adds received bytes. The caller takes all pieces before it adds more.
     pub fn push_bytes(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.done);
         self.done = 0;
+        if self.bytes.is_empty() {
+            self.bytes.shrink_to(4 * MAX_OWN);
+        }
         self.bytes.extend_from_slice(bytes);
+        self.count_kept();
+    }
+
+    fn count_kept(&mut self) {
+        let partial = self.partial.as_ref().map_or(0, |partial| partial.payload.len() + partial.raw.len());
+        let before = std::mem::replace(&mut self.kept, self.bytes.len() - self.done + partial);
+        self.all_kept.fetch_add(self.kept, Ordering::Relaxed);
+        self.all_kept.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    /// Whether an incomplete message must not be kept.
+    fn is_crowded(&self) -> bool {
+        self.kept > MAX_OWN && self.all_kept.load(Ordering::Relaxed) > MAX_KEPT
     }
 
     /// Returns the bytes not returned yet; called at the end of the stream.
@@ -66,6 +103,12 @@ impl TextParser {
 
     /// Returns the next piece, if one is complete.
     pub fn next_piece(&mut self) -> Option<StreamPiece> {
+        let piece = self.parse_piece();
+        self.count_kept();
+        piece
+    }
+
+    fn parse_piece(&mut self) -> Option<StreamPiece> {
         loop {
             let bytes = &self.bytes[self.done..];
             if bytes.is_empty() {
@@ -92,6 +135,8 @@ impl TextParser {
             let held = self.partial.as_ref().map_or(0, |partial| partial.raw.len());
             let plain = header.mask.is_some() == self.masked && !(header.rsv1 || header.rsv2 || header.rsv3);
             let kept = usize::try_from(length).ok().filter(|length| plain && held + length <= MAX_TEXT);
+            let incomplete = |length: &usize| !header.is_final || held > 0 || bytes.len() < head + length;
+            let kept = kept.filter(|length| !(self.is_crowded() && incomplete(length)));
             let Some(length) = kept else {
                 // This frame passes unchanged, together with the kept fragments of its message.
                 self.passing = length;
@@ -216,7 +261,7 @@ mod tests {
     #[rstest]
     fn texts_of_clients_are_unmasked(#[values(1, 4, 100)] at_a_time: usize) {
         let bytes = b"\x01\x82\x01\x02\x03\x04`\x60\x80\x83\x01\x01\x01\x01bcd\x81\x01x";
-        let mut texts = TextParser::for_client();
+        let mut texts = TextParser::new(true, &KeptBytes::default());
         let mut found = Vec::new();
         for some in bytes.chunks(at_a_time) {
             texts.push_bytes(some);
@@ -256,6 +301,32 @@ mod tests {
         }
         passed.extend(texts.take_rest());
         assert_eq!(passed, bytes);
+    }
+
+    /// Beyond the limit of all connections, long messages pass without being kept.
+    #[test]
+    fn all_parsers_together_keep_a_limited_number_of_bytes() {
+        let kept = KeptBytes::default();
+        let mut parsers: Vec<TextParser> = (0..40).map(|_| TextParser::new(false, &kept)).collect();
+        let (head, piece) = (*b"\x01\x7f\0\0\0\0\0\xf0\0\0", vec![b'x'; 64 << 10]);
+        let mut passed = 0;
+        parsers.iter_mut().for_each(|parser| parser.push_bytes(&head));
+        for parser in &mut parsers {
+            for _ in 0..(15 << 20) / piece.len() {
+                parser.push_bytes(&piece);
+                while let Some(StreamPiece::Raw(raw)) = parser.next_piece() {
+                    passed += raw.len();
+                }
+            }
+        }
+        let all = kept.load(Ordering::Relaxed);
+        assert!(all <= MAX_KEPT + 40 * MAX_OWN && all + passed > 40 * (15 << 20), "{all} {passed}");
+        // A short message is still read, and memory comes back.
+        let mut other = TextParser::new(false, &kept);
+        other.push_bytes(&text_frame("a"));
+        assert_eq!(other.next_piece(), Some(text_piece("a", &text_frame("a"))));
+        drop((parsers, other));
+        assert_eq!(kept.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! connection.
 
 mod connection;
-mod frames;
+pub mod frames;
 pub mod mutation;
 mod upgrade;
 
@@ -157,6 +157,7 @@ async fn accept_clients(
     mut down: watch::Receiver<()>,
 ) {
     let mut number = 0;
+    let kept = frames::KeptBytes::default();
     // Dropped with all connections when the relay shuts down.
     let mut connections = JoinSet::new();
     loop {
@@ -169,7 +170,8 @@ async fn accept_clients(
                 Ok((stream, peer)) => {
                     number += 1;
                     let observer = observer.clone().map(|channel| ConnectionObserver { connection: number, channel });
-                    connections.spawn(connection::relay_connection(stream, peer, hub.clone(), mutator.clone(), observer));
+                    let (hub, mutator, kept) = (hub.clone(), mutator.clone(), kept.clone());
+                    connections.spawn(connection::relay_connection(stream, peer, hub, mutator, observer, kept));
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
             },

@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ use crate::machine::{ConnectionId, Handshake, MachineInput};
 use crate::protocols::websocket::Session;
 use crate::server::ShutdownSignal;
 use crate::server::hub::{Hub, ShutDownError};
+use crate::server::meter::{Meter, MeteredStream};
 use crate::server::outbox::{CutError, Outbox, OutboxItem};
 
 /// How long a peer may take to send its upgrade request and receive the answer.
@@ -60,16 +62,23 @@ pub struct ConnectionContext {
     pub max_message: usize,
     /// For the `websocket` hub: the initial session of its connections.
     pub session: Option<Session>,
+    /// The bytes of incomplete messages on all connections.
+    pub unread: Arc<AtomicUsize>,
     /// Signals that the hub shuts down.
     pub shutdown: ShutdownSignal,
 }
 
 /// Serves one connection to its end.
-pub async fn serve_connection<S>(stream: S, peer: SocketAddr, conn: ConnectionId, context: ConnectionContext)
-where
+pub async fn serve_connection<S>(
+    stream: MeteredStream<S>,
+    peer: SocketAddr,
+    conn: ConnectionId,
+    context: ConnectionContext,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let outbox = Arc::new(Outbox::default());
+    let meter = stream.meter.clone();
     let mut shutdown = context.shutdown.clone();
     let upgraded = tokio::select! {
         // Boxed, so that an open connection does not keep the memory of its upgrade.
@@ -81,7 +90,7 @@ where
     let Some(ws) = upgraded else {
         return report_end(&context, conn);
     };
-    serve_established(ws, conn, context, &outbox).await;
+    serve_established(ws, conn, context, &outbox, &meter).await;
 }
 
 /// Connects to another hub and serves that connection to its end.
@@ -100,7 +109,7 @@ pub async fn serve_outgoing_connection(
     let reason = match connected {
         Ok(Ok((ws, _))) => {
             if context.hub.handle(MachineInput::Connected { conn }).is_ok() {
-                serve_established(ws, conn, context, &outbox).await;
+                serve_established(ws, conn, context, &outbox, &Meter::default()).await;
             }
             return;
         }
@@ -117,10 +126,11 @@ async fn serve_established<S>(
     conn: ConnectionId,
     context: ConnectionContext,
     outbox: &Outbox,
+    meter: &Meter,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let end = converse(&mut ws, conn, &context, outbox).await;
+    let end = converse(&mut ws, conn, &context, outbox, meter).await;
     // The machine handles the end before the peer sees it.
     report_end(&context, conn);
     finish_connection(ws, end, outbox).await;
@@ -287,6 +297,7 @@ async fn converse<S>(
     conn: ConnectionId,
     context: &ConnectionContext,
     outbox: &Outbox,
+    meter: &Meter,
 ) -> ConversationEnd
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -318,6 +329,9 @@ where
             ConnectionEvent::Received(Some(Ok(Message::Close(_)))) => return ConversationEnd::PeerClosed,
             ConnectionEvent::Received(Some(Ok(message))) => {
                 reads += 1;
+                if matches!(message, Message::Text(_) | Message::Binary(_)) {
+                    meter.reset();
+                }
                 if pass_message(message, conn, context).is_err() {
                     return ConversationEnd::Close(1001, "the hub shuts down".to_owned());
                 }

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod args;
 mod connection;
 mod hub;
+mod meter;
 mod outbox;
 pub(crate) mod serve;
 pub mod tls;

@@ -1,6 +1,7 @@
 //! Listeners, a task for each connection, and a graceful shutdown.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::protocols::websocket::{self, Session};
 use crate::server::ShutdownSignal;
 use crate::server::connection::{self, ConnectionContext};
 use crate::server::hub::{Hub, OutgoingConnection};
+use crate::server::meter::{Meter, MeteredStream};
 use crate::server::tls::{HubCertificate, SelfSignedCertificate, TlsError};
 use crate::server::{admin, websocket_io};
 use crate::{MachineError, Settings};
@@ -173,8 +175,14 @@ pub async fn start_server(config: ServeConfig) -> Result<RunningServer, ServeErr
             websocket::PROTOCOL => Some(Session::new(hub.fault.as_deref())?),
             _ => None,
         };
-        let context =
-            ConnectionContext { protocol, hub: running, max_message: hub.max_message, session, shutdown: down.clone() };
+        let context = ConnectionContext {
+            protocol,
+            hub: running,
+            max_message: hub.max_message,
+            session,
+            unread: Arc::default(),
+            shutdown: down.clone(),
+        };
         starts.push((listener, tls, context, calls, hub.max_connections));
     }
     let admin = match config.admin {
@@ -289,6 +297,7 @@ async fn serve_stream<S>(stream: S, peer: SocketAddr, conn: ConnectionId, contex
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let stream = MeteredStream { stream, meter: Meter::new(context.unread.clone()) };
     match context.session.clone() {
         None => connection::serve_connection(stream, peer, conn, context).await,
         Some(session) => websocket_io::serve_session(stream, session, context.shutdown).await,

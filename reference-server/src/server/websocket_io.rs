@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::protocols::websocket::Session;
 use crate::server::ShutdownSignal;
+use crate::server::meter::MeteredStream;
 
 /// How long to read the peer's bytes after the end: unread bytes would make the kernel reset the connection, and the
 /// peer could lose the last frames.
@@ -15,7 +16,7 @@ const CLOSING_TIME: Duration = Duration::from_secs(1);
 const UPGRADE_TIME: Duration = Duration::from_secs(10);
 
 /// Serves one connection to its end.
-pub async fn serve_session<S>(mut stream: S, mut session: Session, mut shutdown: ShutdownSignal)
+pub async fn serve_session<S>(mut stream: MeteredStream<S>, mut session: Session, mut shutdown: ShutdownSignal)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -32,7 +33,10 @@ where
                 _ => return,
             },
         }
-        asked |= !out.is_empty();
+        if !out.is_empty() {
+            asked = true;
+            stream.meter.reset();
+        }
         if stream.write_all(&out).await.is_err() || stream.flush().await.is_err() {
             return;
         }
