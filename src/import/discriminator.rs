@@ -7,14 +7,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
 use super::document::{DocumentMessage, DocumentOutline};
 use super::examples;
 use super::schema_facts::{self, SchemaFact, SchemaFacts};
 use crate::syntax::diagnostic::Diagnostic;
-use crate::syntax::json_schema;
+use crate::syntax::json_schema::{self, SchemaValidator};
 use crate::syntax::matcher::{Matcher, are_equal, only_token, unescape};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::SyntaxNode;
@@ -32,7 +31,7 @@ pub struct MessageCandidate {
     pub payload: SyntaxNode,
     pub source: Value,
     /// `None` if the schema is invalid.
-    pub validator: Option<Validator>,
+    pub validator: Option<SchemaValidator>,
     /// The source of the message's matcher.
     pub matches: Map<String, Value>,
     /// An example payload, and whether it comes from the document.
@@ -54,7 +53,7 @@ impl MessageCandidate {
         message: &DocumentMessage<'_>,
         payload: SyntaxNode,
         source: Value,
-        validator: Validator,
+        validator: SchemaValidator,
     ) -> Self {
         let (samples, misfits) = examples::valid_samples(message, &source, &validator);
         let facts = schema_facts::schema_facts(&source);

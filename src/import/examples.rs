@@ -3,14 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use jsonschema::Validator;
 use serde_json::Value;
 
 use super::document::DocumentMessage;
 use crate::generate::rng::RandomSource;
 use crate::generate::schema_shape::SchemaShape;
 use crate::generate::value::{ValueStyle, make_value};
-use crate::syntax::json_schema::describe_expected;
+use crate::syntax::json_schema::{SchemaValidator, describe_expected};
 use crate::syntax::matcher::{shorten, to_json_text};
 use crate::syntax::source::Span;
 
@@ -32,7 +31,7 @@ pub type ExampleMistake = (Span, String);
 pub fn valid_samples(
     message: &DocumentMessage<'_>,
     source: &Value,
-    validator: &Validator,
+    validator: &SchemaValidator,
 ) -> (Vec<(Value, bool)>, Vec<ExampleMistake>) {
     let mut kept = SampleCollector { validator, samples: Vec::new(), seen: BTreeSet::new() };
     let mut wrong = Vec::new();
@@ -70,7 +69,7 @@ pub fn valid_samples(
 }
 
 struct SampleCollector<'v> {
-    validator: &'v Validator,
+    validator: &'v SchemaValidator,
     samples: Vec<(Value, bool)>,
     seen: BTreeSet<String>,
 }

@@ -446,6 +446,11 @@ fn compile_schema(
     }
     let mut schema = None;
     if diagnostics.len() == before {
+        diagnostics.extend(json_schema::find_costly_patterns(&source).iter().map(|pointer| {
+            let what = "this pattern takes too many steps for some texts, which then count as matching";
+            Diagnostic::warning(tree.at_pointer(pointer).span, what)
+                .help("write it without a repetition inside a repetition, or without looking around and referring back")
+        }));
         match MessageSchema::compile(source) {
             Ok(compiled) => schema = Some(compiled),
             Err(message) => diagnostics.push(Diagnostic::error(tree.span, message)),

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
-use jsonschema::{ValidationError, Validator};
 use serde_json::{Value, json};
 
 use crate::generate::schema_shape::{MAX_SCHEMAS, SchemaShape};
-use crate::syntax::json_schema;
+use crate::syntax::json_schema::{self, SchemaValidator};
 use crate::syntax::matcher::{are_equal, array_index, to_json_text};
 
 /// Keywords beyond JSON Schema that a message's schema may contain.
@@ -23,7 +23,7 @@ pub struct MessageSchema {
     pub example: Option<Value>,
     /// Whether the example comes from the document.
     pub documented: bool,
-    strict: Validator,
+    strict: SchemaValidator,
     lenient: Option<LenientSchema>,
     /// Rules named anywhere outside `x-should`.
     pub rules: Vec<String>,
@@ -32,7 +32,7 @@ pub struct MessageSchema {
 }
 
 struct LenientSchema {
-    validator: Validator,
+    validator: SchemaValidator,
     /// The rules of each moved `x-should` entry, by the prefix of its new schema path.
     hoisted: BTreeMap<String, Vec<String>>,
     hoisted_source: Value,
@@ -496,6 +496,21 @@ mod tests {
         // The only alternative of the value's type.
         let nullable = json!({ "anyOf": [{ "type": "object", "required": ["a"] }, { "type": "null" }] });
         assert_eq!(first_violation(nullable, json!({})), place("", "a member `a`"));
+    }
+
+    /// A repetition in a repetition, of which a validator may try every way to divide a text.
+    #[test]
+    fn a_text_that_a_pattern_takes_too_long_for_is_no_violation() {
+        const PATTERN: &str = "^(?:(?=a)a+)+$";
+        let schema =
+            json!({ "properties": { "a": { "pattern": PATTERN, "maxLength": 200 }, "b": { "pattern": "^b" } } });
+        assert_eq!(json_schema::find_costly_patterns(&schema), ["/properties/a/pattern"]);
+        let schema = MessageSchema::compile(schema).unwrap();
+        let costly = "a".repeat(100) + "!";
+        assert!(schema.is_valid(&json!({ "a": costly })) && schema.violations(&json!({ "a": costly })).is_empty());
+        // What is decided is still judged.
+        assert_eq!(schema.violations(&json!({ "a": costly, "b": "c" })).len(), 1);
+        assert!(!schema.is_valid(&json!({ "a": costly.repeat(2) })) && !schema.is_valid(&json!({ "a": "!" })));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::template::{Template, TemplateExpression};
 use super::variation::Variation;
 use crate::protocol::{Pack, RuleBasis, RuleLevel};
 pub use crate::syntax::duration::parse_duration as duration;
+use crate::syntax::json_schema::SchemaValidator;
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Span;
 
@@ -556,7 +557,7 @@ pub struct MatchPattern {
 #[derive(Debug)]
 pub enum CompiledPattern {
     Matcher(Arc<Matcher>),
-    Schema(Box<jsonschema::Validator>),
+    Schema(Box<SchemaValidator>),
 }
 
 /// Returns the value of a setting in expressions: a time is a number of seconds.

@@ -1,11 +1,11 @@
 //! JSON Schema 2020-12 in packs and scenarios. Unknown keywords are errors, because the validator library would ignore
 //! a misspelt keyword and accept everything.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use jsonschema::error::ValidationErrorKind;
-use jsonschema::{ValidationError, Validator};
-use serde_json::Value;
+use jsonschema::{PatternOptions, ValidationError, Validator};
+use serde_json::{Value, json};
 
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::matcher::{member_pointer, members_of, to_json_text};
@@ -317,19 +317,88 @@ impl<'s> CombinationCounter<'s> {
 }
 
 /// Builds a 2020-12 validator that asserts formats and reads neither the network nor files.
-pub fn build_validator(schema: &Value) -> Result<Validator, String> {
+pub fn build_validator(schema: &Value) -> Result<SchemaValidator, String> {
     let mut counter = CombinationCounter { root: schema, known: HashMap::new() };
     if counter.count(schema, 0) > MAX_COMBINATIONS {
         return Err(format!(
             "a value could be tried against more than {MAX_COMBINATIONS} combinations of alternatives"
         ));
     }
-    compile_schema(schema).map_err(|error| format!("not a JSON Schema: {error}"))
+    let validator = compile_schema(schema).map_err(|error| format!("not a JSON Schema: {error}"))?;
+    Ok(SchemaValidator { validator, may_be_costly: has_costly_pattern(schema) })
+}
+
+/// The most steps back that the search for a match of a pattern may take. Only patterns that look around or refer back take
+/// any.
+const MAX_BACKTRACKS: usize = 10_000;
+
+/// The most letters that are repeated to find out whether a pattern may take too many steps.
+const MAX_PUMPED: usize = 64;
+
+/// A validator. A text that a pattern needs too many steps for is undecided, and not an error.
+#[derive(Clone, Debug)]
+pub struct SchemaValidator {
+    validator: Validator,
+    /// Whether a pattern may need too many steps.
+    may_be_costly: bool,
+}
+
+impl SchemaValidator {
+    pub fn is_valid(&self, value: &Value) -> bool {
+        self.validator.is_valid(value) || self.may_be_costly && self.iter_errors(value).next().is_none()
+    }
+
+    pub fn iter_errors<'i>(&'i self, value: &'i Value) -> impl Iterator<Item = ValidationError<'i>> {
+        self.validator.iter_errors(value).filter(|error| !is_undecided(error))
+    }
+}
+
+/// Returns the patterns in a schema that need too many steps for some text, with the JSON pointer of each.
+pub fn find_costly_patterns(schema: &Value) -> Vec<String> {
+    fn add_patterns<'s>(schema: &'s Value, pointer: &str, found: &mut Vec<(String, &'s Value)>) {
+        let members = schema.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), value));
+        let items = schema.as_array().into_iter().flatten().enumerate();
+        for (name, value) in members.chain(items.map(|(index, value)| (index.to_string(), value))) {
+            let pointer = format!("{pointer}{}", member_pointer(&name));
+            add_patterns(value, &pointer, found);
+            found.extend(Some((pointer, value)).filter(|_| name == "pattern" && value.is_string()));
+        }
+    }
+    let mut found = Vec::new();
+    if has_costly_pattern(schema) {
+        add_patterns(schema, "", &mut found);
+    }
+    found.retain(|(_, pattern)| {
+        let Ok(validator) = compile_schema(&json!({ "pattern": pattern })) else { return false };
+        let letters = pattern.as_str().unwrap_or_default().chars().filter(|letter| letter.is_alphanumeric());
+        let letters: BTreeSet<char> = letters.chain("a0 -".chars()).collect();
+        letters.into_iter().take(MAX_PUMPED).any(|letter| {
+            let text = json!(letter.to_string().repeat(64) + "\u{1}");
+            validator.iter_errors(&text).any(|error| is_undecided(&error))
+        })
+    });
+    found.into_iter().map(|(pointer, _)| pointer).collect()
+}
+
+fn is_undecided(error: &ValidationError<'_>) -> bool {
+    matches!(
+        error.kind(),
+        ValidationErrorKind::BacktrackLimitExceeded { .. } | ValidationErrorKind::RegexEngineFailure { .. }
+    )
+}
+
+/// Whether a text in a schema may be a pattern that looks around, refers back, or does not give back what it took.
+fn has_costly_pattern(schema: &Value) -> bool {
+    let text = schema.to_string();
+    let in_group = text.split("(?").skip(1).any(|rest| !rest.starts_with(':'));
+    let refers_back = text.split("\\\\").skip(1).any(|rest| rest.starts_with(|c: char| c == 'k' || c.is_ascii_digit()));
+    in_group || refers_back || ["++", "*+", "?+", "}+"].iter().any(|possessive| text.contains(possessive))
 }
 
 fn compile_schema(schema: &Value) -> Result<Validator, jsonschema::ValidationError<'_>> {
     jsonschema::draft202012::options()
         .should_validate_formats(true)
+        .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(MAX_BACKTRACKS))
         .with_keyword("like", |_, value, _| Ok(Box::new(crate::syntax::matcher::LikeKeyword::new(value.clone()))))
         .build(schema)
 }

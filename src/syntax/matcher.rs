@@ -6,10 +6,10 @@
 //! element with that index. A `/pointer` matches if its target is present and fits the schema; `false` demands that the
 //! target is absent, and `/pointer or absent` allows it to be. The empty pointer `""` is the whole value.
 
-use jsonschema::{Keyword, ValidationError, Validator};
+use jsonschema::{Keyword, ValidationError};
 use serde_json::{Map, Value};
 
-use crate::syntax::json_schema::{self, SchemaMistake};
+use crate::syntax::json_schema::{self, SchemaMistake, SchemaValidator};
 
 /// The error of an invalid matcher.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -76,7 +76,7 @@ enum MatcherClause {
 enum MemberTest {
     Absent,
     Present,
-    Schema { validator: Box<Validator>, schema: Value },
+    Schema { validator: Box<SchemaValidator>, schema: Value },
 }
 
 impl Matcher {
