@@ -349,7 +349,11 @@ impl TemplateExpression {
         let inputs = self.inputs(names);
         size_limits::check_operators(&self.source, self.parsed.repeats, &inputs).map_err(EvalError::Failed)?;
         functions.allot_memory();
-        let value = engine.eval(self.engine_context(names)?).map_err(|error| self.to_eval_error(&error))?;
+        let value = engine.eval(self.engine_context(names)?).map_err(|error| {
+            // A function was called with a name that no step of the scene has bound.
+            let unbound = self.unbound_member(names).filter(|_| error.kind() != ErrorKind::UndefinedError);
+            unbound.map_or_else(|| self.to_eval_error(&error), EvalError::Unbound)
+        })?;
         let value = from_engine(&value, &self.source)?;
         self.learn_secrets(&value, &inputs, functions.masker());
         Ok(value)
@@ -484,6 +488,16 @@ impl TemplateExpression {
         }
         context.insert(CONTEXT_NAME, Engine::from_dyn_object(Arc::clone(names.function_context())));
         Ok(Engine::from_pairs(context))
+    }
+
+    /// Returns a dotted name of the expression that a scene or an opening has not bound.
+    fn unbound_member(&self, names: &dyn EvalContext) -> Option<String> {
+        let mut members = self.uses.iter().filter_map(|used| {
+            let mut parts = used.split('.');
+            Some((parts.next()?, parts.next()?))
+        });
+        let is_unbound = |(root, member): &(&str, &str)| matches!(names.lookup(root), Some(BoundValue::Scene(bound)) if !bound.contains_key(*member));
+        members.find(is_unbound).map(|(root, member)| format!("{root}.{member}"))
     }
 
     fn to_eval_error(&self, error: &minijinja::Error) -> EvalError {
@@ -672,6 +686,19 @@ mod tests {
     #[case("'{{ kept }} $5'", json!("{{ kept }} $5"))]
     fn templates_are_evaluated_to_values(#[case] source: &str, #[case] expected: Value) {
         assert_eq!(eval_source(source), Ok(expected));
+    }
+
+    /// What a scene would have bound in steps that were not reached is no mistake of the expression that asks for it.
+    #[rstest]
+    #[case("play.answered.at")]
+    #[case("wire(play.answered).at - wire(play.asked).at")]
+    #[case("sha256(play.answered)")]
+    fn a_name_that_a_scene_did_not_bind_is_unbound(#[case] source: &str) {
+        let play = BoundValue::Scene([("asked".to_owned(), BoundValue::from_value(json!({})))].into());
+        let names = TableContext([("play".to_owned(), play)].into(), Arc::new(FunctionContext::new("run")));
+        let error = TemplateExpression::compile(source, Span::default(), None).unwrap().eval(&names).unwrap_err();
+        let unbound = matches!(&error, EvalError::Unbound(name) if name == "play.answered");
+        assert!(unbound || matches!(error, EvalError::Missing(_)), "{error}");
     }
 
     #[rstest]

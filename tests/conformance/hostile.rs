@@ -301,3 +301,14 @@ fn a_closed_port_is_inconclusive(
         assert_snapshot(&format!("{protocol}_closed_port"), &done);
     }
 }
+
+/// The fuzzer compares times of messages that never came, which is no mistake of its own scenarios.
+#[rstest]
+fn fuzzing_a_hub_that_floods_with_fragments_is_no_mistake(
+    #[values(Misbehaviour::Fragments, Misbehaviour::Crumbs)] misbehaviour: Misbehaviour,
+) {
+    let hub = HostileHub::start(misbehaviour, "");
+    let done = hubproof(["fuzz", &hub.url(), "--protocol", "qi", "--cases", "4", "--seed", "2", "--stretch", "0.2"]);
+    assert!(matches!(done.code, Some(1 | 3)), "{:?}\n{}{}", done.code, done.out, done.err);
+    assert!(done.peak.is_none_or(|peak| peak < MAX_MEMORY_OF_FLOODS), "{:?} MiB", done.peak);
+}

@@ -88,6 +88,8 @@ pub enum Misbehaviour {
     Endless,
     /// A message with endless fragments.
     Fragments,
+    /// A message with endless fragments of a byte.
+    Crumbs,
     /// Greets and answers with JSON that is nested a hundred thousand deep.
     Deep,
     /// Greets and answers with a number of a thousand digits.
@@ -223,6 +225,10 @@ async fn converse_badly(mut stream: TcpStream, misbehaviour: Misbehaviour, unrel
         Misbehaviour::Fragments => {
             stream.write_all(&frame(0x01, b"\"")).await?;
             send_endlessly(stream, &frame(0x00, &[b'x'; 16_384])).await
+        }
+        Misbehaviour::Crumbs => {
+            stream.write_all(&frame(0x01, b"\"")).await?;
+            send_endlessly(stream, &frame(0x00, b"x").repeat(4096)).await
         }
         Misbehaviour::Slow => send_slowly(stream, &text(unrelated)).await,
         Misbehaviour::Deep => {
