@@ -37,6 +37,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use self::error::CliError;
+use crate::redact::mask_credentials;
 use crate::syntax::printable::{defuse_documents, defuse_output};
 
 /// Conformance tests, fuzzing and load tests for message hubs (JSON over WebSocket).
@@ -117,8 +118,15 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are not errors. Printing fails only if the reader is gone.
-            let _ = error.print();
+            let text = error.render();
+            let text = if uses_color() { text.ansi().to_string() } else { text.to_string() };
+            // Help and version are not errors. An error quotes the argument, which may be an address with a password.
+            if error.use_stderr() {
+                print_to_stderr(mask_credentials(&text).trim_end());
+            } else {
+                // Fails only if the reader is gone.
+                let _ = error.print();
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
         }
     };

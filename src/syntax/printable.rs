@@ -39,7 +39,7 @@ pub fn is_unprintable(c: char) -> bool {
 /// other than line breaks, tabs and colour codes, and breaks up whatever those services would run as a command.
 pub fn defuse_output(text: &str) -> Cow<'_, str> {
     let odd = |c: char| c != '\n' && c != '\t' && is_unprintable(c);
-    let mut out = defuse_documents(text);
+    let mut out = separate_commands(text);
     if out.contains(odd) {
         let mut escaped = String::with_capacity(out.len() + 8);
         let mut rest = &*out;
@@ -71,9 +71,28 @@ pub fn defuse_output(text: &str) -> Cow<'_, str> {
     out
 }
 
-/// Separates the letters of the commands that Azure Pipelines and GitHub read anywhere in a line of a log. Documents such
-/// as JSON stay valid.
+/// Makes a document for programs, such as JSON, safe for terminals and logs, and keeps it valid: unprintable characters, which
+/// are only in strings, become escapes of JSON.
 pub fn defuse_documents(text: &str) -> Cow<'_, str> {
+    let odd = |c: char| !matches!(c, '\n' | '\r' | '\t') && is_unprintable(c);
+    let out = separate_commands(text);
+    if !out.contains(odd) {
+        return out;
+    }
+    let mut escaped = String::with_capacity(out.len() + 8);
+    for c in out.chars() {
+        if odd(c) {
+            // Writing into a String cannot fail.
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| drop(write!(escaped, "\\u{unit:04x}")));
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Separates the letters of the commands that Azure Pipelines and GitHub read anywhere in a line of a log.
+fn separate_commands(text: &str) -> Cow<'_, str> {
     let commands = text.contains("##[") || text.contains("##vso[");
     if commands { Cow::Owned(text.replace("##[", "# #[").replace("##vso[", "# #vso[")) } else { Cow::Borrowed(text) }
 }
@@ -99,6 +118,15 @@ mod tests {
     #[case("a\u{200b}b\u{2060}\u{e0041}", "a\\u{200b}b\\u{2060}\\u{e0041}")]
     fn control_characters_in_text_of_a_hub_are_escaped(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(escape_unprintable(text), expected);
+    }
+
+    #[test]
+    fn documents_stay_valid_without_unprintable_characters() {
+        let value = serde_json::json!({ "a\u{9b}1m": ["\u{202e}\u{7f}\u{1b}]0;x\u{7}", "\u{e0041}ü\n"] });
+        let text = format!("{value:#}\r\n");
+        let shown = defuse_documents(&text);
+        assert!(!shown.contains(|c| c != '\n' && c != '\r' && is_unprintable(c)), "{shown:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
     }
 
     #[rstest]

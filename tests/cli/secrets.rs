@@ -25,7 +25,7 @@ enum SecretSource {
 }
 
 /// The formats of `check`.
-const FORMATS: [&str; 9] = ["json", "junit", "sarif", "github", "markdown", "tap", "ctrf", "badge", "events"];
+const FORMATS: [&str; 10] = ["json", "html", "junit", "sarif", "github", "markdown", "tap", "ctrf", "badge", "events"];
 
 /// Runs against a URL with the secret; returns all output: stdout, stderr, all reports.
 fn collect_all_output(url: &str, source: SecretSource) -> (ProcessResult, String) {
