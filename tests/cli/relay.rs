@@ -102,3 +102,12 @@ fn a_relay_with_credentials_refuses_pages_of_other_machines(#[case] origin: &str
     let answer = answer_to(address, &request);
     assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
 }
+
+/// Nothing listens there: it is an address of documentation.
+#[rstest]
+#[case(&["relay", "--protocol", "qi"])]
+#[case(&["record", "--to", "/no/such/recording"])]
+fn an_address_that_other_machines_reach_is_warned_of(#[case] command: &[&str]) {
+    let done = hubproof([command, &["ws://127.0.0.1:1/?token=k", "--listen", "192.0.2.1:1"]].concat());
+    assert!(done.err.contains("warning: everyone who reaches 192.0.2.1:1 can use the hub"), "{}", done.err);
+}

@@ -38,6 +38,22 @@ fn every_file_that_a_recipe_names_exists(
     assert!(paths.len() >= 3 && missing.is_empty(), "{}: {missing:?} of {paths:?}", page.display());
 }
 
+#[test]
+fn every_boundary_that_the_page_on_trust_lists_has_its_tests() {
+    let page = std::fs::read_to_string(disk::root().join("docs/src/trust.md")).unwrap();
+    let named = Regex::new(r"`([^` ]+\.rs)::(\w+)`").unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    for row in &rows {
+        let tests: Vec<_> = named.captures_iter(row).collect();
+        assert!(!tests.is_empty(), "no test: {row}");
+        for test in tests {
+            let file = std::fs::read_to_string(disk::root().join(&test[1])).unwrap_or_default();
+            assert!(file.contains(&format!("fn {}(", &test[2])), "there is no test {}", &test[0]);
+        }
+    }
+    assert!(rows.len() > 10, "{rows:?}");
+}
+
 #[rstest]
 #[case("src/lib.rs", true)]
 #[case("src/load/client/", true)]
