@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// Tokens that are special to some parser.
-const PIECES: &[&str] = &[
+pub const PIECES: &[&str] = &[
     "\0",
     "\u{feff}",
     "\r",

@@ -39,6 +39,7 @@ pub mod mini_protocol;
 #[allow(dead_code)]
 pub mod mutation_detection;
 pub mod process;
+pub mod readers;
 pub mod samples;
 #[allow(dead_code)]
 pub mod sim_connection;
