@@ -696,7 +696,8 @@ mod tests {
     fn a_name_that_a_scene_did_not_bind_is_unbound(#[case] source: &str) {
         let play = BoundValue::Scene([("asked".to_owned(), BoundValue::from_value(json!({})))].into());
         let names = TableContext([("play".to_owned(), play)].into(), Arc::new(FunctionContext::new("run")));
-        let error = TemplateExpression::compile(source, Span::default(), None).unwrap().eval(&names).unwrap_err();
+        let span = Span::new(crate::syntax::source::Sources::default().add("t.yaml", source), 0..0);
+        let error = TemplateExpression::compile(source, span, None).unwrap().eval(&names).unwrap_err();
         let unbound = matches!(&error, EvalError::Unbound(name) if name == "play.answered");
         assert!(unbound || matches!(error, EvalError::Missing(_)), "{error}");
     }

@@ -82,8 +82,10 @@ pub fn defuse_documents(text: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(out.len() + 8);
     for c in out.chars() {
         if odd(c) {
-            // Writing into a String cannot fail.
-            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| drop(write!(escaped, "\\u{unit:04x}")));
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing into a String cannot fail.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
         } else {
             escaped.push(c);
         }

@@ -1,6 +1,6 @@
 //! The steps of the GitHub action, with inputs that a pull request of a stranger may choose.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
 use crate::support::disk::root;

@@ -134,7 +134,7 @@ impl TextParser {
             let head = cursor.position() as usize;
             let held = self.partial.as_ref().map_or(0, |partial| partial.raw.len());
             let plain = header.mask.is_some() == self.masked && !(header.rsv1 || header.rsv2 || header.rsv3);
-            let kept = usize::try_from(length).ok().filter(|length| plain && held + length <= MAX_TEXT);
+            let kept = usize::try_from(length).ok().filter(|length| plain && held.saturating_add(*length) <= MAX_TEXT);
             let incomplete = |length: &usize| !header.is_final || held > 0 || bytes.len() < head + length;
             let kept = kept.filter(|length| !(self.is_crowded() && incomplete(length)));
             let Some(length) = kept else {
@@ -283,6 +283,7 @@ mod tests {
     #[case::masked(b"\x81\x81aaaab")]
     #[case::text_within_text(&[frame_bytes(0x01, b"a"), frame_bytes(0x81, b"b"), frame_bytes(0x80, b"c")].concat())]
     #[case::too_long(&[&b"\x81\x7f\0\0\0\0\x10\0\0\0"[..], &[b'x'; 5000]].concat())]
+    #[case::endless_fragment(b"\x01\x01a\x80\x7f\xff\xff\xff\xff\xff\xff\xff\xffxxx")]
     #[case::endless(b"\x81\x7f\x7f\xff\xff\xff\xff\xff\xff\xffxxx")]
     fn invalid_and_long_frames_pass_the_relay_unchanged(
         #[case] bytes: &[u8],
