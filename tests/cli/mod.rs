@@ -1,7 +1,5 @@
 //! The command line: arguments, reports, exit codes.
 
-#[cfg(unix)]
-pub mod action;
 pub mod baseline;
 pub mod check;
 pub mod compare;
