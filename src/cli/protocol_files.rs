@@ -222,6 +222,10 @@ fn read_extending_folder(
     {
         collect_files(&scenarios, &scenarios, &format!("{SCENARIOS_FOLDER}/"), sources, &mut files)?;
     }
+    let inlined = import::inline_references(&files, sources);
+    if let Some(file) = inlined.map_err(|found| CliError::from_diagnostics(&[found], sources))? {
+        files.insert(DOCUMENT_NAMES[0].to_owned(), file);
+    }
     let Some(file) = files.get(dialect::DIALECT_FILE) else { return Ok(PackFolder::from_files(&name, files)) };
     let dialect = Dialect::parse(*file, sources).map_err(|found| CliError::from_diagnostics(&found, sources))?;
     let extending = [extending, &[full]].concat();

@@ -632,7 +632,8 @@ impl<'a> DocumentReader<'a, '_> {
             self.outline.ignored.insert(reason);
             return Some(KnownMessage::Ignored(frames));
         }
-        for (key, _) in place.node.map().unwrap_or_default() {
+        let inherited = traits.iter().flat_map(DocumentRef::members).filter(|(key, _)| key.name == "headers");
+        for (key, _) in place.members().chain(inherited) {
             match key.name.as_str() {
                 "headers" => {
                     self.outline

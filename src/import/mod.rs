@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! references      the files of the document, and the targets of references
+//! inlined         the references and traits of a pack's document
 //! document        channels, operations and messages, of either version
 //! schema          converts schemas of older drafts to 2020-12
 //! polymorphism    what `discriminator` demands
@@ -24,6 +25,7 @@ mod discriminator;
 mod document;
 mod examples;
 pub mod from_recording;
+mod inlined;
 mod normative_sentences;
 mod pack_files;
 mod polymorphism;
@@ -41,6 +43,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+pub use inlined::inline_references;
 pub use references::{DocumentLibrary, FileFetcher};
 
 use crate::protocol::asyncapi::{AsyncApiDocument, MessageDeclaration, PayloadSchema};

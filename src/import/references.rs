@@ -236,7 +236,7 @@ impl DocumentLibrary {
     }
 }
 
-fn circular_reference_error(span: Span) -> Diagnostic {
+pub(super) fn circular_reference_error(span: Span) -> Diagnostic {
     Diagnostic::error(span, "this reference refers back to itself")
         .help("replace one of the references in the cycle by its target")
 }
@@ -285,7 +285,7 @@ fn is_remote(path: &str) -> bool {
 }
 
 /// Resolves a path relative to the file that contains it: `messages/../x.yaml` becomes `x.yaml`.
-fn join_path(from: &str, path: &str) -> String {
+pub(super) fn join_path(from: &str, path: &str) -> String {
     let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
     let path = percent_decode_str(path).decode_utf8_lossy();
     let mut parts: Vec<&str> = Vec::new();

@@ -363,3 +363,47 @@ fn a_recording_without_frames_is_an_error(#[case] text: &str, #[case] says: &str
         .assert_exit_code(2);
     assert!(done.err.contains(says) && !to.exists(), "{}", done.err);
 }
+
+#[test]
+fn references_to_other_files_of_a_pack_and_traits_are_read_and_no_file_outside() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("mini");
+    disk::copy_pack("qi", &pack);
+    let document = pack.join("asyncapi.yaml");
+    let written = std::fs::read_to_string(&document).unwrap();
+    let (correlation, message) =
+        ("      correlationId: { $ref: '#/components/correlationIds/session_id' }\n", "    extended_request:\n");
+    let start = written.find(message).unwrap() + message.len();
+    let end = written.find("    extended_reply_success:\n      title").unwrap();
+    // The message and its correlation id come from other files, the channel refers to the file of the message.
+    let moved = written[start..end].replace(correlation, "      traits: [{ $ref: ../traits.yaml#/linked }]\n");
+    let moved = moved.replace("./messages", "../messages");
+    let mut split = written.clone();
+    split.replace_range(start..end, "      $ref: ./parts/common.yaml#/extended_request\n");
+    let split = split.replace(
+        "      extended_request: { $ref: '#/components/messages/extended_request' }",
+        "      extended_request: { $ref: ./parts/common.yaml#/extended_request }",
+    );
+    std::fs::create_dir(pack.join("parts")).unwrap();
+    std::fs::write(pack.join("parts/common.yaml"), format!("extended_request:\n{moved}")).unwrap();
+    let location = "linked: { correlationId: { location: $message.payload#/session_id } }\n";
+    std::fs::write(pack.join("traits.yaml"), location).unwrap();
+    std::fs::write(&document, &split).unwrap();
+    let path = pack.to_str().unwrap();
+    let lint = hubproof(["packs", "lint", path]).assert_exit_code(0);
+    assert!(lint.out.contains("0 errors, 0 warnings"), "{}", lint.out);
+    let shown = |folder: &str| hubproof(["packs", "show", "--pack", folder]).assert_exit_code(0).out;
+    let whole = folder.path().join("whole/mini");
+    disk::copy_pack("qi", &whole);
+    let without_hash = |text: String| text.split_once("\n\n").unwrap().1.to_owned();
+    assert_eq!(without_hash(shown(path)), without_hash(shown(whole.to_str().unwrap())));
+
+    std::fs::write(folder.path().join("outside.yaml"), &moved).unwrap();
+    for outside in ["../outside.yaml", folder.path().join("outside.yaml").to_str().unwrap(), "https://127.0.0.1:9/x"] {
+        let reference = format!("$ref: '{outside}#/extended_request'");
+        std::fs::write(&document, split.replace("$ref: ./parts/common.yaml#/extended_request\n", &reference)).unwrap();
+        let lint = hubproof(["packs", "lint", path]).assert_exit_code(2);
+        let all = lint.out + &lint.err;
+        assert!(all.contains("in the pack") || all.contains("outside the document's folder"), "{all}");
+    }
+}
