@@ -647,6 +647,7 @@ impl Conversation {
         received: String,
         waited: Option<Duration>,
     ) -> FindingDetail {
+        self.history.keep_last_frames();
         FindingDetail {
             actor: actor.map(|id| self.program.actors[id].name.clone()).unwrap_or_default(),
             sent: actor.or(self.actors.last_sender).and_then(|id| self.actors[id].last_sent.clone()),

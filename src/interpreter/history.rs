@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::ConversationConfig;
@@ -14,6 +15,11 @@ const FIRST_FRAMES: usize = 16;
 const LAST_FRAMES: usize = 32;
 /// The number of characters of a payload that are kept for reports.
 pub const KEPT_CHARS: usize = 600;
+/// The number of last long frames that are kept whole until a finding needs them, the most characters of each, and the
+/// number of frames that findings of a conversation may rest on.
+const WHOLE_FRAMES: usize = 4;
+const WHOLE_CHARS: usize = 64 << 10;
+const FRAMES_OF_FINDINGS: usize = 16;
 /// The number of last frames kept where histories are compared, and the number of bytes in them.
 const LAST_COMPARED_FRAMES: usize = 1024;
 const LAST_COMPARED_BYTES: usize = 4 << 20;
@@ -27,6 +33,15 @@ pub struct FrameHistory {
     pub masker: Arc<SecretMasker>,
     pub kept_chars: usize,
     pub trace: bool,
+    whole: Mutex<WholeFrames>,
+}
+
+/// The whole texts of shortened frames.
+#[derive(Default)]
+struct WholeFrames {
+    recent: VecDeque<String>,
+    /// The texts that findings rest on.
+    of_findings: Vec<String>,
 }
 
 #[derive(Default)]
@@ -41,7 +56,16 @@ impl FrameHistory {
     pub fn new(config: &ConversationConfig) -> Self {
         let ConversationConfig { masker, kept_chars, trace, .. } = config;
         let (connections, masker) = (BTreeMap::new(), Arc::clone(masker));
-        Self { connections, dropped: 0, sequence: 0, latest_event: 0, masker, kept_chars: *kept_chars, trace: *trace }
+        Self {
+            connections,
+            dropped: 0,
+            sequence: 0,
+            latest_event: 0,
+            masker,
+            kept_chars: *kept_chars,
+            trace: *trace,
+            whole: Mutex::default(),
+        }
     }
 
     pub fn next_event(&mut self) -> u64 {
@@ -57,6 +81,27 @@ impl FrameHistory {
     /// Returns a text for a report. It is masked before it is shortened, so that no part of a secret remains.
     pub fn shown(&self, text: &str, most: usize) -> String {
         crate::syntax::matcher::shorten(&self.masker.mask(text), most)
+    }
+
+    /// Returns a payload as the history keeps it: shortened, with its hash. Remembers the whole text for a while.
+    pub fn kept_payload(&self, masked: &str) -> (String, Option<String>) {
+        let kept = shorten_payload(masked, self.kept_chars);
+        if kept.1.is_some() && masked.len() <= WHOLE_CHARS {
+            let recent = &mut self.whole.lock().recent;
+            recent.push_back(masked.to_owned());
+            if recent.len() > WHOLE_FRAMES {
+                recent.pop_front();
+            }
+        }
+        kept
+    }
+
+    /// Keeps the last frames whole, because a finding rests on them.
+    pub fn keep_last_frames(&self) {
+        let mut whole = self.whole.lock();
+        let recent = std::mem::take(&mut whole.recent);
+        whole.of_findings.extend(recent);
+        whole.of_findings.truncate(FRAMES_OF_FINDINGS);
     }
 
     pub fn add(&mut self, frame: FrameReport) {
@@ -81,7 +126,14 @@ impl FrameHistory {
         let mut frames: Vec<_> =
             self.connections.into_values().flat_map(|record| record.first.into_iter().chain(record.last)).collect();
         frames.sort_by_key(|(sequence, _)| *sequence);
-        (frames.into_iter().map(|(_, frame)| frame).collect(), self.dropped)
+        let mut frames: Vec<FrameReport> = frames.into_iter().map(|(_, frame)| frame).collect();
+        for text in self.whole.into_inner().of_findings {
+            let (short, hash) = shorten_payload(&text, self.kept_chars);
+            for frame in frames.iter_mut().filter(|frame| frame.hash == hash && frame.text == short) {
+                (frame.text, frame.hash) = (text.clone(), None);
+            }
+        }
+        (frames, self.dropped)
     }
 }
 

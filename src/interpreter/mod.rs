@@ -512,7 +512,7 @@ impl Conversation {
         masked: &str,
         size: usize,
     ) -> FrameReport {
-        let (text, hash) = history::shorten_payload(masked, self.history.kept_chars);
+        let (text, hash) = self.history.kept_payload(masked);
         let actor = self.program.actors[id].name.clone();
         FrameReport { at: self.clock.now, actor, connection, direction, kind, text, size, hash, status: None }
     }

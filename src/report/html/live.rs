@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::load;
 use super::page::Templates;
-use super::{HtmlError, LoadDocument, ReportKind, limit_texts};
+use super::{HtmlError, LoadDocument, MAX_TEXT, ReportKind, limit_texts};
 
 /// The state of a run, shown above its report so far.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -42,7 +42,7 @@ pub fn page() -> Result<String, HtmlError> {
 ///
 /// The document is not a load report.
 pub fn update(mut document: Value, state: Option<&LiveState>, is_next: bool) -> Result<Value, HtmlError> {
-    limit_texts(&mut document, ReportKind::Load);
+    limit_texts(&mut document, ReportKind::Load, MAX_TEXT);
     let document: LoadDocument = serde_json::from_value(document)
         .map_err(|error| HtmlError::Report { name: "the report so far".to_owned(), reason: error.to_string() })?;
     let parts = load::render_parts(&Templates::new()?, &document, state)?;

@@ -60,8 +60,9 @@ pub enum HtmlError {
     Page(#[from] PageError),
 }
 
-/// The most characters of one text that are kept.
+/// The most characters of one text that are kept, and of a frame, which is compared.
 const MAX_TEXT: usize = 4_000;
+const MAX_FRAME: usize = 64 << 10;
 
 /// Renders a page: for check and fuzz reports side by side, for one load report, or for the comparison of two.
 /// `comparison` compares two load reports.
@@ -79,7 +80,7 @@ pub fn render(
         let mut document: Value =
             serde_json::from_str(&report.text).map_err(|error| failed(format!("it is not JSON: {error}")))?;
         let kind = kind_of(&document).map_err(failed)?;
-        limit_texts(&mut document, kind);
+        limit_texts(&mut document, kind, MAX_TEXT);
         documents.push((report.name.clone(), kind, document));
     }
     let Some((_, kind, _)) = documents.first() else {
@@ -148,20 +149,20 @@ fn read_all<T: serde::de::DeserializeOwned>(
 }
 
 /// Shortens every text of a report, and says how much is left out. Histograms are long, but not shown.
-fn limit_texts(value: &mut Value, kind: ReportKind) {
+fn limit_texts(value: &mut Value, kind: ReportKind, most: usize) {
     match value {
         Value::String(text) => {
-            if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
+            if let Some((end, _)) = text.char_indices().nth(most) {
                 let left_out = text[end..].chars().count();
                 text.truncate(end);
                 text.push_str(&format!(" … ({left_out} more characters)"));
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| limit_texts(item, kind)),
+        Value::Array(items) => items.iter_mut().for_each(|item| limit_texts(item, kind, most)),
         Value::Object(members) => {
             for (name, member) in members.iter_mut() {
                 if !(kind == ReportKind::Load && name == "histogram") {
-                    limit_texts(member, kind);
+                    limit_texts(member, kind, if name == "text" { MAX_FRAME } else { MAX_TEXT });
                 }
             }
         }

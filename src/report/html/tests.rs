@@ -58,6 +58,8 @@ fn a_failure_shows_its_rule_evidence_conversation_and_command() {
         &page,
         &[
             "Broken rules, by root cause",
+            "Reproduce",
+            finding["reproduce"].as_str().unwrap(),
             rule["text"].as_str().unwrap(),
             "of “",
             "Scenario",
@@ -65,8 +67,6 @@ fn a_failure_shows_its_rule_evidence_conversation_and_command() {
             "Expected",
             "Received",
             "Conversation",
-            "Reproduce",
-            finding["reproduce"].as_str().unwrap(),
             "Checks by rule",
         ],
     );
@@ -115,12 +115,12 @@ fn a_finding_of_fuzz_shows_the_conversation_to_which_it_was_shrunk() {
     assert_in_order(
         &page,
         &[
+            "Reproduce",
             "Smallest conversation",
             "findings/one.yaml after 12 attempts",
             "&quot;only&quot;",
             "--replay findings/one.yaml",
             "Conversation in which it was found",
-            "Reproduce",
         ],
     );
 }

@@ -176,6 +176,10 @@ impl Page<'_, RunReport> {
                 self.field("", &format!("{} `{step}`: {message}", obstacle.cases));
             }
         }
+        // What a single case leaves out says nothing.
+        if fuzzed.cases == 1 && !self.style.verbose {
+            return;
+        }
         if fuzzed.decided > 0 {
             self.write_cell_table(fuzzed);
         }
