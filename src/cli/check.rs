@@ -29,7 +29,7 @@ use crate::report::events::ScenarioEvent;
 use crate::report::{self, ProtocolOutline, RunOptions, RunReport, events};
 use crate::scenario::Program;
 use crate::scenario::variation::Variation;
-use crate::syntax::diagnostic::suggest;
+use crate::syntax::diagnostic::{nearest, suggest};
 use crate::syntax::source::Sources;
 
 /// Test a hub against its protocol; without a URL, the built-in reference server
@@ -174,10 +174,12 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     arguments.hub.check_fault(&protocols)?;
     check_prelude(arguments.variation.as_ref(), &protocols)?;
     let baselines = arguments.baseline.read_baselines(&protocols, &mut sources)?;
+    let programs = protocols.iter().flat_map(|protocol| &protocol.scenarios.programs);
+    let known: Vec<String> = programs.map(|program| program.id.clone()).collect();
     // A selection of scenarios selects protocols too.
     protocols.retain(|protocol| protocol.scenarios.programs.iter().any(|program| selection.selects(program)));
     if protocols.is_empty() {
-        return Ok(report_nothing_selected(&arguments));
+        return Ok(report_nothing_selected(&arguments, &known));
     }
     if arguments.list {
         print_to_stdout(&render_list(&protocols, &selection));
@@ -196,7 +198,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         selected: !arguments.scenario.is_empty() || !arguments.rule.is_empty(),
         command: repeat_command(&arguments, &protocols),
         pack: arguments.hub.own.to_arguments(),
-        target: arguments.hub.hub_name(&named),
+        target: arguments.hub.reached_hub_name(&named),
     };
     let selected = |protocol: &ValidProtocol| {
         let programs = protocol.scenarios.programs.iter();
@@ -380,7 +382,7 @@ fn repeat_command(arguments: &CheckArgs, protocols: &[ValidProtocol]) -> Vec<Str
 }
 
 /// Prints that no scenario is selected and why. Returns the exit code.
-fn report_nothing_selected(arguments: &CheckArgs) -> u8 {
+fn report_nothing_selected(arguments: &CheckArgs, known: &[String]) -> u8 {
     let chosen = [("--scenario", &arguments.scenario), ("--rule", &arguments.rule)];
     let words = chosen.iter().flat_map(|(option, values)| values.iter().map(move |value| format!("{option} {value}")));
     let words: Vec<String> = words.collect();
@@ -389,7 +391,11 @@ fn report_nothing_selected(arguments: &CheckArgs) -> u8 {
     } else {
         format!("no scenario matches {}", words.join(" and "))
     };
-    print_to_stdout(&format!("Nothing was checked: {what}.\n`hubproof check --list` lists all scenarios.\n"));
+    let names: Vec<&str> = known.iter().flat_map(|id| [Some(id.as_str()), id.split('/').nth(1)]).flatten().collect();
+    let mut unknown = arguments.scenario.iter().filter(|name| !names.contains(&name.as_str()));
+    let similar = unknown.find_map(|name| nearest(name, names.iter().copied()));
+    let hint = similar.map_or(String::new(), |name| format!(" Did you mean `{name}`?"));
+    print_to_stdout(&format!("Nothing was checked: {what}.{hint}\n`hubproof check --list` lists all scenarios.\n"));
     super::exit::INCONCLUSIVE
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use super::hub::{now_ms, start_reference_server};
-use super::{CliError, build_runtime, exit, print_to_stdout, protocol_files};
+use super::{CliError, build_runtime, exit, page_style, print_to_stdout, protocol_files};
 use crate::hub::prepare::TestedHub;
 use crate::load::machine::findings::{Finding, MachineFacts, Measurements, conclusion, findings};
 use crate::load::machine::measure::{self, ROUND_TRIPS, RoundTrips, SystemCounters};
@@ -41,9 +41,7 @@ pub fn run_doctor(_arguments: &DoctorArgs) -> Result<u8, CliError> {
             return Ok(exit::INCONCLUSIVE);
         }
     };
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let style = Style { color: !plain && std::io::stdout().is_terminal(), ..Style::default() };
-    print_to_stdout(&render(&findings(&facts, &measured), &conclusion(&facts, &measured), style));
+    print_to_stdout(&render(&findings(&facts, &measured), &conclusion(&facts, &measured), page_style(false)));
     Ok(0)
 }
 

@@ -30,6 +30,7 @@ use crate::syntax::diagnostic::suggest;
 use crate::syntax::matcher;
 use crate::syntax::source::Sources;
 use crate::transport::files::read_text;
+use crate::transport::proxy::Proxy;
 use crate::websocket::endpoint::Endpoint;
 
 #[derive(Args)]
@@ -65,6 +66,11 @@ pub struct HubArgs {
     /// lists them
     #[arg(long, value_name = "ID", conflicts_with_all = ["url", "target"])]
     pub fault: Option<String>,
+}
+
+/// Returns the proxy between hubproof and a hub; connecting reports a proxy that cannot be used.
+fn proxy_of(endpoint: &Endpoint) -> Option<Proxy> {
+    Proxy::for_hub(endpoint, &|name| std::env::var(name).ok()).ok().flatten()
 }
 
 fn parse_factor(text: &str) -> Result<f64, String> {
@@ -112,15 +118,43 @@ impl HubArgs {
         danger: &str,
         verb: &str,
     ) -> Result<(), CliError> {
-        let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| instance.url.clone());
-        let url = self.url.iter().filter_map(|url| url.parse().ok());
-        match url.chain(more).chain(instances).find(|endpoint: &Endpoint| !endpoint.is_loopback()).filter(|_| !yes) {
+        match self.endpoints(named).chain(more).find(|endpoint: &Endpoint| !endpoint.is_loopback()).filter(|_| !yes) {
             None => Ok(()),
             Some(url) => Err(CliError::usage(
                 format!("{url} is not on this machine, and {danger}"),
                 format!("pass --yes if you are allowed to {verb} it"),
             )),
         }
+    }
+
+    /// Returns the addresses of the hub.
+    fn endpoints<'a>(&'a self, named: &'a ParsedHubArgs) -> impl Iterator<Item = Endpoint> + 'a {
+        let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| instance.url.clone());
+        self.url.iter().filter_map(|url| url.parse().ok()).chain(instances)
+    }
+
+    /// Warns that a load run uses no proxy.
+    ///
+    /// # Errors
+    ///
+    /// The address of a hub is a Unix socket, to which load runs do not connect.
+    pub fn check_direct(&self, named: &ParsedHubArgs) -> Result<(), CliError> {
+        for endpoint in self.endpoints(named) {
+            if endpoint.unix.is_some() {
+                let help = "let the hub listen at an address such as ws://127.0.0.1:4000, too";
+                return Err(CliError::usage("load does not connect to Unix sockets", help));
+            }
+            if let Some(proxy) = proxy_of(&endpoint) {
+                eprintln!("warning: load connects to {} itself, not through {proxy}", endpoint.authority());
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the name of the hub in reports, with the proxy on the way to it.
+    pub fn reached_hub_name(&self, named: &ParsedHubArgs) -> String {
+        let proxy = self.endpoints(named).next().as_ref().and_then(proxy_of);
+        self.hub_name(named) + &proxy.map_or(String::new(), |proxy| format!(" through {proxy}"))
     }
 
     /// Returns the name of the hub in reports.
@@ -292,7 +326,8 @@ impl HubArgs {
             && let [protocol] = protocols
             && let Some(address) = requested_address(hub, protocol)
         {
-            shown.target = address;
+            // A proxy on the way to the hub stays.
+            shown.target = shown.target.replace(&self.hub_name(named), &address);
         }
         // Other texts of a report are masked when they are recorded. If they were masked here, a secret such as `pass`
         // would replace words of the report itself.
@@ -581,6 +616,12 @@ pub fn read_secret(path: &str) -> std::io::Result<String> {
 }
 
 fn read_target(path: &Path, overrides: &[Override], sources: &mut Sources) -> Result<Target, CliError> {
+    if !path.exists() {
+        return Err(CliError::usage(
+            format!("there is no target file {}", path.display()),
+            "`hubproof init URL` writes one; docs/src/target-file.md describes its keys",
+        ));
+    }
     let file = protocol_files::read_file(path, sources)?;
     config::parse(sources, file, overrides, &read_environment, &read_secret)
         .map_err(|found| CliError::from_diagnostics(&found, sources))

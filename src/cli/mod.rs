@@ -34,10 +34,12 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
 pub use self::error::CliError;
 use crate::redact::mask_credentials;
+use crate::report::terminal_page::Style;
 use crate::syntax::printable::{defuse_documents, defuse_output};
 
 /// Conformance tests, fuzzing and load tests for message hubs (JSON over WebSocket).
@@ -113,10 +115,24 @@ pub mod exit {
     }
 }
 
+/// Returns the word that stands where a command is expected.
+fn misplaced_command(error: &clap::Error) -> Option<&str> {
+    match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) => Some(word),
+        _ => None,
+    }
+}
+
 /// Runs a command line. Returns the exit code of the process.
 pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
+        Err(error) if matches!(misplaced_command(&error), Some("lint" | "list" | "show" | "validate")) => {
+            let word = misplaced_command(&error).unwrap_or_default();
+            let help = format!("write `hubproof packs {word}`");
+            print_to_stderr(&CliError::usage(format!("there is no command `{word}`"), help).render());
+            return ExitCode::from(exit::USAGE);
+        }
         Err(error) => {
             let text = error.render();
             let text = if uses_color() { text.ansi().to_string() } else { text.to_string() };
@@ -156,9 +172,28 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
     }
 }
 
-/// Whether diagnostics may use color: stderr is a terminal, and NO_COLOR is not set.
+/// Whether diagnostics may use color.
 fn uses_color() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
+    may_color(std::io::stderr().is_terminal())
+}
+
+/// Whether text may use color: it goes to a terminal that is not `dumb`, and NO_COLOR is not set.
+fn may_color(terminal: bool) -> bool {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    terminal && !plain && std::env::var_os("TERM").is_none_or(|name| name != "dumb")
+}
+
+/// Returns the style of pages on stdout, or on stderr: their width is `COLUMNS`, or that of the terminal, up to 100.
+fn page_style(to_stderr: bool) -> Style {
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let size = match to_stderr {
+        true => terminal_size::terminal_size_of(std::io::stderr()),
+        false => terminal_size::terminal_size_of(std::io::stdout()),
+    };
+    let width = columns.or(size.map(|(width, _)| usize::from(width.0)));
+    let widest = Style::default().width;
+    let terminal = if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+    Style { color: may_color(terminal), width: width.map_or(widest, |width| width.clamp(40, widest)), verbose: false }
 }
 
 /// Prints text for people to stdout, made safe for terminals and logs; a reader that is gone is not an error.

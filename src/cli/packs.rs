@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+use super::load::plans::lint_plans;
 use super::protocol_files::{self, DescribedParty, LoadedProtocol, PackArgs, ValidProtocol};
 use super::{CliError, print_document, print_to_stdout, uses_color};
 use crate::import::{self, from_recording};
@@ -271,7 +272,10 @@ fn lint_pack(directory: &std::path::Path, described: DescribedParty) -> Result<u
         _ => protocol_files::load_user_pack(directory, described, &mut sources)?,
     };
     let hints = loaded.scenarios.iter().flat_map(|scenarios| &scenarios.hints);
-    let diagnostics: Vec<Diagnostic> = loaded.diagnostics.iter().chain(hints).cloned().collect();
+    let mut diagnostics: Vec<Diagnostic> = loaded.diagnostics.iter().chain(hints).cloned().collect();
+    if let Some(pack) = &loaded.pack {
+        diagnostics.extend(lint_plans(&loaded.folder, pack, &sources));
+    }
     if !diagnostics.is_empty() {
         print_to_stdout(&format!("{}\n", render_all(&diagnostics, &sources, uses_color())));
     }
@@ -294,7 +298,7 @@ fn lint_pack(directory: &std::path::Path, described: DescribedParty) -> Result<u
         let parts: Vec<&str> = loaded.folder.unjudged.iter().map(String::as_str).collect();
         print_to_stdout(&format!("Not judged: {}\n", parts.join(", ")));
     }
-    Ok(if has_errors(&loaded.diagnostics) { super::exit::USAGE } else { 0 })
+    Ok(if has_errors(&diagnostics) { super::exit::USAGE } else { 0 })
 }
 
 fn init_pack(arguments: &InitArgs) -> Result<u8, CliError> {

@@ -102,6 +102,9 @@ pub fn warn_of_open_address(address: SocketAddr) {
 /// Returns the hub at a URL, with the certificates to trust.
 pub fn relayed_hub(url: &str, tls: &TlsArgs) -> Result<RelayedHub, CliError> {
     let endpoint: Endpoint = url.parse()?;
+    if endpoint.unix.is_some() {
+        return Err(CliError::usage("relay and record do not connect to Unix sockets", "give the address of the hub"));
+    }
     let tls = endpoint.tls.then(|| client_config(&tls.options())).transpose();
     Ok(RelayedHub {
         authority: endpoint.host_header(),

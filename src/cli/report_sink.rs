@@ -3,14 +3,14 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{IsTerminal, Write as _};
+use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::report::{open_page, render_reports};
-use super::{CliError, print_document, print_to_stdout};
+use super::{CliError, page_style, print_document, print_to_stdout};
 use crate::load::compare::CompareOptions;
 use crate::load::report::{self as load, LoadReport};
 use crate::report::html::{self, NamedReport};
@@ -200,12 +200,12 @@ impl<R> ReportSinks<R> {
     }
 
     /// Prints the page, and writes all reports. The page goes to stderr if a report goes to stdout.
-    fn print_and_write(&self, report: &R, sources: &Sources, page: impl Fn(bool) -> String) -> Result<(), CliError> {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    fn print_and_write(&self, report: &R, sources: &Sources, page: impl Fn(Style) -> String) -> Result<(), CliError> {
         if self.stdout_sinks().next().is_some() {
-            eprintln!("{}", page(!plain && std::io::stderr().is_terminal()).trim_end_matches('\n'));
+            let text = page(page_style(true));
+            let _ = writeln!(std::io::stderr(), "{}", text.trim_end_matches('\n'));
         } else {
-            print_to_stdout(&page(!plain && std::io::stdout().is_terminal()));
+            print_to_stdout(&page(page_style(false)));
         }
         // A report that cannot be written takes no other with it.
         let mut failures: Vec<CliError> = Vec::new();
@@ -328,9 +328,9 @@ impl ReportSinks<RunReport> {
     ///
     /// A file could not be written.
     pub fn write(&self, report: &RunReport, sources: &Sources, verbose: bool) -> Result<(), CliError> {
-        self.print_and_write(report, sources, |color| match self.quiet {
+        self.print_and_write(report, sources, |style| match self.quiet {
             true => report.protocols.iter().map(|one| terminal::verdict_line(one, &report.options) + "\n").collect(),
-            false => terminal::summary(report, sources, Style { color, verbose, ..Style::default() }),
+            false => terminal::summary(report, sources, Style { verbose, ..style }),
         })
     }
 }
@@ -342,9 +342,9 @@ impl ReportSinks<LoadReport> {
     ///
     /// A file could not be written.
     pub fn write(&self, report: &LoadReport, sources: &Sources) -> Result<(), CliError> {
-        self.print_and_write(report, sources, |color| match self.quiet {
+        self.print_and_write(report, sources, |style| match self.quiet {
             true => load::terminal::verdict_line(report) + "\n",
-            false => load::terminal::summary(report, sources, Style { color, ..Style::default() }),
+            false => load::terminal::summary(report, sources, style),
         })
     }
 }

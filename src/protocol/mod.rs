@@ -20,7 +20,7 @@ pub use schema::{MessageSchema, SchemaViolation};
 
 use crate::syntax::diagnostic::{Diagnostic, has_errors, suggest};
 use crate::syntax::json_schema;
-use crate::syntax::matcher::{MatchCondition, Matcher};
+use crate::syntax::matcher::{MatchCondition, Matcher, unescape};
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{self, SyntaxNode};
 
@@ -199,6 +199,7 @@ impl Pack {
         };
         pack.lint_examples(&mut diagnostics);
         pack.check_demands(&mut diagnostics);
+        pack.check_correlations(&mut diagnostics);
         if has_errors(&diagnostics) { (None, diagnostics) } else { (Some(pack), diagnostics) }
     }
 
@@ -287,6 +288,22 @@ impl Pack {
         format!(
             "{advice}; or, if only the request tells the replies apart, give both and their requests a `correlationId`"
         )
+    }
+
+    /// Reports places of correlation ids whose names resemble members of the message, but are none.
+    fn check_correlations(&self, diagnostics: &mut Vec<Diagnostic>) {
+        for message in &self.messages {
+            let Some(pointer) = &message.correlation else { continue };
+            let path: Vec<String> = pointer.split('/').skip(1).map(unescape).collect();
+            if let Some((depth, similar)) = message.schema.misspelt_name(&path) {
+                let what = format!(
+                    "the `correlationId` of `{}` is at `{pointer}`, but the payload has no `{}`",
+                    message.name, path[depth]
+                );
+                let help = format!("did you mean `{similar}`?");
+                diagnostics.push(Diagnostic::warning(message.span, what).help(help));
+            }
+        }
     }
 
     /// Reports messages that rules demand although the hub sends no such message.

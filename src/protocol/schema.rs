@@ -10,6 +10,7 @@ use jsonschema::error::ValidationErrorKind;
 use serde_json::{Value, json};
 
 use crate::generate::schema_shape::{MAX_SCHEMAS, SchemaShape};
+use crate::syntax::diagnostic::nearest;
 use crate::syntax::json_schema::{self, SchemaValidator};
 use crate::syntax::matcher::{are_equal, array_index, to_json_text};
 
@@ -162,6 +163,19 @@ impl MessageSchema {
     pub fn has_own_element(&self, path: &[impl AsRef<str>], index: usize) -> bool {
         let own = |schema: &Value| schema.get("prefixItems").is_some_and(|items| items.get(index).is_some());
         subschemas_at(&self.source, &self.source, path).into_iter().any(own)
+    }
+
+    /// Returns the first name on a path that the schema does not have, by its position, with the name of the schema that
+    /// it resembles: it may be misspelt. `None` for other names that the schema does not have.
+    pub fn misspelt_name(&self, path: &[String]) -> Option<(usize, String)> {
+        let missing = |depth: &usize| {
+            let names = self.member_names(&path[..*depth]);
+            names.is_empty() || !names.contains(&path[*depth])
+        };
+        // Short names resemble each other by chance.
+        let depth = (0..path.len()).find(missing).filter(|depth| path[*depth].len() > 3)?;
+        let names = self.member_names(&path[..depth]);
+        Some((depth, nearest(&path[depth], names.iter().map(String::as_str))?.to_owned()))
     }
 
     /// Returns the member names at a path, for "did you mean".

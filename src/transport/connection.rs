@@ -279,7 +279,7 @@ fn hang_up(read: ReadHalf<Box<dyn Socket>>, write: WriteHalf<Box<dyn Socket>>, r
     let socket = read.unsplit(write);
     if reset {
         // Fails only if the connection is already gone.
-        let _ = socket.tcp().set_zero_linger();
+        let _ = socket.set_zero_linger();
     }
 }
 

@@ -8,6 +8,7 @@ mod connection;
 pub mod files;
 mod listen;
 mod memory_budget;
+pub mod proxy;
 mod socket;
 #[cfg(test)]
 mod tests;

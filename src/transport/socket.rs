@@ -10,6 +10,7 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use super::proxy::{Proxy, ProxyError};
 use super::tls::CertificateRequest;
 use super::{ConnectRequest, ConnectionEvent, Endpoint, tls};
 use crate::config::TlsOptions;
@@ -23,20 +24,31 @@ const MAX_INTERIM_ANSWERS: u32 = 8;
 /// The size in bytes of each read of heads and frames.
 pub(super) const READ_CHUNK: usize = 16 << 10;
 
-/// A byte stream with access to its TCP stream.
+/// A byte stream that can be reset.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
-    fn tcp(&self) -> &TcpStream;
+    /// Makes the end of the stream a reset, where its kind has resets.
+    ///
+    /// # Errors
+    /// The connection is already gone.
+    fn set_zero_linger(&self) -> io::Result<()>;
 }
 
 impl Socket for TcpStream {
-    fn tcp(&self) -> &TcpStream {
-        self
+    fn set_zero_linger(&self) -> io::Result<()> {
+        TcpStream::set_zero_linger(self)
+    }
+}
+
+#[cfg(unix)]
+impl Socket for tokio::net::UnixStream {
+    fn set_zero_linger(&self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 impl Socket for tokio_rustls::client::TlsStream<TcpStream> {
-    fn tcp(&self) -> &TcpStream {
-        self.get_ref().0
+    fn set_zero_linger(&self) -> io::Result<()> {
+        self.get_ref().0.set_zero_linger()
     }
 }
 
@@ -80,6 +92,14 @@ enum ConnectError {
     Refused(SocketAddr),
     #[error("no connection to {address}: {source}")]
     Failed { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    NoProxy(#[from] ProxyError),
+    #[error("no connection to {proxy}: {source}")]
+    Proxy { proxy: String, source: Box<ConnectError> },
+    #[error("{proxy} opens no tunnel to {to}: {why}")]
+    Tunnel { proxy: String, to: String, why: String },
+    #[error("no connection to the Unix socket {path}: {source}")]
+    Unix { path: String, source: io::Error },
     #[error("{address} cannot be used as a source address: {source}")]
     Source { address: IpAddr, source: io::Error },
 }
@@ -149,7 +169,17 @@ async fn connect_stream(
     let within = format_seconds(request.timeout);
     let parsed = |from: &str| from.parse().map_err(|_| ConnectError::NoSource(from.to_owned()));
     let source = request.dial.from.as_deref().map(parsed).transpose()?;
-    let tcp = timeout_at(deadline, connect_tcp(&endpoint.host, endpoint.port, source)).await;
+    if let Some(path) = &endpoint.unix {
+        return Ok((connect_unix(path).await?, None));
+    }
+    let proxy = Proxy::for_hub(endpoint, &|name| std::env::var(name).ok())?;
+    let connecting = async {
+        match proxy {
+            Some(proxy) => connect_through(proxy, endpoint, source).await,
+            None => connect_tcp(&endpoint.host, endpoint.port, source).await,
+        }
+    };
+    let tcp = timeout_at(deadline, connecting).await;
     let late = |_| ConnectError::Late { authority: authority.clone(), within: within.clone() };
     let tcp = tcp.map_err(late)??;
     if !endpoint.tls {
@@ -170,6 +200,44 @@ async fn connect_stream(
             None => ConnectError::Handshake(error),
         }),
         Ok(Ok(stream)) => Ok((Box::new(stream), Some(certificate))),
+    }
+}
+
+#[cfg(unix)]
+async fn connect_unix(path: &str) -> Result<Box<dyn Socket>, ConnectError> {
+    let failed = |source| ConnectError::Unix { path: path.to_owned(), source };
+    Ok(Box::new(tokio::net::UnixStream::connect(path).await.map_err(failed)?))
+}
+
+#[cfg(not(unix))]
+async fn connect_unix(path: &str) -> Result<Box<dyn Socket>, ConnectError> {
+    Err(ConnectError::Unix { path: path.to_owned(), source: io::ErrorKind::Unsupported.into() })
+}
+
+/// Opens a tunnel to the endpoint.
+async fn connect_through(proxy: Proxy, endpoint: &Endpoint, source: Option<IpAddr>) -> Result<TcpStream, ConnectError> {
+    let connected = connect_tcp(&proxy.host, proxy.port, source).await;
+    let mut tcp =
+        connected.map_err(|source| ConnectError::Proxy { proxy: proxy.to_string(), source: source.into() })?;
+    let failed = |why: String| ConnectError::Tunnel { proxy: proxy.to_string(), to: endpoint.authority(), why };
+    // If this fails, reading fails too.
+    let _ = tcp.write_all(proxy.tunnel_request(endpoint).as_bytes()).await;
+    let mut buffer = Vec::new();
+    loop {
+        match handshake::parse_response_head(&buffer).map_err(|error| failed(format!("its answer: {error}")))? {
+            // The hub sends nothing before it is asked, so no bytes follow the head.
+            Some(head) if (200..300).contains(&head.status) && buffer.len() == head.length => return Ok(tcp),
+            Some(head) if head.status == 407 => {
+                let why = "it asks for a user and a password (HTTP 407): write http://USER:PASSWORD@HOST:PORT";
+                return Err(failed(why.to_owned()));
+            }
+            Some(head) => return Err(failed(format!("it answered with HTTP {}", head.status))),
+            None => match read_more(&mut tcp, &mut buffer).await {
+                Ok(1..) => {}
+                Ok(0) => return Err(failed("it closed the connection".to_owned())),
+                Err(error) => return Err(failed(error.to_string())),
+            },
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub enum TlsError {
     Read { file: PathBuf, reason: String },
     #[error("{} contains no certificate; --ca and --cert take PEM files (-----BEGIN CERTIFICATE-----)", .0.display())]
     Empty(PathBuf),
+    #[error("{} is a PKCS#12 file, but --cert takes a PEM file: convert it with `openssl pkcs12 -in {} -nodes -out client.pem`", .0.display(), .0.display())]
+    Pkcs12(PathBuf),
     #[error("certificate {number} in {} cannot be used as a root: {reason}", .file.display())]
     Root { file: PathBuf, number: usize, reason: String },
     #[error("failed to read the private key in {}: {reason}; --key takes a PEM file without a password", .file.display())]
@@ -164,8 +166,18 @@ fn given_certificates(file: Option<&Path>) -> Result<Vec<CertificateDer<'static>
 fn read_pem_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |error: pem::Error| TlsError::Read { file: file.to_owned(), reason: error.to_string() };
     let bytes = read_bytes(file, MAX_FILE).map_err(|error| unreadable(pem::Error::Io(error)))?;
+    if is_pkcs12(&bytes) {
+        return Err(TlsError::Pkcs12(file.to_owned()));
+    }
     let certificates = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
     if certificates.is_empty() { Err(TlsError::Empty(file.to_owned())) } else { Ok(certificates) }
+}
+
+/// Whether the bytes are a DER sequence that begins with the version of PKCS#12.
+fn is_pkcs12(bytes: &[u8]) -> bool {
+    let Some([0x30, length]) = bytes.first_chunk::<2>() else { return false };
+    let more = if *length < 0x80 { 0 } else { usize::from(length & 0x7f) };
+    bytes.get(2 + more..).is_some_and(|content| content.starts_with(&[2, 1, 3]))
 }
 
 /// Explains a failed TLS handshake to the user.

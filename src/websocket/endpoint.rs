@@ -20,6 +20,8 @@ const NOT_IN_QUERY_PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.')
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub tls: bool,
+    /// The path of the Unix socket to which to connect, instead of the host.
+    pub unix: Option<String>,
     /// A name, an IPv4 address, or an IPv6 address without brackets.
     pub host: String,
     pub port: u16,
@@ -36,6 +38,9 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let wrong = |message: String, help: &str| Err(ValueError::new(message, help));
+        if let Some(rest) = text.strip_prefix(UNIX_SCHEME) {
+            return parse_unix(text, rest);
+        }
         let Some((scheme, rest)) = text.split_once("://") else {
             return wrong(format!("`{text}` is not a WebSocket address"), &help_without_scheme(text));
         };
@@ -46,6 +51,7 @@ impl FromStr for Endpoint {
                 let help = match other {
                     "http" => format!("write ws://{rest}"),
                     "https" => format!("write wss://{rest}"),
+                    "unix" => format!("write {UNIX_SCHEME}{rest}:/PATH"),
                     _ => EXAMPLE.to_owned(),
                 };
                 return wrong(format!("`{text}` is not a WebSocket address"), &help);
@@ -89,8 +95,24 @@ impl FromStr for Endpoint {
         }
         let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
         let path = format!("{}{query}", uri.path());
-        Ok(Self { tls, host, port, path, text: text.to_owned() })
+        Ok(Self { tls, unix: None, host, port, path, text: text.to_owned() })
     }
+}
+
+/// Begins the address of a hub that listens on a Unix socket, as Node's `ws` writes it.
+const UNIX_SCHEME: &str = "ws+unix:";
+
+/// Parses the part of an address after [`UNIX_SCHEME`]: the socket's path, a colon, and the path of the request.
+fn parse_unix(text: &str, rest: &str) -> Result<Endpoint, ValueError> {
+    let (socket, path) = rest.split_once(':').unwrap_or((rest, "/"));
+    let socket = format!("/{}", socket.trim_start_matches('/'));
+    let on_host: Endpoint = format!("ws://localhost{}{path}", if path.starts_with('/') { "" } else { "/" }).parse()?;
+    if !rest.starts_with('/') || socket == "/" {
+        let help = "write ws+unix:/run/hub.sock, or ws+unix:/run/hub.sock:/PATH";
+        return Err(ValueError::new(format!("`{text}` names no Unix socket by its absolute path"), help));
+    }
+    let text = format!("{UNIX_SCHEME}{socket}:{}", on_host.path);
+    Ok(Endpoint { unix: Some(socket), text, ..on_host })
 }
 
 /// Returns what to write instead of a text without `://`, which may be the name of a file.
@@ -136,7 +158,8 @@ impl Endpoint {
         let path = if query.is_empty() { path } else { format!("{path}?{query}") };
         let origin = base.text.find("://").map_or(0, |at| at + 3);
         let origin = base.text[origin..].find(['/', '?']).map_or(base.text.len(), |at| origin + at);
-        let text = format!("{}{path}", &base.text[..origin]);
+        let origin = base.unix.as_ref().map_or(base.text[..origin].to_owned(), |path| format!("{UNIX_SCHEME}{path}:"));
+        let text = format!("{origin}{path}");
         Ok(Self { path, text, ..base })
     }
 
@@ -152,9 +175,9 @@ impl Endpoint {
         host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
-    /// Returns host and port: `hub:80`, `[::1]:80`.
+    /// Returns host and port, `hub:80` or `[::1]:80`, or the path of the Unix socket.
     pub fn authority(&self) -> String {
-        format!("{}:{}", Bracketed(&self.host), self.port)
+        self.unix.clone().unwrap_or_else(|| format!("{}:{}", Bracketed(&self.host), self.port))
     }
 
     /// Returns the `Host` header: without the scheme's default port (RFC 6455, section 4.1).
@@ -247,8 +270,22 @@ mod tests {
         #[case] header: &str,
     ) {
         let endpoint: Endpoint = text.parse().unwrap();
-        assert_eq!(endpoint, Endpoint { tls, host: host.into(), port, path: path.into(), text: text.into() });
+        assert_eq!(
+            endpoint,
+            Endpoint { tls, unix: None, host: host.into(), port, path: path.into(), text: text.into() }
+        );
         assert_eq!(endpoint.host_header(), header);
+    }
+
+    #[rstest]
+    #[case("ws+unix:/run/hub.sock", "/run/hub.sock", "ws+unix:/run/hub.sock:/x")]
+    #[case("ws+unix:///run/hub.sock:/rt?a=1", "/run/hub.sock", "ws+unix:/run/hub.sock:/rt/x?a=1")]
+    fn addresses_of_unix_sockets_are_parsed(#[case] text: &str, #[case] socket: &str, #[case] joined: &str) {
+        let endpoint: Endpoint = text.parse().unwrap();
+        assert_eq!((endpoint.unix.as_deref(), &*endpoint.host_header()), (Some(socket), "localhost"));
+        assert!(endpoint.is_loopback());
+        assert_eq!(endpoint.join(Some("/x"), &[]).unwrap().to_string(), joined);
+        assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
     }
 
     #[rstest]
@@ -313,6 +350,12 @@ mod tests {
     #[case("ws:h//x", "`ws:h//x` is not a WebSocket address", EXAMPLE)]
     #[case("ftp://h", "`ftp://h` is not a WebSocket address", EXAMPLE)]
     #[case("http://h/x", "`http://h/x` is not a WebSocket address", "write ws://h/x")]
+    #[case("unix:///a", "`unix:///a` is not a WebSocket address", "write ws+unix:/a:/PATH")]
+    #[case(
+        "ws+unix:a.sock",
+        "`ws+unix:a.sock` names no Unix socket by its absolute path",
+        "write ws+unix:/run/hub.sock, or ws+unix:/run/hub.sock:/PATH"
+    )]
     #[case("https://h", "`https://h` is not a WebSocket address", "write wss://h")]
     #[case("ws://", "`ws://` names no host", EXAMPLE)]
     #[case("ws:///path", "`ws:///path` names no host", EXAMPLE)]

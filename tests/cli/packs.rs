@@ -400,10 +400,85 @@ fn references_to_other_files_of_a_pack_and_traits_are_read_and_no_file_outside()
 
     std::fs::write(folder.path().join("outside.yaml"), &moved).unwrap();
     for outside in ["../outside.yaml", folder.path().join("outside.yaml").to_str().unwrap(), "https://127.0.0.1:9/x"] {
-        let reference = format!("$ref: '{outside}#/extended_request'");
+        let reference = format!("$ref: '{outside}#/extended_request'\n");
         std::fs::write(&document, split.replace("$ref: ./parts/common.yaml#/extended_request\n", &reference)).unwrap();
         let lint = hubproof(["packs", "lint", path]).assert_exit_code(2);
         let all = lint.out + &lint.err;
         assert!(all.contains("in the pack") || all.contains("outside the document's folder"), "{all}");
     }
+}
+
+#[test]
+fn lint_reads_the_plans_of_a_pack_with_the_files_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("mini");
+    disk::copy_pack("qi", &pack);
+    let (path, plan) = (pack.to_str().unwrap(), pack.join("scenarios/load/mine.yaml"));
+    std::fs::create_dir_all(plan.parent().unwrap()).unwrap();
+    let steps = "[{ sends: base_request, with: { command: '${people.name}' } }, { expects: base_reply_success }]";
+    let written = format!(
+        "title: T\nfeeders: {{ people: people.csv }}\nroles: {{ caller: {{ population: 1, steps: {steps} }} }}\n"
+    );
+    std::fs::write(&plan, &written).unwrap();
+    let missing = hubproof(["packs", "lint", path]).assert_exit_code(2);
+    assert!(missing.out.contains("failed to read people.csv"), "{}", missing.out);
+    std::fs::write(plan.with_file_name("people.csv"), "name\nanna\n").unwrap();
+    hubproof(["packs", "lint", path]).assert_exit_code(0);
+    // No hub is needed to check a plan.
+    hubproof(["load", "--pack", path, "--plan", "mine", "--check"]).assert_exit_code(0);
+    std::fs::write(&plan, written.replace("roles:", "rolez:")).unwrap();
+    let wrong = hubproof(["packs", "lint", path]).assert_exit_code(2);
+    assert!(wrong.out.contains("`rolez`"), "{}", wrong.out);
+}
+
+/// A correct hub would fail, or never be judged.
+#[test]
+fn misspelt_members_and_places_of_correlation_ids_are_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("mini");
+    disk::copy_pack("qi", &pack);
+    let steps =
+        "  - caller joins:\n  - caller sends: base_request\n  - caller expects: base_reply_success\n    as: reply\n";
+    let uses = "  - caller sends: base_request\n    with: { command: '${reply.staus}' }\n";
+    let scenario = format!("title: T\nsteps:\n{steps}{uses}");
+    std::fs::write(pack.join("scenarios/mine.yaml"), scenario).unwrap();
+    let document = pack.join("asyncapi.yaml");
+    let written = std::fs::read_to_string(&document).unwrap();
+    std::fs::write(&document, written.replace("$message.payload#/session_id", "$message.payload#/sesion_id")).unwrap();
+    let lint = hubproof(["packs", "lint", pack.to_str().unwrap()]).out;
+    for expected in [
+        "the schema of `base_reply_success` has no `reply.staus`",
+        "did you mean `status`?",
+        "the `correlationId` of `extended_request` is at `/sesion_id`, but the payload has no `sesion_id`",
+        "did you mean `session_id`?",
+    ] {
+        assert!(lint.contains(expected), "{expected}: {lint}");
+    }
+}
+
+#[rstest]
+#[case(&["lint", "x"], "write `hubproof packs lint`")]
+#[case(&["check", "--protocol", "qi", "--scenario", "bse"], "Did you mean `base`?")]
+#[case(&["check", "--target", "no-such.toml"], "`hubproof init URL` writes one")]
+fn mistaken_words_are_answered_with_the_right_ones(#[case] arguments: &[&str], #[case] says: &str) {
+    let done = hubproof(arguments);
+    assert!((done.out + &done.err).contains(says), "{arguments:?}");
+}
+
+#[test]
+fn a_long_message_on_which_a_finding_rests_is_kept_and_compared_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("doubler");
+    write_own_pack(&pack, true);
+    let answer = json!({ "head": { "n": 1 }, "op": "answer", "pad": "x".repeat(5000), "n": "seven" }).to_string();
+    let sent = answer.clone();
+    let hub = ScriptedHub::start(move |_, _, _| vec![sent.clone()]);
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (json, page) = (format!("json={}", path("r.json")), format!("html={}", path("r.html")));
+    let arguments = ["--pack", pack.to_str().unwrap(), "--stretch", "0.2", "--report", &json, "--report", &page];
+    hubproof(["check", &hub.url()].iter().chain(&arguments)).assert_exit_code(1);
+    let report = std::fs::read_to_string(path("r.json")).unwrap();
+    assert!(report.contains(&serde_json::to_string(&answer).unwrap()), "{report}");
+    let page = std::fs::read_to_string(path("r.html")).unwrap();
+    assert!(page.contains("<h5>Difference</h5>") && page.contains("&quot;n&quot;: &quot;seven&quot;"), "{page}");
 }

@@ -97,6 +97,7 @@ fn command<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, en
     command
         .args(arguments)
         .env("NO_COLOR", "1")
+        .env_remove("COLUMNS")
         .envs(environment.iter().copied())
         .current_dir(super::disk::root())
         .stdout(Stdio::piped())

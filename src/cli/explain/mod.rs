@@ -4,16 +4,15 @@ mod names;
 mod page;
 
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
 
 use clap::Args;
 
 use self::names::{NameKind, fixed_names, is_name};
 use super::protocol_files::{self, PackArgs, ValidProtocol};
-use super::{CliError, print_to_stdout};
+use super::{CliError, page_style, print_to_stdout};
 use crate::fuzz::oracle::oracle_rules;
 use crate::protocol::{MessageType, Rule};
-use crate::report::terminal_page::{Page, Style};
+use crate::report::terminal_page::Page;
 use crate::syntax::diagnostic::nearest;
 use crate::syntax::explanation::Explanation;
 use crate::syntax::source::Sources;
@@ -76,8 +75,7 @@ pub fn run_explain(arguments: ExplainArgs) -> Result<u8, CliError> {
     if let Some(error) = CliError::from_all(unknown) {
         return Err(error);
     }
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let style = Style { color: !plain && std::io::stdout().is_terminal(), ..Style::default() };
+    let style = page_style(false);
     let selection = arguments.own.to_arguments();
     let mut page = Page { out: String::new(), style, sources: &sources, report: &selection };
     for topic in &topics {

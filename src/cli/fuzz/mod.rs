@@ -172,7 +172,7 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
         stated_only: arguments.hub.stated_only,
         command: repeat_command(&arguments, seed, &protocols),
         pack: arguments.hub.own.to_arguments(),
-        target: arguments.hub.hub_name(&named),
+        target: arguments.hub.reached_hub_name(&named),
         ..RunOptions::default()
     };
     let runtime = build_runtime()?;

@@ -1,6 +1,6 @@
 //! `hubproof load`: load tests of a hub.
 
-mod plans;
+pub mod plans;
 mod processes;
 mod progress;
 mod run;
@@ -199,11 +199,15 @@ impl LoadArgs {
     }
 }
 
-pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
+pub fn run_load(mut arguments: LoadArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let sinks = ReportSinks::parse(&arguments.reports, report_sink::LOAD_FORMATS)?
         .with_quiet(arguments.quiet)
         .with_open(arguments.open)?;
+    if arguments.check && arguments.hub.own.pack.is_some() && arguments.hub.target.is_none() {
+        // Nothing connects to the hub.
+        arguments.hub.url.get_or_insert_with(|| "ws://127.0.0.1:1".to_owned());
+    }
     let named = arguments.hub.read_target_and_overrides(&mut sources)?;
     let protocols = arguments.hub.load_protocols("load", named.target.as_ref(), arguments.list, &[], &mut sources)?;
     if arguments.list {
@@ -218,6 +222,7 @@ pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
         ));
     };
     arguments.hub.check_fault(&protocols)?;
+    arguments.hub.check_direct(&named)?;
     let yes = arguments.yes || arguments.check;
     arguments.hub.check_confirmed(&named, Vec::new(), yes, "load may slow it down for others", "load")?;
     let (plan, script, file) = plans::choose_plan(arguments.plan.as_deref(), protocol, &mut sources)?;

@@ -1,12 +1,14 @@
 //! Selects a plan: one of the protocol's own, or a file.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::super::CliError;
 use super::super::protocol_files::{self, ValidProtocol};
 use crate::load::plan::{self, Plan, PlanScript};
+use crate::protocol::{Pack, PackFolder};
 use crate::scenario;
-use crate::syntax::diagnostic::{has_errors, render_all, suggest};
+use crate::syntax::diagnostic::{Diagnostic, has_errors, render_all, suggest};
 use crate::syntax::source::{FileId, Sources};
 use crate::syntax::yaml;
 use crate::transport::files::read_text;
@@ -50,24 +52,19 @@ pub fn choose_plan(
     Ok((plan, script, file))
 }
 
+/// Returns the mistakes in the plans of a pack.
+pub fn lint_plans(folder: &PackFolder, pack: &Arc<Pack>, sources: &Sources) -> Vec<Diagnostic> {
+    let plans = folder.scenarios.iter().filter(|(path, _)| path.starts_with("load/") && path.ends_with(".yaml"));
+    plans.flat_map(|(path, file)| read_plan(path, *file, folder, pack, sources).1).collect()
+}
+
 fn parse_plan(
     id: &str,
     file: FileId,
     protocol: &ValidProtocol,
     sources: &Sources,
 ) -> Result<(Plan, PlanScript), CliError> {
-    let root = yaml::parse(sources, file).map_err(|found| CliError::from_diagnostics(&[found], sources))?;
-    let mut diagnostics = Vec::new();
-    let shared = scenario::load_shared(&protocol.folder, sources, &protocol.pack, &mut diagnostics);
-    // Errors of shared.yaml were reported when the scenarios were loaded.
-    let folder = Path::new(id).parent().map(Path::to_owned).unwrap_or_default();
-    let readable = protocol_files::readable_root(&folder);
-    let open = |path: &str| {
-        let path = folder.join(path);
-        protocol_files::check_within(&path, &readable)?;
-        read_text(&path, MAX_FEEDER)
-    };
-    let (read, found) = plan::parse_load_plan(id, &root, &shared, &protocol.pack, &open);
+    let (read, found) = read_plan(id, file, &protocol.folder, &protocol.pack, sources);
     match read {
         Some(read) if !has_errors(&found) => {
             if !found.is_empty() {
@@ -77,6 +74,31 @@ fn parse_plan(
         }
         _ => Err(CliError::from_diagnostics(&found, sources)),
     }
+}
+
+/// Reads a plan with its feeders, whose paths are relative to the plan's file.
+fn read_plan(
+    id: &str,
+    file: FileId,
+    folder: &PackFolder,
+    pack: &Arc<Pack>,
+    sources: &Sources,
+) -> (Option<(Plan, PlanScript)>, Vec<Diagnostic>) {
+    let root = match yaml::parse(sources, file) {
+        Ok(root) => root,
+        Err(found) => return (None, vec![found]),
+    };
+    let mut diagnostics = Vec::new();
+    let shared = scenario::load_shared(folder, sources, pack, &mut diagnostics);
+    // Errors of shared.yaml were reported when the scenarios were loaded.
+    let folder = Path::new(&sources.file(file).path).parent().map(Path::to_owned).unwrap_or_default();
+    let readable = protocol_files::readable_root(&folder);
+    let open = |path: &str| {
+        let path = folder.join(path);
+        protocol_files::check_within(&path, &readable)?;
+        read_text(&path, MAX_FEEDER)
+    };
+    plan::parse_load_plan(id, &root, &shared, pack, &open)
 }
 
 /// Renders the output of `--list`.

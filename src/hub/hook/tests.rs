@@ -295,15 +295,24 @@ mod unix {
     }
 }
 
-/// Starts a web server with a self-signed certificate; returns its address, and a file with that certificate.
-async fn start_tls_server() -> (String, tempfile::NamedTempFile) {
+/// Starts a web server with a self-signed certificate, which demands a client certificate of `asks`; returns its
+/// address, and a file with that certificate.
+async fn start_tls_server(asks: Option<&rcgen::Certificate>) -> (String, tempfile::NamedTempFile) {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let ca = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(ca.path(), own.cert.pem()).expect("written");
     let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("a key");
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.expect("versions").with_no_client_auth();
+    let config = rustls::ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let config = match asks {
+        None => config.expect("versions").with_no_client_auth(),
+        Some(root) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(root.der().clone()).expect("a root");
+            let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            config.expect("versions").with_client_cert_verifier(clients.build().expect("a verifier"))
+        }
+    };
     let config = config.with_single_cert(vec![own.cert.der().clone()], key).expect("a configuration");
     let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -330,7 +339,7 @@ async fn hooks_trust_the_certificates_of_the_target(
     #[case] insecure: bool,
     #[case] expected: Result<Value, &str>,
 ) {
-    let (address, ca) = start_tls_server().await;
+    let (address, ca) = start_tls_server(None).await;
     let options = TlsOptions { ca: with_ca.then(|| ca.path().to_owned()), insecure, ..TlsOptions::default() };
     let trust = TrustedCertificates::new(&options).expect("certificates");
     let (args, settings) = (json!({}), settings());
@@ -341,4 +350,20 @@ async fn hooks_trust_the_certificates_of_the_target(
         Ok(expected) => assert_eq!(answer, Ok(expected)),
         Err(why) => assert!(answer.as_ref().is_err_and(|error| error.contains(why)), "{answer:?}"),
     }
+}
+
+#[rstest]
+#[tokio::test]
+async fn hooks_present_the_client_certificate_of_the_target(#[values(true, false)] given: bool) {
+    let client = rcgen::generate_simple_self_signed(["client".to_owned()]).expect("a certificate");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), client.cert.pem() + &client.signing_key.serialize_pem()).expect("written");
+    let (address, ca) = start_tls_server(Some(&client.cert)).await;
+    let cert = given.then(|| file.path().to_owned());
+    let options = TlsOptions { ca: Some(ca.path().to_owned()), cert, ..TlsOptions::default() };
+    let trust = TrustedCertificates::new(&options).expect("certificates");
+    let (args, settings) = (json!({}), settings());
+    let asked = HookCall { name: "emit", args: &args, message: None, settings: &settings, trust: Some(&trust) };
+    let answer = run_hook(&http_hook("GET", address, &[], None), &asked, PATIENCE).await;
+    assert_eq!(answer.is_ok(), given, "{answer:?}");
 }

@@ -41,6 +41,10 @@ pub async fn wait_until_open(endpoints: &[Endpoint]) {
 }
 
 async fn accepts_connection(endpoint: &Endpoint) -> bool {
+    #[cfg(unix)]
+    if let Some(path) = &endpoint.unix {
+        return tokio::net::UnixStream::connect(path).await.is_ok();
+    }
     let attempt = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
     match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
         // If nothing listens, the system may choose the same port as the source and connect the socket to itself.

@@ -8,7 +8,7 @@ use super::{ScenarioParser, StepPlace};
 use crate::scenario::functions::{self, JWT_SECRET};
 use crate::scenario::model::{ActorId, Need, SettingDeclaration, StepActors};
 use crate::scenario::template::{ENGINE_FUNCTIONS, Template, TemplateExpression};
-use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::diagnostic::{Diagnostic, has_errors, suggest};
 use crate::syntax::fields::wrong_kind;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
@@ -193,6 +193,11 @@ impl<'a> ScenarioParser<'a> {
     fn report_unknown_name(&mut self, name: &str, span: Span, others: Vec<String>, help: &str) {
         let outside = matches!(self.place, StepPlace::Scenario | StepPlace::Finally);
         if let Some(at) = self.later.get(name).filter(|_| outside).copied() {
+            let above = at.file == span.file && at.range().start < span.range().start;
+            if above && has_errors(&self.diagnostics) {
+                // The step that binds the name has a mistake, which is reported.
+                return;
+            }
             self.diagnostics.push(
                 Diagnostic::error(span, format!("`{name}` is not bound yet"))
                     .also(at, "it is bound here")

@@ -135,10 +135,25 @@ impl ScenarioParser<'_> {
     fn check_path(&mut self, path: &UsedPath, expression: &TemplateExpression) {
         let Some(resolved) = self.resolve_path(path, expression) else { return };
         let steps = resolved.steps();
-        let Some((depth, what, known)) = self.impossible_member(&resolved.shape, &steps) else { return };
+        let Some((depth, what, known)) = self.impossible_member(&resolved.shape, &steps) else {
+            self.diagnostics.extend(self.misspelt_member(&resolved, expression));
+            return;
+        };
         let what = format!("`{}` {what}", resolved.shown(depth));
         let (segment, at) = &resolved.segments[depth];
         self.diagnostics.push(member_error(expression.span_of(at), what, segment, &known, &resolved.shape));
+    }
+
+    /// Returns the warning about a member that no schema of the message has, but whose name resembles one that it has.
+    fn misspelt_member(&self, resolved: &ResolvedPath<'_>, expression: &TemplateExpression) -> Option<Diagnostic> {
+        let ValueShape::Message { name, .. } = &resolved.shape else { return None };
+        let forms: Vec<&MessageType> = self.pack.forms_of(self.pack.message(name)?).collect();
+        let path: Vec<String> = resolved.steps().iter().map(step_name).collect();
+        let found: Option<Vec<_>> = forms.iter().map(|form| form.schema.misspelt_name(&path)).collect();
+        let (depth, similar) = found?.into_iter().max()?;
+        let (segment, at) = &resolved.segments[depth];
+        let what = format!("the schema of `{name}` has no `{}{}`", resolved.shown(depth), written(segment));
+        Some(Diagnostic::warning(expression.span_of(at), what).help(format!("did you mean `{similar}`?")))
     }
 
     /// Reports a value that is never a number, where one is needed.
