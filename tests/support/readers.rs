@@ -56,8 +56,11 @@ impl Reader {
     }
 }
 
-/// Every reader: its name, how many changed samples the fast tier gives it, and the function that prepares it.
-pub const READERS: [(&str, u32, fn() -> Reader); 18] = [
+/// A reader's name, how many changed samples the fast tier gives it, and the function that prepares it.
+pub type NamedReader = (&'static str, u32, fn() -> Reader);
+
+/// Every reader.
+pub const READERS: [NamedReader; 18] = [
     ("baselines", 400, baselines),
     ("dialects", 60, dialects),
     ("expressions", 400, expressions),
