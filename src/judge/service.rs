@@ -253,10 +253,6 @@ impl ServiceProbe {
             };
             state.probed = Some((again.begun, lost));
             trial.record(lost.is_some());
-            // A hub that has hung before need not be asked twice.
-            if lost.is_some() && !state.losses.is_empty() {
-                break;
-            }
         }
         let lost = lost?;
         // Other scenarios may have noticed the end a moment earlier.
