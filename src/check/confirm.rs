@@ -29,7 +29,7 @@ pub struct DoubtfulFailure {
 impl DoubtfulFailure {
     /// Returns the rules that the failure accuses the hub of breaking.
     fn accused(&self) -> impl Iterator<Item = &String> {
-        accusing_checks(&self.report).flat_map(CheckReport::rules_of_verdict).map(|used| &used.id)
+        accused_rules(&self.report)
     }
 
     /// Returns the checks that accuse the hub, but perhaps only because of time or chance.
@@ -54,6 +54,16 @@ impl DoubtfulFailure {
         }
     }
 
+    /// Returns the rules that it accuses the hub of breaking, but perhaps only because of time or chance.
+    fn doubted_rules(&self) -> impl Iterator<Item = &String> {
+        self.doubted().flat_map(CheckReport::rules_of_verdict).map(|used| &used.id)
+    }
+
+    /// Whether replays of other scenarios have shown that the hub breaks each of its rules.
+    fn is_settled(&self, broken: &BTreeSet<String>) -> bool {
+        self.doubted_rules().next().is_some() && self.doubted_rules().all(|rule| broken.contains(rule))
+    }
+
     /// Whether everything that is missing was also missing in a scenario that was replayed, and never came in this run.
     fn is_explained(&self, missing: &BTreeSet<String>) -> bool {
         let own = &self.report.waits.missed;
@@ -71,7 +81,7 @@ pub async fn confirm_failures(
     interrupt: &watch::Receiver<bool>,
 ) {
     let until = Instant::now() + limit;
-    let (mut missing, mut decided) = (BTreeSet::new(), BTreeSet::new());
+    let (mut missing, mut decided, mut broken) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     // How many scenarios were replayed in vain, by the step at which they stopped.
     let mut vain = HashMap::new();
     while !failures.is_empty() {
@@ -82,6 +92,9 @@ pub async fn confirm_failures(
         let is_blocked = failure.evidence == Evidence::Blockage;
         let mut report = if failure.is_explained(&missing) {
             let why = "the same message was missing in a scenario that was replayed alone";
+            conclude(failure.evidence, &failure.report, failure.report.clone(), why)
+        } else if failure.is_settled(&broken) {
+            let why = "the same rule was broken in a scenario that was replayed alone";
             conclude(failure.evidence, &failure.report, failure.report.clone(), why)
         } else if is_over {
             leave_open(&failure)
@@ -105,6 +118,8 @@ pub async fn confirm_failures(
         if accusing_checks(&report).next().is_some() {
             missing.extend(report.waits.missed.iter().cloned());
             decided.extend(failure.accused().cloned());
+            let still = |rule: &&String| accused_rules(&report).any(|other| other == *rule);
+            broken.extend(failure.doubted_rules().filter(still).cloned());
         }
         failure.job.id().clone_into(&mut report.id);
         let _ = events.send(ScenarioEvent::Finished(Box::new(report))).await;
@@ -113,6 +128,10 @@ pub async fn confirm_failures(
 
 fn accusing_checks(report: &ScenarioReport) -> impl Iterator<Item = &CheckReport> {
     report.checks.iter().filter(|check| check.accuses_hub())
+}
+
+fn accused_rules(report: &ScenarioReport) -> impl Iterator<Item = &String> {
+    accusing_checks(report).flat_map(CheckReport::rules_of_verdict).map(|used| &used.id)
 }
 
 /// Plays a scenario again. Returns the report of the replay, in which silence accuses the hub only by checks that accused

@@ -33,6 +33,8 @@ pub const HANG_EXPLANATION: Explanation = Explanation::new(
 const RECENT: Duration = Duration::from_millis(100);
 /// Pause between attempts to reach a hub that accepts no connections, or to find a probe.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);
+/// How many times a probe is sent again that the hub was too busy for (HTTP 503), before the hub counts as gone.
+const MAX_REFUSALS: u32 = 10;
 /// How long failed scenarios wait, once per run, for a scenario that shows what the hub sends to clients it serves.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
 /// A hub that ends a probe's connection sooner than this refuses it, for example because of a limit on connections: a
@@ -239,12 +241,19 @@ impl ServiceProbe {
             }
         }
         let mut lost = None;
+        let mut refusals = 0;
         let mut trial = Evidence::LostService.trial(id);
         while let Some(replay) = trial.next_replay() {
             if lost == Some(ServiceLoss::Gone) {
                 tokio::time::sleep(PROBE_PAUSE).await;
             }
             let again = play(Arc::clone(&probe.program), replay.id, probe.answers.clone()).await?;
+            // Other scenarios may have taken all connections of a hub that limits them.
+            if again.history.iter().any(|frame| frame.status == Some(503)) && refusals < MAX_REFUSALS {
+                refusals += 1;
+                tokio::time::sleep(PROBE_PAUSE).await;
+                continue;
+            }
             lost = match probe.judge(&again) {
                 ProbeResult::Lost(now) => Some(now),
                 // A hub that was gone when it cut the connection off has been started again.
