@@ -50,7 +50,7 @@ impl DoubtfulFailure {
         match self.doubted().next() {
             None if self.evidence == Evidence::Refusal => crowding_refusal(again).is_some(),
             None => is_silent(again),
-            Some(_) => accusing_checks(again).any(|check| self.doubted().any(|first| first.name == check.name)),
+            Some(_) => accusing_checks(again).any(|check| self.doubted().any(|first| is_same(first, check))),
         }
     }
 
@@ -163,6 +163,13 @@ async fn replay(failure: &DoubtfulFailure, options: &PlayOptions, interrupt: &wa
     }
 }
 
+/// Whether a finding of a replay is that of the first play: the same check, or another step at which the same rule is
+/// broken, since chance decides where a message is missing first.
+fn is_same(first: &CheckReport, again: &CheckReport) -> bool {
+    let mut rules = first.rules_of_verdict();
+    first.name == again.name || rules.any(|used| again.rules_of_verdict().any(|other| other.id == used.id))
+}
+
 /// Whether a finding of the first play needs no replay.
 fn stands(evidence: Evidence, first: &ScenarioReport, check: &CheckReport) -> bool {
     let is_unfenced = evidence == Evidence::UnknownClient && !check.rests_on_unfenced.is_empty();
@@ -172,12 +179,10 @@ fn stands(evidence: Evidence, first: &ScenarioReport, check: &CheckReport) -> bo
 /// Adds to the findings of a replay why they stand. What is missing or late for the first time in it is undecided, and what
 /// stood by itself in the first play still stands.
 fn conclude(evidence: Evidence, first: &ScenarioReport, mut again: ScenarioReport, why: &str) -> ScenarioReport {
-    let names = |report: &ScenarioReport, is: &dyn Fn(&CheckReport) -> bool| -> BTreeSet<String> {
-        accusing_checks(report).filter(|check| is(check)).map(|check| check.name.clone()).collect()
-    };
-    let (known, late) = (names(first, &|_| true), names(&again, &|check| again.rests_on_time(check)));
+    let late = accusing_checks(&again).filter(|check| again.rests_on_time(check)).map(|check| check.name.clone());
+    let late: BTreeSet<String> = late.collect();
     for check in again.checks.iter_mut().filter(|check| check.accuses_hub()) {
-        if known.contains(&check.name) {
+        if accusing_checks(first).any(|known| is_same(known, check)) {
             check.message = format!("{}; {why}", check.message_or_step());
         } else if late.contains(&check.name) {
             check.make_inconclusive();
