@@ -220,20 +220,40 @@ fn leave_open(failure: &DoubtfulFailure) -> ScenarioReport {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
+    use crate::protocol::{RuleBasis, RuleLevel};
+    use crate::scenario::model::RuleUse;
     use crate::syntax::source::{Sources, Span};
 
-    /// A report with these checks that fail; names that begin with `silent` rest on time.
+    /// A report with these checks that fail, each under the rule after `of`; names that begin with `silent` rest on time.
     fn failing(checks: &[&str]) -> ScenarioReport {
         let span = Span::new(Sources::default().add("one.yaml", ""), 0..0);
         let mut report = ScenarioReport::new("qi", "qi/one", "One", span);
         for name in checks {
-            report.checks.push(CheckReport::new(*name, Verdict::Fail));
+            let mut check = CheckReport::new(*name, Verdict::Fail);
+            if let Some((_, id)) = name.split_once(" of ") {
+                let rule =
+                    RuleUse { id: id.to_owned(), level: RuleLevel::Must, basis: RuleBasis::Stated, lowered: false };
+                check.rules.push((rule, Verdict::Fail));
+            }
+            report.checks.push(check);
             if name.starts_with("silent") {
                 report.waits.silent_checks.insert((*name).to_owned());
             }
         }
         report
+    }
+
+    /// Chance decides at which step a message is missing first.
+    #[rstest]
+    #[case::same_check("silent-1 of ONE", Verdict::Fail)]
+    #[case::same_rule("silent-2 of ONE", Verdict::Fail)]
+    #[case::other_rule("silent-2 of TWO", Verdict::Inconclusive)]
+    fn a_replay_confirms_what_breaks_the_same_rule(#[case] again: &str, #[case] verdict: Verdict) {
+        let judged = conclude(Evidence::Silence, &failing(&["silent-1 of ONE"]), failing(&[again]), "seen again");
+        assert_eq!(judged.checks.iter().map(|check| check.verdict).collect::<Vec<_>>(), [verdict]);
     }
 
     #[test]

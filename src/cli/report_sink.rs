@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::report::{open_page, render_reports};
-use super::{CliError, page_style, print_document, print_to_stdout};
+use super::{CliError, page_style, print_document, print_to_stderr, print_to_stdout};
 use crate::load::compare::CompareOptions;
 use crate::load::report::{self as load, LoadReport};
 use crate::report::html::{self, NamedReport};
@@ -203,7 +203,7 @@ impl<R> ReportSinks<R> {
     fn print_and_write(&self, report: &R, sources: &Sources, page: impl Fn(Style) -> String) -> Result<(), CliError> {
         if self.stdout_sinks().next().is_some() {
             let text = page(page_style(true));
-            let _ = writeln!(std::io::stderr(), "{}", text.trim_end_matches('\n'));
+            print_to_stderr(text.trim_end_matches('\n'));
         } else {
             print_to_stdout(&page(page_style(false)));
         }

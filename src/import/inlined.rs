@@ -13,8 +13,8 @@ const DOCUMENT: &str = "asyncapi.yaml";
 const MAX_NODES: usize = 200_000;
 const MAX_DEPTH: usize = 100;
 
-/// Inlines the references of asyncapi.yaml to other files, and its traits. `files` are those of the pack by path: no
-/// other file is read. Returns `None` if there is nothing to inline.
+/// Copies into asyncapi.yaml whatever it refers to in other files, and its traits. Reads only `files`, which are the files
+/// of the pack by path. Returns `None` if there is nothing to copy.
 ///
 /// # Errors
 /// A broken or circular reference.

@@ -130,7 +130,7 @@ pub(super) struct ConversationWaits {
     received: bool,
     /// Whether an event arrived for the step being polled. An assumed message is not an arrival.
     arrived_now: bool,
-    /// The longest delay besides those of answers: of the end of a connection, or of hubproof itself.
+    /// How long, at most, hubproof itself or the end of a connection was late. Answers are not included.
     longest_delay: Duration,
     pub report: WaitReport,
 }

@@ -597,6 +597,19 @@ mod tests {
         assert_eq!(record_and_probe(conversation_report(9, &[]), &[probe.clone(), probe]).await, (None, 1));
     }
 
+    /// Other scenarios may have all connections of a hub that limits them; a proxy without a hub refuses for good.
+    #[tokio::test]
+    async fn a_hub_that_is_too_busy_for_a_probe_is_asked_again() {
+        let mut busy = with_event(conversation_report(20, &[]), FrameKind::Refused);
+        busy.history[0].status = Some(503);
+        let served = conversation_report(26, &[(GREETING, 1), (ANSWER, 1)]);
+        let probes = [busy.clone(), busy.clone(), busy.clone(), served];
+        assert_eq!(record_and_probe(conversation_report(9, &[]), &probes).await, (None, 4));
+        let asked = MAX_REFUSALS as usize + 2;
+        let refused = record_and_probe(conversation_report(9, &[]), &vec![busy; asked]).await;
+        assert_eq!(refused, (Some(ServiceLoss::Gone), asked));
+    }
+
     #[tokio::test]
     async fn a_hub_that_accepts_no_connections_is_gone() {
         let cut = |begun: u32, kind| {

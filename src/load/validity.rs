@@ -25,7 +25,8 @@ use crate::report::text::format_time;
 use crate::syntax::explanation::Explanation;
 
 /// The kind of a reason or a note.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ValidityCode {
     Unmeasured,
     Unjoined,
@@ -174,7 +175,7 @@ impl ValidityCode {
 }
 
 /// A reason why a run is suspect or invalid.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValidityReason {
     pub code: ValidityCode,
     pub validity: RunValidity,

@@ -118,7 +118,7 @@ pub struct BaselineMatch {
 }
 
 /// A deviation of the hub from its document, with what the run observed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeviationReport {
     /// The name of its finding, such as `deviation:1`.
     pub name: String,
@@ -135,12 +135,28 @@ pub struct DeviationReport {
     /// How many messages were assumed because of the deviation.
     pub assumed: usize,
     /// Where the deviation is declared; `None` if the run assumed it.
+    #[serde(skip)]
     pub span: Option<Span>,
     /// The entry for a target file, if the run assumed the deviation.
+    #[serde(skip)]
     pub entry: Option<serde_json::Value>,
 }
 
 impl DeviationReport {
+    /// Adds what another part of the same run observed.
+    pub fn add(&mut self, other: Self) {
+        self.rules.extend(other.rules);
+        self.observed += other.observed;
+        self.contradicted += other.contradicted;
+        self.assumed += other.assumed;
+        self.standing = match (self.observed, self.contradicted) {
+            (0, _) if [self.standing, other.standing].contains(&EntryStanding::Stale) => EntryStanding::Stale,
+            (0, _) => EntryStanding::NotPlayed,
+            (_, 0) => EntryStanding::Expected,
+            _ => EntryStanding::Flaky,
+        };
+    }
+
     /// Returns all deviations of a hub, each with what a run observed and, if it was observed, with the rules that its
     /// entry names.
     pub fn list_all(deviations: &Deviations, pack: &Pack, seen: &SightingsByEntry) -> Vec<Self> {

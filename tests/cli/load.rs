@@ -206,7 +206,7 @@ fn an_interrupted_run_drains_reports_and_is_inconclusive(#[values("INT", "TERM")
 }
 
 /// Returns the sum of the samples of a metric with this label.
-/// The same plan on one generator has 96 journeys due; workers of one share do the jobs of the other.
+/// On one generator, the same plan and seed have 96 journeys due. Workers of one share do jobs of the other.
 #[test]
 fn processes_share_a_plan_and_make_one_report() {
     let serving = ServeProcess::start(["emprops"], 1);
@@ -241,7 +241,7 @@ fn merge_names_what_is_missing() {
     let done = hubproof(&words).assert_exit_code(0);
     assert!(done.err.contains("share 2/2 of r is in"), "{}", done.err);
     let done = hubproof(["merge", folder.path().to_str().unwrap()]).assert_exit_code(2);
-    assert!(done.err.contains("one share of 2 is missing: 1/2"), "{}", done.err);
+    assert!(done.err.contains("the run has 2 shares, and these are missing: 1/2"), "{}", done.err);
     // The file may be another run's result.
     let done = hubproof(&words).assert_exit_code(2);
     assert!(done.err.contains("give the run another name"), "{}", done.err);

@@ -46,7 +46,7 @@ pub struct TextParser {
     blind: bool,
     /// Whether frames must be masked, as those of clients are.
     masked: bool,
-    /// The bytes kept by all parsers, and those of them that this one keeps.
+    /// How many bytes all parsers keep, and how many of them this one does.
     all_kept: KeptBytes,
     kept: usize,
 }

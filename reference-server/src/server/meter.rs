@@ -14,7 +14,7 @@ const MAX_UNREAD: usize = 400 << 20;
 /// The bytes of an incomplete message that every connection may have.
 const MAX_OWN: usize = 64 << 10;
 
-/// The bytes that a connection has received since its last complete message, and those of all connections.
+/// Counts the bytes that a connection has received since its last complete message, and the sum over all connections.
 #[derive(Default)]
 pub struct Meter {
     own: AtomicUsize,

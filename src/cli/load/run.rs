@@ -183,10 +183,10 @@ impl LoadSession<'_> {
         }
         let (to, calls) = engine::hooks::hook_call_queue();
         let hooks = tokio::spawn(engine::hooks::carry_out(calls, Arc::clone(&prepared), instance));
-        let mut run = engine::start_run(setup, to)?;
-        if let Some(share) = shared.share {
-            run = run.writing_to(shared.create_file(self.share_header(plan, share, origin_ns, sources))?);
-        }
+        // The hub is left alone if the file cannot be created.
+        let writer = shared.share.map(|share| shared.create_file(self.share_header(plan, share, origin_ns, sources)));
+        let writer = writer.transpose()?;
+        let run = engine::start_run(setup, to)?.writing_to(writer);
         let stopper = run.control();
         let served = match self.arguments.metrics {
             Some(address) => Some(MetricsPage::start(address).await?),

@@ -10,7 +10,7 @@ use super::validator::ValidationSummary;
 use super::{EngineError, LoadRun, RunControl};
 use crate::deviation::{SightingsByEntry, add_seen};
 use crate::load::details::RunDetails;
-use crate::load::ledger::LedgerTotals;
+use crate::load::ledger::{LEDGER_STEP, LedgerTotals};
 use crate::load::metrics::{MetricInterval, MetricSeries, RunPhase, is_steady};
 use crate::load::opening::{FailedOpening, HopelessRole, is_hopeless};
 use crate::load::plan::{Plan, PlanRole, WarmUp};
@@ -19,8 +19,6 @@ use crate::load::{Nanos, SECOND};
 
 /// How often phases are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// The ledger processes at least this much time at once, so that its data stays in the cache.
-const LEDGER_STEP: Nanos = SECOND / 10;
 /// How long populations may take to join after their ramps before the run begins without the remaining clients.
 const MAX_JOINING_TIME: Nanos = 60 * SECOND;
 /// How long shards have to close their connections.

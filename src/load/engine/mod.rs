@@ -127,10 +127,10 @@ pub struct LoadRun {
 }
 
 impl LoadRun {
-    /// Writes the entries and intervals of the run to the file of a share, and follows no item itself.
+    /// With a writer, the run writes its entries and intervals to the file of a share, and follows no item itself.
     #[must_use]
-    pub fn writing_to(self, writer: ShareWriter) -> Self {
-        Self { writer: Some(writer), ..self }
+    pub fn writing_to(self, writer: Option<ShareWriter>) -> Self {
+        Self { writer, ..self }
     }
 }
 

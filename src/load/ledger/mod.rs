@@ -49,6 +49,8 @@ pub use name_table::{NameOwner, NameTable};
 pub use reducer::ItemLedger;
 pub use totals::{HistoryStep, LedgerTotals, LedgerViolation, LedgerViolationKind, MissedDeliveries};
 
+/// A ledger is given at least this much time to process at once, so that its data stays in the cache.
+pub const LEDGER_STEP: Nanos = SECOND / 10;
 /// The number of closed items remembered.
 pub const CLOSED_KEPT: usize = 1 << 18;
 /// The most open items that are tracked.

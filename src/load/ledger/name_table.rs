@@ -76,7 +76,7 @@ impl NameTable {
         items.chain(parties)
     }
 
-    /// Splits the first name off concatenated names; returns it after its key, and the names behind it.
+    /// Reads the first of several concatenated names. Returns its key, the name, and the bytes that follow.
     fn split_item_name(items: &[u8]) -> Option<(u64, &[u8], &[u8])> {
         let (key, behind) = items.split_first_chunk()?;
         let (length, behind) = behind.split_first()?;

@@ -15,7 +15,7 @@ use crate::syntax::share::Share;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardPlace {
     pub share: Share,
-    /// The number of the shard among those of its share, from 0.
+    /// The shard's index within its share, starting at 0.
     pub number: u32,
     /// How many shards the share has; shares may differ in that.
     pub shards: u32,

@@ -116,7 +116,7 @@ impl ShareReader {
     /// Opens a file and reads its header.
     ///
     /// # Errors
-    /// It is no file of a share.
+    /// The file cannot be read, or no share has written it.
     pub fn open(path: &Path) -> Result<(Self, ShareHeader), ShareFileError> {
         let mut reader = Self { input: BufReader::new(File::open(path)?), line: Vec::new(), number: 0 };
         match reader.read_record() {
@@ -132,7 +132,7 @@ impl ShareReader {
     /// Reads the next record; `None` at the end of the file.
     ///
     /// # Errors
-    /// A line that is no record, or longer than any.
+    /// The line is not a record, or is too long to be one.
     pub fn read_record(&mut self) -> Result<Option<ShareRecord>, ShareFileError> {
         self.line.clear();
         let read = (&mut self.input).take(MAX_LINE).read_until(b'\n', &mut self.line)?;
@@ -176,7 +176,8 @@ impl ShareFile {
                 Some(_) => continue,
                 None => return Err(ShareFileError::NoEnd),
             };
-            if end.records != found || end.sha256 != hex(hash) || reader.read_record()?.is_some() {
+            let is_whole = end.records == found && end.sha256 == hex(hash) && reader.read_record()?.is_none();
+            if !is_whole || !header.common.has_place_for(&end.operations) {
                 return Err(ShareFileError::Changed { written: end.records, found });
             }
             return Ok(Self { path: path.to_owned(), header, end });

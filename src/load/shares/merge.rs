@@ -1,26 +1,25 @@
-//! Makes one run of the files of its shares.
+//! Makes one report of the files that the shares of a run have written.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file::{EXTENSION, ShareFile, ShareFileError, ShareReader};
-use super::record::{CommonFacts, ShareRecord, SharedDeviation, UnpackError};
+use super::record::{CommonFacts, ShareRecord, UnpackError};
 use crate::load::details::{ConnectionEnds, RunDetails};
 use crate::load::engine::ValidationSummary;
-use crate::load::ledger::{ItemLedger, LedgerConfig, LedgerTotals};
+use crate::load::ledger::{ItemLedger, LEDGER_STEP, LedgerConfig, LedgerEntry, LedgerTotals, NameTable};
 use crate::load::metrics::selector::RunMeasurements;
 use crate::load::metrics::{MetricInterval, MetricRegistry, MetricSeries};
 use crate::load::plan::threshold::{MetricThreshold, ThresholdWatch};
 use crate::load::report::{LoadReport, LoadRunMetadata};
 use crate::load::validity::{self, RunCircumstances, RunValidity, ValidityCode, ValidityReason};
 use crate::load::{Nanos, SECOND};
+use crate::report::DeviationReport;
 use crate::report::document::load::Wait;
 use crate::report::text::{format_count, format_time};
 use crate::syntax::share::Share;
 
-/// The ledger processes at least this much time at once.
-const LEDGER_STEP: Nanos = SECOND / 10;
 /// The most examples of failed openings that are kept.
 const MAX_EXAMPLES: usize = 10;
 /// Shares that begin further apart than this share of the measured time did not load the hub together.
@@ -37,8 +36,8 @@ pub enum MergeError {
     Disagree { paths: Box<(PathBuf, PathBuf)>, what: &'static str, one: String, other: String },
     #[error("{} and {} are both share {share}", paths.0.display(), paths.1.display())]
     Twice { paths: Box<(PathBuf, PathBuf)>, share: Share },
-    #[error("{} of {} missing: {missing}", if *.number == 1 { "one share".to_owned() } else { format!("{number} shares") }, format!("{of} {}", if *.number == 1 { "is" } else { "are" }))]
-    Missing { number: usize, of: u32, missing: String },
+    #[error("the run has {of} shares, and these are missing: {missing}")]
+    Missing { of: u32, missing: String },
     #[error("{} has changed while it was read", .0.display())]
     Changed(PathBuf),
 }
@@ -105,7 +104,7 @@ impl RunShares {
         if !missing.is_empty() {
             let more = if missing.len() > MAX_EXAMPLES { ", ..." } else { "" };
             let shown = missing[..missing.len().min(MAX_EXAMPLES)].join(", ");
-            return Err(MergeError::Missing { number: missing.len(), of, missing: shown + more });
+            return Err(MergeError::Missing { of, missing: shown + more });
         }
         Ok(Self(files))
     }
@@ -114,7 +113,7 @@ impl RunShares {
         &self.0[0].header.common
     }
 
-    /// Merges the shares. `thresholds` are those of the run, parsed.
+    /// Makes one report of all shares, judged by these thresholds.
     ///
     /// # Errors
     /// A file was changed meanwhile.
@@ -271,8 +270,8 @@ impl RunShares {
         for file in &self.0 {
             let own = file.end.circumstances.clone();
             all.workloads = own.workloads;
-            all.clients += own.clients;
-            all.unjoined += own.unjoined;
+            all.clients = all.clients.saturating_add(own.clients);
+            all.unjoined = all.unjoined.saturating_add(own.unjoined);
             all.hopeless.extend(own.hopeless);
             all.failed_openings.extend(own.failed_openings);
             all.unsteady_warm_up = all.unsteady_warm_up.max(own.unsteady_warm_up);
@@ -284,27 +283,23 @@ impl RunShares {
         all
     }
 
-    /// Returns why the figures of single shares cannot be trusted.
-    fn generator_reasons(&self) -> Vec<ValidityReason> {
-        let reasons =
-            self.0.iter().flat_map(|file| file.end.generator.iter().map(|reason| (file.header.share, reason)));
-        reasons
-            .filter_map(|(share, (validity, code, text))| {
-                let code = *ValidityCode::ALL.iter().find(|known| known.name() == code)?;
-                Some(ValidityReason { code, validity: *validity, text: format!("share {share}: {text}") })
-            })
-            .collect()
+    /// Returns what each generator says against its own figures.
+    fn generator_reasons(&self) -> impl Iterator<Item = ValidityReason> {
+        self.0.iter().flat_map(|file| {
+            let text = |reason: &ValidityReason| format!("share {}: {}", file.header.share, reason.text);
+            file.end.generator.iter().map(move |reason| ValidityReason { text: text(reason), ..reason.clone() })
+        })
     }
 
-    fn deviations(&self) -> Vec<crate::report::DeviationReport> {
-        let mut all: Vec<SharedDeviation> = Vec::new();
+    fn deviations(&self) -> Vec<DeviationReport> {
+        let mut all: Vec<DeviationReport> = Vec::new();
         for own in self.0.iter().flat_map(|file| &file.end.deviations) {
             match all.iter_mut().find(|known| known.name == own.name) {
                 Some(known) => known.add(own.clone()),
                 None => all.push(own.clone()),
             }
         }
-        all.into_iter().map(SharedDeviation::into_report).collect()
+        all
     }
 
     fn connection_ends(&self) -> ConnectionEnds {
@@ -427,8 +422,8 @@ struct ShareCursor {
     /// The beginning of the last interval.
     reached: Nanos,
     ended: bool,
-    entries: Vec<crate::load::ledger::LedgerEntry>,
-    names: crate::load::ledger::NameTable,
+    entries: Vec<LedgerEntry>,
+    names: NameTable,
 }
 
 enum ReplayedRecord {

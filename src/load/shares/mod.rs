@@ -11,7 +11,7 @@
 //! name    what all shares of a run derive from its name
 //! record  the lines of a share's file: header, entries, intervals, end
 //! file    writes and reads them
-//! merge   makes one run of several files
+//! merge   makes one report of all files
 //! ```
 
 pub mod file;

@@ -1,8 +1,6 @@
 //! The lines of a share's file, each a JSON object: a header, then entries and intervals in the order of the run, then
 //! the end. Entries and names are packed, since there are millions of them.
 
-use std::collections::BTreeSet;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
@@ -16,9 +14,9 @@ use crate::load::metrics::{
     OperationTable, RunPhase,
 };
 use crate::load::report::{LoadReport, LoadRunMetadata};
-use crate::load::validity::{self, RunCircumstances, RunValidity};
+use crate::load::validity::{self, RunCircumstances, ValidityReason};
+use crate::report::DeviationReport;
 use crate::report::document::load::Wait;
-use crate::report::{DeviationReport, EntryStanding};
 use crate::syntax::share::Share;
 
 pub const FORMAT: &str = "hubproof-share";
@@ -70,6 +68,14 @@ pub struct CommonFacts {
 }
 
 impl CommonFacts {
+    /// Whether the file, which may be a stranger's, names only messages that it lists, and no more operations than there is
+    /// room for.
+    pub fn has_place_for(&self, operations: &[(usize, String)]) -> bool {
+        let known = self.labelled.iter().all(|message| *message < self.messages.len());
+        let labelled = operations.iter().all(|(message, _)| self.labelled.contains(message));
+        known && labelled && operations.len() <= OperationTable::new(self.labelled.clone()).capacity()
+    }
+
     /// Returns the names of the metrics of a run with these operations.
     pub fn layout(&self, operations: &[(usize, String)]) -> MetricRegistry {
         let table = OperationTable::new(self.labelled.clone());
@@ -98,9 +104,9 @@ pub struct ShareEnd {
     pub ends: Vec<(ConnectionEnd, u64)>,
     pub other_ends: u64,
     pub waits: Vec<Wait>,
-    pub deviations: Vec<SharedDeviation>,
+    pub deviations: Vec<DeviationReport>,
     /// Why the share's own figures cannot be trusted: its generator was too slow, or failed.
-    pub generator: Vec<(RunValidity, String, String)>,
+    pub generator: Vec<ValidityReason>,
     /// Whether the share was stopped at once, so that open items are unfinished and not lost.
     pub was_stopped: bool,
 }
@@ -122,64 +128,10 @@ impl ShareEnd {
             ends: report.ends.by_frequency().into_iter().map(|(end, count)| (end.clone(), count)).collect(),
             other_ends: report.ends.others(),
             waits: report.waits,
-            deviations: report.deviations.iter().map(SharedDeviation::of).collect(),
-            generator: generator.into_iter().map(|one| (one.validity, one.code.name().to_owned(), one.text)).collect(),
+            deviations: report.deviations,
+            generator,
             was_stopped: false,
             about: report.about,
-        }
-    }
-}
-
-/// A declared deviation of the hub, with what a share observed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SharedDeviation {
-    pub name: String,
-    pub text: String,
-    pub reason: String,
-    pub rules: BTreeSet<String>,
-    /// Whether the share observed nothing although it should have.
-    pub is_stale: bool,
-    pub observed: usize,
-    pub contradicted: usize,
-    pub assumed: usize,
-}
-
-impl SharedDeviation {
-    pub fn of(report: &DeviationReport) -> Self {
-        let DeviationReport { name, text, reason, rules, standing, observed, contradicted, assumed, .. } =
-            report.clone();
-        let is_stale = standing == EntryStanding::Stale;
-        Self { name, text, reason, rules, is_stale, observed, contradicted, assumed }
-    }
-
-    /// Adds what another share observed.
-    pub fn add(&mut self, other: Self) {
-        self.rules.extend(other.rules);
-        self.is_stale |= other.is_stale;
-        self.observed += other.observed;
-        self.contradicted += other.contradicted;
-        self.assumed += other.assumed;
-    }
-
-    pub fn into_report(self) -> DeviationReport {
-        let Self { name, text, reason, rules, is_stale, observed, contradicted, assumed } = self;
-        let standing = match (observed, contradicted) {
-            (0, _) if is_stale => EntryStanding::Stale,
-            (0, _) => EntryStanding::NotPlayed,
-            (_, 0) => EntryStanding::Expected,
-            _ => EntryStanding::Flaky,
-        };
-        DeviationReport {
-            name,
-            text,
-            reason,
-            rules,
-            standing,
-            observed,
-            contradicted,
-            assumed,
-            span: None,
-            entry: None,
         }
     }
 }
@@ -195,7 +147,10 @@ pub struct PackedEntries {
     names: String,
 }
 
-/// What a line holds cannot be unpacked.
+/// More than any share counts in an interval; the sum of all shares and intervals stays in 64 bits.
+const MAX_COUNT: u64 = 1 << 40;
+
+/// The packed data of a line cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("its packed data is damaged")]
 pub struct UnpackError;
@@ -379,7 +334,7 @@ impl PackedInterval {
         }
         let mut counts = vec![0; layout.counts().len()];
         for (place, count) in &self.counts {
-            *counts.get_mut(*place).ok_or(UnpackError)? = *count;
+            *counts.get_mut(*place).filter(|_| *count < MAX_COUNT).ok_or(UnpackError)? = *count;
         }
         let mut gauges = [GaugeLevel::default(); Gauge::ALL.len()];
         for (gauge, (last, highest)) in gauges.iter_mut().zip(&self.gauges) {

@@ -224,13 +224,27 @@ fn a_missing_and_a_doubled_share_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), header(share("2/4")), &[], end(share("2/4")));
     let refused = |folder: &Path| merge(folder).err().unwrap().to_string();
-    assert_eq!(refused(folder.path()), "3 shares of 4 are missing: 1/4, 3/4, 4/4");
+    assert_eq!(refused(folder.path()), "the run has 4 shares, and these are missing: 1/4, 3/4, 4/4");
     let copy = folder.path().join("copy.share");
     std::fs::copy(&path, &copy).unwrap();
     assert_eq!(refused(folder.path()), format!("{} and {} are both share 2/4", copy.display(), path.display()));
     std::fs::remove_file(&path).unwrap();
     std::fs::remove_file(&copy).unwrap();
     assert!(refused(folder.path()).contains("has no files of shares"));
+}
+
+/// The digest of such a file is right.
+#[rstest]
+#[case::operation_of_no_message(|_: &mut ShareHeader, end: &mut ShareEnd| end.operations.push((7, "x".to_owned())))]
+#[case::too_many_operations(|_: &mut ShareHeader, end: &mut ShareEnd| end.operations.extend((0..200).map(|number| (0, number.to_string()))))]
+#[case::label_of_no_message(|header: &mut ShareHeader, _: &mut ShareEnd| header.common.labelled = vec![9])]
+fn a_file_of_a_stranger_is_refused(#[case] change: fn(&mut ShareHeader, &mut ShareEnd)) {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut header, mut end) = (header(share("1/1")), end(share("1/1")));
+    change(&mut header, &mut end);
+    write(folder.path(), header, &[], end);
+    let error = merge(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("or they were changed"), "{error}");
 }
 
 #[rstest]
