@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use super::{Evidence, PlayId, has_passed};
 use crate::outcome::{
-    AnswerTimes, CheckReport, FindingDetail, FrameKind, FrameReport, HANG_CHECK, HistoryDirection, MessageKind,
-    ScenarioReport, UnservedProbe, Verdict,
+    AnswerTimes, CheckReport, FindingDetail, FrameKind, FrameReport, HANG_CHECK, HistoryDirection, HubAnswer,
+    MessageKind, ScenarioReport, UnservedProbe, Verdict,
 };
 use crate::report::scenario_verdict;
 use crate::scenario::{Isolation, Program};
@@ -57,7 +57,7 @@ struct ServiceState {
     passed: Option<Probe>,
     /// A scenario that failed, but to which the hub sent an answer; the probe expects only the first one.
     answered: Option<Probe>,
-    /// A scenario that could connect. It only shows whether the hub is gone.
+    /// A scenario that could connect. It only shows whether the hub is gone, or answers no upgrade any more.
     connected: Option<Probe>,
     /// When the last probe began, relative to the start of the run, and how the hub failed to serve it, if it did.
     probed: Option<(Duration, Option<ServiceLoss>)>,
@@ -82,8 +82,8 @@ struct Probe {
 /// How a hub fails to serve a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceLoss {
-    /// It accepts the connection, but does not send this message, which it sent before.
-    Hangs { missing: MessageKind },
+    /// It accepts the connection, but does not give this answer, which it gave before.
+    Hangs { missing: HubAnswer },
     /// It accepts no connection, although a proxy in front of it may.
     Gone,
 }
@@ -141,8 +141,10 @@ impl Probe {
         if is_gone(again) {
             return ProbeResult::Lost(ServiceLoss::Gone);
         }
-        let Some(missing) = self.answers.iter().copied().find(|kind| !received.contains_key(kind)) else {
-            return ProbeResult::Served;
+        let missing = match self.answers.iter().copied().find(|kind| !received.contains_key(kind)) {
+            Some(kind) => HubAnswer::Message(kind),
+            None if self.answers.is_empty() && !again.has_frame(FrameKind::Open) => HubAnswer::Upgrade,
+            None => return ProbeResult::Served,
         };
         let others = solicited_kinds(&self.program, again).any(|(kind, _)| !self.answers.contains(&kind));
         let waited = again.duration.saturating_sub(last_answer(again));
@@ -342,8 +344,8 @@ fn is_gone(report: &ScenarioReport) -> bool {
 /// Whether a scenario shows that a hub that was lost serves clients again.
 fn shows_service(report: &ScenarioReport, lost: ServiceLoss) -> bool {
     match lost {
-        ServiceLoss::Hangs { missing } => report.activity.answers.contains_key(&missing),
-        ServiceLoss::Gone => report.has_frame(FrameKind::Open),
+        ServiceLoss::Hangs { missing: HubAnswer::Message(kind) } => report.activity.answers.contains_key(&kind),
+        ServiceLoss::Hangs { missing: HubAnswer::Upgrade } | ServiceLoss::Gone => report.has_frame(FrameKind::Open),
     }
 }
 
@@ -367,8 +369,8 @@ pub fn report_hangs(reports: &mut [&mut ScenarioReport]) -> bool {
 /// A hang of an instance, by the reports of its conversations.
 struct Hang {
     probe: UnservedProbe,
-    /// When a connection last received its first message of the kind that the hub no longer sends. Older connections
-    /// may have been served longer.
+    /// When a connection last received its first answer of the kind that the hub no longer gives. Older connections may
+    /// have been served longer.
     greeted: Duration,
     /// When the hub last sent an answer, and the index of the conversation that received it.
     last: (Duration, usize),
@@ -385,18 +387,27 @@ impl Hang {
                 report.activity.answers.iter().map(move |(kind, times)| (place, report.begun, *kind, *times))
             })
         };
-        let greetings = all().filter(|(_, _, kind, _)| *kind == probe.missing);
-        // A hub that never sent the message does not hang. A hub that sends it to a later client no longer hangs.
-        let greeted = greetings.map(|(_, begun, _, times)| begun + times.greeting).max().filter(|at| *at <= found)?;
+        let missing = match probe.missing {
+            HubAnswer::Message(kind) => Some(kind),
+            HubAnswer::Upgrade => None,
+        };
+        let of_message = all().filter(|(_, _, kind, _)| Some(*kind) == missing);
+        let of_message = of_message.map(|(place, begun, _, times)| (begun + times.greeting, place));
+        let upgrades = reports.iter().enumerate().filter(|_| missing.is_none()).flat_map(|(place, report)| {
+            let opened = report.history.iter().filter(|frame| frame.kind == FrameKind::Open);
+            opened.map(move |frame| (report.begun + frame.at, place))
+        });
+        // A hub that never gave the answer does not hang. A hub that gives it to a later client no longer hangs.
+        let latest = of_message.chain(upgrades).max().filter(|(at, _)| *at <= found)?;
         // What a hub sends while it hangs is no sign of service.
         let still: BTreeSet<MessageKind> =
             all().filter(|(_, begun, _, times)| *begun + times.last > found).map(|(_, _, kind, _)| kind).collect();
-        let answers = all().filter(|(_, _, kind, _)| !still.contains(kind) || *kind == probe.missing);
+        let answers = all().filter(|(_, _, kind, _)| !still.contains(kind) || Some(*kind) == missing);
         let at = |(place, begun, kind, times): (usize, Duration, MessageKind, AnswerTimes)| {
             (begun + if still.contains(&kind) { times.greeting } else { times.last }, place)
         };
-        let (last, sends) = (answers.map(at).max()?, !still.is_empty());
-        Some(Self { probe, greeted, last, sends })
+        let last = answers.map(at).fold(latest, Ord::max);
+        Some(Self { probe, greeted: latest.0, last, sends: !still.is_empty() })
     }
 }
 
@@ -431,7 +442,11 @@ fn report_instance_hang(reports: &mut [&mut ScenarioReport]) -> bool {
             report.missed = None;
         }
     }
-    let what = if sends { "serves no new client" } else { "sends nothing" };
+    let what = match probe.missing {
+        HubAnswer::Upgrade => "answers no upgrade",
+        HubAnswer::Message(_) if sends => "serves no new client",
+        HubAnswer::Message(_) => "sends nothing",
+    };
     let last = &mut reports[place];
     last.verdict = Verdict::Fail;
     last.checks.push(CheckReport {
@@ -482,7 +497,7 @@ mod tests {
         report.activity.answers = answers(received);
         report.verdict = Verdict::Fail;
         report.history.truncate(2);
-        let missing = UnservedProbe { id: "greeter/hello".to_owned(), missing: GREETING };
+        let missing = UnservedProbe { id: "greeter/hello".to_owned(), missing: HubAnswer::Message(GREETING) };
         report.unserved = (!report.activity.answers.contains_key(&GREETING)).then_some(missing);
         report
     }
@@ -576,7 +591,7 @@ mod tests {
     async fn a_hub_is_lost_only_after_failing_to_serve_twice() {
         let failed = || conversation_report(9, &[]);
         let of = |begun, received: &[(MessageKind, u32)]| conversation_report(begun, received);
-        let hangs = |missing| Some(ServiceLoss::Hangs { missing });
+        let hangs = |kind| Some(ServiceLoss::Hangs { missing: HubAnswer::Message(kind) });
         assert_eq!(record_and_probe(failed(), &[of(20, &[]), of(26, &[])]).await, (hangs(GREETING), 2));
         // A greeting alone is no service, nor are a close frame and the end of a connection after a while.
         let greeted = [of(20, &[(GREETING, 1)]), of(26, &[(GREETING, 1)])];

@@ -16,7 +16,7 @@ use crate::syntax::explanation::Explanation;
 pub use check::{CheckReport, FindingDetail, KnownDeviation, PreconditionFailure};
 pub use history::{FrameKind, FrameReport, HistoryDirection};
 pub use process::{HANG_CHECK, HubCrash, LogExcerpt, ProcessReport};
-pub use scenario::{AnswerTimes, HubActivity, Lack, MessageKind, ScenarioReport, UnmetNeed, UnservedProbe};
+pub use scenario::{AnswerTimes, HubActivity, HubAnswer, Lack, MessageKind, ScenarioReport, UnmetNeed, UnservedProbe};
 pub use time::{milliseconds, ms, optional_milliseconds};
 pub use waits::{HubSpeed, ShortenedWaits, TimingMargin, WaitReport};
 

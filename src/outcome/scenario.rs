@@ -63,8 +63,15 @@ pub struct HubActivity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnservedProbe {
     pub id: String,
-    /// The first message that the hub sent before, but no longer sends.
-    pub missing: MessageKind,
+    pub missing: HubAnswer,
+}
+
+/// The first answer that the hub gave before, but no longer gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HubAnswer {
+    /// It accepts the connection, but answers no upgrade.
+    Upgrade,
+    Message(MessageKind),
 }
 
 /// The report of one scenario, played once.

@@ -137,6 +137,8 @@ const LONG_PATIENCE: &[&str] = &["--stretch", "0.6"];
 #[case::tcp_closes(Misbehaviour::TcpCloses, SHORT_PATIENCE, &[1], "the hub closed the connection before answering the upgrade")]
 #[case::slow_head(Misbehaviour::SlowHead, SHORT_PATIENCE, &[1], "no complete answer to the upgrade within")]
 #[case::wrong_key(Misbehaviour::WrongKey, SHORT_PATIENCE, &[1], "101, but with `Sec-WebSocket-Accept: bm90IHlvdXIga2V5` instead of")]
+// Of all that is missing from then on, the hang is the only finding.
+#[case::freezes(Misbehaviour::Freezes, SHORT_PATIENCE, &[1], "it accepts connections but answers no upgrade")]
 #[case::closes(Misbehaviour::Closes, SHORT_PATIENCE, &[1], "the hub closed the connection with 1011 (out of order)")]
 #[case::closes_and_hangs_up(Misbehaviour::ClosesAndHangsUp, SHORT_PATIENCE, &[1], "the hub closed the connection with 1011 (out of order)")]
 // In every protocol, a close frame and the choice of a subprotocol are judged by RFC 6455.

@@ -2,11 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 
 /// How the server misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,9 @@ pub enum Misbehaviour {
     /// Accepts the upgrade with a subprotocol that was not offered.
     OwnSubprotocol,
 
+    /// Has too few places: answers every text with a message of the protocol, but refuses a client too many with HTTP 503.
+    Busy,
+
     // After the upgrade.
     /// Sends every text back.
     Echo,
@@ -62,6 +67,8 @@ pub enum Misbehaviour {
     ClosesAndHangsUp,
     /// Ends the TCP connection.
     Hangs,
+    /// Sends nothing to anyone from the first text on, and answers no upgrade any more.
+    Freezes,
     /// Answers every text with text that is not JSON.
     GarbageText,
     /// Sends bytes that are not frames.
@@ -98,6 +105,9 @@ pub enum Misbehaviour {
     Surrogate,
 }
 
+/// The most clients of a hub that is [`Misbehaviour::Busy`].
+const PLACES: usize = 4;
+
 pub struct HostileHub {
     address: SocketAddr,
     misbehaviour: Misbehaviour,
@@ -114,13 +124,22 @@ impl HostileHub {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let (count, clients) = tokio::sync::watch::channel(0);
+        let (is_frozen, places) = (Arc::new(AtomicBool::new(false)), Arc::new(Semaphore::new(PLACES)));
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 count.send_modify(|count| *count += 1);
-                let unrelated = Arc::clone(&unrelated);
+                let (unrelated, is_frozen) = (Arc::clone(&unrelated), Arc::clone(&is_frozen));
+                let places = Arc::clone(&places);
                 tokio::spawn(async move {
                     // A conversation ends when the client has disconnected.
-                    let _ = behave(stream, misbehaviour, &unrelated).await;
+                    let _ = match misbehaviour {
+                        Misbehaviour::Freezes => freeze(stream, &is_frozen).await,
+                        Misbehaviour::Busy => match places.try_acquire() {
+                            Ok(_place) => behave(stream, Misbehaviour::Unrelated, &unrelated).await,
+                            Err(_) => respond(stream, "503 Service Unavailable", "").await,
+                        },
+                        _ => behave(stream, misbehaviour, &unrelated).await,
+                    };
                 });
             }
         });
@@ -195,6 +214,15 @@ async fn behave(mut stream: TcpStream, misbehaviour: Misbehaviour, unrelated: &s
             converse_badly(stream, misbehaviour, unrelated).await
         }
     }
+}
+
+async fn freeze(mut stream: TcpStream, is_frozen: &AtomicBool) -> std::io::Result<()> {
+    if !is_frozen.load(Ordering::Relaxed) {
+        accept_upgrade(&mut stream).await?;
+        read_frame(&mut stream).await?;
+        is_frozen.store(true, Ordering::Relaxed);
+    }
+    read_to_end(&mut stream).await
 }
 
 async fn converse_badly(mut stream: TcpStream, misbehaviour: Misbehaviour, unrelated: &str) -> std::io::Result<()> {
