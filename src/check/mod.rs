@@ -24,8 +24,8 @@ use tokio::task::JoinSet;
 use comparison::PlayComparer;
 use confirm::DoubtfulFailure;
 pub use exploration_rounds::{Round, Rounds};
-use job::PlayPhase;
 pub use job::ScenarioJob;
+use job::{CONNECTION_RELEASE_DELAY, PlayPhase};
 use queue::{Draining, Queued};
 pub use variations::VariationChoice;
 use variations::VariedPlay;
@@ -34,7 +34,7 @@ use crate::hub::prepare::{SetupError, prepare_hub};
 use crate::interpreter::shorten_frame;
 use crate::judge::proposal::ScenarioTrial;
 use crate::judge::service::ServiceProbe;
-use crate::judge::{self, PlayId, has_passed};
+use crate::judge::{self, Evidence, PlayId, has_passed};
 use crate::outcome::ScenarioReport;
 use crate::report::events::ScenarioEvent;
 use crate::scenario::model::{StepAction, first_cases_first};
@@ -135,19 +135,18 @@ pub async fn run_scenarios(
     ] {
         let jobs = jobs
             .extract_if(.., |(_, job)| job.phase() == phase && (phase != PlayPhase::Shared || is_walk(job) == walks));
-        let queued = |(number, job): (usize, ScenarioJob)| Queued {
+        let queued = |(id, job): (PlayId, ScenarioJob)| Queued {
             wait: job.planned_wait(),
             resource: job.resource(),
             basic: basic.contains(&job.program().id),
             rough: is_rough(&job),
             spare: job.variation().is_some(),
-            item: (number, job),
+            item: (id, job),
         };
-        let play = |(number, job): (usize, ScenarioJob)| {
+        let play = |(play, job): (PlayId, ScenarioJob)| {
             let (options, events, interrupt) = (Arc::clone(&options), events.clone(), interrupt.clone());
             let (passed, doubtful) = (Arc::clone(&passed), Arc::clone(&doubtful));
             async move {
-                let play = PlayId::first(number as u64);
                 let id = job.id().to_owned();
                 let varied = job.variation().is_some();
                 let again = job.clone();
@@ -182,14 +181,26 @@ pub async fn run_scenarios(
             }
         };
         let to_the_end = options.variations != VariationChoice::Spare;
-        let draining = Draining {
-            at_once: options.jobs,
-            to_the_end,
-            is_ready: &|(_, job): &(usize, ScenarioJob)| {
-                passed.lock().contains_key(&job.program().id) && (to_the_end || !job.is_on_slow_hub(&options))
-            },
+        let is_ready = |(_, job): &(PlayId, ScenarioJob)| {
+            passed.lock().contains_key(&job.program().id) && (to_the_end || !job.is_on_slow_hub(&options))
         };
-        queue::drain(jobs.map(queued).collect(), draining, &interrupt, play).await;
+        let draining = |at_once: usize| Draining { at_once, to_the_end, is_ready: &is_ready };
+        let jobs = jobs.map(|(number, job)| (PlayId::first(number as u64), job));
+        queue::drain(jobs.map(queued).collect(), draining(options.jobs), &interrupt, play).await;
+        // Scenarios for which the hub was too busy have shown nothing yet, so they are no replays.
+        for at_once in judge::smaller_crowds(options.jobs) {
+            let is_refused = |failure: &mut DoubtfulFailure| failure.evidence == Evidence::Refusal;
+            let refused: Vec<DoubtfulFailure> = doubtful.lock().extract_if(.., is_refused).collect();
+            let again = refused.into_iter().map(|failure| (failure.id.replay(0), failure.job));
+            let play_later = |item: (PlayId, ScenarioJob)| {
+                let playing = play(item);
+                async move {
+                    tokio::time::sleep(CONNECTION_RELEASE_DELAY).await;
+                    playing.await;
+                }
+            };
+            queue::drain(again.map(queued).collect(), draining(at_once), &interrupt, play_later).await;
+        }
         let failures = std::mem::take(&mut *doubtful.lock());
         let (limit, before) = (options.replay_time.max(begun.elapsed() - replaying), Instant::now());
         confirm::confirm_failures(failures, limit.saturating_sub(replaying), &options, &events, &interrupt).await;

@@ -25,7 +25,7 @@ use crate::outcome::{ScenarioReport, Verdict};
 use crate::report::scenario_verdict;
 
 pub use play_id::{PlayId, makers_of_names, to_base36};
-pub use trial::{Evidence, Method, Replay, Ruling, Surroundings, Trial};
+pub use trial::{Evidence, Method, Replay, Ruling, Surroundings, Trial, smaller_crowds};
 
 /// How long replays may take that delay the end of a run, all of them together. What was not replayed by then is not
 /// confirmed.

@@ -112,6 +112,15 @@ impl Evidence {
     }
 }
 
+/// The most rounds of scenarios for which the hub was too busy.
+const MAX_ROUNDS: usize = 3;
+
+/// Returns how many scenarios to play at a time, in each of several rounds, that the hub was too busy for while `jobs`
+/// were played at a time. A hub that limits its connections shows the limit only by what it refuses.
+pub fn smaller_crowds(jobs: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(jobs / 4), |jobs| Some(jobs / 4)).take_while(|jobs| *jobs > 0).take(MAX_ROUNDS)
+}
+
 /// What to play next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replay {

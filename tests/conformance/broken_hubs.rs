@@ -1,11 +1,14 @@
 //! Hubs that hang, crash, or leave most requests unanswered while they are tested (`--deviate`, see
 //! tests/fixtures/hubs/). With `--exec` and without, a run reports what the hub did, where it did it, and nothing else.
 
+use hubproof::outcome::Verdict;
 use rstest::rstest;
 use serde_json::Value;
 
 use super::deviating_hubs::deviation_tables;
 use super::third_party_hubs::{AIRAVATA, CONCIERGE, HubInstance, ThirdPartyHub, findings, run_against_hub};
+use crate::support::hostile_servers::{HostileHub, Misbehaviour};
+use crate::support::mini_protocol::check_over_sockets;
 use crate::support::process::{ExampleHub, free_port, hubproof};
 
 /// A hub without odd habits and with one instance.
@@ -156,6 +159,17 @@ fn a_hub_most_of_whose_replies_are_declared_absent_does_not_hang(
         assert!(report["fuzzed"]["ended"].is_null(), "{:#}", report["fuzzed"]);
         assert_eq!(report["fuzzed"]["cases"], 40);
     }
+}
+
+/// They are played again, fewer at a time, which takes no time from replays.
+#[test]
+fn scenarios_that_a_limit_on_connections_refused_are_judged() {
+    let hub = HostileHub::start(Misbehaviour::Busy, r#"{"type":"answer"}"#);
+    let talk = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - wait: 300ms\n    because: others connect\n  - anna sends: ask\n  - anna expects: answer\n    rules: [MUST]\n";
+    let reports = check_over_sockets(&hub.url(), &[talk; 32]);
+    let verdicts: Vec<Verdict> = reports.iter().map(|report| report.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Pass; 32]);
+    assert!(hub.clients() > 32, "no client was refused");
 }
 
 /// They could make it miss its deadlines.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubproof::check::{PlayOptions, Round, Rounds};
+use hubproof::check::{PlayOptions, Round, Rounds, run_scenarios};
 use hubproof::config::target_from_url;
 use hubproof::deviation::Deviations;
 use hubproof::hub::prepare::TestedHub;
@@ -13,6 +13,7 @@ use hubproof::interpreter::{Conversation, ConversationConfig, ConversationInput,
 use hubproof::judge::proposal::ScenarioTrial;
 use hubproof::outcome::{ScenarioReport, Verdict};
 use hubproof::protocol::{Pack, PackFolder};
+use hubproof::report::events::ScenarioEvent;
 use hubproof::report::{ProtocolOutline, RunOptions, RunReport};
 use hubproof::scenario::variation::Variation;
 use hubproof::scenario::{Program, ScenarioSet, SharedDefinitions};
@@ -261,6 +262,30 @@ pub fn run_rounds(
         }
     }
     PlayedRounds { report: rounds.finish(Vec::new(), RunOptions::default(), false), plays }
+}
+
+/// Plays scenarios on a hub over sockets, sixteen at a time. Replays may take as long as the scenarios have taken.
+pub fn check_over_sockets(url: &str, scenarios: &[&str]) -> Vec<ScenarioReport> {
+    let (mut sources, pack, set) = load(ASYNCAPI, PLAIN_ROLES, scenarios);
+    assert!(set.diagnostics.is_empty(), "{}", render_all(&set.diagnostics, &sources, false));
+    let target = target_from_url(&mut sources, url, &[], &|_| None, &|_| Ok(String::new())).unwrap();
+    let hub = TestedHub { programs: set.programs, ..TestedHub::new(pack, set.shared, target) };
+    let options = PlayOptions { jobs: 16, replay_time: Duration::ZERO, ..play_options() };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (events, mut inbox) = tokio::sync::mpsc::channel(16);
+        let (_stop, interrupt) = tokio::sync::watch::channel(false);
+        let round = Round { hubs: vec![hub], trials: Vec::new(), options };
+        let running = tokio::spawn(run_scenarios(round, events, interrupt));
+        let mut reports = Vec::new();
+        while let Some(event) = inbox.recv().await {
+            if let ScenarioEvent::Finished(report) = event {
+                reports.push(*report);
+            }
+        }
+        running.await.unwrap().unwrap();
+        reports
+    })
 }
 
 fn play_options() -> PlayOptions {
