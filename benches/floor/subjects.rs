@@ -4,7 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use hubproof::websocket::handshake::{self, Dial};
+use hubproof::websocket::dial::Dial;
+use hubproof::websocket::handshake;
 use tokio_tungstenite::tungstenite::{Message, protocol::WebSocketConfig};
 
 use crate::wire::{self, Epoll, MESSAGE};

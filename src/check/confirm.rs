@@ -9,7 +9,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::PlayOptions;
-use super::job::{CONNECTION_RELEASE_DELAY, ScenarioJob, crowding_refusal, is_silent, too_many_connections_report};
+use super::job::{ScenarioJob, crowding_refusal, is_silent, too_many_connections_report};
+use super::permits::CONNECTION_RELEASE_DELAY;
 use crate::judge::{Evidence, PlayId, Ruling};
 use crate::outcome::{CheckReport, ScenarioReport, Verdict};
 use crate::report::events::ScenarioEvent;

@@ -19,7 +19,7 @@ use crate::scenario::model::{ActorId, setting_value};
 use crate::transport::{
     self, ConnectRequest, Connection, ConnectionCommand, ConnectionId, IncomingEvent, Listener, PeerLimits,
 };
-use crate::websocket::handshake::Dial;
+use crate::websocket::dial::Dial;
 
 /// Most events of a scenario's connections that can be queued; reading pauses while the queue is full.
 const MAX_WAITING_EVENTS: usize = 1024;
@@ -47,7 +47,6 @@ pub async fn play_conversation(
     events: mpsc::Sender<ScenarioEvent>,
     mut interrupt: watch::Receiver<bool>,
 ) -> ScenarioReport {
-    let started = Instant::now();
     // `finally` may take this long once the limit has passed.
     let patience = config.patience.mul_f64(config.stretch);
     let mut driver = ConversationDriver::new(&program, site, events, patience, &config);
@@ -57,8 +56,6 @@ pub async fn play_conversation(
     driver.perform(outputs).await;
     let mut interrupted = false;
     let mut late = false;
-    // Frames of accepted connections whose `Accepted` event has not been handled yet.
-    let mut early: Vec<IncomingEvent> = Vec::new();
     let timeout = limit;
     let mut limit = limit;
     while !conversation.is_finished() {
@@ -71,31 +68,17 @@ pub async fn play_conversation(
                 interrupted = changed.is_err() || *interrupt.borrow();
                 if interrupted { ConversationInput::Interrupt } else { ConversationInput::Tick }
             }
-            Some(incoming) = driver.incoming.recv() => {
-                if incoming.what.is_service() {
-                    driver.site.last_sign.record(incoming.at);
-                }
-                if incoming.conn.0 >= FIRST_ACCEPTED_NUMBER && !driver.connections.contains_key(&incoming.conn.0) {
-                    early.push(incoming);
-                    // Its `Accepted` event is about to arrive, so few frames are early.
-                    let Some(side) = driver.side_events.recv().await else { continue };
-                    driver.handle_side(side)
-                } else {
-                    let at = incoming.at.saturating_duration_since(started);
-                    let what = driver.site.judge_contact(incoming.what);
-                    let input = ConversationInput::Received { connection: incoming.conn.0, what };
-                    let outputs = conversation.handle(at, input);
-                    driver.perform(outputs).await;
-                    if started.elapsed() < limit {
-                        continue;
-                    }
+            Some(incoming) = driver.incoming.recv() => match driver.receive(&mut conversation, incoming).await {
+                Some(input) => input,
+                None if driver.started.elapsed() < limit => continue,
+                None => {
                     (limit, late) = (limit + patience, true);
                     ConversationInput::Interrupt
                 }
-            }
+            },
             Some(side) = driver.side_events.recv() => driver.handle_side(side),
-            () = tokio::time::sleep_until((started + wake).into()) => {
-                if started.elapsed() >= limit {
+            () = tokio::time::sleep_until((driver.started + wake).into()) => {
+                if driver.started.elapsed() >= limit {
                     (limit, late) = (limit + patience, true);
                     ConversationInput::Interrupt
                 } else {
@@ -104,18 +87,9 @@ pub async fn play_conversation(
             }
         };
         let accepted = matches!(input, ConversationInput::Accepted { .. });
-        let outputs = conversation.handle(started.elapsed(), input);
-        driver.perform(outputs).await;
+        driver.handle(&mut conversation, driver.started.elapsed(), input).await;
         if accepted {
-            let (known, rest): (Vec<_>, Vec<_>) =
-                early.into_iter().partition(|incoming| driver.connections.contains_key(&incoming.conn.0));
-            early = rest;
-            for incoming in known {
-                let at = incoming.at.saturating_duration_since(started);
-                let input = ConversationInput::Received { connection: incoming.conn.0, what: incoming.what };
-                let outputs = conversation.handle(at, input);
-                driver.perform(outputs).await;
-            }
+            driver.deliver_early(&mut conversation).await;
         }
     }
     driver.close().await;
@@ -138,12 +112,15 @@ fn record_stop(report: &mut ScenarioReport, message: String) {
 
 struct ConversationDriver {
     id: String,
+    started: Instant,
     site: Arc<PreparedInstance>,
     patience: Duration,
     settings: Map<String, Value>,
     connections: HashMap<u32, Connection>,
     sender: mpsc::Sender<IncomingEvent>,
     incoming: mpsc::Receiver<IncomingEvent>,
+    /// Frames of accepted connections whose `Accepted` event has not been handled yet.
+    early: Vec<IncomingEvent>,
     side: mpsc::Sender<SideEvent>,
     side_events: mpsc::Receiver<SideEvent>,
     /// Running hooks and listening actors; they end with the scenario.
@@ -164,12 +141,14 @@ impl ConversationDriver {
         let settings = config.settings.iter().map(|(name, value)| (name.clone(), setting_value(value))).collect();
         Self {
             id: program.id.clone(),
+            started: Instant::now(),
             site,
             patience,
             settings,
             connections: HashMap::new(),
             sender,
             incoming,
+            early: Vec::new(),
             side,
             side_events,
             tasks: JoinSet::new(),
@@ -184,6 +163,38 @@ impl ConversationDriver {
             let Ok(listener) = transport::listen(transport::ListenRequest::default()).await else { continue };
             conversation.set_listen_url(actor, listener.url());
             self.tasks.spawn(accept_connections(listener, actor, self.side.clone(), self.sender.clone()));
+        }
+    }
+
+    async fn handle(&mut self, conversation: &mut Conversation, at: Duration, input: ConversationInput) {
+        let outputs = conversation.handle(at, input);
+        self.perform(outputs).await;
+    }
+
+    /// Passes an event of a connection to the conversation. Returns the input that comes first if the connection is new.
+    async fn receive(&mut self, conversation: &mut Conversation, incoming: IncomingEvent) -> Option<ConversationInput> {
+        if incoming.what.is_service() {
+            self.site.last_sign.record(incoming.at);
+        }
+        if incoming.conn.0 >= FIRST_ACCEPTED_NUMBER && !self.connections.contains_key(&incoming.conn.0) {
+            self.early.push(incoming);
+            // Its `Accepted` event is about to arrive, so few frames are early.
+            let side = self.side_events.recv().await?;
+            return Some(self.handle_side(side));
+        }
+        let at = incoming.at.saturating_duration_since(self.started);
+        let what = self.site.judge_contact(incoming.what);
+        self.handle(conversation, at, ConversationInput::Received { connection: incoming.conn.0, what }).await;
+        None
+    }
+
+    /// Passes on the early frames of connections that are accepted by now.
+    async fn deliver_early(&mut self, conversation: &mut Conversation) {
+        let known = |incoming: &mut IncomingEvent| self.connections.contains_key(&incoming.conn.0);
+        for incoming in self.early.extract_if(.., known).collect::<Vec<_>>() {
+            let at = incoming.at.saturating_duration_since(self.started);
+            let input = ConversationInput::Received { connection: incoming.conn.0, what: incoming.what };
+            self.handle(conversation, at, input).await;
         }
     }
 

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::comparison::SecondHub;
+use super::permits::wait_for_turn;
 use super::queue::Resource;
 use super::{PlayOptions, driver};
 use crate::deviation::Deviations;
 use crate::hub::prepare::{PreparedHub, PreparedInstance, PromptnessByInstance, SetupError};
-use crate::hub::supervisor::{self, HubUse, ProcessEnd};
+use crate::hub::supervisor::{self, ActivePlay, HubProcess, HubUse, ProcessEnd};
 use crate::interpreter::{
     AMPLE_SETTLE, ConversationConfig, HubPromptness, SETTLE_AFTER_CONNECT, name_pool, planned_wait, unmet_needs,
 };
@@ -25,7 +26,6 @@ use crate::redact::SecretMasker;
 use crate::reference::model::{ModelPlay, ReferenceModel};
 use crate::report::events::ScenarioEvent;
 use crate::report::scenario_verdict;
-use crate::scenario::functions::TOKENS;
 use crate::scenario::template::Template;
 use crate::scenario::variation::Variation;
 use crate::scenario::{Isolation, Program};
@@ -382,16 +382,32 @@ impl ScenarioJob {
         let site = &self.subject.instances[index];
         let isolation = self.isolation(site);
         let destructive = self.program.isolation == Isolation::Destructive;
-        let watched = site.process.clone().filter(|process| process.is_restartable() || !destructive);
-        let Some(process) = watched else {
-            let turn = wait_for_turn(&self, &isolation, &mut interrupt).await?;
-            let mut report = play_job(&self, index, id, options, events, interrupt.clone()).await;
-            self.try_without_upgrades(index, &mut report, id, options, &interrupt).await;
-            let unserved = self.find_unserved(index, &report, id, options, interrupt).await;
-            report.unserved = unserved.and_then(UnservedScenario::into_hang);
-            turn.release(&self.subject);
-            return Some(report);
-        };
+        if let Some(process) = &site.process
+            && (process.is_restartable() || !destructive)
+        {
+            return self.play_on_process(process, index, id, options, events, interrupt).await;
+        }
+        let turn = wait_for_turn(&self.subject, &self.program, &isolation, &mut interrupt).await?;
+        let mut report = play_job(&self, index, id, options, events, interrupt.clone()).await;
+        self.try_without_upgrades(index, &mut report, id, options, &interrupt).await;
+        let unserved = self.find_unserved(index, &report, id, options, interrupt).await;
+        report.unserved = unserved.and_then(UnservedScenario::into_hang);
+        turn.release(&self.subject);
+        Some(report)
+    }
+
+    /// Plays the scenario on a hub whose process is known: once more, alone, if the hub ended during it.
+    async fn play_on_process(
+        &self,
+        process: &Arc<HubProcess>,
+        index: usize,
+        id: PlayId,
+        options: &PlayOptions,
+        events: &mpsc::Sender<ScenarioEvent>,
+        mut interrupt: watch::Receiver<bool>,
+    ) -> Option<ScenarioReport> {
+        let isolation = self.isolation(&self.subject.instances[index]);
+        let destructive = self.program.isolation == Isolation::Destructive;
         let first = if destructive { HubUse::Destructive } else { HubUse::Shared };
         let alone = Isolation::Exclusive("hub".to_owned());
         let mut trial = Evidence::Crash.trial(id);
@@ -402,13 +418,14 @@ impl ScenarioJob {
             let job = Self { promptness: self.promptness.clone().filter(|_| !again), ..self.clone() };
             let mut kind = if again { HubUse::Alone } else { first };
             let begun = async {
-                let mut turn = wait_for_turn(&self, if again { &alone } else { &isolation }, &mut interrupt).await?;
+                let needed = if again { &alone } else { &isolation };
+                let mut turn = wait_for_turn(&self.subject, &self.program, needed, &mut interrupt).await?;
                 // By now all scenarios that were played beside it have ended.
                 if let [crash] = crashes.as_slice()
                     && !process.is_suspect(crash, &self.id)
                 {
                     turn.release(&self.subject);
-                    turn = wait_for_turn(&self, &isolation, &mut interrupt).await?;
+                    turn = wait_for_turn(&self.subject, &self.program, &isolation, &mut interrupt).await?;
                     kind = HubUse::Shared;
                 }
                 let begun = tokio::select! {
@@ -422,17 +439,7 @@ impl ScenarioJob {
                     let mut report = play_job(&job, index, id, options, events, interrupt.clone()).await;
                     self.try_without_upgrades(index, &mut report, id, options, &interrupt).await;
                     if let Some(unserved) = self.find_unserved(index, &report, id, options, interrupt.clone()).await {
-                        let hung = unserved.lost != ServiceLoss::Gone;
-                        if hung && !process.is_restartable() {
-                            report.unserved = unserved.into_hang();
-                        } else {
-                            process.record_unserved_play(&play, &report, hung).await;
-                            let service_probe =
-                                self.service_probes.as_ref().and_then(|service_probes| service_probes.get(index));
-                            if let Some(service_probe) = service_probe {
-                                service_probe.reset().await;
-                            }
-                        }
+                        self.record_unserved(unserved, &mut report, process, &play, index).await;
                     }
                     let wrong = matches!(scenario_verdict(&report), Verdict::Fail | Verdict::Inconclusive);
                     let end = process.end_play(play, &report, wrong).await;
@@ -462,18 +469,39 @@ impl ScenarioJob {
                 None if again => "the run was interrupted".to_owned(),
                 None => return None,
             };
-            let message = match again {
-                true => {
-                    format!("the hub ended by itself during this scenario, which was not played again alone: {why}")
-                }
-                false => format!("the hub is not running: {why}"),
+            let message = if again {
+                format!("the hub ended by itself during this scenario, which was not played again alone: {why}")
+            } else {
+                format!("the hub is not running: {why}")
             };
             return Some(failed_report(&self.program, message, self.repetition));
         }
     }
-}
 
-impl ScenarioJob {
+    /// Records that the hub no longer serves this scenario or others: as a hang if it cannot be started again.
+    async fn record_unserved(
+        &self,
+        unserved: UnservedScenario,
+        report: &mut ScenarioReport,
+        process: &HubProcess,
+        play: &ActivePlay,
+        index: usize,
+    ) {
+        let hung = unserved.lost != ServiceLoss::Gone;
+        if hung && !process.is_restartable() {
+            report.unserved = unserved.into_hang();
+            return;
+        }
+        process.record_unserved_play(play, report, hung).await;
+        if let Some(service_probe) = self.service_probe(index) {
+            service_probe.reset().await;
+        }
+    }
+
+    fn service_probe(&self, index: usize) -> Option<&ServiceProbe> {
+        self.service_probes.as_ref()?.get(index)
+    }
+
     /// Replays the first conversation that passed with an upgrade deviation, this time without the deviation. If the
     /// replay passes, too, the hub no longer needs the deviation.
     async fn try_without_upgrades(
@@ -484,10 +512,7 @@ impl ScenarioJob {
         options: &PlayOptions,
         interrupt: &watch::Receiver<bool>,
     ) {
-        let Some(service_probe) = self.service_probes.as_ref().and_then(|service_probes| service_probes.get(index))
-        else {
-            return;
-        };
+        let Some(service_probe) = self.service_probe(index) else { return };
         let followed = |index: &usize| report.deviations.get(index).is_some_and(|seen| seen.observed > 0);
         let followed = self.deviations.upgrade_entries().filter(followed);
         for upgrade in service_probe.untried_upgrades(&self.program, report, followed).await {
@@ -511,7 +536,7 @@ impl ScenarioJob {
         options: &PlayOptions,
         interrupt: watch::Receiver<bool>,
     ) -> Option<UnservedScenario> {
-        let service_probe = self.service_probes.as_ref()?.get(index)?;
+        let service_probe = self.service_probe(index)?;
         // Silence after a scenario that may leave the hub unusable, or on a hub of its own, does not prove a hang.
         if self.program.isolation == Isolation::Destructive
             || (self.subject.embedded.is_some() && self.program.isolation != Isolation::Shared)
@@ -571,62 +596,6 @@ fn choose_instance(
         }
     }
     Ok(JobPlacement::Nowhere(nearest.unwrap_or_default()))
-}
-
-/// How long users with shared tokens rest after a scenario, because a hub may limit how much each user sends per
-/// second.
-const TOKEN_REST: Duration = Duration::from_millis(1100);
-
-/// The locks and permits that a scenario holds while it is played.
-struct PlayPermits {
-    /// How long the locks are held after the scenario.
-    rest: Duration,
-    connections: Option<OwnedSemaphorePermit>,
-    isolated: IsolationLocks,
-}
-
-/// How long a hub may still count a connection that has ended. No document requires it to notice at once.
-pub(super) const CONNECTION_RELEASE_DELAY: Duration = Duration::from_millis(400);
-
-impl PlayPermits {
-    /// Releases the locks, those on tokens after [`TOKEN_REST`]. If the hub limits connections, the permits are
-    /// released after [`CONNECTION_RELEASE_DELAY`].
-    fn release(self, subject: &PreparedHub) {
-        let Self { rest, connections, isolated } = self;
-        if !rest.is_zero() {
-            tokio::spawn(async move {
-                tokio::time::sleep(rest).await;
-                drop(isolated);
-            });
-        }
-        if subject.limited && subject.embedded.is_none() {
-            tokio::spawn(async move {
-                tokio::time::sleep(CONNECTION_RELEASE_DELAY).await;
-                drop(connections);
-            });
-        }
-    }
-}
-
-/// Waits until a scenario may be played. Returns `None` if the run is interrupted first.
-async fn wait_for_turn(
-    job: &ScenarioJob,
-    isolation: &Isolation,
-    interrupt: &mut watch::Receiver<bool>,
-) -> Option<PlayPermits> {
-    let subject = &job.subject;
-    let permits = u32::try_from(job.program.connections.clamp(1, subject.connections)).unwrap_or(1);
-    let turn = async {
-        // The semaphore is never closed.
-        let connections = Arc::clone(&subject.budget).acquire_many_owned(permits).await.ok();
-        let shares = matches!(isolation, Isolation::Exclusive(word) if word == TOKENS);
-        let rest = if shares { TOKEN_REST } else { Duration::ZERO };
-        PlayPermits { rest, connections, isolated: take_isolation_locks(isolation, subject).await }
-    };
-    tokio::select! {
-        turn = turn => Some(turn),
-        _ = interrupt.wait_for(|stop| *stop) => None,
-    }
 }
 
 /// Plays a scenario whose turn it is.
@@ -711,32 +680,6 @@ pub(super) fn promptness_for_trial(
 
 fn lock(promptness: &PromptnessByInstance) -> MutexGuard<'_, BTreeMap<String, Arc<HubPromptness>>> {
     promptness.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The locks that keep other scenarios off the hub until they are dropped.
-struct IsolationLocks {
-    _reading: Option<tokio::sync::OwnedRwLockReadGuard<()>>,
-    _writing: Option<tokio::sync::OwnedRwLockWriteGuard<()>>,
-    _word: Option<tokio::sync::OwnedMutexGuard<()>>,
-}
-
-async fn take_isolation_locks(isolation: &Isolation, subject: &PreparedHub) -> IsolationLocks {
-    let none = IsolationLocks { _reading: None, _writing: None, _word: None };
-    if subject.embedded.is_some() && *isolation != Isolation::Shared {
-        // The scenario gets a hub of its own, so it needs no lock.
-        return none;
-    }
-    match isolation {
-        Isolation::Shared => IsolationLocks { _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none },
-        Isolation::Exclusive(word) if word != "hub" => {
-            let lock = Arc::clone(subject.words.lock().await.entry(word.clone()).or_default());
-            let held = lock.lock_owned().await;
-            IsolationLocks { _word: Some(held), _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none }
-        }
-        Isolation::Exclusive(_) | Isolation::Destructive => {
-            IsolationLocks { _writing: Some(Arc::clone(&subject.hub).write_owned().await), ..none }
-        }
-    }
 }
 
 /// Returns which of several users a play uses.

@@ -9,6 +9,7 @@ mod driver;
 mod exploration_rounds;
 pub mod first_contact;
 mod job;
+mod permits;
 mod queue;
 mod variations;
 
@@ -24,13 +25,14 @@ use tokio::task::JoinSet;
 use comparison::PlayComparer;
 use confirm::DoubtfulFailure;
 pub use exploration_rounds::{Round, Rounds};
+use job::PlayPhase;
 pub use job::ScenarioJob;
-use job::{CONNECTION_RELEASE_DELAY, PlayPhase};
+use permits::CONNECTION_RELEASE_DELAY;
 use queue::{Draining, Queued};
 pub use variations::VariationChoice;
 use variations::VariedPlay;
 
-use crate::hub::prepare::{SetupError, prepare_hub};
+use crate::hub::prepare::{SetupError, TestedHub, prepare_hub};
 use crate::interpreter::shorten_frame;
 use crate::judge::proposal::ScenarioTrial;
 use crate::judge::service::ServiceProbe;
@@ -82,50 +84,15 @@ pub async fn run_scenarios(
     interrupt: watch::Receiver<bool>,
 ) -> Result<(), SetupError> {
     let Round { hubs, trials, options } = round;
-    let mut jobs = Vec::new();
-    let mut prepared_hubs = Vec::new();
-    for hub in hubs {
-        let prepared = prepare_hub(&hub)?;
-        prepared_hubs.push((Arc::clone(&prepared), Arc::clone(&hub.promptness)));
-        let service_probes = Arc::new(prepared.instances.iter().map(|_| ServiceProbe::default()).collect());
-        for repetition in 1..=options.repeat {
-            for program in first_cases_first(&hub.programs) {
-                let job = ScenarioJob::new(program, repetition, &prepared, &options)?;
-                let job = job.with_service_probes(&service_probes);
-                let job = if options.shorten { job.with_shortened_waits(&hub.promptness) } else { job };
-                // Numbered over all phases: a hub may remember the names of earlier scenarios.
-                jobs.push((jobs.len(), job));
-            }
-        }
-    }
-    for ScenarioTrial { hub, id, program, deviations, awaited } in trials {
-        let (hub, promptness) = &prepared_hubs[hub];
-        let job = ScenarioJob::new(&program, 1, hub, &options)?.with_deviations(id, deviations);
-        let job = if options.shorten {
-            job.with_shortened_waits(&job::promptness_for_trial(promptness, &awaited))
-        } else {
-            job
-        };
-        jobs.push((jobs.len(), job));
-    }
-    // Varied plays come after all others, in slots that would be idle.
-    let varied = jobs.iter().enumerate().flat_map(|(turn, (_, job))| variations::varied_jobs(job, &options, turn));
-    let mut varied: Vec<(usize, ScenarioJob)> = varied.collect();
-    varied.sort_by_key(|(rank, _)| *rank);
-    let begin = jobs.len();
-    jobs.extend(varied.into_iter().enumerate().map(|(index, (_, job))| (begin + index, job)));
-    // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
-    let kept = options.kept_chars;
-    let options = Arc::new(match &options.comparer {
-        Some(comparer) => PlayOptions { kept_chars: comparer.kept_chars(), ..options },
-        None => options,
-    });
+    let mut jobs = create_jobs(hubs, trials, &options)?;
     let basic = basic_scenarios(&jobs);
-    let passed = Arc::new(Mutex::new(PassedScenarios::new()));
-    let doubtful = Arc::new(Mutex::new(Vec::new()));
+    let reported_chars = options.kept_chars;
+    let kept_chars = options.comparer.as_ref().map_or(reported_chars, |comparer| comparer.kept_chars());
+    let (options, passed, doubtful) = (PlayOptions { kept_chars, ..options }, Mutex::default(), Mutex::default());
+    let round = Arc::new(RunningRound { options, events, interrupt, reported_chars, passed, doubtful });
     // How long replays have taken. On a slow hub they may take as long as the scenarios themselves.
     let (begun, mut replaying) = (Instant::now(), Duration::ZERO);
-    let is_walk = |job: &ScenarioJob| options.comparer.as_ref().is_some_and(|one| one.concerns(job.program()));
+    // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
     // Walks use up what other scenarios need, such as jobs that anyone may do.
     for (phase, walks) in [
         (PlayPhase::Shared, false),
@@ -133,8 +100,9 @@ pub async fn run_scenarios(
         (PlayPhase::Shared, true),
         (PlayPhase::Destructive, false),
     ] {
-        let jobs = jobs
-            .extract_if(.., |(_, job)| job.phase() == phase && (phase != PlayPhase::Shared || is_walk(job) == walks));
+        let jobs = jobs.extract_if(.., |(_, job)| {
+            job.phase() == phase && (phase != PlayPhase::Shared || round.is_compared(job) == walks)
+        });
         let queued = |(id, job): (PlayId, ScenarioJob)| Queued {
             wait: job.planned_wait(),
             resource: job.resource(),
@@ -143,50 +111,18 @@ pub async fn run_scenarios(
             spare: job.variation().is_some(),
             item: (id, job),
         };
-        let play = |(play, job): (PlayId, ScenarioJob)| {
-            let (options, events, interrupt) = (Arc::clone(&options), events.clone(), interrupt.clone());
-            let (passed, doubtful) = (Arc::clone(&passed), Arc::clone(&doubtful));
-            async move {
-                let id = job.id().to_owned();
-                let varied = job.variation().is_some();
-                let again = job.clone();
-                let report = if varied {
-                    let (job, options, interrupt) = (&job, &*options, &interrupt);
-                    let plain = passed.lock().get(&job.program().id).cloned();
-                    let Some(plain) = plain else { return };
-                    VariedPlay { job, plain: &plain, id: play, options, interrupt }.find_difference().await
-                } else {
-                    job.play(play, &options, &events, interrupt).await
-                };
-                if varied && report.is_none() {
-                    let _ = events.send(ScenarioEvent::Varied { id: id.clone() }).await;
-                }
-                let is_compared = options.comparer.as_ref().is_some_and(|one| one.concerns(again.program()));
-                let failed = report.as_ref().filter(|_| !is_compared);
-                let evidence = failed.and_then(|report| again.evidence_of_failure(report, &options));
-                if let (Some(evidence), Some(report)) = (evidence, &report) {
-                    doubtful.lock().push(DoubtfulFailure { job: again, id: play, evidence, report: report.clone() });
-                    return;
-                }
-                if let Some(mut report) = report {
-                    if !varied && has_passed(&report) {
-                        passed.lock().insert(id.clone(), Arc::new(report.clone()));
-                    }
-                    // What was kept for the comparer is too long for reports.
-                    if options.kept_chars > kept {
-                        report.history.iter_mut().for_each(shorten_frame);
-                    }
-                    let _ = events.send(ScenarioEvent::Finished(Box::new(ScenarioReport { id, ..report }))).await;
-                }
-            }
+        let play = |(id, job): (PlayId, ScenarioJob)| {
+            let round = Arc::clone(&round);
+            async move { round.play(id, job).await }
         };
+        let RunningRound { options, events, interrupt, passed, doubtful, .. } = &*round;
         let to_the_end = options.variations != VariationChoice::Spare;
         let is_ready = |(_, job): &(PlayId, ScenarioJob)| {
-            passed.lock().contains_key(&job.program().id) && (to_the_end || !job.is_on_slow_hub(&options))
+            passed.lock().contains_key(&job.program().id) && (to_the_end || !job.is_on_slow_hub(options))
         };
         let draining = |at_once: usize| Draining { at_once, to_the_end, is_ready: &is_ready };
         let jobs = jobs.map(|(number, job)| (PlayId::first(number as u64), job));
-        queue::drain(jobs.map(queued).collect(), draining(options.jobs), &interrupt, play).await;
+        queue::drain(jobs.map(queued).collect(), draining(options.jobs), interrupt, play).await;
         // Scenarios for which the hub was too busy have shown nothing yet, so they are no replays.
         for at_once in judge::smaller_crowds(options.jobs) {
             let is_refused = |failure: &mut DoubtfulFailure| failure.evidence == Evidence::Refusal;
@@ -199,14 +135,107 @@ pub async fn run_scenarios(
                     playing.await;
                 }
             };
-            queue::drain(again.map(queued).collect(), draining(at_once), &interrupt, play_later).await;
+            queue::drain(again.map(queued).collect(), draining(at_once), interrupt, play_later).await;
         }
         let failures = std::mem::take(&mut *doubtful.lock());
         let (limit, before) = (options.replay_time.max(begun.elapsed() - replaying), Instant::now());
-        confirm::confirm_failures(failures, limit.saturating_sub(replaying), &options, &events, &interrupt).await;
+        confirm::confirm_failures(failures, limit.saturating_sub(replaying), options, events, interrupt).await;
         replaying += before.elapsed();
     }
     Ok(())
+}
+
+/// Returns the numbered jobs of a round: its scenarios, its trials, and then the variations.
+fn create_jobs(
+    hubs: Vec<TestedHub>,
+    trials: Vec<ScenarioTrial>,
+    options: &PlayOptions,
+) -> Result<Vec<(usize, ScenarioJob)>, SetupError> {
+    let mut jobs = Vec::new();
+    let mut prepared_hubs = Vec::new();
+    for hub in hubs {
+        let prepared = prepare_hub(&hub)?;
+        prepared_hubs.push((Arc::clone(&prepared), Arc::clone(&hub.promptness)));
+        let service_probes = Arc::new(prepared.instances.iter().map(|_| ServiceProbe::default()).collect());
+        for repetition in 1..=options.repeat {
+            for program in first_cases_first(&hub.programs) {
+                let job = ScenarioJob::new(program, repetition, &prepared, options)?;
+                let job = job.with_service_probes(&service_probes);
+                let job = if options.shorten { job.with_shortened_waits(&hub.promptness) } else { job };
+                // Numbered over all phases: a hub may remember the names of earlier scenarios.
+                jobs.push((jobs.len(), job));
+            }
+        }
+    }
+    for ScenarioTrial { hub, id, program, deviations, awaited } in trials {
+        let (hub, promptness) = &prepared_hubs[hub];
+        let job = ScenarioJob::new(&program, 1, hub, options)?.with_deviations(id, deviations);
+        let job = if options.shorten {
+            job.with_shortened_waits(&job::promptness_for_trial(promptness, &awaited))
+        } else {
+            job
+        };
+        jobs.push((jobs.len(), job));
+    }
+    // Varied plays come after all others, in slots that would be idle.
+    let varied = jobs.iter().enumerate().flat_map(|(turn, (_, job))| variations::varied_jobs(job, options, turn));
+    let mut varied: Vec<(usize, ScenarioJob)> = varied.collect();
+    varied.sort_by_key(|(rank, _)| *rank);
+    let begin = jobs.len();
+    jobs.extend(varied.into_iter().enumerate().map(|(index, (_, job))| (begin + index, job)));
+    Ok(jobs)
+}
+
+/// What the plays of a round share.
+struct RunningRound {
+    options: PlayOptions,
+    events: mpsc::Sender<ScenarioEvent>,
+    interrupt: watch::Receiver<bool>,
+    /// How many characters of a payload reports keep, if plays keep more for the comparer.
+    reported_chars: usize,
+    /// The reports of the scenarios that have passed, by id.
+    passed: Mutex<BTreeMap<String, Arc<ScenarioReport>>>,
+    /// The failures of this phase that are to be replayed.
+    doubtful: Mutex<Vec<DoubtfulFailure>>,
+}
+
+impl RunningRound {
+    /// Whether plays of this job are compared with plays elsewhere.
+    fn is_compared(&self, job: &ScenarioJob) -> bool {
+        self.options.comparer.as_ref().is_some_and(|comparer| comparer.concerns(job.program()))
+    }
+
+    /// Plays a job, and reports the result unless it has to be confirmed first.
+    async fn play(&self, id: PlayId, job: ScenarioJob) {
+        let Self { options, events, interrupt, .. } = self;
+        let (name, varied) = (job.id().to_owned(), job.variation().is_some());
+        let report = if varied {
+            let plain = self.passed.lock().get(&job.program().id).cloned();
+            let Some(plain) = plain else { return };
+            VariedPlay { job: &job, plain: &plain, id, options, interrupt }.find_difference().await
+        } else {
+            job.clone().play(id, options, events, interrupt.clone()).await
+        };
+        let Some(mut report) = report else {
+            if varied {
+                let _ = events.send(ScenarioEvent::Varied { id: name }).await;
+            }
+            return;
+        };
+        if !self.is_compared(&job)
+            && let Some(evidence) = job.evidence_of_failure(&report, options)
+        {
+            self.doubtful.lock().push(DoubtfulFailure { job, id, evidence, report });
+            return;
+        }
+        if !varied && has_passed(&report) {
+            self.passed.lock().insert(name.clone(), Arc::new(report.clone()));
+        }
+        if options.kept_chars > self.reported_chars {
+            report.history.iter_mut().for_each(shorten_frame);
+        }
+        let _ = events.send(ScenarioEvent::Finished(Box::new(ScenarioReport { id: name, ..report }))).await;
+    }
 }
 
 /// The longest wait of a scenario that is played late because it may bring the hub down. Longer ones would prolong the run.
@@ -236,9 +265,6 @@ fn basic_scenarios(jobs: &[(usize, ScenarioJob)]) -> BTreeSet<String> {
     };
     by_protocol.into_values().flat_map(shortest).collect()
 }
-
-/// The reports of the scenarios that have passed, by id.
-type PassedScenarios = BTreeMap<String, Arc<ScenarioReport>>;
 
 /// Plays items as `next` returns them, at most `at_once` at a time, and returns when all started items have ended and
 /// `next` has no more. `next` is called only when a slot is free and `interrupt` is not true; it may return `None` and,

@@ -10,7 +10,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use tokio::sync::{mpsc, watch};
 
 use super::baseline::BaselineArgs;
-use super::hub::{self, HubArgs, RunInput, StartedHubs};
+use super::hub::{self, HubArgs, ParsedHubArgs, RunInput, StartedHubs};
 use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
 use super::report_sink::{self, EventLog, ReportSinks};
@@ -146,6 +146,19 @@ impl CheckArgs {
             comparer: None,
         }
     }
+
+    /// Returns what the report says about the run.
+    fn run_options(&self, named: &ParsedHubArgs, protocols: &[ValidProtocol]) -> RunOptions {
+        RunOptions {
+            strict: self.strict,
+            stated_only: self.hub.stated_only,
+            min_judged: self.min_judged,
+            selected: !self.scenario.is_empty() || !self.rule.is_empty(),
+            command: repeat_command(self, protocols),
+            pack: self.hub.own.to_arguments(),
+            target: self.hub.reached_hub_name(named),
+        }
+    }
 }
 
 pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
@@ -166,9 +179,6 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         arguments.hub.load_protocols("check", named.target.as_ref(), arguments.list, names, &mut sources)?;
     let added = scenario_files::add_scenario_files(&mut protocols, &files, &mut sources)?;
     chosen.extend(&added);
-    if arguments.against.is_some() && arguments.depth != Depth::Thorough {
-        return Err(CliError::usage("`--against` compares random walks", "add `--depth thorough`, which plays them"));
-    }
     let mut comparer = add_walks(&arguments, named.target.as_ref(), &mut protocols, &mut sources)?;
     let selection = ScenarioSelection::new(&chosen, &arguments.rule, &protocols)?;
     arguments.hub.check_fault(&protocols)?;
@@ -191,15 +201,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         .iter()
         .map(|p| ProtocolOutline::new(Arc::clone(&p.pack), &p.scenarios.programs, |program| selection.selects(program)))
         .collect();
-    let mut shown = RunOptions {
-        strict: arguments.strict,
-        stated_only: arguments.hub.stated_only,
-        min_judged: arguments.min_judged,
-        selected: !arguments.scenario.is_empty() || !arguments.rule.is_empty(),
-        command: repeat_command(&arguments, &protocols),
-        pack: arguments.hub.own.to_arguments(),
-        target: arguments.hub.reached_hub_name(&named),
-    };
+    let mut shown = arguments.run_options(&named, &protocols);
     let selected = |protocol: &ValidProtocol| {
         let programs = protocol.scenarios.programs.iter();
         programs.filter(|program| selection.selects(program)).cloned().collect()
@@ -216,8 +218,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         if let (Some(comparer), Some(url)) = (&mut comparer, &arguments.against) {
             started.add_second_hub(url, &protocols, &mut sources).await?;
             for other in &started.others {
-                let hub = prepare::prepare_hub(other)?;
-                comparer.set_second_hub(&other.pack.name, SecondHub::Hub(hub));
+                comparer.set_second_hub(&other.pack.name, SecondHub::Hub(prepare::prepare_hub(other)?));
             }
         }
         options.comparer = comparer.map(|comparer| Arc::new(comparer) as _);
@@ -237,9 +238,8 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         write_deviations(path, &report, arguments.quiet)?;
     }
     baselines.apply_and_write(&mut report, &sources)?;
-    let code = report::exit_code(&report);
     sinks.write(&report, &sources, arguments.verbose)?;
-    Ok(code)
+    Ok(report::exit_code(&report))
 }
 
 /// Adds long random walks to the scenarios of the protocols that have a model or a second hub, and returns what compares
@@ -251,6 +251,9 @@ fn add_walks(
     protocols: &mut [ValidProtocol],
     sources: &mut Sources,
 ) -> Result<Option<WalkComparer>, CliError> {
+    if arguments.against.is_some() && arguments.depth != Depth::Thorough {
+        return Err(CliError::usage("`--against` compares random walks", "add `--depth thorough`, which plays them"));
+    }
     if arguments.depth != Depth::Thorough && arguments.variation.is_none() {
         return Ok(None);
     }

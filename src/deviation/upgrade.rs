@@ -8,7 +8,7 @@ use super::{DeviationChange, Deviations};
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::{BoundValue, EvalError};
-use crate::websocket::handshake::Dial;
+use crate::websocket::dial::Dial;
 
 /// The name of the client's own values in an expression.
 const SELF: &str = "self";

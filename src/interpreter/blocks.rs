@@ -7,22 +7,19 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::active_step::{ActiveStep, StepFailure, StepFailureKind};
-use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
-use super::checks::{CheckSnapshot, eval_failure};
+use super::active_step::{ActiveStep, StepFailure};
+use super::actor::ActorState;
+use super::checks::CheckSnapshot;
 use super::{Conversation, ConversationOutput};
-use crate::deviation::proposal::MissedExpectation;
 use crate::outcome::{CheckOutcome, FrameKind, HistoryDirection};
 use crate::protocol::RuleLevel;
-use crate::scenario::model::{ActorId, BlockId, CheckId, ExpectedEvent, Program, Role, Step, StepAction, StepActors};
+use crate::scenario::model::{ActorId, BlockId, CheckId, Program, Role, Step, StepAction, StepActors};
 use crate::scenario::template::Template;
-use crate::scenario::value::{BoundValue, Provenance};
+use crate::scenario::value::BoundValue;
 use crate::scenario::variation::Variation;
 use crate::syntax::matcher::to_json_text;
 use crate::websocket::frame::Frame;
 
-/// The pause between two attempts of a `retry`, so that the hub is not flooded with requests.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How many times an actor plays a prelude. Some scenarios open dozens of connections, and a prelude may take seconds.
 const MOST_PRELUDES: usize = 8;
 
@@ -72,7 +69,7 @@ pub struct LoopRound {
     round: usize,
     bodies: Vec<BlockId>,
     /// The actors that are new in every round.
-    fresh: Vec<ActorId>,
+    pub fresh: Vec<ActorId>,
     /// The values that the rounds so far have bound, by name.
     collected: BTreeMap<String, Vec<BoundValue>>,
 }
@@ -99,7 +96,7 @@ impl BlockFrame {
     }
 
     /// Whether the step around the block fails, with its rules, if a step inside does.
-    fn fails_step(&self) -> bool {
+    pub fn fails_step(&self) -> bool {
         matches!(self.kind, BlockKind::Retry { .. } | BlockKind::Opening { .. } | BlockKind::Scene { .. })
     }
 
@@ -184,7 +181,7 @@ impl BlockStack {
     }
 
     /// Returns the current step of the innermost block.
-    fn step<'p>(&self, program: &'p Program) -> Option<&'p Step> {
+    pub fn step<'p>(&self, program: &'p Program) -> Option<&'p Step> {
         let frame = self.stack.last()?;
         program.blocks[frame.block].get(frame.position)
     }
@@ -223,7 +220,7 @@ impl BlockStack {
         (!rounds.is_empty()).then(|| rounds.join("; "))
     }
 
-    fn is_in_opening(&self) -> bool {
+    pub fn is_in_opening(&self) -> bool {
         self.stack.iter().any(|frame| matches!(frame.kind, BlockKind::Opening { .. }))
     }
 
@@ -233,7 +230,7 @@ impl BlockStack {
     }
 
     /// Whether the step is inside an attempt that may be repeated, so that any failure ends the attempt.
-    fn is_trying(&self, now: Duration) -> bool {
+    pub fn is_trying(&self, now: Duration) -> bool {
         self.stack.iter().any(|frame| match &frame.kind {
             BlockKind::Retry { until, .. } => now < *until,
             BlockKind::Either { values, try_, .. } => try_ + 1 < values.len(),
@@ -250,7 +247,7 @@ impl BlockStack {
     }
 
     /// Whether a failure ends an attempt, or an opening or scene whose rules are all below must.
-    fn is_attempt(&self, program: &Program) -> bool {
+    pub fn is_attempt(&self, program: &Program) -> bool {
         self.stack.windows(2).any(|pair| match pair[1].kind {
             BlockKind::Retry { .. } | BlockKind::Either { .. } => true,
             BlockKind::Opening { .. } | BlockKind::Scene { .. } => {
@@ -438,17 +435,13 @@ impl Conversation {
         }
         let value = match &each.values {
             LoopValues::Known(values) => values[round].clone(),
-            LoopValues::Written(items) => {
-                let names = self.eval_context(None);
-                match items[round].eval_bound(&names) {
-                    Ok(value) => value,
-                    Err(error) => {
-                        let failure = eval_failure(error, &items[round], &names);
-                        let Some(step) = self.blocks.step(program) else { return };
-                        return self.fail_step(program, step, failure);
-                    }
+            LoopValues::Written(items) => match self.evaluate_bound(None, &items[round]) {
+                Ok(value) => value,
+                Err(failure) => {
+                    let Some(step) = self.blocks.step(program) else { return };
+                    return self.fail_step(program, step, failure);
                 }
-            }
+            },
         };
         let block = *each.bodies.get(round).or(each.bodies.last()).unwrap_or(&0);
         let index = BoundValue::from_value(Value::from(round));
@@ -512,36 +505,37 @@ impl Conversation {
     ) {
         let Some(step) = self.blocks.step(program) else { return };
         let StepAction::Play { scene, given, with } = &step.act else { return };
+        match self.scene_names(*scene, me, given, with) {
+            Ok(names) => self.blocks.push(BlockFrame { names, kind, me, missed, ..BlockFrame::body(*scene) }),
+            Err(failure) => self.fail_step(program, step, failure),
+        }
+    }
+
+    /// Evaluates the `given` values of a scene, in which the step may override some.
+    fn scene_names(
+        &mut self,
+        scene: BlockId,
+        me: Option<ActorId>,
+        given: &[(String, Template)],
+        with: &[(String, Template)],
+    ) -> Result<BTreeMap<String, BoundValue>, StepFailure> {
         let mut names = BTreeMap::new();
         for (name, template) in given {
-            let overriding = with.iter().find(|(known, _)| known == name);
-            let eval = |c: &Self, template: &Template| {
-                let names = c.eval_context(me);
-                template.eval_bound(&names).map_err(|error| eval_failure(error, template, &names))
-            };
-            let value = match overriding {
+            let value = match with.iter().find(|(known, _)| known == name) {
                 // Keep the wire, so that values from the hub are recognised as such.
-                Some((_, template)) => eval(self, template),
+                Some((_, template)) => self.evaluate_bound(me, template),
                 // A given value may use the values given before it.
                 None => {
                     let kind = BlockKind::Scene { rest: Vec::new(), done: Vec::new(), group: false };
-                    self.blocks.push(BlockFrame { names: names.clone(), kind, me, ..BlockFrame::body(*scene) });
-                    let value = eval(self, template);
+                    self.blocks.push(BlockFrame { names: names.clone(), kind, me, ..BlockFrame::body(scene) });
+                    let value = self.evaluate_bound(me, template);
                     self.blocks.stack.pop();
                     value
                 }
             };
-            match value {
-                Ok(value) => {
-                    names.insert(name.clone(), value);
-                }
-                Err(failure) => {
-                    self.fail_step(program, step, failure);
-                    return;
-                }
-            }
+            names.insert(name.clone(), value?);
         }
-        self.blocks.push(BlockFrame { names, kind, me, missed, ..BlockFrame::body(*scene) });
+        Ok(names)
     }
 
     /// Plays the openings of these actors, one after another.
@@ -553,22 +547,11 @@ impl Conversation {
         let id = rest.remove(0);
         let Some(step) = self.blocks.step(program) else { return };
         if let StepAction::Join { with } = &step.act {
-            let mut overrides = BTreeMap::new();
-            for (name, template) in with {
-                let names = self.eval_context(Some(id));
-                match template.eval_bound(&names).map_err(|error| eval_failure(error, template, &names)) {
-                    Ok(value) => {
-                        overrides.insert(name.clone(), value);
-                    }
-                    Err(failure) => {
-                        self.fail_step(program, step, failure);
-                        return;
-                    }
-                }
-            }
-            if let Err(failure) = self.evaluate_given(id, &overrides, false) {
-                self.fail_step(program, step, failure);
-                return;
+            let overrides =
+                with.iter().map(|(name, template)| Ok((name.clone(), self.evaluate_bound(Some(id), template)?)));
+            let overrides: Result<BTreeMap<_, _>, _> = overrides.collect();
+            if let Err(failure) = overrides.and_then(|overrides| self.evaluate_given(id, &overrides, false)) {
+                return self.fail_step(program, step, failure);
             }
         }
         let Some(role) = program.roles.get(&program.actors[id].role) else { return };
@@ -594,12 +577,10 @@ impl Conversation {
             let value = match overrides.get(name) {
                 Some(value) => value.clone(),
                 None if all || depends_on(template, overrides) => {
-                    let names = self.eval_context(Some(id));
                     self.environment.functions.set_actor(Some(id));
-                    let value = template.eval_bound(&names);
+                    let value = self.evaluate_bound(Some(id), template);
                     self.environment.functions.set_actor(None);
-                    value.map_err(|error| {
-                        let failure = eval_failure(error, template, &names);
+                    value.map_err(|failure| {
                         let message = format!("`given: {name}` of `{}`: {}", program.actors[id].name, failure.message);
                         StepFailure { message, ..failure }
                     })?
@@ -625,7 +606,7 @@ impl Conversation {
     }
 
     /// Disconnects and resets an actor that is new in every round.
-    fn disconnect(&mut self, id: ActorId) {
+    pub(super) fn disconnect(&mut self, id: ActorId) {
         if let Some(connection) = self.actors.open_connection(id) {
             self.record_frame(id, connection, HistoryDirection::Sent, FrameKind::Close, "1000", 4);
             self.send_close(id, connection);
@@ -648,209 +629,6 @@ impl Conversation {
         let frame = self.frame_of(id, Frame::close(Some(1000), ""));
         self.out.push(ConversationOutput::Send { connection, frames: vec![frame] });
     }
-
-    // ---- failures
-
-    /// Handles a failed step: answers its check, then continues, repeats the attempt, or ends the conversation.
-    pub(super) fn fail_step(&mut self, program: &Arc<Program>, step: &Step, mut failure: StepFailure) {
-        failure.message = self.history.shown(&failure.message, 400);
-        failure.unauthenticated = self.is_unauthenticated(program, step);
-        // If the prelude was not played, later steps would be judged without it.
-        let in_prelude = self.blocks.stack.iter().any(|frame| matches!(frame.kind, BlockKind::Prelude { .. }));
-        if in_prelude || matches!(failure.kind, StepFailureKind::Mistake) {
-            self.judgement.record_mistake(format!("{}: {}", step.text, failure.message), Some(step.span));
-            self.blocks.stop();
-            return;
-        }
-        match &failure.kind {
-            StepFailureKind::NotReached => {
-                self.skip_unreached_step(program, step, failure.message);
-                self.blocks.complete(step, None);
-                return;
-            }
-            StepFailureKind::Assumed { deviation } => {
-                self.blocks.miss(&failure.message);
-                self.judgement.leave_unbound(Provenance::Assumed { deviation: *deviation });
-                let mut checks = Vec::new();
-                collect_checks(program, step, &mut checks);
-                checks.into_iter().for_each(|check| self.judgement.record_assumed(check, &step.text, *deviation));
-                self.blocks.complete(step, None);
-                return;
-            }
-            StepFailureKind::Broken | StepFailureKind::Undecided | StepFailureKind::Mistake => {}
-        }
-        if self.blocks.phase == Phase::Finally {
-            // `finally` has no checks, and continues after a failure.
-            self.blocks.complete(step, None);
-            return;
-        }
-        let (undecided, outcome) = self.judgement.outcome_of(&failure);
-        let mut accuses = false;
-        let mut must = false;
-        if let Some(check) = step.check {
-            accuses = !undecided;
-            must = program.checks[check].rules.iter().any(|rule| rule.level == RuleLevel::Must);
-            self.judgement.record_answer(
-                check,
-                &step.text,
-                outcome,
-                failure.message.clone(),
-                failure.detail.as_deref().cloned(),
-            );
-        }
-        if accuses && !must && !self.blocks.is_trying(self.clock.now) {
-            self.blocks.complete(step, None);
-            return;
-        }
-        if self.continues_after_failure(program, step, &failure) {
-            self.continue_after_failure(program, step, failure);
-        } else {
-            self.unwind_failure(program, step, failure);
-        }
-    }
-
-    /// Whether the conversation continues after a failed step: a wrong alternative happened, or the expected frame did
-    /// not come, but the connection is open. A hub may serve a client even if its greeting or confirmation differs from
-    /// the document.
-    fn continues_after_failure(&self, program: &Program, step: &Step, failure: &StepFailure) -> bool {
-        let awaits = match &step.act {
-            StepAction::Expect(expect) => {
-                matches!(expect.want, ExpectedEvent::Message { .. } | ExpectedEvent::Control { .. })
-            }
-            StepAction::ExpectOneOf { .. } => true,
-            _ => false,
-        };
-        let may = self.persistent || (step.check.is_none() && self.blocks.is_in_opening());
-        let is_open = |id: &ActorId| self.actors[*id].is_open();
-        // A hub that never sent anything serves no client, and a flood of frames decides little. Waiting for a hub that
-        // falls silent takes at most twice as long as the first wait.
-        let in_time = self.judgement.doubt().is_none_or(|doubt| self.clock.now < doubt.until);
-        let is_served = |actor: &ActorState| {
-            !actor.latest.inbox.has_dropped && actor.latest.inbox.frames.iter().any(|frame| !frame.wire.is_assumed())
-        };
-        let serves = self.actors.iter().any(is_served);
-        let missed = || serves && in_time && self.blocks.members(&step.who).iter().all(is_open);
-        awaits && may && !self.blocks.is_attempt(program) && (failure.answered || missed())
-    }
-
-    /// Whether the hub refused the credentials of an actor of this step.
-    fn is_unauthenticated(&self, program: &Program, step: &Step) -> bool {
-        let says_so = |entry: &InboxFrame| match &entry.kind {
-            InboxFrameKind::Message { message: Some(index), .. } if !entry.claimed && entry.is_observed() => {
-                is_refusal_of_credentials(&program.pack.messages[*index].name)
-            }
-            _ => false,
-        };
-        self.blocks.members(&step.who).iter().map(|id| &self.actors[*id]).any(|actor| match &actor.link {
-            ConnectionState::Refused { refusal, .. } => matches!(refusal["status"].as_u64(), Some(401 | 403)),
-            _ => actor.latest.inbox.frames.iter().any(says_so),
-        })
-    }
-
-    /// Continues after a failed step. From now on, only received frames prove something.
-    fn continue_after_failure(&mut self, program: &Arc<Program>, step: &Step, failure: StepFailure) {
-        let message = format!("{}: {}", step.text, failure.message);
-        let (_, outcome) = self.judgement.outcome_of(&failure);
-        for inner in (1..self.blocks.stack.len()).rev() {
-            let outer = &self.blocks.stack[inner - 1];
-            let holder = &program.blocks[outer.block][outer.position];
-            if let Some(check) = holder.check.filter(|_| self.blocks.stack[inner].fails_step()) {
-                let detail = failure.detail.as_deref().cloned();
-                self.judgement.record_answer(check, &holder.text, outcome.clone(), message.clone(), detail);
-            }
-        }
-        for frame in &mut self.blocks.stack {
-            frame.missed.get_or_insert_with(|| message.clone());
-        }
-        let wait = failure.shortened.unwrap_or_else(|| self.clock.stretched(self.clock.patience));
-        self.judgement.set_doubt(&message, self.clock.now, wait);
-        let missed = self.missed_expectation(program, step);
-        self.set_cause(step, failure, missed);
-        self.blocks.complete(step, None);
-    }
-
-    fn set_cause(&mut self, step: &Step, failure: StepFailure, missed: Option<MissedExpectation>) {
-        let missed = missed.filter(|_| self.is_evidence(step, &failure));
-        if self.judgement.set_cause(&self.program, step, failure) {
-            self.deviations.missed = missed;
-        }
-    }
-
-    fn unwind_failure(&mut self, program: &Arc<Program>, step: &Step, mut failure: StepFailure) {
-        self.blocks.active = None;
-        // Look before unwinding: only the stack knows the actor of the step.
-        let missed = self.missed_expectation(program, step);
-        while let Some(mut frame) = self.blocks.stack.pop() {
-            match &mut frame.kind {
-                BlockKind::Retry { since, until, before } if self.may_retry(step, *since, *until, &mut failure) => {
-                    self.judgement.restore(before);
-                    let pause = (self.clock.now + RETRY_PAUSE).min(*until);
-                    frame.position = 0;
-                    frame.missed = None;
-                    frame.names.clear();
-                    self.blocks.push(frame);
-                    self.blocks.active = Some(ActiveStep::pause(pause));
-                    return;
-                }
-                BlockKind::Either { name, values, try_, before } if *try_ + 1 < values.len() => {
-                    *try_ += 1;
-                    self.judgement.restore(before);
-                    let (name, value) = (name.clone(), values[*try_].clone());
-                    frame.position = 0;
-                    frame.missed = None;
-                    frame.names = [(name, value)].into();
-                    self.blocks.push(frame);
-                    return;
-                }
-                BlockKind::Each(each) => {
-                    for id in &each.fresh {
-                        self.disconnect(*id);
-                    }
-                }
-                BlockKind::Body => self.blocks.lets.append(&mut frame.names),
-                _ => {}
-            }
-            // The step around the block may have rules itself, perhaps only rules that cannot fail.
-            let Some(holder) = self.blocks.step(program) else { break };
-            if let Some(check) = holder.check
-                && frame.fails_step()
-            {
-                let (undecided, outcome) = self.judgement.outcome_of(&failure);
-                let message = format!("{}: {}", step.text, failure.message);
-                self.judgement.record_answer(check, &holder.text, outcome, message, failure.detail.as_deref().cloned());
-                let must = program.checks[check].rules.iter().any(|rule| rule.level == RuleLevel::Must);
-                if !must && !undecided && !self.blocks.is_trying(self.clock.now) {
-                    self.blocks.complete(holder, None);
-                    return;
-                }
-            }
-        }
-        self.set_cause(step, failure, missed);
-    }
-
-    /// Answers the check of a skipped step and the checks of its details.
-    fn answer_checks(&mut self, program: &Program, step: &Step, outcome: &CheckOutcome) {
-        let mut checks = Vec::new();
-        collect_checks(program, step, &mut checks);
-        for check in checks {
-            self.judgement.record_answer(check, &step.text, outcome.clone(), "", None);
-        }
-    }
-
-    /// Skips a step because of its `if`.
-    pub(super) fn skip_step(&mut self, program: &Program, step: &Step, why: String) {
-        self.answer_checks(program, step, &CheckOutcome::NotReached(why));
-    }
-
-    /// Skips a step that uses a name that was never bound. The check of the step around its block is then undecided.
-    pub(super) fn skip_unreached_step(&mut self, program: &Program, step: &Step, why: String) {
-        self.blocks.miss(&why);
-        if step.act.tells_hub() {
-            self.judgement.rest_on_unbound();
-        }
-        let outcome = self.judgement.doubt_outcome().unwrap_or(CheckOutcome::NotReached(why));
-        self.answer_checks(program, step, &outcome);
-    }
 }
 
 /// The state of a step after it was begun or polled.
@@ -859,33 +637,6 @@ pub enum StepProgress {
     /// A block was pushed; the step completes when it ends.
     Entered,
     Waiting(ActiveStep),
-}
-
-/// Whether a message with this name probably refuses a client's credentials, such as `error_authentication`.
-fn is_refusal_of_credentials(message: &str) -> bool {
-    let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    has(&["unauthori", "forbidden"])
-        || has(&["auth", "credential", "token", "login"])
-            && has(&["error", "fail", "required", "denied", "refused", "reject", "invalid", "expired"])
-}
-
-/// Collects the checks of a step, of its details, and of the blocks in it.
-fn collect_checks(program: &Program, step: &Step, checks: &mut Vec<usize>) {
-    checks.extend(step.check);
-    let bodies = match &step.act {
-        StepAction::Each { bodies, .. } => bodies.as_slice(),
-        StepAction::Either { body, .. } | StepAction::Retry { body, .. } => std::slice::from_ref(body),
-        act => {
-            let has = match act {
-                StepAction::Expect(expect) => expect.has.as_slice(),
-                StepAction::ExpectEnd { has, .. } => has,
-                StepAction::Hook(hook) => &hook.has,
-                _ => &[],
-            };
-            return checks.extend(has.iter().map(|has| has.check));
-        }
-    };
-    bodies.iter().flat_map(|body| &program.blocks[*body]).for_each(|step| collect_checks(program, step, checks));
 }
 
 /// Whether a given value uses an overridden one.

@@ -19,9 +19,9 @@ use crate::scenario::model::{ActorId, ConnectStep, MessageComposition, MessageNa
 use crate::scenario::template::Template;
 use crate::scenario::value::{BoundValue, Provenance, Traced, Wire, pick_wire};
 use crate::scenario::variation::{TextForm, Variation};
+use crate::websocket::dial::Dial;
 use crate::websocket::endpoint::Endpoint;
 use crate::websocket::frame::{Frame, Opcode};
-use crate::websocket::handshake::Dial;
 
 /// Headers of an upgrade as browsers and proxies may write them.
 const SPELT_OTHERWISE: [(&str, &str); 2] = [("Upgrade", "WebSocket"), ("Connection", "keep-alive, upgrade")];

@@ -24,33 +24,37 @@ pub(super) type StepResult = Result<StepProgress, StepFailure>;
 
 impl Conversation {
     pub(super) fn begin_step(&mut self, program: &Arc<Program>, step: &Step) -> StepResult {
-        Ok(match self.enter_step(program, step)? {
+        let before = self.check_preconditions(program, step)?;
+        Ok(match before.map_or_else(|| self.enter_step(program, step), Ok)? {
             StepProgress::Waiting(active) => StepProgress::Waiting(self.shorten_wait(step, active)),
             progress => progress,
         })
     }
 
-    fn enter_step(&mut self, program: &Arc<Program>, step: &Step) -> StepResult {
+    /// Returns the progress of a step that is skipped or must wait before it begins.
+    fn check_preconditions(&mut self, program: &Program, step: &Step) -> Result<Option<StepProgress>, StepFailure> {
         if let Some(name) = &step.if_
             && self.eval_context(None).lookup(name).is_none()
         {
             self.skip_step(program, step, format!("not reached: `{name}` was not bound"));
-            return Ok(StepProgress::Done(None));
+            return Ok(Some(StepProgress::Done(None)));
         }
         // After a failure, silence proves nothing, and a hub that sends nothing needs no time.
         let passes_time = matches!(step.act, StepAction::Wait { .. } | StepAction::ExpectNothing(_));
         if passes_time && self.judgement.doubt().is_some() && self.waits.is_unanswered() {
             return Err(StepFailure::undecided("not waited: the hub sends nothing of its document", None));
         }
-        if let Some(until) = self.fence_end(step) {
-            return Ok(StepProgress::Waiting(ActiveStep::pause(until)));
-        }
+        Ok(self.fence_end(step).map(|until| StepProgress::Waiting(ActiveStep::pause(until))))
+    }
+
+    fn enter_step(&mut self, program: &Arc<Program>, step: &Step) -> StepResult {
         let members = self.blocks.members(&step.who);
         match &step.act {
-            StepAction::Join { .. } => {
-                self.play_opening(program, members, None);
-                Ok(StepProgress::Entered)
-            }
+            StepAction::Join { .. }
+            | StepAction::Play { .. }
+            | StepAction::Each { .. }
+            | StepAction::Either { .. }
+            | StepAction::Retry { .. } => self.enter_block(program, step, members),
             StepAction::Connect(connect) => {
                 for id in &members {
                     let dial = self.connect_options(*id, connect)?;
@@ -95,11 +99,6 @@ impl Conversation {
                 let within = self.evaluate_time(within.as_ref())?;
                 self.begin_one_of(program, step, alternatives, members, after, within)
             }
-            StepAction::Play { .. } => {
-                let group = matches!(step.who, StepActors::Group { .. });
-                self.enter_scene(program, members, group);
-                Ok(StepProgress::Entered)
-            }
             StepAction::Compose(compose) => {
                 let composed = self.compose_message(members.first().copied(), compose)?;
                 Ok(StepProgress::Done(Some(BoundValue::One { value: composed.value, wire: composed.wire })))
@@ -123,6 +122,17 @@ impl Conversation {
                 let finding = self.check_order(step, order)?;
                 self.record_check(program, step, finding)
             }
+        }
+    }
+
+    /// Begins a step that plays blocks.
+    fn enter_block(&mut self, program: &Arc<Program>, step: &Step, members: Vec<ActorId>) -> StepResult {
+        match &step.act {
+            StepAction::Join { .. } => self.play_opening(program, members, None),
+            StepAction::Play { .. } => {
+                let group = matches!(step.who, StepActors::Group { .. });
+                self.enter_scene(program, members, group);
+            }
             StepAction::Each { name, values, bodies, fresh } => {
                 let instead = self.override_for(name);
                 let values = match instead.as_deref().unwrap_or(values) {
@@ -130,7 +140,6 @@ impl Conversation {
                     computed => LoopValues::Known(self.loop_values(computed)?),
                 };
                 self.enter_each(program, name, values, bodies, fresh);
-                Ok(StepProgress::Entered)
             }
             StepAction::Either { name, values, body } => {
                 let values = self.loop_values(values)?;
@@ -138,15 +147,15 @@ impl Conversation {
                     return Err(StepFailure::mistake("`either` needs at least one value"));
                 }
                 self.enter_either(name, values, *body);
-                Ok(StepProgress::Entered)
             }
             StepAction::Retry { time, body } => {
                 let time = self.evaluate_time(Some(time))?.unwrap_or_default();
                 let time = self.clock.stretched(time);
                 self.enter_retry(time, *body);
-                Ok(StepProgress::Entered)
             }
+            _ => {}
         }
+        Ok(StepProgress::Entered)
     }
 
     fn toggle_reading(&mut self, members: &[ActorId], output: fn(u32) -> ConversationOutput) -> StepProgress {
@@ -408,11 +417,15 @@ impl Conversation {
         (*of == name).then(|| Arc::clone(instead))
     }
 
+    /// Evaluates a value that a step needs. A value from the hub keeps its wire.
+    pub(super) fn evaluate_bound(&self, me: Option<ActorId>, template: &Template) -> Result<BoundValue, StepFailure> {
+        let names = self.eval_context(me);
+        template.eval_bound(&names).map_err(|error| eval_failure(error, template, &names))
+    }
+
     /// Returns the values of an `each` or `either`. Those from the hub keep their wire.
     pub(super) fn loop_values(&self, template: &Template) -> Result<Vec<BoundValue>, StepFailure> {
-        let names = self.eval_context(None);
-        let list = template.eval_bound(&names).map_err(|error| eval_failure(error, template, &names))?;
-        match list {
+        match self.evaluate_bound(None, template)? {
             BoundValue::Many { items, .. } => Ok(items),
             BoundValue::One { value: Value::Array(values), wire } => {
                 Ok(values.into_iter().map(|value| BoundValue::One { value, wire: wire.clone() }).collect())
@@ -422,7 +435,8 @@ impl Conversation {
             }
             other => {
                 let other = crate::syntax::matcher::to_json_text(&other.to_json());
-                Err(value_failure(format!("`in` takes a list or a number up to 100000, not {other}"), template, &names))
+                let what = format!("`in` takes a list or a number up to 100000, not {other}");
+                Err(value_failure(what, template, &self.eval_context(None)))
             }
         }
     }

@@ -47,132 +47,177 @@ pub enum ValidityCode {
 }
 
 impl ValidityCode {
-    pub const ALL: [Self; 16] = [
-        Self::Unmeasured,
-        Self::Unjoined,
-        Self::SendDelay,
-        Self::OwnErrors,
-        Self::Missed,
-        Self::Backlog,
-        Self::Ledger,
-        Self::Uncertain,
-        Self::Core,
-        Self::Clamped,
-        Self::Trend,
-        Self::WarmUp,
-        Self::ClosedWorkload,
-        Self::SkippedTicks,
-        Self::Held,
-        Self::Shares,
-    ];
-
     /// Returns the stable name in reports.
     pub fn name(self) -> &'static str {
         self.explanation().name
     }
 
     pub fn explanation(self) -> Explanation {
-        let (name, means, usually, next) = match self {
-            Self::Unmeasured => (
-                "unmeasured",
-                "The run ended before anything was measured: no whole interval, or no message and no connected client.",
-                "The run was interrupted, or its plan sends nothing.",
-                "Measure longer with `--duration`.",
-            ),
-            Self::Unjoined => (
-                "unjoined",
-                "Clients of the plan had not joined when the measured time began.",
-                "The hub limits connections, refuses credentials, or accepts connections slowly.",
-                "Read the errors, and lengthen `ramp`.",
-            ),
-            Self::SendDelay => (
-                "send-delay",
-                "The generator could not send messages when they were due, so the hub did not get the load of the plan.",
-                "A rate above what this machine can send.",
-                "Lower the rate, or use more cores: hubproof doctor shows what this machine can send.",
-            ),
-            Self::OwnErrors => (
-                "own-errors",
-                "Errors of the generator, not of the hub: it ran out of descriptors, ports or memory, or has a defect.",
-                "Limits of the machine.",
-                "See what this machine can do: hubproof doctor",
-            ),
-            Self::Missed => (
-                "missed",
-                "Journeys that were due never began, so the load was lower than planned.",
-                "No client was free, because the hub answers slowly or the population is small.",
-                "Raise `population` or `at_a_time`.",
-            ),
-            Self::Backlog => (
-                "backlog",
-                "Journeys, items or received bytes were unfinished when the run ended, so the ledger cannot tell lost ones from late ones.",
-                "A drain that is shorter than the hub's longest job.",
-                "Lengthen `--drain`.",
-            ),
-            Self::Ledger => (
-                "ledger",
-                "The ledger could not follow all items.",
-                "More items at a time than it can hold, or a generator without a free core.",
-                "Lower the rate, or shorten the run.",
-            ),
-            Self::Uncertain => (
-                "uncertain",
-                "The result of a threshold could be different, by chance or because of the generator's own delay.",
-                "Too few samples, or a generator that is as busy as the hub.",
-                "Measure longer with `--duration`.",
-            ),
-            Self::Core => (
-                "core",
-                "A core of the generator was almost fully busy, so received messages may have waited. The figures include this as the generator's part.",
-                "A rate near what this machine can send, or a hub on the same cores.",
-                "Run the hub on another machine: hubproof doctor shows what this one can send.",
-            ),
-            Self::Clamped => (
-                "clamped",
-                "Times exceeded the upper bound of the histograms and count as that bound.",
-                "Answers that took longer than the histograms can hold.",
-                "",
-            ),
-            Self::Trend => (
-                "trend",
-                "The median response time rose or fell over the measured time, so it depends on when it is measured.",
-                "A hub that fills a queue, leaks memory, or is still warming up.",
-                "Warm up longer with `--warm-up`, or measure longer.",
-            ),
-            Self::WarmUp => (
-                "warm-up",
-                "Throughput and response times were not steady at the end of the longest warm-up.",
-                "A hub with a high load, or one that compiles or caches while it runs.",
-                "Set `--warm-up` to a fixed time.",
-            ),
-            Self::ClosedWorkload => (
-                "closed-workload",
-                "Clients begin a journey when their last one has ended, so nothing is due while the hub stalls. The times hold only for clients that wait for one another.",
-                "The plan has neither `arrivals` nor `pace`.",
-                "Add `arrivals` to the role, to measure from when a message was due.",
-            ),
-            Self::SkippedTicks => (
-                "skipped-ticks",
-                "Ticks of a journey were skipped, because the client was still busy; the times do not include them.",
-                "A hub that takes longer than the interval of the ticks.",
-                "Raise the interval, or use more clients.",
-            ),
-            Self::Held => (
-                "held",
-                "New journeys were held back for a while; the schedule waited, and the time is not part of the measured time.",
-                "The button Hold on the live page was pressed.",
-                "Nothing, if that was intended.",
-            ),
-            Self::Shares => (
-                "shares",
-                "The shares of the run did not measure at the same time, so the hub never had the load of the whole plan.",
-                "The generators were started one after another.",
-                "Give all shares the same `--start-at`.",
-            ),
-        };
+        let (_, [name, means, usually, next]) = CODES[self as usize];
         Explanation::new(name, means).usually(usually).next(next)
     }
+
+    /// Returns the explanations of all codes.
+    pub fn explanations() -> Vec<Explanation> {
+        CODES.map(|(code, _)| code.explanation()).to_vec()
+    }
 }
+
+/// Each code with its name, its meaning, how it usually comes about, and what to do; in the order of the codes.
+const CODES: [(ValidityCode, [&str; 4]); 16] = [
+    (
+        ValidityCode::Unmeasured,
+        [
+            "unmeasured",
+            "The run ended before anything was measured: no whole interval, or no message and no connected client.",
+            "The run was interrupted, or its plan sends nothing.",
+            "Measure longer with `--duration`.",
+        ],
+    ),
+    (
+        ValidityCode::Unjoined,
+        [
+            "unjoined",
+            "Clients of the plan had not joined when the measured time began.",
+            "The hub limits connections, refuses credentials, or accepts connections slowly.",
+            "Read the errors, and lengthen `ramp`.",
+        ],
+    ),
+    (
+        ValidityCode::SendDelay,
+        [
+            "send-delay",
+            "The generator could not send messages when they were due, so the hub did not get the load of the plan.",
+            "A rate above what this machine can send.",
+            "Lower the rate, or use more cores: hubproof doctor shows what this machine can send.",
+        ],
+    ),
+    (
+        ValidityCode::OwnErrors,
+        [
+            "own-errors",
+            "Errors of the generator, not of the hub: it ran out of descriptors, ports or memory, or has a defect.",
+            "Limits of the machine.",
+            "See what this machine can do: hubproof doctor",
+        ],
+    ),
+    (
+        ValidityCode::Missed,
+        [
+            "missed",
+            "Journeys that were due never began, so the load was lower than planned.",
+            "No client was free, because the hub answers slowly or the population is small.",
+            "Raise `population` or `at_a_time`.",
+        ],
+    ),
+    (
+        ValidityCode::Backlog,
+        [
+            "backlog",
+            "Journeys, items or received bytes were unfinished when the run ended, so the ledger cannot tell lost ones from late ones.",
+            "A drain that is shorter than the hub's longest job.",
+            "Lengthen `--drain`.",
+        ],
+    ),
+    (
+        ValidityCode::Ledger,
+        [
+            "ledger",
+            "The ledger could not follow all items.",
+            "More items at a time than it can hold, or a generator without a free core.",
+            "Lower the rate, or shorten the run.",
+        ],
+    ),
+    (
+        ValidityCode::Uncertain,
+        [
+            "uncertain",
+            "The result of a threshold could be different, by chance or because of the generator's own delay.",
+            "Too few samples, or a generator that is as busy as the hub.",
+            "Measure longer with `--duration`.",
+        ],
+    ),
+    (
+        ValidityCode::Core,
+        [
+            "core",
+            "A core of the generator was almost fully busy, so received messages may have waited. The figures include this as the generator's part.",
+            "A rate near what this machine can send, or a hub on the same cores.",
+            "Run the hub on another machine: hubproof doctor shows what this one can send.",
+        ],
+    ),
+    (
+        ValidityCode::Clamped,
+        [
+            "clamped",
+            "Times exceeded the upper bound of the histograms and count as that bound.",
+            "Answers that took longer than the histograms can hold.",
+            "",
+        ],
+    ),
+    (
+        ValidityCode::Trend,
+        [
+            "trend",
+            "The median response time rose or fell over the measured time, so it depends on when it is measured.",
+            "A hub that fills a queue, leaks memory, or is still warming up.",
+            "Warm up longer with `--warm-up`, or measure longer.",
+        ],
+    ),
+    (
+        ValidityCode::WarmUp,
+        [
+            "warm-up",
+            "Throughput and response times were not steady at the end of the longest warm-up.",
+            "A hub with a high load, or one that compiles or caches while it runs.",
+            "Set `--warm-up` to a fixed time.",
+        ],
+    ),
+    (
+        ValidityCode::ClosedWorkload,
+        [
+            "closed-workload",
+            "Clients begin a journey when their last one has ended, so nothing is due while the hub stalls. The times hold only for clients that wait for one another.",
+            "The plan has neither `arrivals` nor `pace`.",
+            "Add `arrivals` to the role, to measure from when a message was due.",
+        ],
+    ),
+    (
+        ValidityCode::SkippedTicks,
+        [
+            "skipped-ticks",
+            "Ticks of a journey were skipped, because the client was still busy; the times do not include them.",
+            "A hub that takes longer than the interval of the ticks.",
+            "Raise the interval, or use more clients.",
+        ],
+    ),
+    (
+        ValidityCode::Held,
+        [
+            "held",
+            "New journeys were held back for a while; the schedule waited, and the time is not part of the measured time.",
+            "The button Hold on the live page was pressed.",
+            "Nothing, if that was intended.",
+        ],
+    ),
+    (
+        ValidityCode::Shares,
+        [
+            "shares",
+            "The shares of the run did not measure at the same time, so the hub never had the load of the whole plan.",
+            "The generators were started one after another.",
+            "Give all shares the same `--start-at`.",
+        ],
+    ),
+];
+
+const _: () = {
+    let mut index = 0;
+    while index < CODES.len() {
+        assert!(CODES[index].0 as usize == index);
+        index += 1;
+    }
+};
 
 /// A reason why a run is suspect or invalid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 pub use crate::websocket::codec::{ConnectionSide, PeerLimits};
+use crate::websocket::dial::Dial;
 pub use crate::websocket::endpoint::Endpoint;
 use crate::websocket::frame::FrameHeader;
 pub use crate::websocket::frame::{ConnectionCommand, ConnectionEvent, ConnectionId};
-use crate::websocket::handshake::Dial;
 pub use connection::{Connection, SendError};
 pub use listen::{ListenRequest, Listener, listen};
 pub use memory_budget::{MemoryBudget, MemoryReservation};

@@ -15,7 +15,7 @@ use super::tls::CertificateRequest;
 use super::{ConnectRequest, ConnectionEvent, Endpoint, tls};
 use crate::config::TlsOptions;
 use crate::websocket::frame::NO_ANSWER;
-use crate::websocket::handshake;
+use crate::websocket::handshake::{self, ResponseHead};
 
 /// How long to wait for the rest of a refusal's body.
 const BODY_WAIT: Duration = Duration::from_secs(1);
@@ -280,66 +280,8 @@ async fn upgrade(
     // Ignore a failed write: a hub may have answered and closed without reading, so its answer must still be read.
     let _ = timeout_at(deadline, async { socket.write_all(bytes).await.and(socket.flush().await) }).await;
 
-    let (mut buffer, mut interim) = (Vec::new(), 0);
-    let head = loop {
-        match handshake::parse_response_head(&buffer) {
-            Err(error) => {
-                let reason = format!("the answer to the upgrade cannot be understood: {error}");
-                return Err(UpgradeError { reason, bound: error.exceeds_limit(), ended: false });
-            }
-            // The final answer follows (RFC 9110, section 15.2).
-            Ok(Some(head)) if (100..200).contains(&head.status) && head.status != 101 => {
-                interim += 1;
-                if interim > MAX_INTERIM_ANSWERS {
-                    let reason = format!(
-                        "more than {MAX_INTERIM_ANSWERS} interim answers (HTTP {}) to the upgrade",
-                        head.status
-                    );
-                    return Err(UpgradeError { reason, bound: true, ended: false });
-                }
-                buffer.drain(..head.length);
-            }
-            Ok(Some(head)) => break head,
-            Ok(None) => {
-                let begun = !buffer.is_empty();
-                match timeout_at(deadline, read_more(&mut socket, &mut buffer)).await {
-                    Ok(Ok(0)) if begun => {
-                        return Err("the hub closed the connection in the middle of its answer to the upgrade"
-                            .to_owned()
-                            .into());
-                    }
-                    Ok(Ok(0)) => {
-                        return Err(UpgradeError::ended(format!(
-                            "the hub closed the connection before answering the upgrade{}",
-                            tls_hint(request)
-                        )));
-                    }
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) if is_reset(&error) => {
-                        return Err(UpgradeError::ended(format!(
-                            "the hub reset the connection before answering the upgrade{}",
-                            tls_hint(request)
-                        )));
-                    }
-                    Ok(Err(error)) => {
-                        return Err(UpgradeError::ended(
-                            match error.get_ref().is_some_and(|why| why.is::<rustls::Error>()) {
-                                true => tls::explain_handshake_error(&error),
-                                false => format!("reading the answer to the upgrade failed: {error}"),
-                            },
-                        ));
-                    }
-                    Err(_) if begun => {
-                        let within = format_seconds(request.timeout);
-                        return Err(format!("no complete answer to the upgrade within {within}").into());
-                    }
-                    Err(_) => {
-                        return Err(format!("{NO_ANSWER} within {}", format_seconds(request.timeout)).into());
-                    }
-                }
-            }
-        }
-    };
+    let mut buffer = Vec::new();
+    let head = read_answer_head(&mut socket, &mut buffer, request, deadline).await?;
     let mut rest = buffer.split_off(head.length);
     match handshake::judge_response(head.clone(), key, &request.dial.subprotocols) {
         ConnectionEvent::Refused { status, headers, reason, .. } => {
@@ -359,6 +301,75 @@ async fn upgrade(
             Ok(OpenAttempt { first: ConnectionEvent::Refused { status, headers, body, reason }, stream: None })
         }
         first => Ok(OpenAttempt { first, stream: Some(UpgradedStream { socket, rest }) }),
+    }
+}
+
+/// Reads until the buffer begins with the head of the final answer to an upgrade request.
+async fn read_answer_head(
+    socket: &mut Box<dyn Socket>,
+    buffer: &mut Vec<u8>,
+    request: &ConnectRequest,
+    deadline: Instant,
+) -> Result<ResponseHead, UpgradeError> {
+    let mut interim = 0;
+    loop {
+        match handshake::parse_response_head(buffer) {
+            Err(error) => {
+                let reason = format!("the answer to the upgrade cannot be understood: {error}");
+                return Err(UpgradeError { reason, bound: error.exceeds_limit(), ended: false });
+            }
+            // The final answer follows (RFC 9110, section 15.2).
+            Ok(Some(head)) if (100..200).contains(&head.status) && head.status != 101 => {
+                interim += 1;
+                if interim > MAX_INTERIM_ANSWERS {
+                    let reason = format!(
+                        "more than {MAX_INTERIM_ANSWERS} interim answers (HTTP {}) to the upgrade",
+                        head.status
+                    );
+                    return Err(UpgradeError { reason, bound: true, ended: false });
+                }
+                buffer.drain(..head.length);
+            }
+            Ok(Some(head)) => return Ok(head),
+            Ok(None) => {
+                let begun = !buffer.is_empty();
+                match timeout_at(deadline, read_more(socket, buffer)).await {
+                    Ok(Ok(0)) if begun => {
+                        return Err("the hub closed the connection in the middle of its answer to the upgrade"
+                            .to_owned()
+                            .into());
+                    }
+                    Ok(Ok(0)) => {
+                        return Err(UpgradeError::ended(format!(
+                            "the hub closed the connection before answering the upgrade{}",
+                            tls_hint(request)
+                        )));
+                    }
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) if is_reset(&error) => {
+                        return Err(UpgradeError::ended(format!(
+                            "the hub reset the connection before answering the upgrade{}",
+                            tls_hint(request)
+                        )));
+                    }
+                    Ok(Err(error)) => {
+                        let is_tls = error.get_ref().is_some_and(|why| why.is::<rustls::Error>());
+                        return Err(UpgradeError::ended(if is_tls {
+                            tls::explain_handshake_error(&error)
+                        } else {
+                            format!("reading the answer to the upgrade failed: {error}")
+                        }));
+                    }
+                    Err(_) if begun => {
+                        let within = format_seconds(request.timeout);
+                        return Err(format!("no complete answer to the upgrade within {within}").into());
+                    }
+                    Err(_) => {
+                        return Err(format!("{NO_ANSWER} within {}", format_seconds(request.timeout)).into());
+                    }
+                }
+            }
+        }
     }
 }
 

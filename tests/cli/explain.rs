@@ -66,7 +66,7 @@ fn every_name_that_hubproof_defines_has_a_page() {
         .chain(MutationKind::all().map(MutationKind::name))
         .chain(Placement::ALL.map(Placement::name))
         .chain(RunValidity::ALL.map(RunValidity::name))
-        .chain(ValidityCode::ALL.map(ValidityCode::name))
+        .chain(ValidityCode::explanations().into_iter().map(|explanation| explanation.name))
         .chain(LedgerViolationKind::ALL.map(LedgerViolationKind::name))
         .chain(LoadErrorKind::ALL.iter().map(|kind| kind.name()))
         // Printed by check, fuzz, load, compare, packs lint and all.

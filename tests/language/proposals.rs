@@ -3,8 +3,8 @@
 
 use hubproof::protocol::RuleLevel;
 use hubproof::report::RuleStatus;
+use hubproof::websocket::dial::Dial;
 use hubproof::websocket::frame::ConnectionEvent;
-use hubproof::websocket::handshake::Dial;
 use rstest::rstest;
 use serde_json::{Value, json};
 

@@ -20,8 +20,8 @@ use hubproof::scenario::{Program, ScenarioSet, SharedDefinitions};
 use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
+use hubproof::websocket::dial::Dial;
 use hubproof::websocket::frame::{AssembledMessage, ConnectionEvent, Opcode};
-use hubproof::websocket::handshake::Dial;
 use serde_json::Value;
 
 use super::sim_connection::conversation_config;

@@ -26,7 +26,7 @@ use hubproof::load::validity::{RunCircumstances, judge_run};
 use hubproof::load::{Nanos, SECOND};
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::syntax::source::{Sources, Span};
-use hubproof::websocket::handshake::Dial;
+use hubproof::websocket::dial::Dial;
 use hubproof_reference as reference;
 use reference::machine;
 use serde_json::Value;

@@ -56,11 +56,7 @@ pub fn fixed_names() -> Vec<NameKind> {
         kind("a moment of fuzz", "moments of fuzz", Placement::ALL.map(Placement::explanation).to_vec()),
         kind("a result of a replay", "results of a replay", ReplayResult::EXPLANATIONS.to_vec()),
         kind("a validity of a load run", "validities of a load run", validities.collect()),
-        kind(
-            "a reason or note of a load run",
-            "reasons and notes of a load run",
-            ValidityCode::ALL.map(ValidityCode::explanation).to_vec(),
-        ),
+        kind("a reason or note of a load run", "reasons and notes of a load run", ValidityCode::explanations()),
         kind(
             "a result of a threshold",
             "results of thresholds",

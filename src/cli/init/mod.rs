@@ -75,14 +75,12 @@ pub fn run_init(arguments: &InitArgs) -> Result<u8, CliError> {
     // Reported before anything is sent to the hub.
     arguments.check_files_new(own.as_ref())?;
     let own_name = own.as_ref().map(|own| own.protocol.pack.name.clone());
-    let own_path = own.as_ref().map(|own| own.path.clone());
-    let starter = own.as_ref().map(|own| own.starter.clone()).unwrap_or_default();
+    let own_pack = own.as_ref().map(|own| (own.path.clone(), own.starter.clone()));
     let named = arguments.protocol.clone().or_else(|| own_name.clone().filter(|_| arguments.url.is_none()));
     let candidates = load_candidates(named.as_deref(), own, &mut sources)?;
     check_settings_known(&target, &candidates)?;
-    let url_secrets: Vec<String> = address_secrets(&target.instances[0].url).collect();
-    let shown_url =
-        arguments.url.as_deref().map(|url| SecretMasker::new(url_secrets.iter().cloned()).mask(url).into_owned());
+    let masker = SecretMasker::new(address_secrets(&target.instances[0].url));
+    let shown_url = arguments.url.as_deref().map(|url| masker.mask(url).into_owned());
     let mut page = InitPage::new(shown_url.as_deref(), &sources);
     let contact = match &arguments.url {
         None => None,
@@ -107,41 +105,8 @@ pub fn run_init(arguments: &InitArgs) -> Result<u8, CliError> {
     let protocol = &candidates[chosen];
     hub::check_settings_known(&target, std::slice::from_ref(protocol))?;
     hub::check_setting_kinds(&target, protocol)?;
-    let is_own = own_name.as_deref() == Some(protocol.pack.name.as_str());
-    let pack_path = own_path.filter(|_| is_own);
-    let tls = arguments.written_tls();
-    let draft = TargetDraft {
-        protocol: (!is_own).then_some(protocol.pack.name.as_str()),
-        title: &protocol.pack.title,
-        url: arguments.url.as_deref(),
-        tls: &tls,
-        settings: &target.instances[0].settings,
-        shared: &protocol.scenarios.shared,
-        programs: &protocol.scenarios.programs,
-    };
-    let drafted = draft.write();
-    let local = target.instances[0].url.is_loopback();
-    let workflow = write_workflow(pack_path.as_deref(), &drafted.environment, local);
-    let mut files: BTreeMap<String, String> = BTreeMap::new();
-    if let Some(folder) = pack_path.as_ref().filter(|_| !starter.is_empty()) {
-        files.extend(starter.into_iter().map(|(path, text)| (format!("{}/{path}", folder.display()), text)));
-    }
-    let pack_files = files.len();
-    files.insert(TARGET_FILE.to_owned(), drafted.text);
-    files.insert(WORKFLOW_FILE.to_owned(), workflow);
-    packs::write_files(&arguments.to, &files)?;
-    page.write_files(
-        &WrittenFiles {
-            folder: &arguments.to,
-            pack: pack_path.as_deref(),
-            pack_files,
-            environment: &drafted.environment,
-            needs_url: arguments.url.is_none(),
-            secret_url: !url_secrets.is_empty(),
-            starts_hub: local,
-        },
-        protocol,
-    );
+    let own_pack = own_pack.filter(|_| own_name.as_deref() == Some(protocol.pack.name.as_str()));
+    arguments.write_files(protocol, &target, own_pack, &mut page)?;
     print_to_stdout(&page.finish());
     Ok(0)
 }
@@ -244,6 +209,50 @@ impl InitArgs {
             ));
         }
         Ok(target)
+    }
+
+    /// Writes the target file, the workflow and, if it is new, the pack; `own` is its path, with the files of a starter pack.
+    fn write_files(
+        &self,
+        protocol: &ValidProtocol,
+        target: &Target,
+        own: Option<(PathBuf, BTreeMap<String, String>)>,
+        page: &mut InitPage<'_>,
+    ) -> Result<(), CliError> {
+        let instance = &target.instances[0];
+        let tls = self.written_tls();
+        let draft = TargetDraft {
+            protocol: own.is_none().then_some(protocol.pack.name.as_str()),
+            title: &protocol.pack.title,
+            url: self.url.as_deref(),
+            tls: &tls,
+            settings: &instance.settings,
+            shared: &protocol.scenarios.shared,
+            programs: &protocol.scenarios.programs,
+        };
+        let drafted = draft.write();
+        let starts_hub = instance.url.is_loopback();
+        let (pack, starter) = own.unzip();
+        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        if let Some((folder, starter)) = pack.as_ref().zip(starter) {
+            files.extend(starter.into_iter().map(|(path, text)| (format!("{}/{path}", folder.display()), text)));
+        }
+        let pack_files = files.len();
+        let workflow = write_workflow(pack.as_deref(), &drafted.environment, starts_hub);
+        files.insert(TARGET_FILE.to_owned(), drafted.text);
+        files.insert(WORKFLOW_FILE.to_owned(), workflow);
+        packs::write_files(&self.to, &files)?;
+        let written = WrittenFiles {
+            folder: &self.to,
+            pack: pack.as_deref(),
+            pack_files,
+            environment: &drafted.environment,
+            needs_url: self.url.is_none(),
+            secret_url: address_secrets(&instance.url).next().is_some(),
+            starts_hub,
+        };
+        page.write_files(&written, protocol);
+        Ok(())
     }
 
     /// Returns the TLS options for the target file, whose folder its paths are relative to.

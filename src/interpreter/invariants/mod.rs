@@ -64,15 +64,7 @@ impl Conversation {
         let is_answer = |message: &MessageType| !message.abstract_ && !program.shared.ignore.contains(&message.name);
         self.waits.add_message(message.map(|message| message.name.as_str()), message.is_some_and(is_answer));
         if let Some(json) = raw.as_deref().map(|raw| &raw.json).or(json) {
-            let evidence = &mut self.deviations.evidence;
-            evidence.add_message(index, json);
-            let actor = &mut self.actors[id];
-            if actor.latest.first_message.is_some() {
-                evidence.add_later(json);
-            } else {
-                evidence.add_first(&program.pack, index, json, actor.latest.has_sent);
-                actor.latest.first_message = Some(wire.sequence);
-            }
+            self.add_evidence(id, index, json, wire.sequence);
         }
         if let (Some(json), Some(index)) = (json, index) {
             self.judge_schema(id, index, json, &wire);
@@ -107,6 +99,18 @@ impl Conversation {
         let decoded = matches!(kind, InboxFrameKind::Message { json: FrameJson::Decoded(_), .. });
         let weight = if decoded { memory_weight(&wire.text) } else { wire.text.len() };
         self.actors.keep(id, InboxFrame { wire, kind, claimed: false, weight }, &self.program.pack);
+    }
+
+    /// Keeps a message as the hub sent it, for proposals of deviations.
+    fn add_evidence(&mut self, id: ActorId, index: Option<usize>, json: &Value, sequence: u64) {
+        let (evidence, latest) = (&mut self.deviations.evidence, &mut self.actors[id].latest);
+        evidence.add_message(index, json);
+        if latest.first_message.is_some() {
+            evidence.add_later(json);
+        } else {
+            evidence.add_first(&self.program.pack, index, json, latest.has_sent);
+            latest.first_message = Some(sequence);
+        }
     }
 
     /// Evaluates the entries of `always` for a received frame; `index` is that of its message.

@@ -10,7 +10,7 @@ use crate::load::ids::{HookId, MessageId};
 use crate::load::ledger::{LedgerEntry, NameOwner};
 use crate::load::metrics::{LoadErrorKind, Measurement};
 use crate::load::provenance::DeliveredFrame;
-use crate::websocket::handshake::Dial;
+use crate::websocket::dial::Dial;
 
 /// An event that a client handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use crate::load::client::io::{ClientFault, ClientIo, JourneyWait};
 use crate::load::compile::json_scan::unquoted_text;
 use crate::load::compile::message_template::{EmptySlotError, SlotTexts, SlotValues, with_scratch_buffer};
 use crate::load::compile::program::{
-    CaptureSlot, CompiledRole, ConnectOperation, MemberCaptures, OperationLabel, ProgramOperation, SendOperation,
+    CaptureSlot, CompiledRole, ConnectOperation, ExpectOperation, MemberCaptures, OperationLabel, ProgramOperation,
+    SendOperation,
 };
 use crate::load::ids::{MessageId, OperationId};
 use crate::load::metrics::{JourneyCount, Measurement, MessageCount};
@@ -17,7 +18,7 @@ use crate::load::plan::MarkName;
 use crate::load::plan::schedule::{exponential, normal};
 use crate::load::plan::script::{JourneyPace, ThinkTime};
 use crate::load::provenance::{Provenance, SourcedText};
-use crate::websocket::handshake::Dial;
+use crate::websocket::dial::Dial;
 
 /// The most late answers that a client handles in extra tasks at a time.
 const MAX_OWED: u32 = 64;
@@ -222,23 +223,7 @@ impl VirtualClient {
                         return self.fail_program(role, task, Some(ClientFault::Unusable(send.message)), now, io);
                     }
                 }
-                ProgramOperation::Expect(expect) => {
-                    let waits = self.waits;
-                    let one = &mut self.tasks[task];
-                    if expect.early.is_some_and(|bit| one.early & (1 << bit) != 0) {
-                        one.at += 1;
-                        continue;
-                    }
-                    if !self.early_frames.is_empty() && self.claim_kept_frame(role, task, now, io) {
-                        self.tasks[task].at += 1;
-                        continue;
-                    }
-                    let one = &mut self.tasks[task];
-                    one.state = TaskState::Waiting;
-                    one.wake = now.saturating_add(expect.within);
-                    one.order = waits;
-                    self.waits = waits.wrapping_add(1);
-                }
+                ProgramOperation::Expect(expect) => self.expect_frame(role, task, expect, now, io),
                 ProgramOperation::Evaluate { text, fill } => {
                     let made = with_scratch_buffer(|made| {
                         self.append_fill(role, fill, Some(task), now, made)?;
@@ -291,6 +276,27 @@ impl VirtualClient {
                 }
             }
         }
+    }
+
+    /// Takes a frame that came early, or begins to wait for one.
+    fn expect_frame(
+        &mut self,
+        role: &CompiledRole,
+        task: usize,
+        expect: &ExpectOperation,
+        now: Nanos,
+        io: &mut impl ClientIo,
+    ) {
+        let is_early = expect.early.is_some_and(|bit| self.tasks[task].early & (1 << bit) != 0);
+        if is_early || self.claim_kept_frame(role, task, now, io) {
+            self.tasks[task].at += 1;
+            return;
+        }
+        let one = &mut self.tasks[task];
+        one.state = TaskState::Waiting;
+        one.wake = now.saturating_add(expect.within);
+        one.order = self.waits;
+        self.waits = self.waits.wrapping_add(1);
     }
 
     fn slot_values<'a>(&'a mut self, role: &'a CompiledRole, task: usize, now: Nanos) -> SlotValues<'a> {

@@ -14,7 +14,7 @@ use crate::load::plan::script::{JourneyPace, ThinkTime};
 use crate::load::plan::{MarkName, ReconnectPolicy};
 use crate::load::provenance::Provenance;
 use crate::syntax::source::Span;
-use crate::websocket::handshake::Dial;
+use crate::websocket::dial::Dial;
 
 /// A compiled plan.
 #[derive(Debug)]

@@ -193,7 +193,8 @@ impl RoleCompiler<'_> {
         (format!("the feeder `{}` has no column `{column}`", feeder.name), meant + &known)
     }
 
-    fn compile_evaluation(&mut self, expr: &TemplateExpression) -> ResolvedExpression {
+    /// Resolves the names that an expression uses, and returns when it can be evaluated; `None` after an error.
+    fn resolve_uses(&mut self, expr: &TemplateExpression) -> Option<(EvaluationTime, RuntimeExpression)> {
         let mut when = EvaluationTime::Constant;
         let (mut constants, mut members) = (Vec::new(), Vec::new());
         for used in &expr.uses {
@@ -226,13 +227,13 @@ impl RoleCompiler<'_> {
                             }
                         };
                         self.error(expr.span, message, help);
-                        return ResolvedExpression::Value(Value::Null);
+                        return None;
                     }
                 },
                 None if root == NEXT_OF => {
                     let help = "list the names in a file under `feeders`, and override the value under `with`";
                     self.error(expr.span, "`next_of()` does not work under load", help);
-                    return ResolvedExpression::Value(Value::Null);
+                    return None;
                 }
                 None if functions::FUNCTION_NAMES.contains(&root) => {
                     if matches!(root, "unique" | "next_number" | NEXT_USER | "uuid" | "now_ms" | "now_s" | "now_iso") {
@@ -242,7 +243,7 @@ impl RoleCompiler<'_> {
                 None if ENGINE_FUNCTIONS.contains(&root) || expr.asks_root(root) => {}
                 None => {
                     self.error(expr.span, format!("no name `{root}` is in scope"), "");
-                    return ResolvedExpression::Value(Value::Null);
+                    return None;
                 }
             }
         }
@@ -250,14 +251,18 @@ impl RoleCompiler<'_> {
         if self.in_identity && when != EvaluationTime::Constant {
             when = EvaluationTime::Client;
         }
-        let copy = match TemplateExpression::compile(&expr.source, expr.span, None) {
-            Ok(copy) => copy,
+        match TemplateExpression::compile(&expr.source, expr.span, None) {
+            Ok(expr) => Some((when, RuntimeExpression { expr, constants, members })),
             Err(diagnostic) => {
                 self.diagnostics.push(diagnostic);
-                return ResolvedExpression::Value(Value::Null);
+                None
             }
-        };
-        let computed = Arc::new(RuntimeExpression { expr: copy, constants, members });
+        }
+    }
+
+    fn compile_evaluation(&mut self, expr: &TemplateExpression) -> ResolvedExpression {
+        let Some((when, computed)) = self.resolve_uses(expr) else { return ResolvedExpression::Value(Value::Null) };
+        let computed = Arc::new(computed);
         if when == EvaluationTime::Constant {
             return ResolvedExpression::Value(self.evaluate_constant(&computed, expr));
         }

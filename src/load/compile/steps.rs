@@ -23,7 +23,7 @@ use crate::scenario::model::{self, ExpectedEvent, MessageName, Step, StepAction}
 use crate::scenario::template::Template;
 use crate::syntax::duration::parse_duration;
 use crate::syntax::source::Span;
-use crate::websocket::handshake::Dial;
+use crate::websocket::dial::Dial;
 
 /// The most operations of one program.
 const MAX_OPS: usize = 20_000;

@@ -233,44 +233,22 @@ pub fn start_run(
     setup: LoadRunSetup,
     calls: tokio::sync::mpsc::Sender<hooks::QueuedHookCall>,
 ) -> Result<LoadRun, EngineError> {
-    let dialer = setup.dialer()?;
-    let LoadRunSetup {
-        plan,
-        prepared,
-        clock,
-        epoch_ms,
-        endpoint,
-        deviations,
-        tls,
-        shards,
-        share,
-        start_at,
-        seed,
-        validate,
-        pack,
-        ledger,
-        ..
-    } = setup;
-    let shards = shards.max(1);
-    let tls = client_tls(&endpoint, tls)?;
-    let names = MetricSubjects {
+    let LoadRunSetup { ref prepared, share, shards, seed, validate, .. } = setup;
+    let (dialer, tls, shards) = (setup.dialer()?, client_tls(&setup.endpoint, setup.tls.clone())?, shards.max(1));
+    let layout = MetricRegistry::new(MetricSubjects {
         messages: prepared.messages.clone(),
         journeys: prepared.journeys.clone(),
         operations: prepared.operations.clone(),
-    };
-    let layout = MetricRegistry::new(names);
-    let translation =
-        |shard| pack.as_ref().and_then(|pack| translation::ShardTranslator::new(&deviations, pack, shard, epoch_ms));
-    let mut translations: Vec<_> = (0..shards).rev().map(translation).collect();
-    let judge = match pack {
+    });
+    let judge = match &setup.pack {
         Some(pack) if validate != ValidationMode::None => {
-            Some(validator::ValidatorThread::start(pack, &prepared.messages)?)
+            Some(validator::ValidatorThread::start(Arc::clone(pack), &prepared.messages)?)
         }
         _ => None,
     };
-    let timeline = Arc::new(phases::PhaseTimeline::new(clock, plan.roles.len()));
+    let timeline = Arc::new(phases::PhaseTimeline::new(setup.clock, setup.plan.roles.len()));
     let (to, reports) = sync_channel(shard::outbox::MAX_REPORTS);
-    let endpoint = Arc::new(endpoint);
+    let endpoint = Arc::new(setup.endpoint);
     let mut polls = Vec::new();
     for _ in 0..shards {
         let poll = Poll::new()?;
@@ -282,19 +260,20 @@ pub fn start_run(
     let mut threads = ShardThreads { timeline: Arc::clone(&timeline), wakers, shards: Vec::new(), reports };
     for (number, (poll, watch, waker)) in polls.into_iter().enumerate() {
         let phases = RunPhases { interval: SECOND, measured: u64::MAX..u64::MAX, holds: Vec::new() };
+        let translate = |pack| translation::ShardTranslator::new(&setup.deviations, pack, number, setup.epoch_ms);
         let context = shard::context::ShardContext::new(
             MetricRecorder::new(layout.clone(), phases),
             frames::MaskKeys::new(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             Arc::clone(&timeline),
             shard::outbox::ReportOutbox::new(number, to.clone()),
             hooks::HookCallChannel::new(calls.clone(), waker),
-            translations.pop().flatten(),
-            plan.roles.len(),
+            setup.pack.as_ref().and_then(translate),
+            setup.plan.roles.len(),
         );
         let parts = shard::ShardParts {
             place: ShardPlace { share, number: number as u32, shards: shards as u32 },
-            plan: Arc::clone(&plan),
-            prepared: Arc::clone(&prepared),
+            plan: Arc::clone(&setup.plan),
+            prepared: Arc::clone(prepared),
             endpoint: Arc::clone(&endpoint),
             tls: tls.clone(),
             dialer: dialer.for_shard(number * share.of() as usize + share.index() as usize),
@@ -314,11 +293,11 @@ pub fn start_run(
     Ok(LoadRun {
         threads,
         judge,
-        plan,
+        plan: setup.plan,
         series: MetricSeries::new(layout, shards),
-        ledger: ledger::ItemLedger::new(ledger),
+        ledger: ledger::ItemLedger::new(setup.ledger),
         share,
-        start_at,
+        start_at: setup.start_at,
         writer: None,
     })
 }

@@ -9,8 +9,9 @@ use hubproof::interpreter::{Conversation, ConversationInput, ConversationOutput}
 use hubproof::outcome::ScenarioReport;
 use hubproof::transport::{ConnectionSide, PeerLimits};
 use hubproof::websocket::codec::{FrameDecoder, encode};
+use hubproof::websocket::dial::Dial;
 use hubproof::websocket::frame::{ConnectionEvent, Frame};
-use hubproof::websocket::handshake::{self, Dial};
+use hubproof::websocket::handshake;
 use hubproof_reference::protocols::websocket::Session;
 
 /// A conversation with more turns than this hangs.

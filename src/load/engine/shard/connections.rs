@@ -11,7 +11,8 @@ use super::{
 };
 use crate::load::client::io::{ClientEvent, Disconnection};
 use crate::load::provenance::DeliveredFrame;
-use crate::websocket::handshake::{self, Dial};
+use crate::websocket::dial::Dial;
+use crate::websocket::handshake;
 
 impl Shard {
     /// Opens requested connections.

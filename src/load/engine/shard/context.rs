@@ -17,7 +17,7 @@ use crate::load::ids::{HookId, MessageId};
 use crate::load::ledger::{LedgerEntry, NameOwner};
 use crate::load::metrics::{JourneyCount, LoadErrorKind, Measurement, MessageCount, MetricRecorder};
 use crate::load::opening::{FailedOpening, MAX_EXAMPLES};
-use crate::websocket::handshake::Dial;
+use crate::websocket::dial::Dial;
 
 /// State shared by the clients of a shard.
 pub struct ShardContext {

@@ -1,0 +1,92 @@
+//! What keeps scenarios from disturbing each other on one hub: locks, and the number of connections at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use crate::hub::prepare::PreparedHub;
+use crate::scenario::functions::TOKENS;
+use crate::scenario::{Isolation, Program};
+
+/// How long users with shared tokens rest after a scenario, because a hub may limit how much each user sends per
+/// second.
+const TOKEN_REST: Duration = Duration::from_millis(1100);
+
+/// The locks and permits that a scenario holds while it is played.
+pub struct PlayPermits {
+    /// How long the locks are held after the scenario.
+    rest: Duration,
+    connections: Option<OwnedSemaphorePermit>,
+    isolated: IsolationLocks,
+}
+
+/// How long a hub may still count a connection that has ended. No document requires it to notice at once.
+pub const CONNECTION_RELEASE_DELAY: Duration = Duration::from_millis(400);
+
+impl PlayPermits {
+    /// Releases the locks, those on tokens after [`TOKEN_REST`]. If the hub limits connections, the permits are
+    /// released after [`CONNECTION_RELEASE_DELAY`].
+    pub fn release(self, subject: &PreparedHub) {
+        let Self { rest, connections, isolated } = self;
+        if !rest.is_zero() {
+            tokio::spawn(async move {
+                tokio::time::sleep(rest).await;
+                drop(isolated);
+            });
+        }
+        if subject.limited && subject.embedded.is_none() {
+            tokio::spawn(async move {
+                tokio::time::sleep(CONNECTION_RELEASE_DELAY).await;
+                drop(connections);
+            });
+        }
+    }
+}
+
+/// Waits until a scenario may be played. Returns `None` if the run is interrupted first.
+pub async fn wait_for_turn(
+    subject: &PreparedHub,
+    program: &Program,
+    isolation: &Isolation,
+    interrupt: &mut watch::Receiver<bool>,
+) -> Option<PlayPermits> {
+    let permits = u32::try_from(program.connections.clamp(1, subject.connections)).unwrap_or(1);
+    let turn = async {
+        // The semaphore is never closed.
+        let connections = Arc::clone(&subject.budget).acquire_many_owned(permits).await.ok();
+        let shares = matches!(isolation, Isolation::Exclusive(word) if word == TOKENS);
+        let rest = if shares { TOKEN_REST } else { Duration::ZERO };
+        PlayPermits { rest, connections, isolated: take_isolation_locks(isolation, subject).await }
+    };
+    tokio::select! {
+        turn = turn => Some(turn),
+        _ = interrupt.wait_for(|stop| *stop) => None,
+    }
+}
+
+/// The locks that keep other scenarios off the hub until they are dropped.
+struct IsolationLocks {
+    _reading: Option<tokio::sync::OwnedRwLockReadGuard<()>>,
+    _writing: Option<tokio::sync::OwnedRwLockWriteGuard<()>>,
+    _word: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+async fn take_isolation_locks(isolation: &Isolation, subject: &PreparedHub) -> IsolationLocks {
+    let none = IsolationLocks { _reading: None, _writing: None, _word: None };
+    if subject.embedded.is_some() && *isolation != Isolation::Shared {
+        // The scenario gets a hub of its own, so it needs no lock.
+        return none;
+    }
+    match isolation {
+        Isolation::Shared => IsolationLocks { _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none },
+        Isolation::Exclusive(word) if word != "hub" => {
+            let lock = Arc::clone(subject.words.lock().await.entry(word.clone()).or_default());
+            let held = lock.lock_owned().await;
+            IsolationLocks { _word: Some(held), _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none }
+        }
+        Isolation::Exclusive(_) | Isolation::Destructive => {
+            IsolationLocks { _writing: Some(Arc::clone(&subject.hub).write_owned().await), ..none }
+        }
+    }
+}
