@@ -22,9 +22,9 @@ use crate::deviation::proposal::to_toml;
 use crate::fuzz::campaign::Campaign;
 use crate::fuzz::campaign::walks::{self, WalkComparer};
 use crate::fuzz::corpus::Corpus;
-use crate::hub::prepare;
 use crate::hub::process::TERMINATION_GRACE;
 use crate::judge::REPLAY_TIME;
+use crate::protocol::Pack;
 use crate::report::events::ScenarioEvent;
 use crate::report::{self, ProtocolOutline, RunOptions, RunReport, events};
 use crate::scenario::Program;
@@ -217,8 +217,8 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         started.watch_hubs().await;
         if let (Some(comparer), Some(url)) = (&mut comparer, &arguments.against) {
             started.add_second_hub(url, &protocols, &mut sources).await?;
-            for other in &started.others {
-                comparer.set_second_hub(&other.pack.name, SecondHub::Hub(prepare::prepare_hub(other)?));
+            for Pack { name, .. } in protocols.iter().map(|protocol| &*protocol.pack) {
+                started.second_hub(name)?.into_iter().for_each(|hub| comparer.set_second_hub(name, hub));
             }
         }
         options.comparer = comparer.map(|comparer| Arc::new(comparer) as _);

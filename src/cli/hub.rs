@@ -15,9 +15,10 @@ use super::exec::{self, ExecArgs};
 use super::protocol_files::{self, PackArgs, ValidProtocol};
 use super::signals::SignalListener;
 use super::tls_args::TlsArgs;
+use crate::check::comparison::SecondHub;
 use crate::config::{self, Override, Target};
 use crate::deviation::Deviations;
-use crate::hub::prepare::{SetupError, TestedHub, instance_settings};
+use crate::hub::prepare::{self, SetupError, TestedHub, instance_settings};
 use crate::hub::supervisor::HubProcess;
 use crate::interpreter::requested_addresses;
 use crate::outcome::ProcessReport;
@@ -421,9 +422,9 @@ pub fn reference_model(
 pub struct StartedHubs {
     pub hubs: Vec<TestedHub>,
     /// The second hub of each protocol, if there is one.
-    pub others: Vec<TestedHub>,
+    others: Vec<TestedHub>,
     /// The models with which hubs are compared, by protocol.
-    pub models: BTreeMap<String, Arc<ReferenceModel>>,
+    models: BTreeMap<String, Arc<ReferenceModel>>,
     pub signals: SignalListener,
     reference_servers: Vec<Arc<EmbeddedHubs>>,
     /// The processes of hubs that the run started, each with the name of its protocol.
@@ -431,6 +432,17 @@ pub struct StartedHubs {
 }
 
 impl StartedHubs {
+    /// Returns what the hub of a protocol is compared with, if anything.
+    ///
+    /// # Errors
+    ///
+    /// The second hub cannot be prepared.
+    pub fn second_hub(&self, protocol: &str) -> Result<Option<SecondHub>, SetupError> {
+        let second = self.others.iter().find(|other| other.pack.name == protocol).map(prepare::prepare_hub);
+        let model = self.models.get(protocol).cloned().map(SecondHub::Model);
+        Ok(second.transpose()?.map(SecondHub::Hub).or(model))
+    }
+
     /// Prepares a second hub: the hub at `url`, with the settings of the first but without its hooks and deviations, or
     /// the reference server if `url` is empty. All cases share both hubs, even hubs that this run started.
     ///

@@ -10,9 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use tokio::sync::{mpsc, watch};
 
 use self::archive::{ArchiveArgs, FindingArchive};
 use self::case_selection::{CaseSelection, print_cases};
@@ -24,13 +22,12 @@ use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
 use super::report_sink::{self, EventLog, ReportSinks};
 use super::{CliError, build_runtime};
-use crate::check::comparison::SecondHub;
 use crate::check::{self, PlayOptions};
 use crate::config;
 use crate::fuzz::campaign::confirm::DoubtfulFinding;
 use crate::fuzz::campaign::fingerprint::NO_MUTATION;
 use crate::fuzz::campaign::results::CampaignResults;
-use crate::fuzz::campaign::{self, Campaign, FinalHubState, PlayEnvironment, confirm, second_hub};
+use crate::fuzz::campaign::{self, Campaign, FinalHubState, confirm, second_hub};
 use crate::fuzz::case::FuzzCell;
 use crate::fuzz::feedback::CaseFeedback;
 use crate::hub::prepare;
@@ -121,6 +118,28 @@ impl FuzzArgs {
     fn compares_nothing(&self) -> bool {
         self.against.as_deref() == Some(AGAINST_NOTHING)
     }
+
+    /// Returns how cases are played.
+    fn play_options(&self) -> PlayOptions {
+        PlayOptions {
+            variations: check::VariationChoice::None,
+            // A case may influence later ones, so both hubs have to receive all cases in the same order.
+            jobs: if self.second_hub().is_some() { 1 } else { usize::from(self.jobs) },
+            stretch: self.hub.stretch,
+            repeat: 1,
+            limit: self.hub.timeout.mul_f64(self.hub.stretch.max(1.0)),
+            stated_only: self.hub.stated_only,
+            trace: self.trace,
+            kept_chars: if self.compares_nothing() { KEPT_CHARS } else { second_hub::MAX_COMPARED_CHARS },
+            persistent: false,
+            shorten: false,
+            destructive: false,
+            replay_time: REPLAY_TIME,
+            stamp: check::stamp(),
+            now_ms: hub::now_ms(),
+            comparer: None,
+        }
+    }
 }
 
 /// Cases of each protocol by default.
@@ -149,24 +168,7 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     let baselines = arguments.baseline.read_baselines_with(&mut sources, &|_, _| Ok(failure_names(&campaigns)))?;
     let mut archive = arguments.archive.read_archive(&campaigns, &mut sources)?;
     let again_here = arguments.hub.repeat_command("fuzz", &protocols);
-    let options = PlayOptions {
-        variations: check::VariationChoice::None,
-        // A case may influence later ones, so both hubs have to receive all cases in the same order.
-        jobs: if arguments.second_hub().is_some() { 1 } else { usize::from(arguments.jobs) },
-        stretch: arguments.hub.stretch,
-        repeat: 1,
-        limit: arguments.hub.timeout.mul_f64(arguments.hub.stretch.max(1.0)),
-        stated_only: arguments.hub.stated_only,
-        trace: arguments.trace,
-        kept_chars: if arguments.compares_nothing() { KEPT_CHARS } else { second_hub::MAX_COMPARED_CHARS },
-        persistent: false,
-        shorten: false,
-        destructive: false,
-        replay_time: REPLAY_TIME,
-        stamp: check::stamp(),
-        now_ms: hub::now_ms(),
-        comparer: None,
-    };
+    let options = Arc::new(arguments.play_options());
     let mut shown = RunOptions {
         strict: arguments.strict,
         stated_only: arguments.hub.stated_only,
@@ -190,17 +192,8 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
         }
         let known = |scenario: &str, check: &str| baselines.contains(scenario, check);
         let kept = FindingStore { archive: &mut archive, command: &again_here, known: &known };
-        let options = Arc::new(options);
-        let report = run_campaigns(
-            (&selection, &campaigns),
-            kept,
-            &mut started,
-            options,
-            shown,
-            &mut sources,
-            (&log, arguments.quiet),
-        )
-        .await;
+        let (chosen, output) = ((&selection, &*campaigns), (&log, arguments.quiet));
+        let report = run_campaigns(chosen, kept, &mut started, options, shown, &mut sources, output).await;
         started.stop().await;
         report.map(Ok)
     })?;
@@ -288,8 +281,6 @@ async fn run_campaigns(
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
     log.write(|| events::run_started(begun_ms, &shown.target, &shown.command));
     let tested_hubs = std::mem::take(&mut started.hubs);
-    let others = std::mem::take(&mut started.others);
-    let models = std::mem::take(&mut started.models);
     let mut outcomes: Vec<CampaignResults> = Vec::new();
     let (mut asked_to_stop, mut saved) = (0, String::new());
     let numbers = Arc::new(AtomicU64::new(0));
@@ -298,11 +289,8 @@ async fn run_campaigns(
         let (from, end) = (Instant::now(), selection.end_of_protocol(begun, index, campaigns.len()));
         let limit = end.map(TimeLimit::new);
         whole_limit = limit;
-        let prepare = |tested| prepare::prepare_hub(tested).map_err(CliError::from);
-        let hub = prepare(tested)?;
-        let second = others.iter().find(|other| other.pack.name == tested.pack.name).map(prepare).transpose()?;
-        let model = models.get(&tested.pack.name).cloned();
-        let against = second.map(SecondHub::Hub).or(model.map(SecondHub::Model));
+        let hub = prepare::prepare_hub(tested)?;
+        let against = started.second_hub(&tested.pack.name)?;
         let signals = &mut started.signals;
         let mut session =
             PlaySession { hub: &hub, options: &options, signals, numbers: Arc::clone(&numbers), limit, quiet };
@@ -315,48 +303,27 @@ async fn run_campaigns(
         }
         let mut watched = CampaignProgress::new(campaign, selection, kept.known, (&options.stamp, quiet));
         let cases = selection.case_numbers(campaign, watched.adaptive.as_ref());
-        let cases = Arc::new(Mutex::new(cases));
-        let masker = prepare::secret_masker(tested);
-        let (events, inbox) = mpsc::channel(256);
-        let (stop, interrupt) = watch::channel(false);
-        let (against, options) = (against.clone(), Arc::clone(&options));
-        let environment =
-            PlayEnvironment { hub: Arc::clone(&hub), options, against, service_probes: None, events, interrupt };
-        let (playing, cases, enough) = (Arc::clone(campaign), Arc::clone(&cases), Arc::clone(&watched.enough));
-        // Nothing panics while the lock is held.
-        let numbers = std::iter::from_fn(move || cases.lock().next());
-        let (found, shrink_time) = (Arc::clone(&watched.found), kept.archive.time_for_shrinking());
-        let over = move || {
-            let shrink_time = shrink_time.filter(|_| found.load(Ordering::Relaxed));
-            let is_over = |end: Instant| {
-                let whole = end.saturating_duration_since(from);
-                Instant::now() + case_selection::time_after_cases(whole, shrink_time) >= end
-            };
-            enough.load(Ordering::Relaxed) || end.is_some_and(is_over)
-        };
-        let running = tokio::spawn(async move { Ok(campaign::run_cases(playing, environment, numbers, over).await) });
+        let over = watched.end_of_cases(from, end, kept.archive.time_for_shrinking());
+        let playing = Arc::clone(campaign);
+        let work = |environment| campaign::run_cases(playing, environment, cases, over);
         let handle = |received| {
             if let RunInput::Event(event) = &received {
                 log.write(|| events::scenario_event(event, begun.elapsed(), sources));
             }
             watched.handle_event(received);
         };
-        let followed = hub::follow_run(running, inbox, &stop, session.signals, limit, handle).await;
-        let (signals, left) = followed.inspect_err(|_| watched.progress.finish())?;
-        asked_to_stop = signals;
+        let followed = session.follow(against, work, handle).await;
         watched.progress.finish();
+        let (signals, left) = followed?;
+        asked_to_stop = signals;
         if let Some(left) = left {
-            asked_to_stop += confirm_findings(campaign, &mut watched.outcome, &left, &mut session).await?;
-            (watched.outcome.stuck, watched.outcome.slower) = (left.stuck, left.slower);
-            watched.outcome.pauses = left.pauses;
-            if let Some(gone) = left.gone {
-                watched.outcome.add_lost_hub(campaign, gone);
-            }
+            asked_to_stop += confirm_findings(campaign, &mut watched.outcome, left, &mut session).await?;
         } else if asked_to_stop == 0 {
             let why = "what was being played did not end in time, so it is not known whether the hub hung";
             watched.outcome.ended.get_or_insert_with(|| why.to_owned());
         }
         if asked_to_stop < 2 {
+            let masker = prepare::secret_masker(tested);
             let about = FindingFileContext { hub: &shown.target, command: kept.command, masker, known: kept.known };
             let (asked, text) =
                 save::save_findings(kept.archive, campaign, &mut watched.outcome, &about, &mut session).await?;
@@ -368,35 +335,45 @@ async fn run_campaigns(
             break;
         }
     }
-    let grace = match whole_limit {
-        _ if asked_to_stop >= 2 => Duration::ZERO,
-        Some(limit) => TERMINATION_GRACE.min((limit.aborts + LAST_GRACE).saturating_duration_since(Instant::now())),
-        None => TERMINATION_GRACE,
-    };
-    let mut processes = started.end_processes(grace).await;
-    let mut protocols: Vec<ProtocolReport> = Vec::new();
-    for (outcome, campaign) in outcomes.into_iter().zip(campaigns) {
-        let own = processes.extract_if(.., |(protocol, _)| *protocol == campaign.pack().name);
-        let own = own.map(|(_, process)| process).collect();
-        protocols.push(outcome.finish(campaign, own, sources));
-    }
     let report = RunReport {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         started: begun_ms,
         duration: begun.elapsed(),
         options: shown,
-        protocols,
+        protocols: end_campaigns(outcomes, campaigns, started, (asked_to_stop, whole_limit), sources).await,
         interrupted: asked_to_stop > 0,
     };
     Ok((report, saved))
 }
 
-/// Replays the findings that stand only if they are made again, and removes the others. Returns how often the user
-/// interrupted.
+/// Ends the processes of the hubs, and returns the reports of all protocols.
+async fn end_campaigns(
+    outcomes: Vec<CampaignResults>,
+    campaigns: &[Arc<Campaign>],
+    started: &mut StartedHubs,
+    (asked_to_stop, limit): (usize, Option<TimeLimit>),
+    sources: &mut Sources,
+) -> Vec<ProtocolReport> {
+    let grace = match limit {
+        _ if asked_to_stop >= 2 => Duration::ZERO,
+        Some(limit) => TERMINATION_GRACE.min((limit.aborts + LAST_GRACE).saturating_duration_since(Instant::now())),
+        None => TERMINATION_GRACE,
+    };
+    let mut processes = started.end_processes(grace).await;
+    let finish = |(outcome, campaign): (CampaignResults, &Arc<Campaign>)| {
+        let own = processes.extract_if(.., |(protocol, _)| *protocol == campaign.pack().name);
+        let own = own.map(|(_, process)| process).collect();
+        outcome.finish(campaign, own, sources)
+    };
+    outcomes.into_iter().zip(campaigns).map(finish).collect()
+}
+
+/// Replays the findings that stand only if they are made again, removes the others, and records the last state of the
+/// hub. Returns how often the user interrupted.
 async fn confirm_findings(
     campaign: &Arc<Campaign>,
     outcome: &mut CampaignResults,
-    left: &FinalHubState,
+    left: FinalHubState,
     session: &mut PlaySession<'_>,
 ) -> Result<usize, CliError> {
     let doubtful = outcome.doubtful_findings(&left.outages, campaign.is_hub_slow(session.hub, session.options));
@@ -421,6 +398,10 @@ async fn confirm_findings(
             (_, true) => outcome.mark_not_seen_again(&finding.cause, ruling),
             (_, false) => outcome.remove_unconfirmed(&finding.cause),
         }
+    }
+    (outcome.stuck, outcome.slower, outcome.pauses) = (left.stuck, left.slower, left.pauses);
+    if let Some(gone) = left.gone {
+        outcome.add_lost_hub(campaign, gone);
     }
     Ok(asked_to_stop)
 }
@@ -463,6 +444,24 @@ impl<'a> CampaignProgress<'a> {
             (selection.adaptive_feedback(), CampaignResults::new(stamp), selection.most_findings());
         let (enough, found, counted) = (Arc::default(), Arc::default(), (0, 0));
         Self { campaign, adaptive, outcome, progress, begun: now, noted: now, most, known, counted, enough, found }
+    }
+
+    /// Returns a function that says whether no more cases may start, for a protocol whose time is from `from` to `end`.
+    fn end_of_cases(
+        &self,
+        from: Instant,
+        end: Option<Instant>,
+        shrink_time: Option<Duration>,
+    ) -> impl Fn() -> bool + Send + Sync + use<> {
+        let (found, enough) = (Arc::clone(&self.found), Arc::clone(&self.enough));
+        move || {
+            let shrink_time = shrink_time.filter(|_| found.load(Ordering::Relaxed));
+            let is_over = |end: Instant| {
+                let whole = end.saturating_duration_since(from);
+                Instant::now() + case_selection::time_after_cases(whole, shrink_time) >= end
+            };
+            enough.load(Ordering::Relaxed) || end.is_some_and(is_over)
+        }
     }
 
     fn handle_event(&mut self, input: RunInput) {

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use tokio::sync::{mpsc, watch};
 
 use crate::check::PlayOptions;
+use crate::check::comparison::SecondHub;
 use crate::cli::CliError;
 use crate::cli::hub::{self, RunInput, TimeLimit};
 use crate::cli::progress::RunProgress;
@@ -41,18 +42,6 @@ impl PlaySession<'_> {
         if self.limit.is_some_and(TimeLimit::is_over) {
             return Ok((0, None));
         }
-        let (events, inbox) = mpsc::channel(256);
-        let (stop, interrupt) = watch::channel(false);
-        let environment = PlayEnvironment {
-            hub: Arc::clone(self.hub),
-            options: Arc::clone(self.options),
-            against: None,
-            service_probes: None,
-            events,
-            interrupt,
-        };
-        let doing = work(environment);
-        let running = tokio::spawn(async move { Ok(doing.await) });
         let mut progress = RunProgress::new(None, "plays", self.quiet);
         progress.set_note(what);
         let hear = |heard| match heard {
@@ -62,8 +51,27 @@ impl PlaySession<'_> {
                 progress.print_line("stopping: waiting for the current play; Ctrl-C again to stop at once")
             }
         };
-        let followed = hub::follow_run(running, inbox, &stop, self.signals, self.limit, hear).await;
+        let followed = self.follow(None, work, hear).await;
         progress.finish();
         followed
+    }
+
+    /// Runs `work` on the hub, which is compared with `against`. `handle` gets its events, and the requests to stop it.
+    ///
+    /// # Errors
+    ///
+    /// A defect of hubproof.
+    pub async fn follow<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &mut self,
+        against: Option<SecondHub>,
+        work: impl FnOnce(PlayEnvironment) -> F,
+        handle: impl FnMut(RunInput),
+    ) -> Result<(usize, Option<T>), CliError> {
+        let (events, inbox) = mpsc::channel(256);
+        let (stop, interrupt) = watch::channel(false);
+        let (hub, options) = (Arc::clone(self.hub), Arc::clone(self.options));
+        let doing = work(PlayEnvironment { hub, options, against, service_probes: None, events, interrupt });
+        let running = tokio::spawn(async move { Ok(doing.await) });
+        hub::follow_run(running, inbox, &stop, self.signals, self.limit, handle).await
     }
 }

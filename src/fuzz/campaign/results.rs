@@ -371,16 +371,9 @@ impl CampaignResults {
         let mut findings = Vec::new();
         let (mut first, mut history_bytes) = (Vec::new(), 0);
         let mut add =
-            |mut report: ScenarioReport, name: Option<String>, together: Option<&[u64]>, sources: &mut Sources| {
+            |report: ScenarioReport, name: Option<String>, together: Option<&[u64]>, sources: &mut Sources| {
                 let number = case_number(&report.id).unwrap_or_default();
-                if let Some(case) = campaign.scheduler.case(&campaign.corpus, number) {
-                    campaign.place_report(&mut report, &case.scenario, sources);
-                }
-                // Baselines know the check by this name.
-                for check in &mut report.checks {
-                    check.name = oracle_name(check).to_owned();
-                }
-                report.id = name.unwrap_or(report.id);
+                let mut report = name_case(campaign, report, number, name, sources);
                 let bytes =
                     |report: &ScenarioReport| report.history.iter().map(|frame| frame.text.len()).sum::<usize>();
                 if history_bytes + bytes(&report) > MAX_HISTORY_BYTES {
@@ -412,17 +405,6 @@ impl CampaignResults {
             add(report, None, None, sources);
             findings.push(fuzz::FindingTally { shape: String::new(), cases: 1, numbers, shrunk: None });
         }
-        let cells = campaign.scheduler.cells.iter().map(|cell| fuzz::CellTally {
-            message: pack.messages[cell.message].name.clone(),
-            mutation: cell.mutation.name().into(),
-            placement: cell.placement.name().into(),
-            cases: self.cells.get(cell).copied().unwrap_or(0),
-        });
-        let omitted = campaign.scheduler.omitted.iter().map(|omitted| fuzz::OmittedMutation {
-            message: pack.messages[omitted.message].name.clone(),
-            mutation: omitted.mutation.name().into(),
-            why: omitted.why.into(),
-        });
         let [pauses, stalls] = self.pauses;
         let obstacles = self.obstacles.into_iter();
         let obstacles = obstacles.map(|((step, message, unreachable), cases)| fuzz::CaseObstacle {
@@ -438,10 +420,10 @@ impl CampaignResults {
             after_opening_percent: FuzzReport::percent_of_decided(self.decided, self.after_opening),
             judged_percent: FuzzReport::percent_of_decided(self.decided, self.judged),
             answered: pack.messages.iter().any(|message| message.directions.from_hub).then_some(self.answered),
-            omitted: omitted.collect(),
+            omitted: list_omitted(campaign),
             unused_steps: prefix::unused_steps(&campaign.corpus),
             oracles,
-            cells: cells.collect(),
+            cells: count_cells(campaign, &self.cells),
             causes: findings,
             obstacles: obstacles.collect(),
             ended: self.ended,
@@ -455,6 +437,43 @@ impl CampaignResults {
         fuzzed.obstacles.sort_by_key(|obstacle| std::cmp::Reverse(obstacle.cases));
         aggregator::fuzz_protocol_report(pack, first, processes, fuzzed)
     }
+}
+
+/// Returns the report of a case with the places of its scenario, and with the names that baselines know.
+fn name_case(
+    campaign: &Campaign,
+    mut report: ScenarioReport,
+    number: u64,
+    name: Option<String>,
+    sources: &mut Sources,
+) -> ScenarioReport {
+    if let Some(case) = campaign.scheduler.case(&campaign.corpus, number) {
+        campaign.place_report(&mut report, &case.scenario, sources);
+    }
+    for check in &mut report.checks {
+        check.name = oracle_name(check).to_owned();
+    }
+    report.id = name.unwrap_or(report.id);
+    report
+}
+
+fn count_cells(campaign: &Campaign, played: &HashMap<FuzzCell, u64>) -> Vec<fuzz::CellTally> {
+    let cells = campaign.scheduler.cells.iter().map(|cell| fuzz::CellTally {
+        message: campaign.pack().messages[cell.message].name.clone(),
+        mutation: cell.mutation.name().into(),
+        placement: cell.placement.name().into(),
+        cases: played.get(cell).copied().unwrap_or(0),
+    });
+    cells.collect()
+}
+
+fn list_omitted(campaign: &Campaign) -> Vec<fuzz::OmittedMutation> {
+    let omitted = campaign.scheduler.omitted.iter().map(|omitted| fuzz::OmittedMutation {
+        message: campaign.pack().messages[omitted.message].name.clone(),
+        mutation: omitted.mutation.name().into(),
+        why: omitted.why.into(),
+    });
+    omitted.collect()
 }
 
 /// Drops the frames of a report between the first and the last.

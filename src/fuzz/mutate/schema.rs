@@ -295,10 +295,11 @@ pub fn draw_edits(
     let path: Vec<String> = pointer.split('/').skip(1).map(crate::syntax::matcher::unescape).collect();
     let shape = SchemaShape::at_path(&message.schema.source, &path);
     let now = plain.pointer(&pointer);
-    let put = |value: Value| Some(vec![PayloadEdit { pointer: pointer.clone(), change: PayloadChange::Put(value) }]);
-    let text = |text: String| Some(vec![PayloadEdit { pointer: pointer.clone(), change: PayloadChange::Text(text) }]);
+    let edit = |change| Some(vec![PayloadEdit { pointer: pointer.clone(), change }]);
+    let put = |value: Value| edit(PayloadChange::Put(value));
+    let text = |text: String| edit(PayloadChange::Text(text));
     match site.mutation {
-        MemberMutation::Missing => Some(vec![PayloadEdit { pointer: pointer.clone(), change: PayloadChange::Remove }]),
+        MemberMutation::Missing => edit(PayloadChange::Remove),
         MemberMutation::Null => put(Value::Null),
         MemberMutation::WrongType => put(value_of_other_type(&shape, now, dice)),
         MemberMutation::OutOfRange => put(value_out_of_range(&shape, now, dice)?),
@@ -322,7 +323,7 @@ pub fn draw_edits(
         MemberMutation::Huge => put(huge_value(&shape, now, short, dice)),
         MemberMutation::Twice => {
             let again = if dice.one_in(2) { now?.clone() } else { value::draw_any_value(dice, 5) };
-            Some(vec![PayloadEdit { pointer: pointer.clone(), change: PayloadChange::Twice(again) }])
+            edit(PayloadChange::Twice(again))
         }
         MemberMutation::WrongDiscriminator => put(foreign_discriminator(pack, &pointer, now, dice)?),
         MemberMutation::WrongCase => {
@@ -331,16 +332,13 @@ pub fn draw_edits(
                 Value::String(text) if shape.allowed_values().is_some() && dice.one_in(2) => {
                     put(json!(swap_letter_case(text)))
                 }
-                _ if swap_letter_case(name) != name => Some(vec![PayloadEdit {
-                    pointer: pointer.clone(),
-                    change: PayloadChange::Rename(swap_letter_case(name)),
-                }]),
+                _ if swap_letter_case(name) != name => edit(PayloadChange::Rename(swap_letter_case(name))),
                 _ => None,
             }
         }
         MemberMutation::ForeignId => {
             let (_, expression) = foreign.iter().find(|(of, _)| *of == pointer)?;
-            Some(vec![PayloadEdit { pointer: pointer.clone(), change: PayloadChange::Evaluate(expression.clone()) }])
+            edit(PayloadChange::Evaluate(expression.clone()))
         }
         MemberMutation::Digits => text(match dice.draw_below(4) {
             0 => "9".repeat(1000),
@@ -355,30 +353,37 @@ pub fn draw_edits(
             let deep = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
             Some(vec![PayloadEdit { pointer, change: PayloadChange::Text(deep) }])
         }
-        MemberMutation::Open => {
-            let is_object = match now {
-                None => shape.kinds().contains(&"object") && !shape.is_unrestricted(),
-                Some(now) => now.is_object(),
-            };
-            let first = dice.draw_below(ODD_NAMES.len());
-            let odd_names = [first, first + 1];
-            let mut edit = |pointer| {
-                let change = PayloadChange::Text(escape_expressions(&draw_limit(dice)));
-                PayloadEdit { pointer, change }
-            };
-            Some(match now {
-                Some(Value::Array(items)) => vec![edit(format!("{pointer}/{}", items.len()))],
-                // Two more members, with different kinds of values.
-                _ if is_object => {
-                    let names = odd_names.map(|at| ODD_NAMES[at % ODD_NAMES.len()]);
-                    names.map(|name| edit(format!("{pointer}{}", member_pointer(name)))).into()
-                }
-                _ => vec![edit(pointer.clone())],
-            })
-        }
+        MemberMutation::Open => Some(add_unlisted_values(&shape, &pointer, now, dice)),
         MemberMutation::Surrogate => {
             text((*dice.pick(&[r#""\ud800""#, r#""\udc00\ud800""#, r#""a\ud83db""#, r#""\uDFFF""#])?).to_owned())
         }
+    }
+}
+
+/// Returns the edits that add values which an open schema allows: members with odd names, an item, or another value.
+fn add_unlisted_values(
+    shape: &SchemaShape<'_>,
+    pointer: &str,
+    now: Option<&Value>,
+    dice: &mut RandomSource,
+) -> Vec<PayloadEdit> {
+    let is_object = match now {
+        None => shape.kinds().contains(&"object") && !shape.is_unrestricted(),
+        Some(now) => now.is_object(),
+    };
+    let first = dice.draw_below(ODD_NAMES.len());
+    let mut edit = |pointer| {
+        let change = PayloadChange::Text(escape_expressions(&draw_limit(dice)));
+        PayloadEdit { pointer, change }
+    };
+    match now {
+        Some(Value::Array(items)) => vec![edit(format!("{pointer}/{}", items.len()))],
+        // Two more members, with different kinds of values.
+        _ if is_object => {
+            let names = [first, first + 1].map(|at| ODD_NAMES[at % ODD_NAMES.len()]);
+            names.map(|name| edit(format!("{pointer}{}", member_pointer(name)))).into()
+        }
+        _ => vec![edit(pointer.to_owned())],
     }
 }
 
