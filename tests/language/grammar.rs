@@ -136,12 +136,8 @@ fn the_page_about_the_language_has_a_section_and_the_options_of_every_verb() {
         .collect();
     assert_eq!(sections, all_words().into_iter().collect());
     for verb in all_words() {
-        let options = parse_head(verb).unwrap().verb.options();
-        assert!(
-            !options.is_empty() || ["sends raw", "drops", "stops reading", "reads again"].contains(&verb),
-            "{verb}"
-        );
-        let options: Vec<String> = options.iter().map(|option| format!("`{option}`")).collect();
+        let options = parse_head(verb).unwrap().verb.options().iter();
+        let options: Vec<String> = options.map(|option| format!("`{option}`")).collect();
         let row = steps.lines().find(|line| line.starts_with(&format!("| [`{verb}`]("))).unwrap();
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         assert_eq!(cells[2], options.join(", "), "{row}");
