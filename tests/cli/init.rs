@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::disk;
 use crate::support::hostile_servers::{HostileHub, Misbehaviour, ScriptedHub, closed_port};
-use crate::support::process::{ExampleHub, ProcessResult, ServeProcess, hubproof, start, with_steady_text};
+use crate::support::process::{ExampleHub, ProcessResult, ServeProcess, hubproof, with_steady_text};
 
 /// Runs `init` with this folder.
 fn init(folder: &Path, arguments: &[&str]) -> ProcessResult {
@@ -31,28 +31,27 @@ fn files_in(folder: &Path) -> Vec<String> {
 
 const WRITTEN: [&str; 2] = [".github/workflows/hubproof.yml", "hub.toml"];
 
+/// Other tests recognise airavata, gator and qi.
 #[rstest]
-#[case::airavata("airavata", &["--set", "secrets.jwt_secret=the key"], "The hub speaks airavata")]
-#[case::concierge("concierge", &[], "The hub speaks concierge")]
-#[case::emprops("emprops", &[], "The hub speaks emprops")]
-#[case::gator("gator", &[], "The hub speaks gator")]
-#[case::qi("qi", &[], "The hub speaks qi")]
-fn every_reference_hub_is_recognised(#[case] name: &str, #[case] options: &[&str], #[case] found: &str) {
-    let secret = (name == "airavata").then(|| "--set=airavata.jwt_secret=the key".to_owned());
-    let server = ServeProcess::start([name.to_owned()].into_iter().chain(secret), 1);
+fn every_reference_hub_is_recognised(#[values("concierge", "emprops")] name: &str) {
+    let server = ServeProcess::start([name], 1);
     let folder = tempfile::tempdir().unwrap();
-    let done = init(folder.path(), &[&[server.url(name)], options].concat()).assert_exit_code(0);
-    assert!(done.out.contains(found), "{}", done.out);
+    let done = init(folder.path(), &[server.url(name)]).assert_exit_code(0);
+    assert!(done.out.contains(&format!("The hub speaks {name}")), "{}", done.out);
     assert!(unwrapped(&done.out).contains("no other known protocol has it"), "{}", done.out);
     assert_eq!(files_in(folder.path()), WRITTEN);
     let target = folder.path().join("hub.toml");
-    let check = start(["check", "--list", "--target", target.to_str().unwrap()], &[("HUB_JWT_SECRET", "the key")]);
-    let listed = check.wait_for_end().assert_exit_code(0);
+    let listed = hubproof(["check", "--list", "--target", target.to_str().unwrap()]).assert_exit_code(0);
     assert!(listed.out.starts_with(&format!("{name} ")), "{}", listed.out);
 }
 
 #[rstest]
-fn hubs_of_other_packs_are_recognised(#[values("graphql-transport-ws", "json-rpc-2.0", "ocpp-1.6j")] name: &str) {
+#[case::json_rpc("json-rpc-2.0")]
+#[ignore = "thorough: repeats the proof against other hubs"]
+#[case::graphql("graphql-transport-ws")]
+#[ignore = "thorough: repeats the proof against other hubs"]
+#[case::ocpp("ocpp-1.6j")]
+fn hubs_of_other_packs_are_recognised(#[case] name: &str) {
     let Some(hub) = ExampleHub::start(name, &[]) else { return };
     let folder = tempfile::tempdir().unwrap();
     let pack = format!("examples/packs/{name}");
@@ -87,8 +86,6 @@ fn every_commented_key_of_a_target_can_be_used() {
         let folder = tempfile::tempdir().unwrap();
         init(folder.path(), &["--protocol", &name]).assert_exit_code(0);
         let text = read(folder.path(), "hub.toml");
-        let rejected = hubproof(["check", "--target", folder.path().join("hub.toml").to_str().unwrap()]);
-        assert!(rejected.assert_exit_code(2).err.contains("url = \"ws://127.0.0.1:4000\""));
         let used: Vec<&str> = text
             .lines()
             .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
@@ -119,7 +116,8 @@ fn every_commented_key_of_a_target_can_be_used() {
 fn a_secret_is_used_but_not_written() {
     let server = ServeProcess::start(["airavata", "--set", "airavata.jwt_secret=kept-to-itself"], 1);
     let folder = tempfile::tempdir().unwrap();
-    let options = ["--set", "secrets.jwt_secret=kept-to-itself", "--set", "max_per_user=7"];
+    let set = ["--set", "secrets.jwt_secret=kept-to-itself", "--set", "max_per_user=7"];
+    let options = [&["--protocol", "airavata"], &set[..]].concat();
     let done = init(folder.path(), &[&[server.url("airavata")], &options[..]].concat()).assert_exit_code(0);
     let (target, workflow) = (read(folder.path(), "hub.toml"), read(folder.path(), WRITTEN[0]));
     for text in [&done.out, &done.err, &target, &workflow] {
@@ -192,11 +190,15 @@ fn a_secret_in_the_url_is_not_shown() {
 }
 
 #[rstest]
-#[case::silent("silent", Misbehaviour::Silent)]
-#[case::garbage("garbage", Misbehaviour::GarbageText)]
-#[case::web_server("web_server", Misbehaviour::NotFound)]
-#[case::credentials("credentials", Misbehaviour::Unauthorized)]
 #[case::echo("echo", Misbehaviour::Echo)]
+#[case::web_server("web_server", Misbehaviour::NotFound)]
+#[ignore = "thorough: waits for real time"]
+#[case::silent("silent", Misbehaviour::Silent)]
+#[ignore = "thorough: waits for real time"]
+#[case::garbage("garbage", Misbehaviour::GarbageText)]
+#[ignore = "thorough: waits for real time"]
+#[case::credentials("credentials", Misbehaviour::Unauthorized)]
+#[ignore = "thorough: waits for real time"]
 #[case::tcp("tcp", Misbehaviour::TcpCloses)]
 fn a_hub_of_no_known_protocol_is_explained(#[case] name: &str, #[case] misbehaviour: Misbehaviour) {
     let hub = HostileHub::start(misbehaviour, "");
@@ -323,6 +325,9 @@ fn files_are_overwritten_only_with_force() {
     assert_eq!(read(folder.path(), "hub.toml"), "# mine\n");
     init(folder.path(), &[&arguments[..], &["--force"]].concat()).assert_exit_code(0);
     assert!(read(folder.path(), "hub.toml").contains("protocol = \"qi\""));
+    // The address is still missing.
+    let rejected = hubproof(["check", "--target", file.to_str().unwrap()]).assert_exit_code(2);
+    assert!(rejected.err.contains("url = \"ws://127.0.0.1:4000\""), "{}", rejected.err);
 }
 
 const DOCUMENT: &str = include_str!("../fixtures/documents/adder.yaml");

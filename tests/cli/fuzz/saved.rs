@@ -7,54 +7,44 @@ use serde_json::Value;
 
 use crate::support::process::{ProcessResult, hubproof};
 
-const FAULT: [&str; 2] = ["--fault", "concierge-hello-missing-uuid"];
-
-fn fuzz(more: &[&str]) -> ProcessResult {
-    hubproof(["fuzz", "--protocol", "concierge"].iter().chain(more))
+/// Fuzzes qi with the one case of this seed that shows the fault.
+fn fuzz(folder: &Path, more: &[&str]) -> ProcessResult {
+    let (regressions, report) = (folder.join("regressions"), folder.join("run.json"));
+    let kept = ["--regressions".to_owned(), regressions.display().to_string()];
+    let written = ["--report".to_owned(), format!("json={}", report.display())];
+    let case = ["fuzz", "--protocol", "qi", "--case", "1", "--seed", "1"].map(str::to_owned);
+    hubproof(case.into_iter().chain(kept).chain(written).chain(more.iter().map(|&word| word.to_owned())))
 }
 
-fn saved_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    files
-}
-
-/// Runs one case and returns the folder with its saved finding, and that file.
-fn save_one_finding() -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let regressions = folder.path().join("regressions");
-    let regressions_ = regressions.display().to_string();
-    let report = format!("json={}", folder.path().join("run.json").display());
-    let run = ["--case", "3", "--seed", "1", "--regressions", &regressions_, "--report", &report, FAULT[0], FAULT[1]];
-    let done = fuzz(&run).assert_exit_code(1);
-    let files = saved_files(&regressions);
-    assert_eq!(files.len(), 1, "{files:?}\n{}", done.err);
-    assert!(done.err.contains(&format!("saved {}: 0 steps after the opening", files[0].display())), "{}", done.err);
-    (folder, files[0].clone())
+/// Returns the only file with a saved finding.
+fn saved_file(folder: &Path) -> PathBuf {
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder.join("regressions")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files.remove(0)
 }
 
 #[test]
 fn a_finding_is_shrunk_saved_and_replayed_by_fuzz_and_check() {
-    let (folder, path) = save_one_finding();
+    const FAULT: [&str; 2] = ["--fault", "qi-reply-version-number"];
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let done = fuzz(folder, &FAULT).assert_exit_code(1);
+    let path = saved_file(folder);
+    assert!(done.err.contains(&format!("saved {}: 1 step after the opening", path.display())), "{}", done.err);
     let name = path.file_name().unwrap().to_str().unwrap();
-    assert!(name.starts_with("concierge-schema-hello-con-025-"), "{name}");
+    assert!(name.starts_with("qi-schema-base_reply_failure-qi-010-"), "{name}");
     let text = std::fs::read_to_string(&path).unwrap();
-    assert!(text.contains("with seed 1 in case 3.\n# schema:hello:CON-025\n"), "{text}");
-    let steps = text.split_once("steps:\n").unwrap().1;
-    let joins = steps.split_once(":\n").filter(|(first, _)| first.ends_with(" joins") || first.ends_with(" join"));
-    assert!(joins.is_some_and(|(_, rest)| rest.starts_with("  - wait:")), "{text}");
-    // The report has the last play, in which the client only joins, and the command that replays it.
-    let report: Value = serde_json::from_slice(&std::fs::read(folder.path().join("run.json")).unwrap()).unwrap();
+    assert!(text.contains("with seed 1 in case 1.\n# schema:base_reply_failure:QI-010\n"), "{text}");
+    let (_, steps) = text.split_once("steps:\n  - sender joins:\n").unwrap();
+    assert!(steps.starts_with("  - each: text") && steps.matches("\n  - ").count() == 1, "{text}");
+    // The report has the last play, and the command that replays it.
+    let report: Value = serde_json::from_slice(&std::fs::read(folder.join("run.json")).unwrap()).unwrap();
     let shrunk = &report["protocols"][0]["fuzzed"]["causes"][0]["shrunk"];
     assert_eq!(shrunk["path"], path.display().to_string());
-    let sent: Vec<&str> = shrunk["history"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|frame| frame["direction"] == "sent" && frame["kind"] == "text")
-        .filter_map(|frame| frame["text"].as_str())
-        .collect();
-    assert!(sent.len() == 1 && sent[0].contains("IDENTIFY"), "{sent:?}");
+    let history = shrunk["history"].as_array().unwrap().iter();
+    let sent = history.filter(|frame| frame["direction"] == "sent" && frame["kind"] == "text");
+    assert_eq!(sent.count(), 1, "{shrunk}");
     assert!(text.contains(&format!("#   {}\n", shrunk["reproduce"].as_str().unwrap())), "{text}");
     // The commands in its header work.
     let commands: Vec<Vec<&str>> =
@@ -63,30 +53,25 @@ fn a_finding_is_shrunk_saved_and_replayed_by_fuzz_and_check() {
     let broken = hubproof(&commands[0]).assert_exit_code(1);
     assert!(broken.out.contains(&format!("  still fails        {}\n", path.display())), "{}", broken.out);
     hubproof(&commands[1]).assert_exit_code(1);
+    // A saved finding is played first, and not saved twice.
+    let again = fuzz(folder, &FAULT).assert_exit_code(1);
+    assert!(again.out.starts_with("1 saved finding replayed\n  still fails "), "{}", again.out);
+    assert!(again.out.contains("\nFAIL qi: "), "{}", again.out);
+    assert_eq!(std::fs::read_to_string(saved_file(folder)).unwrap(), text);
     // A hub without the fault.
     let shown = path.display().to_string();
-    let fixed = fuzz(&["--replay", &shown]).assert_exit_code(0);
-    assert!(fixed.out.contains(&format!("  fixed              {shown}\n")), "{}", fixed.out);
-    hubproof(["check", "--protocol", "concierge", "--scenario", &shown]).assert_exit_code(0);
+    let fixed = fuzz(folder, &[]).assert_exit_code(0);
+    assert!(
+        fixed.out.starts_with(&format!("1 saved finding replayed\n  fixed              {shown}\n")),
+        "{}",
+        fixed.out
+    );
+    assert!(fixed.out.contains("\nPASS qi: "), "{}", fixed.out);
+    hubproof(["check", "--protocol", "qi", "--scenario", &shown]).assert_exit_code(0);
     // All files of a folder.
-    let all = fuzz(&["--replay", folder.path().join("regressions").to_str().unwrap()]).assert_exit_code(0);
+    let all = ["fuzz", "--protocol", "qi", "--replay", path.parent().unwrap().to_str().unwrap()];
+    let all = hubproof(all).assert_exit_code(0);
     assert!(all.out.starts_with("1 saved finding replayed\n"), "{}", all.out);
-}
-
-#[test]
-fn regressions_are_played_first_and_not_saved_twice() {
-    let (_folder, path) = save_one_finding();
-    let regressions = path.parent().unwrap().display().to_string();
-    let before = std::fs::read_to_string(&path).unwrap();
-    let run = ["--case", "3", "--seed", "1", "--regressions", &regressions];
-    let again = fuzz(&[&run[..], &FAULT].concat()).assert_exit_code(1);
-    assert!(again.out.starts_with("1 saved finding replayed\n  still fails "), "{}", again.out);
-    assert!(again.out.contains("\nFAIL concierge: "), "{}", again.out);
-    assert_eq!(saved_files(path.parent().unwrap()), std::slice::from_ref(&path));
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
-    let fixed = fuzz(&run).assert_exit_code(0);
-    assert!(fixed.out.starts_with("1 saved finding replayed\n  fixed "), "{}", fixed.out);
-    assert!(fixed.out.contains("\nPASS concierge: "), "{}", fixed.out);
 }
 
 #[rstest]
