@@ -20,8 +20,8 @@ const starts = [0];
 for (const line of content.split('\n')) starts.push(starts.at(-1) + line.length + 1);
 const offset = ({ line, column }) => starts[line] + column;
 const tail = `
-import { writeFileSync as write } from 'node:fs';
-const reach = () => write(\`\${process.env.REACHED}.\${process.pid}\`, Object.keys(globalThis.__stryker__?.mutantCoverage?.static ?? {}).join(' '));
+import { writeFileSync as writeReached } from 'node:fs';
+const reach = () => writeReached(\`\${process.env.REACHED}.\${process.pid}\`, Object.keys(globalThis.__stryker__?.mutantCoverage?.static ?? {}).join(' '));
 setInterval(reach, 100).unref();
 process.on('exit', reach);
 `;

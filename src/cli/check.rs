@@ -1,5 +1,6 @@
 //! `hubproof check`: tests a hub against the scenarios of its protocol.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::report::{self, ProtocolOutline, RunOptions, RunReport, events};
 use crate::scenario::Program;
 use crate::scenario::variation::Variation;
 use crate::syntax::diagnostic::{nearest, suggest};
+use crate::syntax::share::Share;
 use crate::syntax::source::Sources;
 
 /// Test a hub against its protocol; without a URL, the built-in reference server
@@ -57,6 +59,10 @@ pub struct CheckArgs {
     /// built-in protocols: a model in memory)
     #[arg(long, value_name = "URL", conflicts_with = "variation")]
     against: Option<String>,
+    /// Play every Nth of the selected scenarios, such as 3/16 for the third of sixteen runs; `hubproof merge` joins their
+    /// JSON reports
+    #[arg(long, value_name = "N/ALL", conflicts_with_all = ["explore", "write_deviations"])]
+    share: Option<Share>,
     /// Number of scenarios to run in parallel (default: 16; 32 against the reference server, 64 with --depth thorough)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -154,6 +160,7 @@ impl CheckArgs {
             stated_only: self.hub.stated_only,
             min_judged: self.min_judged,
             selected: !self.scenario.is_empty() || !self.rule.is_empty(),
+            share: self.share,
             command: repeat_command(self, protocols),
             pack: self.hub.own.to_arguments(),
             target: self.hub.reached_hub_name(named),
@@ -187,6 +194,11 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     let programs = protocols.iter().flat_map(|protocol| &protocol.scenarios.programs);
     let known: Vec<String> = programs.map(|program| program.id.clone()).collect();
     // A selection of scenarios selects protocols too.
+    protocols.retain(|protocol| protocol.scenarios.programs.iter().any(|program| selection.selects(program)));
+    let selection = match arguments.share {
+        Some(share) => selection.with_share(share, &protocols),
+        None => selection,
+    };
     protocols.retain(|protocol| protocol.scenarios.programs.iter().any(|program| selection.selects(program)));
     if protocols.is_empty() {
         return Ok(report_nothing_selected(&arguments, &known));
@@ -390,7 +402,10 @@ fn report_nothing_selected(arguments: &CheckArgs, known: &[String]) -> u8 {
     let words = chosen.iter().flat_map(|(option, values)| values.iter().map(move |value| format!("{option} {value}")));
     let words: Vec<String> = words.collect();
     let what = if words.is_empty() {
-        "there are no scenarios".to_owned()
+        match arguments.share {
+            Some(share) => format!("share {share} has no scenario"),
+            None => "there are no scenarios".to_owned(),
+        }
     } else {
         format!("no scenario matches {}", words.join(" and "))
     };
@@ -422,6 +437,8 @@ struct ScenarioSelection {
     rules: Vec<String>,
     /// Selected rules that only schemas name; they are checked wherever the hub sends the message.
     in_schemas: Vec<String>,
+    /// With `--share`: the scenarios of the share.
+    dealt: Option<BTreeSet<String>>,
 }
 
 /// Returns the ids of the rules that a scenario checks.
@@ -464,7 +481,7 @@ impl ScenarioSelection {
                     .any(|message| message.schema.rules.contains(id) || message.schema.should_rules.contains(id))
         };
         let in_schemas = rules.iter().filter(schema_only).cloned().collect();
-        Ok(Self { globs, rules, in_schemas })
+        Ok(Self { globs, rules, in_schemas, dealt: None })
     }
 
     fn selects(&self, program: &Program) -> bool {
@@ -472,7 +489,15 @@ impl ScenarioSelection {
         let ruled = self.rules.is_empty()
             || checked_rules(program).any(|id| self.rules.contains(id))
             || self.in_schemas.iter().any(|id| program.pack.rules.contains_key(id));
-        named && ruled
+        named && ruled && self.dealt.as_ref().is_none_or(|dealt| dealt.contains(&program.id))
+    }
+
+    /// Returns the selection of a share: of all selected scenarios of all protocols, in their order, every Nth.
+    fn with_share(self, share: Share, protocols: &[ValidProtocol]) -> Self {
+        let programs = protocols.iter().flat_map(|protocol| &protocol.scenarios.programs);
+        let selected = programs.filter(|program| self.selects(program)).map(|program| program.id.clone());
+        let dealt = selected.enumerate().filter(|(number, _)| share.takes(*number as u64)).map(|(_, id)| id);
+        Self { dealt: Some(dealt.collect()), ..self }
     }
 }
 

@@ -1,22 +1,26 @@
 //! `hubproof merge`: makes one report of the shares of a load run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::CliError;
+use super::report::read_report;
 use super::report_sink::{self, ReportSinks};
 use crate::load::metrics::MetricRegistry;
 use crate::load::plan::ThresholdText;
 use crate::load::plan::threshold::{MetricThreshold, parse_plan_thresholds};
 use crate::load::report::LoadReport;
 use crate::load::shares::merge::{MergeError, RunShares, find_files};
+use crate::report::html::{self, NamedReport};
+use crate::report::joined::join;
 use crate::syntax::source::{Sources, Span};
 
-/// Make one report of a load run that several generators shared
+/// Make one report of the shares of a run (`--share 3/16`)
 #[derive(Args)]
 pub struct MergeArgs {
-    /// Folder with the files that `load --share` has written, or the files
+    /// Folder with the files that `load --share` has written, or the files; or JSON reports of `check --share` or
+    /// `fuzz --share`
     #[arg(required = true)]
     paths: Vec<PathBuf>,
     #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::report_help(report_sink::LOAD_FORMATS))]
@@ -30,10 +34,51 @@ pub struct MergeArgs {
 }
 
 pub fn run_merge(arguments: &MergeArgs) -> Result<u8, CliError> {
+    if let Some(paths) = find_run_reports(&arguments.paths) {
+        return join_run_reports(&paths, arguments);
+    }
     let sinks = ReportSinks::parse(&arguments.reports, report_sink::LOAD_FORMATS)?
         .with_quiet(arguments.quiet)
         .with_open(arguments.open)?;
     write_merged(&arguments.paths, &sinks)
+}
+
+/// Returns the JSON reports among these files and in these folders; `None` if there is a file of another kind.
+fn find_run_reports(paths: &[PathBuf]) -> Option<Vec<PathBuf>> {
+    let is_json = |path: &Path| path.extension().is_some_and(|extension| extension == "json");
+    let mut found = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            found.push(Some(path.clone()).filter(|path| is_json(path))?);
+            continue;
+        }
+        if find_files(path).is_ok() {
+            return None;
+        }
+        found.extend(
+            std::fs::read_dir(path).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(|one| is_json(one)),
+        );
+    }
+    found.sort();
+    (!found.is_empty()).then_some(found)
+}
+
+/// Joins the JSON reports of all shares of a run of `check` or `fuzz`. Returns the exit code.
+fn join_run_reports(paths: &[PathBuf], arguments: &MergeArgs) -> Result<u8, CliError> {
+    let sinks = ReportSinks::parse(&arguments.reports, report_sink::JOINED_FORMATS)?
+        .with_quiet(arguments.quiet)
+        .with_open(arguments.open)?;
+    let mut documents = Vec::new();
+    for path in paths {
+        let NamedReport { name, text } = read_report(path)?;
+        let document = html::read_run(&text).map_err(|reason| {
+            CliError::usage(format!("{}: {reason}", path.display()), "name the JSON reports of all shares of one run")
+        })?;
+        documents.push((name, document));
+    }
+    let joined = join(documents).map_err(|error| CliError::usage(error.to_string(), error.help()))?;
+    sinks.write(&joined)?;
+    Ok(joined.run.exit_code)
 }
 
 /// Merges the shares in these files and folders, and writes the report. Returns the exit code.

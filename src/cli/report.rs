@@ -76,7 +76,7 @@ pub fn render_reports(reports: &[NamedReport], options: CompareOptions) -> Resul
 }
 
 /// Reads a report. Its name on the page is that of the file.
-fn read_report(path: &Path) -> Result<NamedReport, CliError> {
+pub fn read_report(path: &Path) -> Result<NamedReport, CliError> {
     let shown = path.display();
     let failed = |reason: BoxedError| {
         let help = format!("`hubproof check ... --report json={shown}` writes a report");

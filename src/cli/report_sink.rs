@@ -13,6 +13,8 @@ use super::report::{open_page, render_reports};
 use super::{CliError, page_style, print_document, print_to_stderr, print_to_stdout};
 use crate::load::compare::CompareOptions;
 use crate::load::report::{self as load, LoadReport};
+use crate::outcome::Verdict;
+use crate::report::document::check::{Protocol, RunDocument};
 use crate::report::html::{self, NamedReport};
 use crate::report::terminal_page::Style;
 use crate::report::test_results::TestResults;
@@ -91,6 +93,12 @@ pub const LOAD_FORMATS: &[ReportFormat<LoadReport>] = &[
     at_end("events", "events.jsonl", |report, _| Ok(load::events::render(report))).live(),
     at_end("otlp", "metrics.json", |report, _| Ok(load::otlp::render(report))),
     at_end("influx", "metrics.line", |report, _| Ok(load::influx::render(report))),
+];
+
+/// The report formats of the joined shares of `check` or `fuzz`.
+pub const JOINED_FORMATS: &[ReportFormat<RunDocument>] = &[
+    at_end("json", "report.json", |report, _| Ok(json::render_document(report))),
+    at_end("html", "report.html", |report, _| render_page(&report.run.target, json::render_document(report))),
 ];
 
 /// Two load reports that `compare` has read.
@@ -353,6 +361,23 @@ impl ReportSinks<LoadReport> {
 fn render_page(name: &str, text: String) -> Result<String, CliError> {
     let report = NamedReport { name: name.to_owned(), text };
     Ok(html::render(&[report], |_, _| Err("two load reports are needed".to_owned()))?)
+}
+
+impl ReportSinks<RunDocument> {
+    /// Prints a line for each protocol and each finding, and writes the reports.
+    ///
+    /// # Errors
+    ///
+    /// A file could not be written.
+    pub fn write(&self, report: &RunDocument) -> Result<(), CliError> {
+        let lines = |protocol: &Protocol| {
+            let found = protocol.findings.iter().filter(|one| one.verdict == Verdict::Fail && !self.quiet);
+            let found = found
+                .map(|one| format!("fail[{}] {}: {}\n  {}\n", one.check, one.scenario, one.message, one.reproduce));
+            found.chain([protocol.summary.clone() + "\n"]).collect::<String>()
+        };
+        self.print_and_write(report, &Sources::default(), |_| report.protocols.iter().map(lines).collect())
+    }
 }
 
 impl ReportSinks<ComparedRuns> {

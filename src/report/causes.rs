@@ -71,8 +71,8 @@ impl BlockedChecks {
         blocks
     }
 
-    fn merge(&mut self, other: Self) {
-        self.checks += other.checks;
+    pub fn merge(&mut self, other: Self) {
+        self.checks = self.checks.saturating_add(other.checks);
         self.rules.extend(other.rules);
     }
 }

@@ -19,8 +19,13 @@ use crate::syntax::source::{Sources, Span};
 
 /// Returns the whole report, pretty-printed; ends with a newline. `sources` has the files of the report's spans.
 pub fn render(report: &RunReport, sources: &Sources) -> String {
+    render_document(&document(report, sources))
+}
+
+/// Like [`render`], of a report that was read.
+pub fn render_document(document: &RunDocument) -> String {
     // Cannot fail: strings, numbers and maps with text as keys.
-    let mut text = serde_json::to_string_pretty(&document(report, sources)).unwrap_or_default();
+    let mut text = serde_json::to_string_pretty(document).unwrap_or_default();
     text.push('\n');
     text
 }
@@ -38,6 +43,8 @@ fn document(report: &RunReport, sources: &Sources) -> RunDocument {
             strict: report.options.strict,
             stated_only: report.options.stated_only,
             min_judged: report.options.min_judged,
+            selected: report.options.selected,
+            share: report.options.share,
             interrupted: report.interrupted,
             exit_code: exit_code(report),
             slimmest: report

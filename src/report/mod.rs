@@ -13,6 +13,7 @@ pub mod events;
 pub mod fuzz;
 pub mod github;
 pub mod html;
+pub mod joined;
 pub mod json;
 pub mod junit;
 pub mod markdown;
@@ -42,6 +43,7 @@ use crate::outcome::{CheckReport, ProcessReport, ScenarioReport, ShortenedWaits,
 use crate::protocol::{Pack, RuleBasis, RuleLevel, RulePlace};
 use crate::scenario::variation;
 use crate::syntax::explanation::Explanation;
+use crate::syntax::share::Share;
 use crate::syntax::source::Span;
 
 /// The options of a run that a report shows.
@@ -55,6 +57,8 @@ pub struct RunOptions {
     pub min_judged: Option<u8>,
     /// Whether only some scenarios or rules were selected.
     pub selected: bool,
+    /// Which share of a run this is, if several machines make it. A share alone need not judge anything.
+    pub share: Option<Share>,
     /// The command line of this run without secrets and without options that select protocols, scenarios or report
     /// files: `["hubproof", "check", "ws://..."]`.
     pub command: Vec<String>,
@@ -427,6 +431,19 @@ impl VerdictTally {
         tally
     }
 
+    /// Adds the results of another share of a run.
+    pub fn add(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.pass, other.pass),
+            (&mut self.fail, other.fail),
+            (&mut self.warn, other.warn),
+            (&mut self.info, other.info),
+            (&mut self.not_testable, other.not_testable),
+            (&mut self.inconclusive, other.inconclusive),
+        ];
+        pairs.into_iter().for_each(|(own, more)| *own = own.saturating_add(more));
+    }
+
     pub fn count(&self, verdict: Verdict) -> usize {
         match verdict {
             Verdict::Pass => self.pass,
@@ -577,7 +594,9 @@ impl ProtocolReport {
                 let open = |scenario: &ScenarioResult| {
                     scenario.verdict == Verdict::Inconclusive && scenario.known_cause.is_none()
                 };
-                (self.scenario_tally().decided() == 0 && self.scenarios.iter().all(|one| one.known_cause.is_none()))
+                (options.share.is_none()
+                    && self.scenario_tally().decided() == 0
+                    && self.scenarios.iter().all(|one| one.known_cause.is_none()))
                     || self.scenarios.iter().any(open)
                     || !self.unplayed.is_empty()
                     || self.reach_shortfall(options).is_some()

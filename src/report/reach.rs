@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::document::check::{self as document, Status};
 use super::text::format_count;
 use super::{ProtocolReport, RuleReport, RuleStatus, RunOptions};
 use crate::outcome::{Lack, Verdict};
@@ -63,6 +64,21 @@ impl ReachGap {
             }),
             RuleStatus::NotAsked => Some(Self::NotPlayed),
             RuleStatus::NoCheck => Some(Self::NoCheck),
+        }
+    }
+
+    /// Returns why a rule of a document, which no share judged, was not judged.
+    pub fn of_document_rule(rule: &document::Rule) -> Self {
+        let lacks = |kind: &str| rule.needs.iter().any(|need| need.starts_with(kind));
+        match rule.status {
+            Status::Inconclusive => Self::Undecided,
+            Status::NotTestable if rule.needs.is_empty() => Self::NotReached,
+            Status::NotTestable if lacks("hook ") => Self::Hook,
+            Status::NotTestable if lacks("setting ") => Self::Setting,
+            Status::NotTestable => Self::Target,
+            Status::NotAsked => Self::NotPlayed,
+            Status::NoCheck => Self::NoCheck,
+            _ => Self::Lowered,
         }
     }
 
@@ -131,7 +147,7 @@ impl ProtocolReport {
     /// scenarios must judge a third of the musts, unless the baseline says what kept the run from judging more.
     pub fn reach_shortfall(&self, options: &RunOptions) -> Option<ReachShortfall> {
         let RuleReach { musts, judged, .. } = self.reach();
-        if self.fuzzed.is_some() || musts == 0 {
+        if self.fuzzed.is_some() || options.share.is_some() || musts == 0 {
             return None;
         }
         match options.min_judged {

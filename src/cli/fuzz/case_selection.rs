@@ -12,6 +12,7 @@ use crate::fuzz::campaign::Campaign;
 use crate::fuzz::case::{FuzzCell, MutationKind};
 use crate::fuzz::feedback::CaseFeedback;
 use crate::syntax::diagnostic::suggest;
+use crate::syntax::share::Share;
 
 /// The selection of the command line.
 pub struct CaseSelection {
@@ -22,6 +23,7 @@ pub struct CaseSelection {
     messages: Vec<String>,
     mutations: Vec<String>,
     adaptive: bool,
+    share: Share,
     most_findings: Option<u64>,
 }
 
@@ -36,7 +38,8 @@ impl CaseSelection {
         let cases = arguments.cases.or(arguments.time.is_none().then_some(DEFAULT_CASES));
         let (numbers, time) = (arguments.case.clone(), arguments.time);
         let (adaptive, most_findings) = (arguments.adaptive, arguments.max_findings);
-        let selection = Self { numbers, cases, time, messages, mutations, adaptive, most_findings };
+        let share = arguments.share.unwrap_or(Share::WHOLE);
+        let selection = Self { numbers, cases, time, messages, mutations, adaptive, share, most_findings };
         let known = |of: &dyn Fn(&Campaign, &FuzzCell) -> String| -> BTreeSet<String> {
             campaigns
                 .iter()
@@ -82,7 +85,8 @@ impl CaseSelection {
     /// Returns the number of cases of each protocol, if it is known.
     pub fn case_count(&self) -> Option<usize> {
         let count = if self.numbers.is_empty() { self.cases } else { Some(self.numbers.len() as u64) };
-        count.map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+        let own = count.map(|count| u32::try_from(count).map_or(count, |count| u64::from(self.share.count(count))));
+        own.map(|own| usize::try_from(own).unwrap_or(usize::MAX))
     }
 
     /// Returns the number of findings of a protocol after which no more cases are started.
@@ -111,7 +115,9 @@ impl CaseSelection {
         if !self.numbers.is_empty() {
             return Box::new(self.numbers.clone().into_iter());
         }
+        let share = self.share;
         let all = campaign.scheduler.numbers(&|cell| self.selects(campaign, &cell));
+        let all = all.enumerate().filter(move |(place, _)| share.takes(*place as u64)).map(|(_, number)| number);
         let all: Box<dyn Iterator<Item = u64> + Send> = match adaptive {
             Some(adaptive) => Box::new(adaptive.order_numbers(all)),
             None => Box::new(all),
@@ -194,6 +200,7 @@ mod tests {
             messages: Vec::new(),
             mutations: Vec::new(),
             adaptive: false,
+            share: Share::WHOLE,
             most_findings: None,
         }
     }

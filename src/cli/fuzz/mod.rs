@@ -38,6 +38,7 @@ use crate::judge::{REPLAY_TIME, Ruling};
 use crate::report::events::ScenarioEvent;
 use crate::report::text::format_count;
 use crate::report::{self, ProtocolReport, RunOptions, RunReport, events};
+use crate::syntax::share::Share;
 use crate::syntax::source::Sources;
 
 /// Send mutated messages to a hub and check that it stays correct; without a URL, the built-in reference server
@@ -57,6 +58,9 @@ pub struct FuzzArgs {
     /// Seed of the random number generator; the same seed gives the same cases
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Play every Nth case, such as 3/16 for the third of sixteen runs; `hubproof merge` joins their JSON reports
+    #[arg(long, value_name = "N/ALL", requires = "seed", conflicts_with_all = ["case", "adaptive"])]
+    share: Option<Share>,
     /// Run only case N (the number a finding prints)
     #[arg(long, value_name = "N", conflicts_with_all = ["cases", "time"])]
     case: Vec<u64>,
@@ -175,6 +179,8 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
         command: repeat_command(&arguments, seed, &protocols),
         pack: arguments.hub.own.to_arguments(),
         target: arguments.hub.reached_hub_name(&named),
+        share: arguments.share,
+        selected: !arguments.message.is_empty() || !arguments.mutation.is_empty(),
         ..RunOptions::default()
     };
     let runtime = build_runtime()?;

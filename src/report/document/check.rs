@@ -10,6 +10,7 @@ use super::Tool;
 use crate::outcome::{FindingDetail, FrameReport, HubCrash, LogExcerpt, Verdict};
 use crate::report::causes::BlockedChecks;
 use crate::report::{EntryStanding, FlakyTally, FuzzReport, VerdictTally};
+use crate::syntax::share::Share;
 
 pub const FORMAT: &str = "hubproof-report";
 /// Incremented when a member is removed, renamed or changes its meaning; new members may be added without notice.
@@ -46,6 +47,13 @@ pub struct Run {
     pub stated_only: bool,
     /// The percentage of the musts that `--min-judged` demands.
     pub min_judged: Option<u8>,
+    /// Whether the user selected scenarios or rules.
+    #[serde(default)]
+    pub selected: bool,
+    /// Which share of a run this is, such as `3/16`; null for a whole run.
+    #[serde(default)]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub share: Option<Share>,
     /// Whether the run was stopped before everything was played.
     pub interrupted: bool,
     /// 0 pass, 1 the hub failed, 2 a scenario has a mistake, 3 inconclusive.
@@ -377,7 +385,7 @@ pub struct NotJudged {
     pub why: String,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Rule {
     pub level: String,
@@ -423,6 +431,11 @@ pub enum Status {
 }
 
 impl Status {
+    /// Whether a check of the rule resulted in a verdict.
+    pub fn is_judged(self) -> bool {
+        matches!(self, Self::Pass | Self::Fail | Self::Warn | Self::Info | Self::Inconclusive)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",

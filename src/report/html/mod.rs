@@ -20,6 +20,7 @@ mod tests;
 use serde_json::Value;
 
 use super::document;
+use super::document::check::RunDocument;
 use super::document::comparison::LoadComparison;
 use super::document::load::LoadDocument;
 use page::PageError;
@@ -132,6 +133,19 @@ fn kind_of(report: &Value) -> Result<ReportKind, String> {
     } else {
         let version = report.get("format_version").unwrap_or(&Value::Null);
         Err(format!("it is a report of format version {version}, but this hubproof reads version 1"))
+    }
+}
+
+/// Reads a report of `check` or `fuzz`.
+///
+/// # Errors
+/// It is something else.
+pub fn read_run(text: &str) -> Result<RunDocument, String> {
+    let document: Value = serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))?;
+    match kind_of(&document)? {
+        ReportKind::Check | ReportKind::Fuzz => serde_json::from_value(document)
+            .map_err(|error| format!("it claims to be a report of hubproof, but is not: {error}")),
+        ReportKind::Load => Err("it is a load report; `load --share` writes files for `merge`".to_owned()),
     }
 }
 
