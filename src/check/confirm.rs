@@ -2,22 +2,29 @@
 //! that is missing once may have been delayed by other scenarios, or by the machine, or the hub did not know the client
 //! yet. Replays scenarios, too, in which a message was missing that they only need.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::PlayOptions;
 use super::job::{ScenarioJob, crowding_refusal, is_silent, too_many_connections_report};
 use super::permits::CONNECTION_RELEASE_DELAY;
+use super::{PlayOptions, play_in_order};
 use crate::judge::{Evidence, PlayId, Ruling};
 use crate::outcome::{CheckReport, ScenarioReport, Verdict};
 use crate::report::events::ScenarioEvent;
 use crate::report::scenario_verdict;
+use crate::syntax::source::Span;
 
 /// How many scenarios are replayed in vain that stopped at the same step.
 const VAIN_REPLAYS: usize = 2;
+/// How many scenarios that could not go on are replayed at a time: fewer than were played at first, since these may have
+/// been the reason.
+const REPLAYS_AT_ONCE: usize = 6;
 
 /// A scenario that failed, or could not go on, only because something did not come in time, or did not reach a client.
 pub struct DoubtfulFailure {
@@ -38,11 +45,16 @@ impl DoubtfulFailure {
         accusing_checks(&self.report).filter(|check| !stands(self.evidence, &self.report, check))
     }
 
-    /// Returns how much a replay may decide: first whether an accusation stands, and how many rules nothing has `decided`.
-    fn weight(&self, decided: &BTreeSet<String>) -> (bool, usize) {
+    /// Returns how much a replay may decide: how many rules that nothing has `decided`, and then how little time it takes.
+    fn weight(&self, decided: &BTreeSet<String>) -> (usize, Reverse<Duration>) {
         let checks = self.report.checks.iter().filter(|check| check.verdict >= Verdict::Warn);
         let open = checks.flat_map(CheckReport::rules_of_verdict).filter(|used| !decided.contains(&used.id));
-        (self.evidence != Evidence::Blockage, open.count())
+        (open.count(), Reverse(self.report.duration))
+    }
+
+    /// Returns the step at which the scenario stopped.
+    fn stopped_at(&self) -> Option<Span> {
+        self.report.cause.as_ref().and_then(|cause| cause.span)
     }
 
     /// Whether another play fails in the same way.
@@ -72,26 +84,35 @@ impl DoubtfulFailure {
     }
 }
 
-/// Replays the scenarios, one at a time, those first that decide most rules, until `limit` has passed. Sends their final
-/// reports on `events`.
+/// Replays the scenarios until `limit` has passed, and sends their final reports on `events`. Those that could not go on
+/// are played beside each other, and then those that accuse the hub, one at a time, those first that decide most rules.
 pub async fn confirm_failures(
-    mut failures: Vec<DoubtfulFailure>,
+    failures: Vec<DoubtfulFailure>,
     limit: Duration,
     options: &PlayOptions,
     events: &mpsc::Sender<ScenarioEvent>,
     interrupt: &watch::Receiver<bool>,
 ) {
     let until = Instant::now() + limit;
+    let (blocked, mut failures): (Vec<_>, Vec<_>) =
+        failures.into_iter().partition(|failure| failure.evidence == Evidence::Blockage);
+    for mut failure in replay_blocked(blocked, until, options, interrupt).await {
+        let accuses = accusing_checks(&failure.report).next().is_some();
+        let evidence = failure.job.evidence_of_failure(&failure.report, options).filter(|_| accuses);
+        match evidence {
+            Some(evidence) => {
+                failure.id = failure.id.replay(0);
+                failures.push(DoubtfulFailure { evidence, ..failure });
+            }
+            None => send(events, &failure.job, failure.report).await,
+        }
+    }
     let (mut missing, mut decided, mut broken) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    // How many scenarios were replayed in vain, by the step at which they stopped.
-    let mut vain = HashMap::new();
     while !failures.is_empty() {
         let best = (0..failures.len()).max_by_key(|index| failures[*index].weight(&decided)).unwrap_or_default();
-        let mut failure = failures.swap_remove(best);
+        let failure = failures.swap_remove(best);
         let is_over = *interrupt.borrow() || Instant::now() >= until;
-        let stopped_at = failure.report.cause.as_ref().and_then(|cause| cause.span);
-        let is_blocked = failure.evidence == Evidence::Blockage;
-        let mut report = if failure.is_explained(&missing) {
+        let report = if failure.is_explained(&missing) {
             let why = "the same message was missing in a scenario that was replayed alone";
             conclude(failure.evidence, &failure.report, failure.report.clone(), why)
         } else if failure.is_settled(&broken) {
@@ -99,31 +120,65 @@ pub async fn confirm_failures(
             conclude(failure.evidence, &failure.report, failure.report.clone(), why)
         } else if is_over {
             leave_open(&failure)
-        } else if is_blocked
-            && (vain.get(&stopped_at) == Some(&VAIN_REPLAYS) || !failure.job.is_blocked(&failure.report, options))
-        {
-            failure.report.clone()
         } else {
-            replay(&failure, options, interrupt).await
+            replay(&failure, until, options, interrupt).await
         };
-        if is_blocked && report.verdict == Verdict::Inconclusive {
-            *vain.entry(stopped_at).or_default() += 1;
-        } else if is_blocked
-            && accusing_checks(&report).next().is_some()
-            && let Some(evidence) = failure.job.evidence_of_failure(&report, options)
-        {
-            failure.id = failure.id.replay(0);
-            failures.push(DoubtfulFailure { evidence, report, ..failure });
-            continue;
-        }
         if accusing_checks(&report).next().is_some() {
             missing.extend(report.waits.missed.iter().cloned());
             decided.extend(failure.accused().cloned());
             let still = |rule: &&String| accused_rules(&report).any(|other| other == *rule);
             broken.extend(failure.doubted_rules().filter(still).cloned());
         }
-        failure.job.id().clone_into(&mut report.id);
-        let _ = events.send(ScenarioEvent::Finished(Box::new(report))).await;
+        send(events, &failure.job, report).await;
+    }
+}
+
+async fn send(events: &mpsc::Sender<ScenarioEvent>, job: &ScenarioJob, mut report: ScenarioReport) {
+    job.id().clone_into(&mut report.id);
+    let _ = events.send(ScenarioEvent::Finished(Box::new(report))).await;
+}
+
+/// Replays scenarios that could not go on, several at a time. Returns them with the reports of their last plays.
+async fn replay_blocked(
+    mut blocked: Vec<DoubtfulFailure>,
+    until: Instant,
+    options: &PlayOptions,
+    interrupt: &watch::Receiver<bool>,
+) -> Vec<DoubtfulFailure> {
+    let mut done = Vec::new();
+    // How many scenarios were replayed in vain, by the step at which they stopped.
+    let mut vain: HashMap<Option<Span>, usize> = HashMap::new();
+    let shared = Arc::new(options.clone());
+    loop {
+        let mut chosen = vain.clone();
+        let is_over = *interrupt.borrow() || Instant::now() >= until;
+        let waits = |failure: &mut DoubtfulFailure| {
+            let count = chosen.entry(failure.stopped_at()).or_default();
+            *count += 1;
+            !is_over && *count <= VAIN_REPLAYS && failure.job.is_blocked(&failure.report, options)
+        };
+        let mut next: Vec<DoubtfulFailure> = blocked.extract_if(.., waits).collect();
+        if next.is_empty() {
+            done.append(&mut blocked);
+            return done;
+        }
+        let played = Arc::new(Mutex::new(Vec::new()));
+        let play = |failure: DoubtfulFailure| {
+            let (played, options, interrupt) = (Arc::clone(&played), Arc::clone(&shared), interrupt.clone());
+            async move {
+                let report = replay(&failure, until, &options, &interrupt).await;
+                played.lock().push((failure, report));
+            }
+        };
+        play_in_order(|| next.pop(), REPLAYS_AT_ONCE, interrupt, play).await;
+        done.append(&mut next);
+        for (mut failure, report) in std::mem::take(&mut *played.lock()) {
+            if report.verdict == Verdict::Inconclusive {
+                *vain.entry(failure.stopped_at()).or_default() += 1;
+            }
+            failure.report = report;
+            done.push(failure);
+        }
     }
 }
 
@@ -137,10 +192,18 @@ fn accused_rules(report: &ScenarioReport) -> impl Iterator<Item = &String> {
 
 /// Plays a scenario again. Returns the report of the replay, in which silence accuses the hub only by checks that accused
 /// it in the first play, too.
-async fn replay(failure: &DoubtfulFailure, options: &PlayOptions, interrupt: &watch::Receiver<bool>) -> ScenarioReport {
+async fn replay(
+    failure: &DoubtfulFailure,
+    until: Instant,
+    options: &PlayOptions,
+    interrupt: &watch::Receiver<bool>,
+) -> ScenarioReport {
     let mut trial = failure.evidence.trial(failure.id);
     let mut last = None;
     while let Some(replay) = trial.next_replay() {
+        if last.is_some() && Instant::now() >= until {
+            break;
+        }
         if failure.evidence == Evidence::Refusal && last.is_some() {
             tokio::time::sleep(CONNECTION_RELEASE_DELAY).await;
         }

@@ -90,8 +90,8 @@ pub async fn run_scenarios(
     let kept_chars = options.comparer.as_ref().map_or(reported_chars, |comparer| comparer.kept_chars());
     let (options, passed, doubtful) = (PlayOptions { kept_chars, ..options }, Mutex::default(), Mutex::default());
     let round = Arc::new(RunningRound { options, events, interrupt, reported_chars, passed, doubtful });
-    // How long replays have taken. On a slow hub they may take as long as the scenarios themselves.
-    let (begun, mut replaying) = (Instant::now(), Duration::ZERO);
+    // How long replays have taken.
+    let mut replaying = Duration::ZERO;
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
     // Walks use up what other scenarios need, such as jobs that anyone may do.
     for (phase, walks) in [
@@ -138,7 +138,8 @@ pub async fn run_scenarios(
             queue::drain(again.map(queued).collect(), draining(at_once), interrupt, play_later).await;
         }
         let failures = std::mem::take(&mut *doubtful.lock());
-        let (limit, before) = (options.replay_time.max(begun.elapsed() - replaying), Instant::now());
+        let longest = passed.lock().values().map(|report| report.duration).max().unwrap_or_default();
+        let (limit, before) = (options.replay_time.max(longest * REPLAYS_ON_A_SLOW_HUB), Instant::now());
         confirm::confirm_failures(failures, limit.saturating_sub(replaying), options, events, interrupt).await;
         replaying += before.elapsed();
     }
@@ -237,6 +238,9 @@ impl RunningRound {
         let _ = events.send(ScenarioEvent::Finished(Box::new(ScenarioReport { id: name, ..report }))).await;
     }
 }
+
+/// How many replays there is time for on a hub on which the longest scenario takes long.
+const REPLAYS_ON_A_SLOW_HUB: u32 = 4;
 
 /// The longest wait of a scenario that is played late because it may bring the hub down. Longer ones would prolong the run.
 const MAX_LATE_WAIT: Duration = Duration::from_secs(2);

@@ -6,7 +6,6 @@ use super::Conversation;
 use super::active_step::{ActiveStep, StepFailure, WaitCondition};
 use super::actor::{ClosingHandshake, ConnectionEnd, ConnectionState};
 use super::blocks::StepProgress;
-use super::promptness::END;
 use super::steps::StepResult;
 use crate::scenario::model::{ActorId, ExpectedCodes, Step};
 use crate::scenario::value::{BoundValue, Provenance};
@@ -28,7 +27,7 @@ impl Conversation {
             ConnectionEnd { sequence, at: self.clock.now, after, close_frame, code, reason, claimed: false, by_us };
         self.judge_close(id, &end);
         if !by_us {
-            self.waits.add_arrival(END);
+            self.add_end();
         }
         self.actors[id].latest.closing = ClosingHandshake::Answered(end);
     }

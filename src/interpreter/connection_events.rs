@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Conversation;
 use super::actor::{ClosingHandshake, ConnectionEnd, ConnectionState, InboxFrame, InboxFrameKind};
 use super::checks::WEBSOCKET_CHECK;
-use super::promptness::{END, UPGRADE};
+use super::promptness::UPGRADE;
 use crate::outcome::{FrameKind, FrameReport, HistoryDirection};
 use crate::scenario::model::ActorId;
 use crate::websocket::frame::{AssembledMessage, ConnectionEvent, NO_ANSWER};
@@ -264,7 +264,7 @@ impl Conversation {
         // The hub may have closed instead of sending the assumed message.
         self.judgement.rest_on(self.deviations.provenance_of_next(self.actors[id].connection));
         self.judge_close(id, &end);
-        self.waits.add_arrival(END);
+        self.add_end();
         self.actors[id].link = ConnectionState::Ended(end);
     }
 

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use super::Conversation;
 use super::active_step::{ActiveStep, StepFailure, StepFailureKind};
+use super::matching::ExpectedFrame;
 use crate::outcome::{
     AnswerTimes, CheckReport, HubSpeed, MessageKind, ScenarioReport, ShortenedWaits, TimingMargin, WaitReport,
 };
 use crate::protocol::RuleLevel;
 use crate::scenario::model::{
-    Expectation, ExpectedEvent, GroupQuantity, MessageName, RuleUse, Step, StepAction, StepActors,
+    ActorId, Expectation, ExpectedEvent, GroupQuantity, MessageName, RuleUse, Step, StepAction, StepActors,
 };
 
 /// Number of conversations in a row without an arrival after which waits for it are shortened.
@@ -104,10 +105,10 @@ impl HubPromptness {
         self.awaited.get(name).is_some_and(|arrivals| arrivals.missed >= MISSES)
     }
 
-    /// Whether this is a message that has never arrived, though conversations waited for it in full. Other events, such as
-    /// the end of a connection, may be missing for a different reason each time.
+    /// Whether this has never arrived, though conversations waited for it in full. What may be missing for a different reason
+    /// each time, such as the end of a connection after no message, does not count.
     pub fn has_never_come(&self, name: &str) -> bool {
-        !matches!(name, UPGRADE | END | CONTROL | ANY)
+        !matches!(name, END | CONTROL | ANY)
             && self.awaited.get(name).is_some_and(|arrivals| !arrivals.arrived && arrivals.missed >= MISSES)
     }
 
@@ -130,6 +131,8 @@ pub(super) struct ConversationWaits {
     received: bool,
     /// Whether an event arrived for the step being polled. An assumed message is not an arrival.
     arrived_now: bool,
+    /// How many waits for each name ended in vain in this conversation, shortened ones excluded.
+    misses: BTreeMap<String, usize>,
     /// How long, at most, hubproof itself or the end of a connection was late. Answers are not included.
     longest_delay: Duration,
     pub report: WaitReport,
@@ -141,6 +144,7 @@ impl ConversationWaits {
             promptness,
             received: false,
             arrived_now: false,
+            misses: BTreeMap::new(),
             longest_delay: Duration::ZERO,
             report: WaitReport::default(),
         }
@@ -195,7 +199,13 @@ impl ConversationWaits {
         }
     }
 
+    /// Whether this conversation has waited for this in full, again and again, and it never came.
+    fn is_hopeless(&self, name: &str) -> bool {
+        self.misses.get(name).is_some_and(|misses| *misses >= MISSES) && !self.report.arrived.contains(name)
+    }
+
     pub fn add_missed(&mut self, name: &str) {
+        *self.misses.entry(name.to_owned()).or_default() += 1;
         self.report.missed.insert(name.to_owned());
     }
 
@@ -287,12 +297,14 @@ impl Conversation {
         let is_probe = self.waits.promptness.probed_for.is_some();
         // What was missing before in the same conversation is missing again.
         let is_missed = names.iter().all(|name| self.waits.report.missed.contains(name));
-        let is_moot = !is_probe && (proves_nothing || is_missed) && is_plain_answer(step);
+        let is_hopeless = !is_probe && names.iter().all(|name| self.waits.is_hopeless(name));
+        let is_moot = !is_probe && (proves_nothing || is_missed) && is_plain_answer(step) || is_hopeless;
         let short = self.waits.shortened(&names, documented, self.least_wait(), is_moot)?;
         let may_be_short = match is_probe {
             true => self.waits.received,
             false => {
                 proves_nothing
+                    || is_hopeless
                     || names.iter().all(|name| self.waits.promptness.has_never_come(name))
                     || self.accuses_of_nothing_new(step)
             }
@@ -379,34 +391,66 @@ impl Conversation {
     /// Returns the names of what a step awaits, if a wait for it can be shortened: it can be judged by an arrival, and
     /// not only by silence.
     fn awaited(&self, step: &Step) -> BTreeSet<String> {
+        let actor = self.blocks.members(&step.who).first().copied();
         match &step.act {
             StepAction::Connect(_) | StepAction::Accept { .. } => [UPGRADE.to_owned()].into(),
-            StepAction::ExpectEnd { .. } => [END.to_owned()].into(),
+            StepAction::ExpectEnd { .. } => [self.name_after(END, self.actors.last_sender)].into(),
             StepAction::Expect(expect) if is_judged_by_arrival(step, expect) => {
-                self.awaited_name(&expect.want).into_iter().collect()
+                self.awaited_name(&expect.want, actor).into_iter().collect()
             }
             StepAction::ExpectOneOf { alternatives, .. } => {
                 if alternatives.iter().any(|alternative| alternative.want.is_none()) {
                     return BTreeSet::new();
                 }
                 let right = alternatives.iter().filter(|alternative| alternative.fail.is_none());
-                right.filter_map(|alternative| self.awaited_name(alternative.want.as_ref()?)).collect()
+                right.filter_map(|alternative| self.awaited_name(alternative.want.as_ref()?, actor)).collect()
             }
             _ => BTreeSet::new(),
         }
     }
 
-    fn awaited_name(&self, want: &ExpectedEvent) -> Option<String> {
+    /// Returns the name of a wait of this actor for any message. A hub may answer one kind of request and not another.
+    fn any_message(&self, actor: Option<ActorId>) -> String {
+        self.name_after(ANY, actor)
+    }
+
+    /// Returns the name of an event after the latest message of this actor.
+    fn name_after(&self, event: &str, actor: Option<ActorId>) -> String {
+        let last = actor.and_then(|id| self.actors[id].latest.requests.back()).and_then(|request| request.message);
+        match last {
+            Some(message) => format!("{event} after {}", self.program.pack.messages[message].name),
+            None => event.to_owned(),
+        }
+    }
+
+    /// Records that the hub has ended a connection.
+    pub(super) fn add_end(&mut self) {
+        let name = self.name_after(END, self.actors.last_sender);
+        self.waits.add_arrival(END);
+        self.waits.add_arrival(&name);
+    }
+
+    /// Records that an awaited frame has arrived.
+    pub(super) fn add_arrival(&mut self, id: ActorId, awaited: &ExpectedFrame) {
+        let name = awaited.awaited_name(&self.program.pack);
+        self.waits.add_arrival(name);
+        if name != CONTROL {
+            let any = self.any_message(Some(id));
+            self.waits.add_arrival(&any);
+        }
+    }
+
+    fn awaited_name(&self, want: &ExpectedEvent, actor: Option<ActorId>) -> Option<String> {
         match want {
-            ExpectedEvent::Message { message: MessageName::Any, .. } => Some(ANY.to_owned()),
+            ExpectedEvent::Message { message: MessageName::Any, .. } => Some(self.any_message(actor)),
             ExpectedEvent::Message { message: MessageName::Named(name), .. } => Some(name.clone()),
             ExpectedEvent::Message { message: MessageName::Computed(template), .. } => {
                 let name = template.eval(&self.eval_context(None)).ok()?;
                 let name = name.as_str()?;
-                Some(if name == "any" { ANY } else { name }.to_owned())
+                Some(if name == "any" { self.any_message(actor) } else { name.to_owned() })
             }
             ExpectedEvent::Control { .. } => Some(CONTROL.to_owned()),
-            ExpectedEvent::Close(_) => Some(END.to_owned()),
+            ExpectedEvent::Close(_) => Some(self.name_after(END, self.actors.last_sender)),
             ExpectedEvent::Refusal(_) => Some(UPGRADE.to_owned()),
         }
     }

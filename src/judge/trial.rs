@@ -74,7 +74,9 @@ impl Evidence {
     pub fn method(self) -> Method {
         use Surroundings::{Alone, AloneAtLast, Beside};
         let (control, confirmations, attempts, surroundings, patience) = match self {
-            Self::Silence | Self::UnknownClient | Self::Blockage => (false, 1, 1, Alone, 1),
+            Self::Silence | Self::UnknownClient => (false, 1, 1, Alone, 1),
+            // It accuses the hub of nothing.
+            Self::Blockage => (false, 1, 1, Beside, 1),
             Self::Lateness => (false, 1, 1, Alone, 3),
             // What is late at random is in the same place twice, but hardly three times.
             Self::Haste => (false, 2, 1, Alone, 3),

@@ -230,10 +230,11 @@ impl Conversation {
             (Some((came, position, index, value)), end) if end.as_ref().is_none_or(|(ended, _, _)| came < *ended) => {
                 let entry = &mut self.actors[id].latest.inbox.frames[position];
                 entry.claimed = true;
-                if let (false, Some(awaited)) = (entry.wire.is_assumed(), &awaited[index]) {
-                    self.waits.add_arrival(awaited.awaited_name(&program.pack));
+                let wire = Arc::clone(&entry.wire);
+                if let (false, Some(awaited)) = (wire.is_assumed(), &awaited[index]) {
+                    self.add_arrival(id, awaited);
                 }
-                Some((index, BoundValue::One { value, wire: Some(Arc::clone(&entry.wire)) }))
+                Some((index, BoundValue::One { value, wire: Some(wire) }))
             }
             (_, Some((_, index, value))) => {
                 let mut wire = None;

@@ -456,10 +456,11 @@ impl Conversation {
         }
         let entry = &mut self.actors[id].latest.inbox.frames[index];
         entry.claimed = true;
-        if !entry.wire.is_assumed() {
-            self.waits.add_arrival(awaited.awaited_name(&program.pack));
+        let wire = Arc::clone(&entry.wire);
+        if !wire.is_assumed() {
+            self.add_arrival(id, awaited);
         }
-        Some(BoundValue::One { value, wire: Some(Arc::clone(&entry.wire)) })
+        Some(BoundValue::One { value, wire: Some(wire) })
     }
 
     pub(in crate::interpreter) fn poll_end(

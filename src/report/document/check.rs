@@ -105,7 +105,7 @@ pub struct Protocol {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Shortened {
     /// The message that was awaited, or `the answer to the upgrade`, `the end of the connection`, `a control frame`,
-    /// `any message`.
+    /// `any message`, `any message after MESSAGE`.
     pub awaited: String,
     /// The number of shortened waits that ran out.
     pub times: usize,
