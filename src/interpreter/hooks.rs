@@ -28,9 +28,41 @@ pub(super) struct HookCalls {
     pub called: u64,
     /// When to stop waiting for a matching answer of the current hook.
     pub end: Duration,
+    /// When to stop if the wait was not shortened.
+    pub full: Option<Duration>,
+}
+
+/// Returns the name of a wait for an answer of a hook that matches.
+fn hook_wait(hook: &str) -> String {
+    format!("the expected answer of the hook {hook}")
 }
 
 impl Conversation {
+    /// Returns the shortened end of a hook's wait, if it is probably in vain.
+    fn shortened_hook(&self, hook: &str, end: Duration) -> Option<Duration> {
+        let short = self.clock.now + self.least_wait().max(self.waits.ample_wait());
+        // A wait that is already short stays as it is.
+        let is_repeated = self.hooks.full.is_some();
+        (self.waits.is_in_vain_here(&hook_wait(hook)) && (short < end || is_repeated)).then(|| short.min(end))
+    }
+
+    /// Records that a hook never gave an answer that matches.
+    fn record_hook_run_out(&mut self, hook: &str, failure: &mut StepFailure) {
+        let name = hook_wait(hook);
+        match self.hooks.full.take() {
+            Some(full) => {
+                let left = full.saturating_sub(self.clock.now);
+                self.waits.add_shortened([name].into(), Duration::ZERO, left, failure, false);
+            }
+            None => self.waits.add_missed(&name),
+        }
+    }
+
+    fn add_hook_arrival(&mut self, hook: &str) {
+        self.hooks.full = None;
+        self.waits.add_arrival(&hook_wait(hook));
+    }
+
     /// Calls a hook. Until `end`, the hook is called again if its answer does not match. A call begun before `end` may
     /// answer after it.
     pub(super) fn call_hook(&mut self, hook: &HookStep, end: Duration) -> StepResult {
@@ -54,6 +86,9 @@ impl Conversation {
             args: args.value,
             message: message.map(|message| message.value),
         });
+        let short = self.shortened_hook(&hook.name, end);
+        self.hooks.full = short.map(|_| self.hooks.full.unwrap_or(end));
+        let end = short.unwrap_or(end);
         self.hooks.end = end;
         let deadline = Some(end.max(self.clock.now + self.clock.stretched(self.clock.patience)));
         let waiting = WaitCondition::Hook { call };
@@ -81,7 +116,9 @@ impl Conversation {
                     let detail = self.finding_detail(None, expected, found, Some(self.clock.since(active.since)));
                     self.record_silence();
                     let what = format!("unexpected answer from the hook `{}`: {message}", hook.name);
-                    return Err(StepFailure::broken(what, detail));
+                    let mut failure = StepFailure::broken(what, detail);
+                    self.record_hook_run_out(&hook.name, &mut failure);
+                    return Err(failure);
                 }
                 return Ok(StepProgress::Waiting(self.clock.wait(HOOK_PAUSE, WaitCondition::HookAgain)));
             }
@@ -91,6 +128,7 @@ impl Conversation {
             Some(ComparisonOutcome::Mistake(what)) => return Err(StepFailure::mistake(what)),
             Some(ComparisonOutcome::Holds) | None => {}
         }
+        self.add_hook_arrival(&hook.name);
         let sequence = self.history.next_event();
         let unix_ms = self.clock.unix_ms(self.clock.now);
         let text = answer.to_string();

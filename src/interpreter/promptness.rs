@@ -204,6 +204,12 @@ impl ConversationWaits {
         self.misses.get(name).is_some_and(|misses| *misses >= MISSES) && !self.report.arrived.contains(name)
     }
 
+    /// Whether a wait for this is in vain, whatever a failure would show.
+    pub fn is_in_vain_here(&self, name: &str) -> bool {
+        let is_probe = self.promptness.probed_for.is_some();
+        !is_probe && (self.is_hopeless(name) || self.promptness.has_never_come(name))
+    }
+
     pub fn add_missed(&mut self, name: &str) {
         *self.misses.entry(name.to_owned()).or_default() += 1;
         self.report.missed.insert(name.to_owned());
@@ -248,7 +254,7 @@ impl ConversationWaits {
     }
 
     /// Records a shortened wait that ran out. The failure after it proves nothing, unless it `is_known`.
-    fn add_shortened(
+    pub fn add_shortened(
         &mut self,
         names: BTreeSet<String>,
         waited: Duration,
@@ -297,7 +303,7 @@ impl Conversation {
         let is_probe = self.waits.promptness.probed_for.is_some();
         // What was missing before in the same conversation is missing again.
         let is_missed = names.iter().all(|name| self.waits.report.missed.contains(name));
-        let is_hopeless = !is_probe && names.iter().all(|name| self.waits.is_hopeless(name));
+        let is_hopeless = !is_probe && !names.is_empty() && names.iter().all(|name| self.waits.is_hopeless(name));
         let is_moot = !is_probe && (proves_nothing || is_missed) && is_plain_answer(step) || is_hopeless;
         let short = self.waits.shortened(&names, documented, self.least_wait(), is_moot)?;
         let may_be_short = match is_probe {

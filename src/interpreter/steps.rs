@@ -106,6 +106,7 @@ impl Conversation {
             StepAction::Hook(hook) => {
                 let time = self.evaluate_time(hook.within.as_ref())?.unwrap_or(self.clock.patience);
                 let deadline = self.clock.now + self.clock.stretched(time);
+                self.hooks.full = None;
                 self.call_hook(hook, deadline)
             }
             StepAction::Wait { time } => {

@@ -132,6 +132,33 @@ fn after_a_failure_answers_are_waited_for_briefly(#[case] step: &str, #[case] to
     assert_eq!((all, verdict), (FULL + took, Verdict::Fail));
 }
 
+/// What a conversation has awaited twice in vain is not awaited a third time, whatever it would show.
+#[test]
+fn a_conversation_does_not_wait_again_and_again() {
+    let steps = "  - ann expects: answer\n    within: 5s\n    rules: [SHOULD]\n".repeat(4);
+    let report = play_with_promptness(&HubPromptness::default(), &asking(&steps), answering_hub(r#"{"type":"tick"}"#));
+    assert_eq!((report.duration, worst_verdict(&report, "SHOULD")), (FULL * 2 + LEAST * 2, Verdict::Warn));
+}
+
+/// A hub may answer one kind of message and not another.
+#[test]
+fn waits_for_any_message_are_counted_by_the_message_before() {
+    let mut promptness = HubPromptness::default();
+    let any = |rule: &str| format!("  - ann expects: any\n    where: {{ type: answer }}\n    rules: [{rule}]\n");
+    for _ in 0..2 {
+        let (took, verdict, _) = play(&mut promptness, &asking(&any("MUST")), answering_hub(r#"{"type":"tick"}"#));
+        assert_eq!((took, verdict), (FULL, Verdict::Fail));
+    }
+    let of = |scenario: &str| {
+        let report = play_with_promptness(&promptness, scenario, answering_hub(r#"{"type":"tick"}"#));
+        (report.duration, worst_verdict(&report, "MUST-2"), report.waits.shortened.into_keys().collect::<Vec<_>>())
+    };
+    let short = vec!["any message after ask".to_owned()];
+    assert_eq!(of(&asking(&any("MUST-2"))), (LEAST, Verdict::Inconclusive, short));
+    let unasked = format!("title: T\nactors: {{ ann: client }}\nsteps:\n  - ann joins:\n{}", any("MUST-2"));
+    assert_eq!(of(&unasked), (FULL, Verdict::Fail, Vec::new()));
+}
+
 /// In time for the short wait, or after it.
 #[rstest]
 #[case::in_time(200, Verdict::Pass, Duration::from_millis(200))]
