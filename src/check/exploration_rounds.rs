@@ -12,13 +12,17 @@ use serde_json::Value;
 use super::job::promptness_for_trial;
 use super::{PlayOptions, stamp};
 use crate::deviation::Deviations;
-use crate::deviation::proposal::{DeviationProposal, MissedExpectation, is_respelled_name, upgrade_candidates};
+use crate::deviation::proposal::{
+    DeviationProposal, MissedExpectation, is_respelled_name, join_absent_replies, upgrade_candidates,
+};
 use crate::hub::prepare::TestedHub;
 use crate::judge::proposal::{self, EntryTrial, ScenarioTrial, TrialOutcome, TrialPlay};
 use crate::judge::service;
 use crate::outcome::{ProcessReport, ScenarioReport};
 use crate::protocol::{MessageType, Pack};
-use crate::report::{ProtocolOutline, ReportAggregator, RunOptions, RunReport};
+use crate::report::{
+    DeviationReport, EntryStanding, ProposalReport, ProtocolOutline, ReportAggregator, RunOptions, RunReport,
+};
 use crate::scenario::{Isolation, Program};
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{Sources, Span};
@@ -300,6 +304,7 @@ impl Rounds {
                 programs = self.explained_programs(index, &confirmed);
                 let awaited = awaited_messages(confirmed.iter().flat_map(|one| &one.messages), &pack);
                 self.hubs[index].promptness = promptness_for_trial(&self.hubs[index].promptness, &awaited);
+                let confirmed = join_absent_replies(&pack, confirmed);
                 let entries: Vec<Value> = confirmed.into_iter().map(|proposal| proposal.entry).collect();
                 self.hubs[index].deviations = self.deviations_with(index, &entries, sources)?;
                 self.reports.set_deviations(&pack.name, Arc::clone(&self.hubs[index].deviations));
@@ -324,8 +329,8 @@ impl Rounds {
         let departs = |report: &ScenarioReport| report.cause.is_some() || report.evidence.shows_another_form();
         // An entry for all messages also changes what the hub receives, so it may explain any failure.
         let explains = |report: &ScenarioReport| {
-            let explained =
-                |one: &DeviationProposal| one.entry.get("message").is_none() || proposal::explains(pack, one, report);
+            let is_about_all = |entry: &Value| entry.get("message").or(entry.get("absent")).is_none();
+            let explained = |one: &DeviationProposal| is_about_all(&one.entry) || proposal::explains(pack, one, report);
             departs(report) && proposals.iter().any(explained)
         };
         let own = self.reports.reports_mut(&pack.name);
@@ -377,8 +382,40 @@ impl Rounds {
             }
         }
         let started = u64::try_from(self.options.now_ms).unwrap_or(0);
-        self.reports.finish(shown, started, self.begun.elapsed(), interrupted)
+        let mut report = self.reports.finish(shown, started, self.begun.elapsed(), interrupted);
+        for (protocol, hub) in report.protocols.iter_mut().zip(&self.hubs) {
+            protocol.proposals = join_proposals(&hub.pack, std::mem::take(&mut protocol.proposals));
+            join_assumed(&hub.pack, &mut protocol.deviations);
+        }
+        report
     }
+}
+
+/// Joins the entries to write for replies that never come and were assumed one after another.
+fn join_assumed(pack: &Pack, deviations: &mut [DeviationReport]) {
+    let shown = |one: &DeviationReport| one.standing != EntryStanding::Stale;
+    let entries = deviations.iter().filter(|one| shown(one)).filter_map(|one| one.entry.clone());
+    let entries = entries.map(|entry| DeviationProposal { entry, complete: true, messages: BTreeSet::new() });
+    let mut joined = join_absent_replies(pack, entries.collect()).into_iter();
+    for one in deviations.iter_mut().filter(|one| shown(one) && one.entry.is_some()) {
+        one.entry = joined.next().map(|proposal| proposal.entry);
+    }
+}
+
+/// Joins the proposals for replies that never come.
+fn join_proposals(pack: &Pack, proposals: Vec<ProposalReport>) -> Vec<ProposalReport> {
+    let joined = join_absent_replies(pack, proposals.iter().map(|one| one.proposal.clone()).collect());
+    let reported = |proposal: DeviationProposal| {
+        let is_part = |one: &&ProposalReport| {
+            one.proposal == proposal
+                || proposal.entry.get("message").is_none()
+                    && one.proposal.entry.get("absent").is_some()
+                    && one.proposal.messages.is_subset(&proposal.messages)
+        };
+        let unblocks = proposals.iter().filter(is_part).flat_map(|one| one.unblocks.iter().cloned()).collect();
+        ProposalReport { proposal, unblocks }
+    };
+    joined.into_iter().map(reported).collect()
 }
 
 /// Returns the plays of a trial.

@@ -70,16 +70,8 @@ pub enum DeviationChange {
     Added { message: Option<usize>, member: String, added: Value },
     /// A member has another type; each expression converts `value`.
     Converted { message: Option<usize>, member: String, from_hub: Option<Arc<Template>>, to_hub: Option<Arc<Template>> },
-    /// The hub never sends a documented message, or does not send it if the request matches `when`. Conversations
-    /// continue as if the message had come with the members in `assume`, and with fresh values of others that identify
-    /// something.
-    Absent {
-        message: usize,
-        after: AbsenceTrigger,
-        when: Option<Matcher>,
-        assume: Arc<Template>,
-        fresh: Vec<FreshMembers>,
-    },
+    /// The hub never sends documented messages. Conversations continue as if they had come.
+    Absent { absences: Vec<Absence> },
     /// The hub never sends a documented message, whatever should cause it. Nothing is assumed in its place.
     NeverSent { message: usize },
     /// The hub closes the connection with one of these codes instead of sending a documented message: whenever it
@@ -89,6 +81,17 @@ pub enum DeviationChange {
     Upgrade(UpgradeChange),
     /// A limit or timeout differs from the documented one.
     Setting { setting: String, value: Value },
+}
+
+/// A documented message that does not come after `after`, or does not come if the request matches `when`. It is assumed
+/// with the members in `assume`, and with fresh values of others that identify something.
+#[derive(Debug)]
+pub struct Absence {
+    pub message: usize,
+    pub after: AbsenceTrigger,
+    pub when: Option<Matcher>,
+    pub assume: Arc<Template>,
+    pub fresh: Vec<FreshMembers>,
 }
 
 /// The event after which a message that does not come should have come.
@@ -155,7 +158,7 @@ impl Deviations {
 
     /// Returns the index of the first entry that says the hub never, or not always, sends a message.
     pub fn absence_of(&self, message: usize) -> Option<usize> {
-        self.entries.iter().position(|entry| entry.absent_message() == Some(message))
+        self.entries.iter().position(|entry| entry.declares_absence() && entry.names(message))
     }
 
     /// Returns the indices of the entries that the upgrade needs.
@@ -177,19 +180,23 @@ impl Deviation {
         self.span.is_none()
     }
 
-    /// Returns the message that the hub never, or not always, sends.
-    pub fn absent_message(&self) -> Option<usize> {
-        match self.change {
-            DeviationChange::Absent { message, .. }
-            | DeviationChange::NeverSent { message }
-            | DeviationChange::Closes { message, .. } => Some(message),
-            _ => None,
+    /// Whether the deviation is about messages that the hub never, or not always, sends.
+    pub fn declares_absence(&self) -> bool {
+        use DeviationChange::{Absent, Closes, NeverSent};
+        matches!(self.change, Absent { .. } | NeverSent { .. } | Closes { .. })
+    }
+
+    /// Returns the messages that are assumed because the hub never sends them.
+    pub fn absences(&self) -> &[Absence] {
+        match &self.change {
+            DeviationChange::Absent { absences } => absences,
+            _ => &[],
         }
     }
 
-    /// Whether the deviation is about a message that never comes after `this`.
+    /// Whether the deviation is about messages that never come after `this`.
     pub fn is_absent_after(&self, this: AbsenceTrigger) -> bool {
-        matches!(self.change, DeviationChange::Absent { after, .. } if after == this)
+        self.absences().iter().any(|absence| absence.after == this)
     }
 
     /// Whether conversations continue as if the hub had sent a message that it never sends.

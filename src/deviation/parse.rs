@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::json_form::replace_json_forms;
+use super::proposal::absence_entry;
 use super::upgrade::ROLE_MEMBER;
-use super::{AbsenceTrigger, Deviation, DeviationChange, Deviations, FreshMembers, UpgradeChange, place};
+use super::{Absence, AbsenceTrigger, Deviation, DeviationChange, Deviations, FreshMembers, UpgradeChange, place};
 use crate::protocol::{MessageDirections, MessageType, Pack, Rule, RulePlace};
 use crate::scenario::SharedDefinitions;
 use crate::scenario::model::{ExpectedCodes, RuleUse};
@@ -108,6 +109,7 @@ impl DeviationParser<'_> {
     fn parse_change(&mut self, kind: &str, entry: &Table<'_>) -> Option<DeviationChange> {
         let node = entry.node;
         let message = match kind {
+            "absent" if node.get(kind).is_some_and(|absent| absent.list().is_some()) => None,
             "instead" | "absent" | "closes" => {
                 entry.required("message", "name a message of the pack: message = \"NAME\"", &mut self.errors)
             }
@@ -155,7 +157,10 @@ impl DeviationParser<'_> {
                 let (from_hub, to_hub) = (conversion("from_hub").ok()?, conversion("to_hub").ok()?);
                 DeviationChange::Converted { message, member, from_hub, to_hub }
             }
-            "absent" => self.parse_absence(value, message?, node)?,
+            "absent" => match value.list() {
+                Some(names) => self.parse_absent_replies(names, node)?,
+                None => self.parse_absence(value, message?, node)?,
+            },
             "closes" => {
                 let codes = self.parse_codes(value)?;
                 let message = self.parse_message_of_hub(message?, node)?;
@@ -180,7 +185,44 @@ impl DeviationParser<'_> {
         let assume = Arc::new(self.parse_template(assume, &["request"]).ok()?);
         let when = self.parse_request_pattern(node).transpose().ok()?;
         let fresh = FreshMembers::of(&self.pack.messages[message], &assume);
-        Some(DeviationChange::Absent { message, after, when, assume, fresh })
+        let absences = vec![Absence { message, after, when, assume, fresh }];
+        Some(DeviationChange::Absent { absences })
+    }
+
+    /// Reads a list of replies that the hub never sends, whatever request they answer.
+    fn parse_absent_replies(&mut self, names: &[SyntaxNode], entry: &SyntaxNode) -> Option<DeviationChange> {
+        for (key, _) in entries(Some(entry)) {
+            if ["message", "after", "where", "assume"].contains(&key.name.as_str()) {
+                let help =
+                    "a list names replies of all requests; for a single one, write message = \"NAME\", absent = true";
+                self.report_error::<()>(key.span, format!("`{}` does not go with a list of messages", key.name), help);
+            }
+        }
+        if names.is_empty() {
+            return self.report_error(entry.span, "`absent` names no message", "absent = [\"NAME\", \"OTHER\"]");
+        }
+        let mut absences = Vec::new();
+        for node in names {
+            let message = self.parse_message(node)?;
+            let message = self.parse_message_of_hub(message, node)?;
+            let name = &self.pack.messages[message].name;
+            let requests = (0..self.pack.messages.len()).filter(|one| self.pack.messages[*one].replies.contains(name));
+            let of_message = absences.len();
+            for request in requests.collect::<Vec<_>>() {
+                let after = AbsenceTrigger::Message(request);
+                let assumed = absence_entry(self.pack, message, after).remove("assume").unwrap_or_else(|| json!({}));
+                let assumed = SyntaxNode::from_json(&assumed, node.span);
+                let assume = Arc::new(self.parse_template(&assumed, &["request"]).ok()?);
+                let fresh = FreshMembers::of(&self.pack.messages[message], &assume);
+                absences.push(Absence { message, after, when: None, assume, fresh });
+            }
+            if absences.len() == of_message {
+                let help =
+                    "declare it alone: message = \"NAME\", absent = true, with `after` if something should cause it";
+                return self.report_error(node.span, format!("`{name}` is not a documented reply"), help);
+            }
+        }
+        Some(DeviationChange::Absent { absences })
     }
 
     /// Reads another value of a setting of the protocol.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::place::{change_everywhere, contains_place, expand_pointer, first_item_pointer, split_at_innermost_list};
-use super::{AbsenceTrigger, Deviation, DeviationChange, Deviations, SightingsByEntry};
+use super::{Absence, AbsenceTrigger, Deviation, DeviationChange, Deviations, SightingsByEntry};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::compose::{has_place, merge_overrides, put_at_pointer, remove_members};
 use crate::scenario::functions::FunctionContext;
@@ -54,7 +54,7 @@ impl Deviations {
             let Some((index, json)) = open.copied().find_map(|index| {
                 let entry = &self.entries[index];
                 let documented = entry.to_documented_form(pack, json, functions)?;
-                let is_it = entry.message().is_none_or(|message| pack.messages[message].matcher.fits(&documented));
+                let is_it = entry.applies_to(|message| pack.messages[message].matcher.fits(&documented));
                 is_it.then_some((index, documented))
             }) else {
                 break;
@@ -100,7 +100,7 @@ impl Deviations {
         let mut done = TranslatedMessage { json: Value::Null, by: Vec::new() };
         for index in &self.sent_order {
             let (index, entry) = (*index, &self.entries[*index]);
-            if !entry.message().is_none_or(|message| pack.messages[message].matcher.fits(documented)) {
+            if !entry.applies_to(|message| pack.messages[message].matcher.fits(documented)) {
                 continue;
             }
             let json = if done.by.is_empty() { documented } else { &done.json };
@@ -161,7 +161,7 @@ impl Deviations {
     /// Whether an entry applies only to messages to the hub, so that no frame from the hub can show it.
     pub fn is_only_sent(&self, pack: &Pack, index: usize) -> bool {
         let entry = &self.entries[index];
-        !entry.way.from_hub || entry.message().is_some_and(|message| !pack.messages[message].directions.from_hub)
+        !entry.way.from_hub || entry.messages().any(|message| !pack.messages[message].directions.from_hub)
     }
 
     /// Counts in `seen` which entries applied to a received message, and which it contradicts because it has the
@@ -182,7 +182,7 @@ impl Deviations {
         for (index, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.way.from_hub) {
             if by.contains(&index) {
                 seen.entry(index).or_default().observed += 1;
-            } else if entry.message().is_none_or(is_about) && entry.is_contradicted_by(json, functions) {
+            } else if entry.applies_to(is_about) && entry.is_contradicted_by(json, functions) {
                 seen.entry(index).or_default().contradicted += 1;
             }
         }
@@ -234,8 +234,9 @@ impl Deviations {
         functions: &Arc<FunctionContext>,
         follows: impl Fn(AbsenceTrigger) -> bool,
     ) -> Vec<(usize, Value)> {
-        let absent = |(index, entry): (usize, &Arc<Deviation>)| {
-            let DeviationChange::Absent { message, after, when, assume, fresh } = &entry.change else { return None };
+        let entries = self.entries.iter().enumerate();
+        let absences = entries.flat_map(|(index, entry)| entry.absences().iter().map(move |absence| (index, absence)));
+        let absent = |(index, Absence { message, after, when, assume, fresh }): (usize, &Absence)| {
             if !follows(*after) || !when.as_ref().is_none_or(|when| when.fits(request)) {
                 return None;
             }
@@ -248,16 +249,15 @@ impl Deviations {
             merge_overrides(&mut value, &assumed);
             Some((index, value))
         };
-        self.entries.iter().enumerate().filter_map(absent).collect()
+        absences.filter_map(absent).collect()
     }
 }
 
 impl Deviation {
-    /// Returns the message to which the entry applies; `None` if it applies to all messages.
-    pub fn message(&self) -> Option<usize> {
-        match &self.change {
+    /// Returns the messages to which the entry applies; none if it applies to all messages.
+    pub fn messages(&self) -> impl Iterator<Item = usize> {
+        let one = match &self.change {
             DeviationChange::Instead { message, .. }
-            | DeviationChange::Absent { message, .. }
             | DeviationChange::NeverSent { message }
             | DeviationChange::Closes { message, .. } => Some(*message),
             DeviationChange::Spelled { message, .. }
@@ -265,8 +265,20 @@ impl Deviation {
             | DeviationChange::Renamed { message, .. }
             | DeviationChange::Added { message, .. }
             | DeviationChange::Converted { message, .. } => *message,
-            DeviationChange::Upgrade(_) | DeviationChange::Setting { .. } => None,
-        }
+            DeviationChange::Absent { .. } | DeviationChange::Upgrade(_) | DeviationChange::Setting { .. } => None,
+        };
+        self.absences().iter().map(|absence| absence.message).chain(one)
+    }
+
+    /// Whether the entry applies to all messages, or names one of these.
+    fn applies_to(&self, is_such: impl Fn(usize) -> bool) -> bool {
+        let mut named = self.messages().peekable();
+        named.peek().is_none() || named.any(is_such)
+    }
+
+    /// Whether the entry names this message.
+    pub fn names(&self, message: usize) -> bool {
+        self.messages().any(|one| one == message)
     }
 
     /// Returns the sort key of the entry for sent messages: other forms of the whole message come first, then the
@@ -443,8 +455,11 @@ impl Deviation {
             DeviationChange::Converted { message, member, .. } => {
                 format!("{member} of {} is of another type", of(message))
             }
-            DeviationChange::Absent { message, after, .. } => {
-                format!("{} does not follow {}", of(&Some(*message)), describe_trigger(*after, &of))
+            DeviationChange::Absent { absences } => {
+                let one = |absence: &Absence| {
+                    format!("{} does not follow {}", of(&Some(absence.message)), describe_trigger(absence.after, &of))
+                };
+                absences.iter().map(one).collect::<Vec<_>>().join(", ")
             }
             DeviationChange::NeverSent { message } => format!("{} is never sent", of(&Some(*message))),
             DeviationChange::Closes { message, after, .. } => {

@@ -10,7 +10,9 @@ use super::Conversation;
 use super::actor::{ActorState, ConnectionState, FrameJson, InboxFrame, InboxFrameKind};
 use super::blocks::StepProgress;
 use crate::deviation::proposal::{DeviationEvidence, MissedExpectation};
-use crate::deviation::{DeviationChange, Deviations, SightingsByEntry, TranslatedMessage, contains_place, entry_name};
+use crate::deviation::{
+    Deviation, DeviationChange, Deviations, SightingsByEntry, TranslatedMessage, contains_place, entry_name,
+};
 use crate::outcome::{CheckOutcome, FindingDetail, FrameKind, HistoryDirection};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::functions::FunctionContext;
@@ -135,18 +137,18 @@ impl AppliedDeviations {
     pub fn not_absent(&mut self, pack: &Pack, connection: u32, json: &Value) {
         let found = pack.recognise(json, FrameDirection::FromHub).and_then(|found| pack.message_index(&found.name));
         let is_it = |assumed: &AssumedMessage| {
-            let message = self.declared.entries()[assumed.index].message();
-            assumed.connection == connection && message.is_some_and(|message| pack.messages[message].matcher.fits(json))
+            let mut messages = self.declared.entries()[assumed.index].messages();
+            assumed.connection == connection && messages.any(|message| pack.messages[message].matcher.fits(json))
         };
         if let Some(place) = self.assumed.iter().position(is_it) {
             let index = self.assumed.remove(place).index;
-            let is_same = self.declared.entries()[index].message() == found;
+            let is_same = found.is_some_and(|found| self.declared.entries()[index].names(found));
             self.seen.entry(index).or_default().contradicted += usize::from(is_same);
         }
         let (declared, seen) = (&self.declared, &mut self.seen);
         self.closable.retain(|(of, index)| {
-            let message = declared.entries()[*index].message();
-            let comes = *of == connection && message.is_some_and(|message| pack.messages[message].matcher.fits(json));
+            let mut messages = declared.entries()[*index].messages();
+            let comes = *of == connection && messages.any(|message| pack.messages[message].matcher.fits(json));
             if comes {
                 seen.entry(*index).or_default().contradicted += 1;
             }
@@ -164,8 +166,10 @@ impl AppliedDeviations {
 
     /// Returns the index of an entry by which the hub never, or not always, sends a message of this name.
     pub fn absence_of(&self, pack: &Pack, awaited: &ExpectedFrame) -> Option<usize> {
-        let mut absent = self.declared.entries().iter().map(|entry| entry.absent_message());
-        absent.position(|message| message.is_some_and(|message| !awaited.is_any() && awaited.may_be(message, pack)))
+        let declares = |entry: &Arc<Deviation>| {
+            entry.declares_absence() && entry.messages().any(|message| awaited.may_be(message, pack))
+        };
+        self.declared.entries().iter().position(|entry| !awaited.is_any() && declares(entry))
     }
 
     /// Returns the index of the entry that explains why the connection has ended: it says that the hub closes instead of
@@ -407,7 +411,7 @@ impl Conversation {
     fn record_undemanded(&mut self, check: CheckId, step: &str, why: String, index: usize) {
         let (pack, entry) = (&self.program.pack, &self.deviations.declared.entries()[index]);
         let rules = &self.program.checks[check].rules;
-        let demanding = |used: &&RuleUse| entry.message().is_some_and(|message| pack.demands(&used.id, message));
+        let demanding = |used: &&RuleUse| entry.messages().any(|message| pack.demands(&used.id, message));
         let demanding: Vec<RuleUse> = rules.iter().filter(demanding).cloned().collect();
         if demanding.len() == rules.len() {
             return self.judgement.record_deviation(check, step, entry.describe(pack), None, index);

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::deviation::proposal::{
-    DeviationEvidence, DeviationProposal, MissedExpectation, MissedExpectationKind, is_respelled_name, propose,
+    DeviationEvidence, DeviationProposal, MissedExpectation, MissedExpectationKind, is_respelled_name,
+    join_absent_replies, propose,
 };
 use crate::deviation::{Deviation, DeviationChange, Deviations, SightingsByEntry, add_seen};
 use crate::outcome::{FrameKind, HistoryDirection, ScenarioReport, Verdict};
@@ -106,7 +107,7 @@ impl EntryTrial {
     /// shows nothing until all of them are assumed.
     pub fn next_link(&self, pack: &Pack) -> Option<Vec<DeviationProposal>> {
         let is_absence = |proposal: &DeviationProposal| proposal.entry.get("absent").is_some();
-        if self.proposals.len() >= MAX_LINKS || !self.proposals.iter().all(is_absence) {
+        if self.messages.len() >= MAX_LINKS || !self.proposals.iter().all(is_absence) {
             return None;
         }
         let after: Vec<&ScenarioReport> = self.plays.iter().filter_map(|play| play.after.as_ref()).collect();
@@ -115,7 +116,7 @@ impl EntryTrial {
         let missed: Vec<&MissedExpectation> = after.iter().filter_map(|report| report.missed.as_ref()).collect();
         let mut next = propose(pack, &missed, &evidence, &self.deviations).into_iter();
         let next = next.find(|proposal| proposal.complete && is_absence(proposal))?;
-        Some(self.proposals.iter().cloned().chain([next]).collect())
+        Some(join_absent_replies(pack, self.proposals.iter().cloned().chain([next]).collect()))
     }
 }
 

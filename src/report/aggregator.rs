@@ -442,7 +442,7 @@ fn is_not_offered(
     scenarios: &[ScenarioResult],
     deviations: &Deviations,
 ) -> bool {
-    let is_absence = |entry: &Arc<Deviation>| entry.absent_message().is_some() && !entry.is_assumed();
+    let is_absence = |entry: &Arc<Deviation>| entry.declares_absence() && !entry.is_assumed();
     let explains = |check: &CheckReport| {
         check.deviation.as_ref().is_some_and(|known| deviations.entries().get(known.entry).is_some_and(is_absence))
     };

@@ -6,8 +6,8 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::support::mini_protocol::{
-    HubActions, HubInput, PLAIN_ROLES, play_changed_deviating, play_deviating, proposed_deviations, text_received,
-    worst_verdict,
+    HubActions, HubInput, PLAIN_ROLES, deviation_diagnostics, play_changed_deviating, play_deviating,
+    proposed_deviations, text_received, worst_verdict,
 };
 
 const NO_ANSWER: &str = "[{ reason: never, message: answer, absent: true, after: ask }]";
@@ -80,6 +80,17 @@ fn silence_proves_nothing_about_an_absent_message(#[case] entry: &str, #[case] s
     let others = steps.replace("answer\n", "tick\n").replace("message: answer", "message: notice");
     let report = play_asking(entry, &others, &[]);
     assert!(worst_verdict(&report, "MUST-2") < Verdict::Inconclusive, "{:#?}", report.checks);
+}
+
+/// A list is about replies that the document names, and nothing else goes with it.
+#[rstest]
+#[case::no_reply("[notice]", "", "`notice` is not a documented reply")]
+#[case::unknown("[answr]", "", "has no message `answr`")]
+#[case::empty("[]", "", "`absent` names no message")]
+#[case::after_one_request("[answer]", ", after: ask", "`after` does not go with a list of messages")]
+fn a_list_of_absent_messages_names_replies(#[case] names: &str, #[case] more: &str, #[case] expected: &str) {
+    let found = deviation_diagnostics(&format!("[{{ reason: never, absent: {names}{more} }}]"));
+    assert!(found.contains(expected), "{found}");
 }
 
 const NO_NUMBER: &str = "[{ reason: none, message: answer, member: /n, missing: true, assume: 7 }]";

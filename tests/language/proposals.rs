@@ -246,6 +246,25 @@ fn absences_that_follow_each_other_are_tried_together() {
     assert_eq!(run.plays, [2, 2, 2, 2]);
 }
 
+/// A hub that acknowledges nothing is one deviation.
+#[test]
+fn absent_replies_are_one_entry() {
+    let beats = ["anna sends: beat", "anna expects: tick\n    rules: [MUST-2]"];
+    let told = ["anna sends: tell", "anna expects: news\n    rules: [SHOULD]"];
+    let steps = [&ASKS_AND_BEATS[..2], &beats, &told].concat();
+    let mute = |input: &HubInput<'_>| match input.text {
+        Some(text) if text.contains("tell") => send(input, r#"{"type":"news"}"#),
+        _ => Vec::new(),
+    };
+    let run = explored(&steps, |_, input| mute(input));
+    let entries = json!([{ "absent": ["answer", "tick"] }]);
+    assert_eq!((claims(run.assumed()), run.proposals()), (entries.clone(), Vec::new()));
+    // Two scenarios miss one reply each.
+    let asks = [&["anna joins:"], &ASKS_AND_BEATS[..2]].concat();
+    let beats = [&["anna joins:"], &beats[..]].concat();
+    assert_eq!(proposed(&[&asks, &beats], &RoundOptions::default(), mute), entries);
+}
+
 /// The hub crashes in each trial, or only in the first one and serves clients again.
 #[rstest]
 #[case::once(4, true, &[2, 2, 2, 2])]
@@ -272,6 +291,7 @@ fn a_proposal_survives_a_hub_that_is_lost_in_its_trial(
 /// A hub cannot keep a rule about a message that it is declared not to send, so the rule is none of those to judge.
 #[rstest]
 #[case::declared("[{ reason: never, message: answer, absent: true, after: ask }]", 1)]
+#[case::declared_in_a_list("[{ reason: never, absent: [answer, refusal] }]", 1)]
 #[case::undeclared("[]", 0)]
 fn a_rule_about_a_declared_absence_is_not_offered(#[case] declared: &str, #[case] not_offered: usize) {
     let text = scenario(&[&["anna joins:"], &ASKS_AND_BEATS[..]].concat());

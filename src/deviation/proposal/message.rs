@@ -179,12 +179,14 @@ pub(super) fn absence_entries(
         MessageOrigin::Reply(request) | MessageOrigin::Unanswered(request) => AbsenceTrigger::Message(request),
     });
     let is_known = |after: AbsenceTrigger| {
-        known.entries().iter().any(|entry| entry.message() == Some(message) && entry.is_absent_after(after))
+        let mut absences = known.entries().iter().flat_map(|entry| entry.absences());
+        absences.any(|absence| absence.message == message && absence.after == after)
     };
     after.filter(|after| !is_known(*after)).map(|after| absence_entry(pack, message, after)).collect()
 }
 
-fn absence_entry(pack: &Pack, message: usize, after: AbsenceTrigger) -> Map<String, Value> {
+/// Returns the entry for a message that never comes after `after`, with what conversations may assume of it.
+pub(in crate::deviation) fn absence_entry(pack: &Pack, message: usize, after: AbsenceTrigger) -> Map<String, Value> {
     let expected = &pack.messages[message];
     let request = match after {
         AbsenceTrigger::Message(request) => Some(&pack.messages[request]),
@@ -209,7 +211,7 @@ pub(super) fn greeting_entry(
     known: &Deviations,
 ) -> Option<Map<String, Value>> {
     let greeting = evidence.greeting()?;
-    let about = |entry: &Deviation| entry.message() == Some(message);
+    let about = |entry: &Deviation| entry.names(message);
     let is_form =
         |entry: &Deviation| matches!(entry.change, DeviationChange::Absent { .. } | DeviationChange::Instead { .. });
     if known.entries().iter().any(|entry| about(entry) && is_form(entry)) {

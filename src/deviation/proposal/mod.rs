@@ -18,6 +18,7 @@ pub use evidence::{
     DeviationEvidence, MAX_BYTES, MessageOrigin, MissedExpectation, MissedExpectationKind, UnknownMessage,
 };
 use member::{normalise_name, propose_fitting_member, propose_member_changes, propose_missing_members};
+pub(in crate::deviation) use message::absence_entry;
 use message::{absence_entries, best_form, greeting_entry};
 use upgrade::propose_upgrade;
 pub use upgrade::upgrade_candidates;
@@ -168,6 +169,32 @@ impl ProposalCandidates {
             !one.entry.contains_key("missing") || !wrong
         })
     }
+}
+
+/// Replaces the entries for replies that never come by one entry, if there are several such replies.
+pub fn join_absent_replies(pack: &Pack, proposals: Vec<DeviationProposal>) -> Vec<DeviationProposal> {
+    let is_absent_reply = |proposal: &DeviationProposal| {
+        let [message, after] = ["message", "after"].map(|key| proposal.entry.get(key).and_then(Value::as_str));
+        let is_reply = message.zip(after).is_some_and(|(message, after)| {
+            pack.message(after).is_some_and(|request| request.replies.iter().any(|reply| reply == message))
+        });
+        let is_list = |entry: &Value| entry.get("absent").is_some_and(Value::is_array);
+        is_list(&proposal.entry) || is_reply && proposal.entry.get("absent").is_some()
+    };
+    let (absent, mut others): (Vec<_>, Vec<_>) = proposals.iter().cloned().partition(is_absent_reply);
+    let (mut names, mut rules, mut messages) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for DeviationProposal { entry, messages: own, .. } in &absent {
+        let listed =
+            |key: &str| entry.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        names.extend(listed("absent").chain(entry.get("message").and_then(Value::as_str)).map(str::to_owned));
+        rules.extend(listed("rules").map(str::to_owned));
+        messages.extend(own);
+    }
+    if names.len() < 2 {
+        return proposals;
+    }
+    others.push(complete_proposal(into_members(json!({ "absent": names })), messages, &rules));
+    others
 }
 
 /// The keys that do not name the difference, but its reason, its occasion, and how a conversation continues.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::deviation::{AbsenceTrigger, DeviationChange, DeviationSightings, Deviations, SightingsByEntry};
+use crate::deviation::{Absence, AbsenceTrigger, DeviationChange, DeviationSightings, Deviations, SightingsByEntry};
 use crate::load::Nanos;
 use crate::load::compile::json_scan::MemberPaths;
 use crate::load::provenance::{AssumedValue, DeliveredFrame};
@@ -78,11 +78,9 @@ impl ShardTranslator {
             assumed: Vec::new(),
             seen: SightingsByEntry::new(),
         };
-        let constant = deviations.entries().iter().all(|entry| match &entry.change {
-            DeviationChange::Absent { after: AbsenceTrigger::Connection, assume, fresh, .. } => {
-                assume.is_constant() && fresh.is_empty()
-            }
-            _ => true,
+        let mut absences = deviations.entries().iter().flat_map(|entry| entry.absences());
+        let constant = absences.all(|Absence { after, assume, fresh, .. }| {
+            *after != AbsenceTrigger::Connection || assume.is_constant() && fresh.is_empty()
         });
         translation.greetings = constant.then(|| translation.absent_after_connection());
         Some(translation)
@@ -193,9 +191,8 @@ impl ShardTranslator {
     fn count_if_assumed_absent(&mut self, slot: u32, json: &Value) {
         let entries = self.deviations.entries();
         let assumed = &mut self.assumed[slot as usize];
-        let is_it = |index: &usize| {
-            entries[*index].message().is_some_and(|message| self.pack.messages[message].matcher.fits(json))
-        };
+        let is_it =
+            |index: &usize| entries[*index].messages().any(|message| self.pack.messages[message].matcher.fits(json));
         if let Some(place) = assumed.iter().position(is_it) {
             let DeviationSightings { contradicted, .. } = self.seen.entry(assumed.remove(place)).or_default();
             *contradicted += 1;
@@ -210,7 +207,9 @@ impl AffectedTraffic {
         for (index, entry) in deviations.entries().iter().enumerate() {
             match &entry.change {
                 DeviationChange::Setting { .. } => uses.connection.push(index),
-                DeviationChange::Absent { after, .. } => uses.sent |= *after != AbsenceTrigger::Connection,
+                DeviationChange::Absent { absences } => {
+                    uses.sent |= absences.iter().any(|absence| absence.after != AbsenceTrigger::Connection);
+                }
                 // Applied when the plan is compiled.
                 DeviationChange::Upgrade(_) => {}
                 _ => {
