@@ -13,7 +13,7 @@ use super::job::promptness_for_trial;
 use super::{PlayOptions, stamp};
 use crate::deviation::Deviations;
 use crate::deviation::proposal::{
-    DeviationProposal, MissedExpectation, is_respelled_name, join_absent_replies, upgrade_candidates,
+    DeviationProposal, MissedExpectationKind, is_respelled_name, join_absent_replies, upgrade_candidates,
 };
 use crate::hub::prepare::TestedHub;
 use crate::judge::proposal::{self, EntryTrial, ScenarioTrial, TrialOutcome, TrialPlay};
@@ -138,11 +138,13 @@ impl Rounds {
         self.trials = if nothing { self.propose_trials(sources)? } else { joint };
         let of_trial = |trial: &EntryTrial| scenario_trials(trial, &self.hubs[trial.hub].pack);
         let trials: Vec<ScenarioTrial> = self.trials.iter().flat_map(of_trial).collect();
+        let upgrades = self.trials.iter().filter(|trial| is_about_upgrade(&trial.proposals));
+        let upgrades: usize = upgrades.map(|trial| trial.plays.len()).sum();
         if nothing && trials.is_empty() {
             return Ok(None);
         }
         let round = self.begin_round(again, trials);
-        self.plays_left = self.plays_left.saturating_sub(round.count_plays());
+        self.plays_left = self.plays_left.saturating_sub(round.count_plays() - upgrades);
         Ok(Some(round))
     }
 
@@ -171,8 +173,9 @@ impl Rounds {
                 }
                 let number = trials.len();
                 let trial = self.entry_trial(index, number, std::slice::from_ref(&proposal), sources)?;
-                if !trial.plays.is_empty() && trial.plays.len() <= plays_left {
-                    plays_left -= trial.plays.len();
+                let cost = if is_about_upgrade(&trial.proposals) { 0 } else { trial.plays.len() };
+                if !trial.plays.is_empty() && cost <= plays_left {
+                    plays_left -= cost;
                     trials.push(trial);
                 }
             }
@@ -190,15 +193,24 @@ impl Rounds {
         so_far.protocols.into_iter().map(complete).collect()
     }
 
-    /// Returns entries to try on a hub that refuses upgrades, unless an entry about them is known.
+    /// Returns entries to try on a hub that refuses upgrades, unless an entry about them is known: those that change two
+    /// things once those that change one have been tried.
     fn upgrade_candidates(&mut self, hub: usize) -> Vec<DeviationProposal> {
         let TestedHub { pack, shared, programs, deviations, .. } = &self.hubs[hub];
         let reports = self.reports.reports_mut(&pack.name);
         if deviations.upgrade_entries().next().is_some() || !reports.iter().any(|one| proposal::misses_upgrade(one)) {
             return Vec::new();
         }
-        let missed: Vec<&MissedExpectation> = reports.iter().filter_map(|report| report.missed.as_ref()).collect();
-        upgrade_candidates(shared, programs, &missed)
+        let answers = reports.iter().filter_map(|report| match &report.missed.as_ref()?.what {
+            MissedExpectationKind::Upgrade { answer, .. } => Some(answer.as_str()),
+            MissedExpectationKind::Message { .. } => None,
+        });
+        let [single, both] = upgrade_candidates(shared, programs, answers);
+        let base = deviations.entries().len();
+        let was_tried = |proposal: &DeviationProposal| {
+            self.tried.iter().any(|one| one.hub == hub && one.base == base && one.entry == proposal.entry)
+        };
+        if single.iter().all(was_tried) { both } else { single }
     }
 
     /// Returns the trial of entries that belong together, on the shortest scenarios whose failure they explain.
@@ -227,7 +239,9 @@ impl Rounds {
         let is_upgrade = |entry: &Value| entry.get("upgrade").is_some();
         let is_clear = entries.iter().all(is_respelled_name) || !reports.iter().any(missed);
         let is_clear = is_clear && !entries.iter().any(is_upgrade);
-        let most = if is_clear { 1 } else { proposal::MAX_PLAYS };
+        let changes = |entry: &Value| entry.get("upgrade").and_then(Value::as_object).map_or(0, serde_json::Map::len);
+        let changes_two = |entry: &Value| changes(entry) > 1;
+        let most = if is_clear || entries.iter().any(changes_two) { 1 } else { proposal::MAX_PLAYS };
         let play = |before: ScenarioReport| {
             let program = programs.iter().find(|program| program.id == before.id)?;
             let id = format!("{} with proposal {}", before.id, number + 1);
@@ -416,6 +430,11 @@ fn join_proposals(pack: &Pack, proposals: Vec<ProposalReport>) -> Vec<ProposalRe
         ProposalReport { proposal, unblocks }
     };
     joined.into_iter().map(reported).collect()
+}
+
+/// Whether proposals are about upgrades. There are few of these, and a hub refuses an upgrade at once.
+fn is_about_upgrade(proposals: &[DeviationProposal]) -> bool {
+    proposals.iter().all(|proposal| proposal.entry.get("upgrade").is_some())
 }
 
 /// Returns the plays of a trial.

@@ -384,7 +384,7 @@ async fn play_opening(
         kept_chars: MAX_CHARS,
         injected_input: None,
         masker: Arc::clone(&hub.masker),
-        deviations: Arc::default(),
+        deviations: Arc::clone(&hub.deviations),
         persistent: false,
         promptness: Arc::default(),
         variation: None,

@@ -9,6 +9,7 @@ use toml::Value as Toml;
 
 use super::parse::settings::SECRET_TABLES;
 use super::{SettingValue, TlsOptions};
+use crate::deviation::proposal::to_toml;
 use crate::scenario::{Need, Program, SharedDefinitions};
 use crate::syntax::printable::escape_unprintable;
 
@@ -30,6 +31,8 @@ pub struct TargetDraft<'a> {
     pub settings: &'a BTreeMap<String, SettingValue>,
     pub shared: &'a SharedDefinitions,
     pub programs: &'a [Arc<Program>],
+    /// An entry without which the hub refuses clients.
+    pub deviation: Option<&'a Value>,
 }
 
 /// A drafted target file.
@@ -64,6 +67,12 @@ impl TargetDraft<'_> {
         self.write_settings(false, &mut draft);
         self.write_settings(true, &mut draft);
         self.write_hooks(&mut draft);
+        if let Some(entry) = self.deviation {
+            draft.gap(
+                "Where the hub takes the credentials or the role of its clients, which its document does not say.",
+            );
+            draft.text.push_str(&to_toml(&[entry]));
+        }
         draft
     }
 

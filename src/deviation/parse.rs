@@ -306,7 +306,10 @@ impl DeviationParser<'_> {
         let listed = list(node.get("subprotocols"), "`subprotocols`", "subprotocols = [\"NAME\"]", &mut self.errors);
         let subprotocols = listed
             .iter()
-            .filter_map(|item| text(Some(item), "a subprotocol", &mut self.errors).map(str::to_owned))
+            .filter_map(|item| {
+                let written = text(Some(item), "a subprotocol", &mut self.errors)?.to_owned();
+                Some((written, self.parse_upgrade_value(item)?))
+            })
             .collect();
         let role = node.get("role").and_then(|role| self.parse_role(role));
         let everyone = flag(node.get("everyone"), "`everyone`", &mut self.errors);

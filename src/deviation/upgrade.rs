@@ -26,7 +26,8 @@ pub struct UpgradeChange {
     pub path: Option<Template>,
     pub headers: Vec<(String, Template)>,
     pub query: Vec<(String, Template)>,
-    pub subprotocols: Vec<String>,
+    /// Each with its text in the entry.
+    pub subprotocols: Vec<(String, Template)>,
 }
 
 /// A client that sends an upgrade request.
@@ -91,7 +92,7 @@ impl UpgradeChange {
             ("", path),
             ("header ", names(&self.headers)),
             ("query ", names(&self.query)),
-            ("subprotocol ", self.subprotocols.clone()),
+            ("subprotocol ", names(&self.subprotocols)),
         ];
         let parts = parts.iter().filter(|(_, names)| !names.is_empty());
         let parts: Vec<String> = parts.map(|(what, names)| format!("{what}{}", names.join(", "))).collect();
@@ -122,8 +123,12 @@ impl UpgradeChange {
                 applies = true;
             }
         }
-        if !self.subprotocols.is_empty() {
-            dial.subprotocols.clone_from(&self.subprotocols);
+        let offered: Vec<Option<String>> =
+            self.subprotocols.iter().map(|(_, value)| names.text(value)).collect::<Result<_, _>>()?;
+        if let Some(offered) =
+            offered.into_iter().collect::<Option<Vec<String>>>().filter(|offered| !offered.is_empty())
+        {
+            dial.subprotocols = offered;
             applies = true;
         }
         Ok(applies)

@@ -170,6 +170,22 @@ fn a_hub_that_asks_for_credentials_is_not_guessed() {
     assert_eq!(files_in(folder.path()), WRITTEN);
 }
 
+/// The document has the token in the query, and fixed paths.
+#[rstest]
+#[case::header(&["\r\nAuthorization: Bearer ey"], "headers = { Authorization = \"Bearer ${self.token}\" }")]
+#[case::subprotocol(&["\r\nSec-WebSocket-Protocol: bearer, ey"], "subprotocols = [\"bearer\", \"${self.token}\"]")]
+#[case::with_the_role(&["\r\nX-Api-Key: ey", "&role="], "headers = { X-Api-Key = \"${self.token}\" }, query = { role = \"${self.role}\" }")]
+fn the_place_of_credentials_and_role_is_found_and_written(#[case] needed: &'static [&str], #[case] entry: &str) {
+    let admits = |head: &str| needed.iter().all(|part| head.contains(part));
+    let hub = ScriptedHub::guarded(admits, |_, _, _| Vec::new());
+    let folder = tempfile::tempdir().unwrap();
+    let given = [&*hub.url(), "--protocol", "airavata", "--set", "secrets.jwt_secret=the key"];
+    let done = init(folder.path(), &given).assert_exit_code(0);
+    let upgrade = format!("upgrade = {{ {entry} }}");
+    assert!(done.out.contains("accepts them with this entry"), "{}", done.out);
+    assert!(done.out.contains(&upgrade) && read(folder.path(), "hub.toml").contains(&upgrade), "{}", done.out);
+}
+
 #[test]
 fn a_hub_is_recognised_by_its_refusal_of_invented_secrets() {
     let server = ServeProcess::start(["airavata", "--set", "airavata.jwt_secret=the key"], 1);

@@ -1,6 +1,7 @@
 //! Connects to the hub, tries the messages of the candidates, and compares what the hub sent with their packs.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -9,13 +10,19 @@ use super::super::{CliError, hub};
 use crate::check::first_contact::{ContactRecord, PlainConnection, TriedPack, try_packs};
 use crate::check::stamp;
 use crate::config::Target;
+use crate::deviation::Deviations;
+use crate::deviation::proposal::upgrade_candidates;
 use crate::hub::prepare::{PreparedHub, TestedHub, prepare_hub};
-use crate::outcome::{FrameKind, HistoryDirection};
+use crate::outcome::{FrameKind, FrameReport, HistoryDirection};
 use crate::protocol::Pack;
 use crate::protocol::recognition::{FrameOccasion, HubFrame, PackEvidence, Recognition, recognise_protocol};
+use crate::syntax::source::{Sources, Span};
+use crate::syntax::yaml::SyntaxNode;
 
 /// The most frames that are compared with the packs.
 const MAX_COMPARED: usize = 32;
+/// How long `init` looks for the place of credentials and role.
+const MAX_SEARCH: Duration = Duration::from_secs(15);
 
 /// Everything that happened at the first contact with a hub.
 pub struct Contact {
@@ -25,6 +32,8 @@ pub struct Contact {
     pub tries: Vec<Vec<ContactRecord>>,
     pub frames: Vec<SeenFrame>,
     pub evidence: Vec<PackEvidence>,
+    /// The entry of a target file without which the hub refuses the clients of the given protocol.
+    pub upgrade: Option<Value>,
     finding: Finding,
 }
 
@@ -68,7 +77,7 @@ pub async fn make_contact(candidates: &[ValidProtocol], target: &Target, named: 
     let packs: Vec<TriedPack> = candidates
         .iter()
         .map(|protocol| {
-            let hub = prepare(protocol, target)?;
+            let hub = prepare(protocol, target, Deviations::default())?;
             let programs = protocol.scenarios.programs.clone();
             Ok(TriedPack { hub, shared: Arc::clone(&protocol.scenarios.shared), programs })
         })
@@ -105,17 +114,53 @@ pub async fn make_contact(candidates: &[ValidProtocol], target: &Target, named: 
         // No scenario can be played without settings or hooks: only connects.
         tries = vec![vec![PlainConnection::open(&first.hub).await.close().await]];
     }
-    Ok(compare(candidates, &plain, &tries))
+    let mut upgrade = None;
+    if named && let Some((entry, admitted)) = find_upgrade(&candidates[0], target, &tries[0]).await? {
+        (upgrade, tries) = (Some(entry), vec![admitted]);
+    }
+    Ok(Contact { upgrade, ..compare(candidates, &plain, &tries) })
+}
+
+/// Returns the entry with which a hub accepts clients that it refused, and what happened on their connections: tries the
+/// usual places of credentials and role.
+async fn find_upgrade(
+    protocol: &ValidProtocol,
+    target: &Target,
+    refused: &[ContactRecord],
+) -> Result<Option<(Value, Vec<ContactRecord>)>, CliError> {
+    let is_refusal = |frame: &&FrameReport| matches!(frame.status, Some(400 | 401 | 403 | 404 | 426));
+    let refusals: Vec<&FrameReport> = refused.iter().filter_map(ContactRecord::refusal).filter(is_refusal).collect();
+    // Invented credentials are right nowhere.
+    let is_known = refused.iter().any(|record| !record.invented_secrets);
+    if refused.iter().any(ContactRecord::is_open) || refusals.is_empty() || !is_known {
+        return Ok(None);
+    }
+    let until = Instant::now() + MAX_SEARCH;
+    let (shared, programs) = (&protocol.scenarios.shared, &protocol.scenarios.programs);
+    let candidates = upgrade_candidates(shared, programs, refusals.iter().map(|one| one.text.as_str()));
+    for proposal in candidates.into_iter().flatten().take_while(|_| Instant::now() < until) {
+        let mut sources = Sources::default();
+        let node = SyntaxNode::from_json(&proposal.entry, Span::new(sources.add("entry", ""), 0..0));
+        let Ok(deviations) = Deviations::parse(&[node], &protocol.pack, shared, true) else { continue };
+        let hub = prepare(protocol, target, deviations)?;
+        let pack = TriedPack { hub, shared: Arc::clone(shared), programs: programs.clone() };
+        let is_open = |_: usize, record: &ContactRecord| record.is_open();
+        let records = try_packs(&[pack], &stamp(), hub::now_ms(), is_open).await.swap_remove(0);
+        if records.iter().any(ContactRecord::is_open) {
+            return Ok(Some((proposal.entry, records)));
+        }
+    }
+    Ok(None)
 }
 
 /// Prepares the hub with those settings that the protocol has.
-fn prepare(protocol: &ValidProtocol, target: &Target) -> Result<Arc<PreparedHub>, CliError> {
+fn prepare(protocol: &ValidProtocol, target: &Target, deviations: Deviations) -> Result<Arc<PreparedHub>, CliError> {
     let mut target = target.clone();
     for instance in &mut target.instances {
         instance.settings.retain(|name, _| protocol.scenarios.shared.settings.contains_key(name));
     }
     let hub = TestedHub::new(Arc::clone(&protocol.pack), Arc::clone(&protocol.scenarios.shared), target);
-    Ok(prepare_hub(&hub)?)
+    Ok(prepare_hub(&TestedHub { deviations: Arc::new(deviations), ..hub })?)
 }
 
 fn compare(candidates: &[ValidProtocol], plain: &ContactRecord, tries: &[Vec<ContactRecord>]) -> Contact {
@@ -139,7 +184,7 @@ fn compare(candidates: &[ValidProtocol], plain: &ContactRecord, tries: &[Vec<Con
         Recognition::Unknown if records.any(ContactRecord::is_open) => Finding::Unknown,
         Recognition::Unknown => Finding::NoContact,
     };
-    Contact { plain: plain.clone(), tries: tries.to_vec(), frames, evidence, finding }
+    Contact { plain: plain.clone(), tries: tries.to_vec(), frames, evidence, upgrade: None, finding }
 }
 
 /// Returns the hub's frames that reveal its protocol, without echoes of sent texts and frames too long to keep. `plain`

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::Value;
 
 use super::protocol_files::{self, PackArgs, ValidProtocol};
 use super::tls_args::TlsArgs;
@@ -106,7 +107,8 @@ pub fn run_init(arguments: &InitArgs) -> Result<u8, CliError> {
     hub::check_settings_known(&target, std::slice::from_ref(protocol))?;
     hub::check_setting_kinds(&target, protocol)?;
     let own_pack = own_pack.filter(|_| own_name.as_deref() == Some(protocol.pack.name.as_str()));
-    arguments.write_files(protocol, &target, own_pack, &mut page)?;
+    let upgrade = contact.as_ref().and_then(|contact| contact.upgrade.as_ref());
+    arguments.write_files(protocol, &target, own_pack, upgrade, &mut page)?;
     print_to_stdout(&page.finish());
     Ok(0)
 }
@@ -212,11 +214,13 @@ impl InitArgs {
     }
 
     /// Writes the target file, the workflow and, if it is new, the pack; `own` is its path, with the files of a starter pack.
+    /// `deviation` is an entry without which the hub refuses clients.
     fn write_files(
         &self,
         protocol: &ValidProtocol,
         target: &Target,
         own: Option<(PathBuf, BTreeMap<String, String>)>,
+        deviation: Option<&Value>,
         page: &mut InitPage<'_>,
     ) -> Result<(), CliError> {
         let instance = &target.instances[0];
@@ -229,6 +233,7 @@ impl InitArgs {
             settings: &instance.settings,
             shared: &protocol.scenarios.shared,
             programs: &protocol.scenarios.programs,
+            deviation,
         };
         let drafted = draft.write();
         let starts_hub = instance.url.is_loopback();

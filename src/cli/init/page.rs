@@ -6,6 +6,7 @@ use super::super::protocol_files::ValidProtocol;
 use super::contact::{Contact, Finding};
 use super::{TARGET_FILE, WORKFLOW_FILE, check_command, joined};
 use crate::check::first_contact::ContactRecord;
+use crate::deviation::proposal::to_toml;
 use crate::outcome::FrameKind;
 use crate::protocol::recognition::{FrameFit, FrameMatch};
 use crate::report::terminal::{UNREACHABLE_HELP, describe_credentials};
@@ -73,6 +74,12 @@ impl<'a> InitPage<'a> {
             found if named => {
                 let index = chosen.unwrap_or_default();
                 self.page.wrapped("", &format!("You gave the protocol, {}.", name(index)));
+                if let Some(entry) = &contact.upgrade {
+                    let what =
+                        "The hub refuses its clients as documented, but accepts them with this entry of a target file:";
+                    self.page.wrapped("", what);
+                    to_toml(&[entry]).trim_end().lines().for_each(|line| self.page.line(&format!("  {line}")));
+                }
                 match found {
                     Finding::Recognised { .. } => self.write_evidence(contact, candidates, index),
                     Finding::NoContact => self.write_no_contact(contact, candidates),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{DeviationProposal, MissedExpectation, MissedExpectationKind, REASON_PLACEHOLDER, VALUE_PLACEHOLDER};
+use super::{DeviationProposal, REASON_PLACEHOLDER, VALUE_PLACEHOLDER};
+use crate::scenario::compose::merge_overrides;
 use crate::scenario::model::StepAction;
 use crate::scenario::template::Template;
 use crate::scenario::{Program, SharedDefinitions};
@@ -36,12 +37,13 @@ fn named_header(answer: &str) -> Option<&str> {
 }
 
 /// Returns entries to try on a hub that refuses upgrades: the credentials that clients send elsewhere, and their role,
-/// each in the usual places. No value is sent that the clients of the pack do not send anyway.
-pub fn upgrade_candidates(
+/// each in the usual places; then both together. No value is sent that the clients of the pack do not send anyway.
+/// `answers` are the answers of the hub that refused.
+pub fn upgrade_candidates<'a>(
     shared: &SharedDefinitions,
     programs: &[Arc<Program>],
-    missed: &[&MissedExpectation],
-) -> Vec<DeviationProposal> {
+    answers: impl Iterator<Item = &'a str>,
+) -> [Vec<DeviationProposal>; 2] {
     let (mut credentials, mut query_names, mut has_path) = (BTreeSet::new(), BTreeSet::new(), false);
     let mut visit = |template: &Template| {
         template.visit_expressions(&mut |expression| {
@@ -64,12 +66,9 @@ pub fn upgrade_candidates(
             _ => {}
         }
     }
-    let answers = missed.iter().filter_map(|missed| match &missed.what {
-        MissedExpectationKind::Upgrade { answer, .. } => named_header(answer),
-        MissedExpectationKind::Message { .. } => None,
-    });
-    let headers: BTreeSet<&str> = answers.chain(["Authorization", "X-Api-Key"]).collect();
-    let mut changes = Vec::new();
+    let named = answers.filter_map(named_header);
+    let headers: BTreeSet<&str> = named.chain(["Authorization", "X-Api-Key"]).collect();
+    let (mut changes, mut of_role) = (Vec::new(), Vec::new());
     for value in credentials.into_iter().take(MAX_CREDENTIALS) {
         let value = format!("${{{value}}}");
         let header = |name: &str, value: &str| json!({ "headers": { name: value } });
@@ -77,19 +76,30 @@ pub fn upgrade_candidates(
         changes.extend(headers.iter().map(|name| header(name, &value)));
         let names = ["token", "access_token", "api_key"].into_iter().filter(|name| !query_names.contains(*name));
         changes.extend(names.map(|name| json!({ "query": { name: value } })));
+        changes.push(json!({ "subprotocols": ["bearer", value] }));
+        changes.push(json!({ "subprotocols": [value] }));
     }
     if shared.roles.len() > 1 {
         let paths = ["/${self.role}", "/ws/${self.role}"].into_iter().filter(|_| !has_path);
-        changes.extend(paths.map(|path| json!({ "path": path })));
-        changes.push(json!({ "query": { "role": "${self.role}" } }));
-        changes.push(json!({ "headers": { "X-Role": "${self.role}" } }));
+        of_role.extend(paths.map(|path| json!({ "path": path })));
+        of_role.push(json!({ "query": { "role": "${self.role}" } }));
+        of_role.push(json!({ "headers": { "X-Role": "${self.role}" } }));
     }
+    let both = changes.iter().flat_map(|change| {
+        of_role.iter().map(|role| {
+            let mut both = change.clone();
+            merge_overrides(&mut both, role);
+            both
+        })
+    });
+    let both: Vec<Value> = both.collect();
+    changes.extend(of_role);
     let proposal = |change: Value| DeviationProposal {
         entry: json!({ "upgrade": change, "reason": REASON_PLACEHOLDER }),
         complete: true,
         messages: BTreeSet::new(),
     };
-    changes.into_iter().map(proposal).collect()
+    [changes, both].map(|changes| changes.into_iter().map(proposal).collect())
 }
 
 /// Whether an expression is a credential of a client: a secret setting, or a value of the client that is named like one.

@@ -305,8 +305,9 @@ impl<'a> RoleCompiler<'a> {
                     }
                 }
             }
-            if !change.subprotocols.is_empty() {
-                dial["subprotocols"] = json!(change.subprotocols);
+            let offered = change.subprotocols.iter().map(|(_, value)| self.upgrade_value(value, sources));
+            if let Some(offered) = offered.collect::<Option<Vec<Value>>>().filter(|offered| !offered.is_empty()) {
+                dial["subprotocols"] = json!(offered);
                 applies = true;
             }
             if applies && !self.upgrade_deviations.contains(&index) {
