@@ -62,6 +62,8 @@ enum Bug {
     DiesOfBadEscape,
     /// Sends each event to another client, too.
     CopiesEvents,
+    /// Sends each event twice, to the client that watches.
+    RepeatsEvents,
     /// Sends a text that is not JSON to another client.
     CopiesGarbage,
     /// Sends the values of a client to the client that sent the last error.
@@ -174,6 +176,9 @@ impl QuotesHub {
                 }
                 let event = json!(["event", id, 1]);
                 Self::send(out, conn, &event);
+                if self.bug == Bug::RepeatsEvents {
+                    Self::send(out, conn, &event);
+                }
                 if let (Bug::CopiesEvents, Some(other)) = (self.bug, self.another(conn)) {
                     Self::send(out, other, &event);
                 }
@@ -281,6 +286,18 @@ fn assert_none_is_accused(bug: Bug, seed: u64, rounds: u64) {
     assert_eq!(broken(&reports), BTreeMap::new(), "seed {seed}");
     let undecided = reports.iter().filter(|(_, report)| report.cause.is_some()).count();
     assert!(undecided * 20 < reports.len(), "{undecided} of {} undecided", reports.len());
+}
+
+/// Only a check under `always` says that an event comes once: no step of a case waits for it to come again.
+#[rstest]
+#[case::correct(Bug::None, false)]
+#[case::repeated(Bug::RepeatsEvents, true)]
+fn an_event_that_only_its_own_client_receives_twice_is_found(#[case] bug: Bug, #[case] found: bool) {
+    let once = "always:\n  - check: \"${frames('event') | map(attribute='1')}\"\n    fits: { uniqueItems: true }\n    rules: [Q-2]\n";
+    let (campaign, _) = campaign(1, |shared| format!("{shared}{once}"));
+    let watches = |cell: &FuzzCell| campaign.pack().messages[cell.message].name == "watch";
+    let broken = broken(&play(&campaign, bug, 1, watches));
+    assert_eq!(broken.keys().any(|one| one.starts_with("Q-2")), found, "{broken:?}");
 }
 
 /// Wrong types of all items of a list, and of the members of the objects in it.
