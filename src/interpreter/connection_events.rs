@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Conversation;
 use super::actor::{ClosingHandshake, ConnectionEnd, ConnectionState, InboxFrame, InboxFrameKind};
 use super::checks::WEBSOCKET_CHECK;
-use super::promptness::UPGRADE;
+use super::promptness::{HUB_CONNECTION, UPGRADE};
 use crate::outcome::{FrameKind, FrameReport, HistoryDirection};
 use crate::scenario::model::ActorId;
 use crate::websocket::frame::{AssembledMessage, ConnectionEvent, NO_ANSWER};
@@ -62,7 +62,8 @@ impl Conversation {
         subprotocol: Option<String>,
     ) {
         let EventPlace { id, connection, current, sequence } = place;
-        self.waits.add_arrival(UPGRADE);
+        let is_from_hub = self.program.is_server(id);
+        self.waits.add_arrival(if is_from_hub { HUB_CONNECTION } else { UPGRADE });
         self.record_frame(
             id,
             connection,

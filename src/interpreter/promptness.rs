@@ -22,6 +22,7 @@ use crate::scenario::model::{
 const MISSES: usize = 2;
 /// Names of awaited events that are not messages. The name of a message contains no space.
 pub(super) const UPGRADE: &str = "the answer to the upgrade";
+pub(super) const HUB_CONNECTION: &str = "a connection from the hub";
 pub(super) const END: &str = "the end of the connection";
 pub(super) const CONTROL: &str = "a control frame";
 pub(super) const ANY: &str = "any message";
@@ -66,7 +67,7 @@ impl HubPromptness {
         }
         if is_answered(report) {
             self.unanswered = 0;
-        } else if missed.iter().any(|name| *name != UPGRADE) {
+        } else if missed.iter().any(|name| !is_connection(name)) {
             self.unanswered += 1;
         }
         self.speed.add(report.speed);
@@ -120,7 +121,7 @@ impl HubPromptness {
     /// Whether a wait for this is probably in vain.
     fn is_in_vain(&self, name: &str) -> bool {
         let never = || self.awaited.get(name).is_none_or(|arrivals| !arrivals.arrived);
-        self.is_missing(name) || (self.is_unanswering() && name != UPGRADE && never())
+        self.is_missing(name) || (self.is_unanswering() && !is_connection(name) && never())
     }
 }
 
@@ -399,7 +400,8 @@ impl Conversation {
     fn awaited(&self, step: &Step) -> BTreeSet<String> {
         let actor = self.blocks.members(&step.who).first().copied();
         match &step.act {
-            StepAction::Connect(_) | StepAction::Accept { .. } => [UPGRADE.to_owned()].into(),
+            StepAction::Connect(_) => [UPGRADE.to_owned()].into(),
+            StepAction::Accept { .. } => [HUB_CONNECTION.to_owned()].into(),
             StepAction::ExpectEnd { .. } => [self.name_after(END, self.actors.last_sender)].into(),
             StepAction::Expect(expect) if is_judged_by_arrival(step, expect) => {
                 self.awaited_name(&expect.want, actor).into_iter().collect()
@@ -462,9 +464,14 @@ impl Conversation {
     }
 }
 
-/// Whether the hub did anything documented but accept connections.
+/// Whether this is the name of a connection rather than of what is sent on it.
+fn is_connection(name: &str) -> bool {
+    matches!(name, UPGRADE | HUB_CONNECTION)
+}
+
+/// Whether the hub did anything documented but make connections.
 fn is_answered(report: &WaitReport) -> bool {
-    report.answered || report.arrived.iter().any(|name| name != UPGRADE)
+    report.answered || report.arrived.iter().any(|name| !is_connection(name))
 }
 
 /// Whether a step waits for an answer. A step with a time limit of its own may wait for a later event.

@@ -104,7 +104,7 @@ pub struct Protocol {
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Shortened {
-    /// The message that was awaited, or `the answer to the upgrade`, `the end of the connection`, `a control frame`,
+    /// The message that was awaited, or `the answer to the upgrade`, `a connection from the hub`, `the end of the connection`, `a control frame`,
     /// `any message`, `any message after MESSAGE`.
     pub awaited: String,
     /// The number of shortened waits that ran out.
