@@ -14,7 +14,7 @@ use super::baseline::BaselineArgs;
 use super::hub::{self, HubArgs, ParsedHubArgs, RunInput, StartedHubs};
 use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
-use super::report_sink::{self, EventLog, ReportSinks};
+use super::report_sink::{self, EventLog, RunOutputArgs};
 use super::{CliError, build_runtime, print_to_stdout, scenario_files};
 use crate::check::comparison::SecondHub;
 use crate::check::{self, PlayOptions, Round, Rounds, VariationChoice};
@@ -66,26 +66,11 @@ pub struct CheckArgs {
     /// Number of scenarios to run in parallel (default: 16; 32 against the reference server, 64 with --depth thorough)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Fail the run on warnings
-    #[arg(long)]
-    strict: bool,
-    #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::report_help(report_sink::RUN_FORMATS))]
-    reports: Vec<String>,
-    /// Open the page of `--report html=PATH` in the browser
-    #[arg(long)]
-    open: bool,
+    #[command(flatten)]
+    output: RunOutputArgs,
     /// Run every scenario N times, and report a check that fails only sometimes as flaky
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repeat: u32,
-    /// Print one line per frame on stderr
-    #[arg(long)]
-    trace: bool,
-    /// List items that are normally only counted
-    #[arg(short, long)]
-    verbose: bool,
-    /// Print only errors and the verdict line of each protocol
-    #[arg(short, long, conflicts_with_all = ["trace", "verbose"])]
-    quiet: bool,
     /// Minimum share of the pack's MUST rules to judge; a run that judges fewer is inconclusive (default: a third for
     /// full runs)
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
@@ -133,7 +118,7 @@ impl CheckArgs {
             repeat: self.repeat as usize,
             limit: self.hub.timeout.mul_f64(self.hub.stretch.max(1.0)),
             stated_only: self.hub.stated_only,
-            trace: self.trace,
+            trace: self.output.trace,
             kept_chars: crate::interpreter::KEPT_CHARS,
             persistent: true,
             // A baseline compares each check of each scenario with other runs.
@@ -156,7 +141,7 @@ impl CheckArgs {
     /// Returns what the report says about the run.
     fn run_options(&self, named: &ParsedHubArgs, protocols: &[ValidProtocol]) -> RunOptions {
         RunOptions {
-            strict: self.strict,
+            strict: self.output.strict,
             stated_only: self.hub.stated_only,
             min_judged: self.min_judged,
             selected: !self.scenario.is_empty() || !self.rule.is_empty(),
@@ -170,9 +155,7 @@ impl CheckArgs {
 
 pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?
-        .with_quiet(arguments.quiet)
-        .with_open(arguments.open)?;
+    let sinks = arguments.output.parse_sinks()?;
     if let Some(path) = &arguments.write_deviations {
         // Reported before the run rather than after it.
         report_sink::check_writable(path).map_err(|error| write_error(path, error))?;
@@ -236,7 +219,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         options.comparer = comparer.map(|comparer| Arc::new(comparer) as _);
         let rounds = Rounds::new(std::mem::take(&mut started.hubs), outlines, options, arguments.explore);
         log.write(|| events::run_started(begun, &shown.target, &shown.command));
-        let report = run_rounds(&mut started, rounds, shown, &mut sources, &log, arguments.quiet).await;
+        let report = run_rounds(&mut started, rounds, shown, &mut sources, &log, arguments.output.quiet).await;
         started.stop().await;
         report.map(Ok)
     })?;
@@ -247,10 +230,10 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         Err(code) => return Ok(code),
     };
     if let Some(path) = &arguments.write_deviations {
-        write_deviations(path, &report, arguments.quiet)?;
+        write_deviations(path, &report, arguments.output.quiet)?;
     }
     baselines.apply_and_write(&mut report, &sources)?;
-    sinks.write(&report, &sources, arguments.verbose)?;
+    sinks.write(&report, &sources, arguments.output.verbose)?;
     Ok(report::exit_code(&report))
 }
 
@@ -384,8 +367,11 @@ fn repeat_command(arguments: &CheckArgs, protocols: &[ValidProtocol]) -> Vec<Str
     // The command must name scenario files outside the pack again.
     let files = arguments.scenario.iter().filter(|text| scenario_files::is_scenario_file(text));
     words.extend(files.flat_map(|file| ["--scenario".to_owned(), file.clone()]));
-    let flags =
-        [("--strict", arguments.strict), ("--destructive", arguments.destructive), ("--explore", arguments.explore)];
+    let flags = [
+        ("--strict", arguments.output.strict),
+        ("--destructive", arguments.destructive),
+        ("--explore", arguments.explore),
+    ];
     words.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned()));
     if arguments.depth == Depth::Thorough {
         words.extend(["--depth".to_owned(), "thorough".to_owned()]);

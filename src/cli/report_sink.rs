@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use clap::Args;
 use parking_lot::Mutex;
 
 use super::report::{open_page, render_reports};
@@ -388,6 +389,39 @@ impl ReportSinks<ComparedRuns> {
     /// A file could not be written.
     pub fn write(&self, runs: &ComparedRuns, page: &str) -> Result<(), CliError> {
         self.print_and_write(runs, &Sources::default(), |_| page.to_owned())
+    }
+}
+
+/// What a run of `check` or `fuzz` prints and writes.
+#[derive(Args)]
+pub struct RunOutputArgs {
+    /// Fail the run on warnings
+    #[arg(long)]
+    pub strict: bool,
+    #[arg(long = "report", value_name = "FORMAT=PATH", help = report_help(RUN_FORMATS))]
+    reports: Vec<String>,
+    /// Open the page of `--report html=PATH` in the browser
+    #[arg(long)]
+    open: bool,
+    /// Print one line per frame on stderr
+    #[arg(long)]
+    pub trace: bool,
+    /// List items that are normally only counted
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Print only errors and the verdict line of each protocol
+    #[arg(short, long, conflicts_with_all = ["trace", "verbose"])]
+    pub quiet: bool,
+}
+
+impl RunOutputArgs {
+    /// Returns where the reports go.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReportSinks::parse`]; or there is no page to open.
+    pub fn parse_sinks(&self) -> Result<ReportSinks<RunReport>, CliError> {
+        ReportSinks::parse(&self.reports, RUN_FORMATS)?.with_quiet(self.quiet).with_open(self.open)
     }
 }
 

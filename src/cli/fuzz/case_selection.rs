@@ -4,15 +4,47 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use serde_json::json;
 
-use super::{DEFAULT_CASES, FuzzArgs};
 use crate::cli::{CliError, print_document};
+use crate::config;
 use crate::fuzz::campaign::Campaign;
 use crate::fuzz::case::{FuzzCell, MutationKind};
 use crate::fuzz::feedback::CaseFeedback;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::share::Share;
+
+#[derive(Args)]
+pub struct CaseArgs {
+    /// Number of cases per protocol (default: 1000, or unlimited with --time)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    cases: Option<u64>,
+    /// Time limit for the whole run, across all protocols, such as 30s or 5m; the run ends at most 2 s later
+    #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
+    time: Option<Duration>,
+    /// Stop a protocol after N distinct findings that are not in the baseline
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_findings: Option<u64>,
+    /// Play every Nth case, such as 3/16 for the third of sixteen runs; `hubproof merge` joins their JSON reports
+    #[arg(long, value_name = "N/ALL", requires = "seed", conflicts_with_all = ["case", "adaptive"])]
+    pub share: Option<Share>,
+    /// Run only case N (the number a finding prints)
+    #[arg(long, value_name = "N", conflicts_with_all = ["cases", "time"])]
+    case: Vec<u64>,
+    /// Run only cases that mutate this message
+    #[arg(long, value_name = "NAME")]
+    pub message: Vec<String>,
+    /// Run only cases with this mutation: missing, wrong-type, truncated, fragments, ...
+    #[arg(long, value_name = "NAME")]
+    pub mutation: Vec<String>,
+    /// After an answer with a new shape, run more cases with the same message and mutation
+    #[arg(long, conflicts_with_all = ["case", "print_cases"])]
+    adaptive: bool,
+}
+
+/// Cases of each protocol by default.
+const DEFAULT_CASES: u64 = 1000;
 
 /// The selection of the command line.
 pub struct CaseSelection {
@@ -33,7 +65,7 @@ impl CaseSelection {
     /// # Errors
     ///
     /// No protocol has the selected message or mutation.
-    pub fn new(arguments: &FuzzArgs, campaigns: &mut Vec<Arc<Campaign>>) -> Result<Self, CliError> {
+    pub fn new(arguments: &CaseArgs, campaigns: &mut Vec<Arc<Campaign>>) -> Result<Self, CliError> {
         let (messages, mutations) = (arguments.message.clone(), arguments.mutation.clone());
         let cases = arguments.cases.or(arguments.time.is_none().then_some(DEFAULT_CASES));
         let (numbers, time) = (arguments.case.clone(), arguments.time);

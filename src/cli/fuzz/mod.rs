@@ -13,14 +13,14 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use self::archive::{ArchiveArgs, FindingArchive};
-use self::case_selection::{CaseSelection, print_cases};
+use self::case_selection::{CaseArgs, CaseSelection, print_cases};
 use self::save::FindingFileContext;
 use self::session::PlaySession;
 use super::baseline::BaselineArgs;
 use super::hub::{self, HubArgs, RunInput, StartedHubs, TimeLimit};
 use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
-use super::report_sink::{self, EventLog, ReportSinks};
+use super::report_sink::{EventLog, RunOutputArgs};
 use super::{CliError, build_runtime};
 use crate::check::{self, PlayOptions};
 use crate::config;
@@ -38,7 +38,6 @@ use crate::judge::{REPLAY_TIME, Ruling};
 use crate::report::events::ScenarioEvent;
 use crate::report::text::format_count;
 use crate::report::{self, ProtocolReport, RunOptions, RunReport, events};
-use crate::syntax::share::Share;
 use crate::syntax::source::Sources;
 
 /// Send mutated messages to a hub and check that it stays correct; without a URL, the built-in reference server
@@ -46,33 +45,11 @@ use crate::syntax::source::Sources;
 pub struct FuzzArgs {
     #[command(flatten)]
     hub: HubArgs,
-    /// Number of cases per protocol (default: 1000, or unlimited with --time)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    cases: Option<u64>,
-    /// Time limit for the whole run, across all protocols, such as 30s or 5m; the run ends at most 2 s later
-    #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
-    time: Option<Duration>,
-    /// Stop a protocol after N distinct findings that are not in the baseline
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    max_findings: Option<u64>,
+    #[command(flatten)]
+    cases: CaseArgs,
     /// Seed of the random number generator; the same seed gives the same cases
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Play every Nth case, such as 3/16 for the third of sixteen runs; `hubproof merge` joins their JSON reports
-    #[arg(long, value_name = "N/ALL", requires = "seed", conflicts_with_all = ["case", "adaptive"])]
-    share: Option<Share>,
-    /// Run only case N (the number a finding prints)
-    #[arg(long, value_name = "N", conflicts_with_all = ["cases", "time"])]
-    case: Vec<u64>,
-    /// Run only cases that mutate this message
-    #[arg(long, value_name = "NAME")]
-    message: Vec<String>,
-    /// Run only cases with this mutation: missing, wrong-type, truncated, fragments, ...
-    #[arg(long, value_name = "NAME")]
-    mutation: Vec<String>,
-    /// After an answer with a new shape, run more cases with the same message and mutation
-    #[arg(long, conflicts_with_all = ["case", "print_cases"])]
-    adaptive: bool,
     /// Print the cases, one JSON object per line, without running them
     #[arg(long)]
     print_cases: bool,
@@ -83,27 +60,12 @@ pub struct FuzzArgs {
     // With three connections each they stay below fifty, which is what airavata's document allows an address.
     #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
-    /// Fail the run on warnings
-    #[arg(long)]
-    strict: bool,
-    #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::report_help(report_sink::RUN_FORMATS))]
-    reports: Vec<String>,
-    /// Open the page of `--report html=PATH` in the browser
-    #[arg(long)]
-    open: bool,
+    #[command(flatten)]
+    output: RunOutputArgs,
     /// Also send the cases to this hub, one at a time, and warn if the answers differ; without a URL, to the reference
     /// server; `none` compares with nothing (default for built-in protocols: a model in memory)
     #[arg(long, value_name = "URL|none", num_args = 0..=1, default_missing_value = "")]
     against: Option<String>,
-    /// Print one line per frame on stderr
-    #[arg(long)]
-    trace: bool,
-    /// List items that are normally only counted
-    #[arg(short, long)]
-    verbose: bool,
-    /// Print only errors and the verdict line of each protocol
-    #[arg(short, long, conflicts_with_all = ["trace", "verbose"])]
-    quiet: bool,
     #[command(flatten)]
     archive: ArchiveArgs,
     #[command(flatten)]
@@ -133,7 +95,7 @@ impl FuzzArgs {
             repeat: 1,
             limit: self.hub.timeout.mul_f64(self.hub.stretch.max(1.0)),
             stated_only: self.hub.stated_only,
-            trace: self.trace,
+            trace: self.output.trace,
             kept_chars: if self.compares_nothing() { KEPT_CHARS } else { second_hub::MAX_COMPARED_CHARS },
             persistent: false,
             shorten: false,
@@ -146,14 +108,9 @@ impl FuzzArgs {
     }
 }
 
-/// Cases of each protocol by default.
-const DEFAULT_CASES: u64 = 1000;
-
 pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?
-        .with_quiet(arguments.quiet)
-        .with_open(arguments.open)?;
+    let sinks = arguments.output.parse_sinks()?;
     let named = arguments.hub.read_target_and_overrides(&mut sources)?;
     let second = arguments.second_hub().into_iter().filter_map(|url| url.parse().ok()).collect();
     arguments.hub.check_confirmed(&named, second, arguments.yes, "fuzzing may bring a hub down", "break")?;
@@ -162,7 +119,7 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     arguments.hub.check_fault(&protocols)?;
     let seed = arguments.seed.unwrap_or_else(random_seed);
     let mut campaigns = load_campaigns(&protocols, named.target.as_ref(), seed, &mut sources)?;
-    let selection = CaseSelection::new(&arguments, &mut campaigns)?;
+    let selection = CaseSelection::new(&arguments.cases, &mut campaigns)?;
     let chosen = |protocol: &ValidProtocol| campaigns.iter().any(|campaign| campaign.pack().name == protocol.pack.name);
     protocols.retain(chosen);
     if arguments.print_cases {
@@ -174,13 +131,13 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     let again_here = arguments.hub.repeat_command("fuzz", &protocols);
     let options = Arc::new(arguments.play_options());
     let mut shown = RunOptions {
-        strict: arguments.strict,
+        strict: arguments.output.strict,
         stated_only: arguments.hub.stated_only,
         command: repeat_command(&arguments, seed, &protocols),
         pack: arguments.hub.own.to_arguments(),
         target: arguments.hub.reached_hub_name(&named),
-        share: arguments.share,
-        selected: !arguments.message.is_empty() || !arguments.mutation.is_empty(),
+        share: arguments.cases.share,
+        selected: !arguments.cases.message.is_empty() || !arguments.cases.mutation.is_empty(),
         ..RunOptions::default()
     };
     let runtime = build_runtime()?;
@@ -198,7 +155,7 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
         }
         let known = |scenario: &str, check: &str| baselines.contains(scenario, check);
         let kept = FindingStore { archive: &mut archive, command: &again_here, known: &known };
-        let (chosen, output) = ((&selection, &*campaigns), (&log, arguments.quiet));
+        let (chosen, output) = ((&selection, &*campaigns), (&log, arguments.output.quiet));
         let report = run_campaigns(chosen, kept, &mut started, options, shown, &mut sources, output).await;
         started.stop().await;
         report.map(Ok)
@@ -215,8 +172,8 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     }
     baselines.apply_and_write(&mut report, &sources)?;
     let code = report::exit_code(&report);
-    sinks.write(&report, &sources, arguments.verbose)?;
-    if !arguments.quiet && !saved.is_empty() {
+    sinks.write(&report, &sources, arguments.output.verbose)?;
+    if !arguments.output.quiet && !saved.is_empty() {
         eprintln!("{}", saved.trim_end());
     }
     Ok(if code == 0 || archive.exit_code() == 1 { archive.exit_code() } else { code })
@@ -516,7 +473,7 @@ impl<'a> CampaignProgress<'a> {
 /// Returns the command line that repeats this run, without options that select cases.
 fn repeat_command(arguments: &FuzzArgs, seed: u64, protocols: &[ValidProtocol]) -> Vec<String> {
     let mut words = arguments.hub.repeat_command("fuzz", protocols);
-    if arguments.strict {
+    if arguments.output.strict {
         words.push("--strict".to_owned());
     }
     words.extend(arguments.baseline.to_arguments());
