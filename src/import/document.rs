@@ -606,48 +606,13 @@ impl<'a> DocumentReader<'a, '_> {
         let content = Some(text("contentType")).filter(|text| !text.is_empty());
         let content = content.unwrap_or_else(|| self.content_type.clone()).to_ascii_lowercase();
         let binary = payload.as_ref().is_some_and(|payload| payload.text("format") == Some("binary"));
-        let only_binary = UnknownFrames { binary: true, ..UnknownFrames::default() };
-        // Why the message is ignored, why none of several is judged, and the frames it may have.
-        let skipped = if binary {
-            let why = "its payload is binary: hubproof sends and checks only JSON".to_owned();
-            Some((why, "binary payloads are not supported".to_owned(), only_binary))
-        } else if !content.is_empty() && !content.contains("json") {
-            let is_text = ["text/", "xml", "yaml", "csv"].iter().any(|kind| content.contains(kind));
-            let frames = if is_text { UnknownFrames { binary: false, ..UnknownFrames::ALL } } else { only_binary };
-            let why = format!("it is {content}: hubproof sends and checks only JSON");
-            Some((why, format!("{content} is not supported"), frames))
-        } else if !super::schema::is_supported_format(&format) {
-            let why = format!("its payload is described in {format}: hubproof reads only JSON Schema");
-            let called = ["avro", "protobuf", "raml"].into_iter().find(|name| format.contains(name));
-            let called = called.map_or(format.clone(), |name| format!("{}{}", name[..1].to_uppercase(), &name[1..]));
-            Some((why, format!("{called} payloads are not supported"), UnknownFrames::ALL))
-        } else if self.outline.messages.len() >= MAX_MESSAGES {
-            let why = format!("hubproof reads at most {MAX_MESSAGES} messages per document");
-            Some((why.clone(), why, UnknownFrames::ALL))
-        } else {
-            None
-        };
+        let skipped = self.unsupported_reason(binary, &content, &format);
         if let Some((why, reason, frames)) = skipped {
             self.warning(span, format!("`{name}` is ignored because {why}"), "");
             self.outline.ignored.insert(reason);
             return Some(KnownMessage::Ignored(frames));
         }
-        let inherited = traits.iter().flat_map(DocumentRef::members).filter(|(key, _)| key.name == "headers");
-        for (key, _) in place.members().chain(inherited) {
-            match key.name.as_str() {
-                "headers" => {
-                    self.outline
-                        .unjudged
-                        .insert("`headers` of messages, which WebSocket frames do not have".to_owned());
-                }
-                known if MESSAGE_KEYS.contains(&known) || known.starts_with("x-") => {}
-                other => {
-                    let help = suggest(other, MESSAGE_KEYS.iter().copied(), "the message is read without it");
-                    let what = format!("`{other}` is ignored: a message of AsyncAPI has no such key");
-                    self.diagnostics.push(Diagnostic::warning(key.span, what).help(help));
-                }
-            }
-        }
+        self.note_unused_keys(&place, &traits);
         if payload.is_none() {
             self.outline.unjudged.insert(format!("the payload of `{name}`, for which the document has no schema"));
         }
@@ -671,6 +636,51 @@ impl<'a> DocumentReader<'a, '_> {
             examples,
         });
         Some(KnownMessage::Read(self.outline.messages.len() - 1))
+    }
+
+    /// Returns why a message is ignored, why none of several is judged, and the frames it may have, if hubproof cannot send
+    /// and check it.
+    fn unsupported_reason(&self, binary: bool, content: &str, format: &str) -> Option<(String, String, UnknownFrames)> {
+        let only_binary = UnknownFrames { binary: true, ..UnknownFrames::default() };
+        if binary {
+            let why = "its payload is binary: hubproof sends and checks only JSON".to_owned();
+            Some((why, "binary payloads are not supported".to_owned(), only_binary))
+        } else if !content.is_empty() && !content.contains("json") {
+            let is_text = ["text/", "xml", "yaml", "csv"].iter().any(|kind| content.contains(kind));
+            let frames = if is_text { UnknownFrames { binary: false, ..UnknownFrames::ALL } } else { only_binary };
+            let why = format!("it is {content}: hubproof sends and checks only JSON");
+            Some((why, format!("{content} is not supported"), frames))
+        } else if !super::schema::is_supported_format(format) {
+            let why = format!("its payload is described in {format}: hubproof reads only JSON Schema");
+            let called = ["avro", "protobuf", "raml"].into_iter().find(|name| format.contains(name));
+            let called = called.map_or(format.to_owned(), |name| format!("{}{}", name[..1].to_uppercase(), &name[1..]));
+            Some((why, format!("{called} payloads are not supported"), UnknownFrames::ALL))
+        } else if self.outline.messages.len() >= MAX_MESSAGES {
+            let why = format!("hubproof reads at most {MAX_MESSAGES} messages per document");
+            Some((why.clone(), why, UnknownFrames::ALL))
+        } else {
+            None
+        }
+    }
+
+    /// Notes the keys of a message that have no meaning in hubproof.
+    fn note_unused_keys(&mut self, place: &DocumentRef<'a>, traits: &[DocumentRef<'a>]) {
+        let inherited = traits.iter().flat_map(DocumentRef::members).filter(|(key, _)| key.name == "headers");
+        for (key, _) in place.members().chain(inherited) {
+            match key.name.as_str() {
+                "headers" => {
+                    self.outline
+                        .unjudged
+                        .insert("`headers` of messages, which WebSocket frames do not have".to_owned());
+                }
+                known if MESSAGE_KEYS.contains(&known) || known.starts_with("x-") => {}
+                other => {
+                    let help = suggest(other, MESSAGE_KEYS.iter().copied(), "the message is read without it");
+                    let what = format!("`{other}` is ignored: a message of AsyncAPI has no such key");
+                    self.diagnostics.push(Diagnostic::warning(key.span, what).help(help));
+                }
+            }
+        }
     }
 
     /// Returns a unique message name that scenarios can use.

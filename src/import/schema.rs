@@ -308,21 +308,7 @@ impl<'l> SchemaConverter<'l, '_> {
                 "add a list `required` next to `properties`, with the name of the member",
             ),
             "required" if inner.node.list().is_some_and(<[SyntaxNode]>::is_empty) => {}
-            "exclusiveMinimum" | "exclusiveMaximum" if matches!(inner.node.kind, NodeKind::Bool(_)) => {
-                // Draft 4: a boolean that makes the bound next to it exclusive.
-                let bound = if name.name == "exclusiveMinimum" { "minimum" } else { "maximum" };
-                if matches!(inner.node.kind, NodeKind::Bool(true))
-                    && let Some(value) = place.get(bound)
-                {
-                    made.add(&name.name, span, value.node.clone());
-                }
-            }
-            "minimum" | "maximum" => {
-                let exclusive = if name.name == "minimum" { "exclusiveMinimum" } else { "exclusiveMaximum" };
-                if !place.get(exclusive).is_some_and(|other| matches!(other.node.kind, NodeKind::Bool(true))) {
-                    made.add(&name.name, span, inner.node.clone());
-                }
-            }
+            "exclusiveMinimum" | "exclusiveMaximum" | "minimum" | "maximum" => convert_bound(place, name, inner, made),
             "items" if dialect != SchemaDialect::New && inner.node.list().is_some() => {
                 let items = inner.items().map(|item| self.convert_schema(&item, dialect)).collect();
                 made.add("prefixItems", span, SyntaxNode { span: inner.node.span, kind: NodeKind::List(items) });
@@ -392,6 +378,23 @@ impl<'l> SchemaConverter<'l, '_> {
         if self.reported.insert(message.to_owned()) {
             self.diagnostics.push(Diagnostic::warning(span, message).help(help));
         }
+    }
+}
+
+/// Converts a bound. In draft 4, an exclusive one is a boolean that makes the bound next to it exclusive.
+fn convert_bound(place: &DocumentRef<'_>, name: &NodeKey, inner: &DocumentRef<'_>, made: &mut SchemaEntries) {
+    let other = |name: &str| place.get(name);
+    let makes_exclusive = |node: &SyntaxNode| matches!(node.kind, NodeKind::Bool(true));
+    let bound = match name.name.as_str() {
+        "minimum" if other("exclusiveMinimum").is_some_and(|other| makes_exclusive(other.node)) => None,
+        "maximum" if other("exclusiveMaximum").is_some_and(|other| makes_exclusive(other.node)) => None,
+        "exclusiveMinimum" if makes_exclusive(inner.node) => other("minimum"),
+        "exclusiveMaximum" if makes_exclusive(inner.node) => other("maximum"),
+        "exclusiveMinimum" | "exclusiveMaximum" if matches!(inner.node.kind, NodeKind::Bool(_)) => None,
+        _ => Some(inner.clone()),
+    };
+    if let Some(bound) = bound {
+        made.add(&name.name, name.span, bound.node.clone());
     }
 }
 
