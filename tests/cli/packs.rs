@@ -21,7 +21,6 @@ fn packs_list_shows_every_built_in_protocol() {
         let name = pack["name"].as_str().unwrap();
         let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
         assert!(line.contains(&format!("{} rules", pack["rules"])), "{line}");
-        assert_eq!(pack["messages"].as_u64().unwrap() as usize, disk::pack(name).messages.len());
     }
 }
 
