@@ -327,24 +327,11 @@ impl RunShares {
 
 /// Checks that two files are shares of one run.
 fn check_agreement(one: &ShareFile, other: &ShareFile) -> Result<(), MergeError> {
-    let (a, b) = (&one.header.common, &other.header.common);
     let of = |file: &ShareFile| file.header.share.of().to_string();
-    let differ = |what, one_says: String, other_says: String| {
-        let paths = Box::new((one.path.clone(), other.path.clone()));
-        Err(MergeError::Disagree { paths, what, one: one_says, other: other_says })
-    };
-    match () {
-        () if a.version != b.version => differ("the version of hubproof", a.version.clone(), b.version.clone()),
-        () if a.run != b.run => differ("the name of the run", a.run.clone(), b.run.clone()),
-        () if of(one) != of(other) => differ("the number of shares", of(one), of(other)),
-        () if a.seed != b.seed => differ("the seed", a.seed.to_string(), b.seed.to_string()),
-        () if a.plan != b.plan => differ("the plan", a.plan.clone(), b.plan.clone()),
-        () if a.thresholds != b.thresholds => {
-            differ("the thresholds", a.thresholds.join(", "), b.thresholds.join(", "))
-        }
-        () if a != b => differ("the content of the plan", a.plan_hash.clone(), b.plan_hash.clone()),
-        () => Ok(()),
-    }
+    let differ = one.header.common.difference(&other.header.common);
+    let differ = differ.or_else(|| (of(one) != of(other)).then(|| ("the number of shares", of(one), of(other))));
+    let paths = || Box::new((one.path.clone(), other.path.clone()));
+    differ.map_or(Ok(()), |(what, one, other)| Err(MergeError::Disagree { paths: paths(), what, one, other }))
 }
 
 fn merge_validated(files: &[ShareFile]) -> Option<ValidationSummary> {

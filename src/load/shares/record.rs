@@ -68,6 +68,23 @@ pub struct CommonFacts {
 }
 
 impl CommonFacts {
+    /// Returns in what two shares of a run differ, and what each has; `None` if they belong together.
+    pub fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
+        let (a, b) = (self, other);
+        let differ = |what, one: &str, other: &str| Some((what, one.to_owned(), other.to_owned()));
+        match () {
+            () if a.version != b.version => differ("the version of hubproof", &a.version, &b.version),
+            () if a.run != b.run => differ("the name of the run", &a.run, &b.run),
+            () if a.seed != b.seed => differ("the seed", &a.seed.to_string(), &b.seed.to_string()),
+            () if a.plan != b.plan => differ("the plan", &a.plan, &b.plan),
+            () if a.thresholds != b.thresholds => {
+                differ("the thresholds", &a.thresholds.join(", "), &b.thresholds.join(", "))
+            }
+            () if a != b => differ("the content of the plan", &a.plan_hash, &b.plan_hash),
+            () => None,
+        }
+    }
+
     /// Whether the file, which may be a stranger's, names only messages that it lists, and no more operations than there is
     /// room for.
     pub fn has_place_for(&self, operations: &[(usize, String)]) -> bool {
@@ -109,6 +126,29 @@ pub struct ShareEnd {
     pub generator: Vec<ValidityReason>,
     /// Whether the share was stopped at once, so that open items are unfinished and not lost.
     pub was_stopped: bool,
+    /// The shares that were silent when the run ended, as far as this one knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostShare>,
+}
+
+/// What a share has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareProgress {
+    /// How many seconds it has measured.
+    pub seconds: u64,
+    /// How many journeys it has begun, and how many messages it has sent.
+    pub journeys: u64,
+    pub sent: u64,
+}
+
+/// A share that was silent when the run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostShare {
+    pub share: Share,
+    /// Where it ran, for people; empty if that is unknown.
+    pub place: String,
+    /// What it had done; `None` if it never reported.
+    pub done: Option<ShareProgress>,
 }
 
 impl ShareEnd {
@@ -131,6 +171,7 @@ impl ShareEnd {
             deviations: report.deviations,
             generator,
             was_stopped: false,
+            lost: Vec::new(),
             about: report.about,
         }
     }

@@ -1,0 +1,31 @@
+//! Shares of a run that agree on its start, and report while it runs, over a message server.
+//!
+//! All members are equal. One of them leads: it receives what the others report, and publishes a [`message::Tick`] every
+//! second, which all receive. So a run costs two messages per member and second, not one per pair of members. If ticks
+//! stay away, the next member leads, and asks the others for what they have reported so far. What a leader does wrong or
+//! too late can only delay the run: the files of the shares hold all that was measured, and `merge` judges them.
+//!
+//! Everything here is pure: time and messages come in, messages and decisions go out. [`crate::load::nats`] carries them.
+//!
+//! ```text
+//! message     what members, leader and watchers send to each other
+//! deltas      what a member has reported, kept for those who missed it
+//! roster      what a leader or a watcher knows of the members
+//! member      one member: announces itself, follows or leads, starts, ends
+//! totals      the measurements of all shares so far
+//! simulation  a thousand members in simulated time
+//! ```
+
+pub mod deltas;
+pub mod member;
+pub mod message;
+pub mod roster;
+pub mod totals;
+
+#[cfg(test)]
+mod simulation;
+
+use crate::load::{Nanos, SECOND};
+
+/// How long a member may be silent before it counts as lost.
+pub const SILENCE: Nanos = 3 * SECOND;

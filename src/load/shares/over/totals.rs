@@ -1,0 +1,1 @@
+//! The measurements of all shares so far, second by second.
