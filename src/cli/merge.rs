@@ -19,10 +19,13 @@ use crate::syntax::source::{Sources, Span};
 /// Make one report of the shares of a run (`--share 3/16`)
 #[derive(Args)]
 pub struct MergeArgs {
-    /// Folder with the files that `load --share` has written, or the files; or JSON reports of `check --share` or
-    /// `fuzz --share`
+    /// Folder with the files that `load --share` has written, or the files; a NATS server and the name of a run; or JSON
+    /// reports of `check --share` or `fuzz --share`
     #[arg(required = true)]
     paths: Vec<PathBuf>,
+    #[cfg(feature = "nats")]
+    #[command(flatten)]
+    credentials: super::load::over::NatsCredentials,
     #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::report_help(report_sink::LOAD_FORMATS))]
     reports: Vec<String>,
     /// Open the page of `--report html=PATH` in the browser
@@ -40,6 +43,11 @@ pub fn run_merge(arguments: &MergeArgs) -> Result<u8, CliError> {
     let sinks = ReportSinks::parse(&arguments.reports, report_sink::LOAD_FORMATS)?
         .with_quiet(arguments.quiet)
         .with_open(arguments.open)?;
+    #[cfg(feature = "nats")]
+    if let Some(address) = arguments.paths[0].to_str().filter(|path| path.contains("://")) {
+        let folder = fetch_files(address, arguments)?;
+        return write_merged(&[folder.path().to_owned()], &sinks);
+    }
     write_merged(&arguments.paths, &sinks)
 }
 
@@ -79,6 +87,27 @@ fn join_run_reports(paths: &[PathBuf], arguments: &MergeArgs) -> Result<u8, CliE
     let joined = join(documents).map_err(|error| CliError::usage(error.to_string(), error.help()))?;
     sinks.write(&joined)?;
     Ok(joined.run.exit_code)
+}
+
+/// Copies the files of a run from a NATS server to a folder, which is deleted when it is dropped.
+#[cfg(feature = "nats")]
+fn fetch_files(address: &str, arguments: &MergeArgs) -> Result<tempfile::TempDir, CliError> {
+    use super::load::over::refuse;
+    use crate::load::shares::name::RunName;
+
+    let help = "write the server and the name of the run: hubproof merge nats://HOST NAME";
+    let name = match &arguments.paths[1..] {
+        [name] => name.to_str().unwrap_or_default(),
+        _ => return Err(CliError::usage("a NATS server keeps the files of several runs", help)),
+    };
+    let run: RunName = name.parse().map_err(|error| CliError::usage(error, help))?;
+    let folder = tempfile::tempdir();
+    let folder = folder.map_err(|error| CliError::failed("failed to create a folder for the shares", error))?;
+    super::build_runtime()?.block_on(async {
+        let server = arguments.credentials.connect(address).await?;
+        server.fetch(&run, folder.path()).await.map_err(refuse)
+    })?;
+    Ok(folder)
 }
 
 /// Merges the shares in these files and folders, and writes the report. Returns the exit code.

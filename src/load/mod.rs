@@ -22,6 +22,7 @@
 //! validity    whether the numbers of a run can be trusted;  max_rate: the search for the highest sustained rate
 //! report      the report formats;  compare: the differences between two runs
 //! shares      a run that several machines share: what each writes, and one report of it all
+//! nats        a NATS server over which shares agree and report
 //! ```
 //!
 //! Times are [`Nanos`] since the origin of the run and are passed in; everything but the engine is pure.
@@ -39,6 +40,8 @@ pub mod ledger;
 pub mod machine;
 pub mod max_rate;
 pub mod metrics;
+#[cfg(feature = "nats")]
+pub mod nats;
 pub mod opening;
 pub mod pages;
 pub mod plan;

@@ -204,9 +204,9 @@ const CODES: [(ValidityCode, [&str; 4]); 16] = [
         ValidityCode::Shares,
         [
             "shares",
-            "The shares of the run did not measure at the same time, so the hub never had the load of the whole plan.",
-            "The generators were started one after another.",
-            "Give all shares the same `--start-at`.",
+            "The shares of the run did not measure at the same time, or some were lost, so the hub never had the load of the whole plan.",
+            "The generators were started one after another, or one was killed.",
+            "Give all shares the same `--start-at`, or let them agree with `--over`.",
         ],
     ),
 ];

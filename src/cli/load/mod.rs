@@ -1,5 +1,10 @@
 //! `hubproof load`: load tests of a hub.
 
+#[cfg(feature = "nats")]
+pub mod over;
+#[cfg(not(feature = "nats"))]
+#[path = "over_absent.rs"]
+pub mod over;
 pub mod plans;
 mod processes;
 mod progress;
@@ -91,6 +96,8 @@ pub struct LoadArgs {
     quiet: bool,
     #[command(flatten)]
     shared: share::ShareArgs,
+    #[command(flatten)]
+    over: over::OverArgs,
     /// Run the plan in several processes of this machine, each with a share of it, and make one report
     #[arg(
         long,

@@ -12,12 +12,14 @@ use crate::cli::report_sink::EventLog;
 use crate::load::SECOND;
 use crate::load::engine::{RunSnapshot, WatchDecision};
 use crate::load::metrics::selector::RunMeasurements;
-use crate::load::metrics::{MetricRegistry, RunPhase};
+use crate::load::metrics::{CounterId, JourneyCount, MessageCount, MetricRegistry, RunPhase};
 use crate::load::pages::{LiveFeed, LiveSnapshot};
 use crate::load::plan::Plan;
 use crate::load::plan::schedule::rate_at;
 use crate::load::plan::threshold::{MetricThreshold, ThresholdOutcome, ThresholdWatch};
 use crate::load::report::{LoadReport, LoadRunMetadata, events, live, prometheus};
+use crate::load::shares::over::MeasurementReporter;
+use crate::load::shares::record::{PackedInterval, ShareProgress};
 use crate::redact::SecretMasker;
 use crate::report::html::live::LiveState;
 use crate::report::terminal_page::{RED, paint};
@@ -36,6 +38,8 @@ pub struct ProgressSinks {
     /// The page of `--live`.
     pub live: Option<LiveFeed>,
     pub log: EventLog,
+    /// Takes what a share of a run measures, and by how much its times are moved. Then all shares are judged together.
+    pub together: Option<(MeasurementReporter, i64)>,
 }
 
 /// Handles every second of a run.
@@ -97,6 +101,12 @@ impl LoadProgress {
         self.sinks.log.write(|| self.masker.mask(&events::interval(state.layout, seen.interval)).into_owned());
         self.show_live(seen, state);
         self.draw(seen, state);
+        if let Some((report, shift)) = &mut self.sinks.together {
+            let mut packed = PackedInterval::pack(seen.interval);
+            packed.shift(*shift);
+            report(packed, done_so_far(state, self.intervals.0));
+            return WatchDecision::Continue;
+        }
         if seen.interval.phase != RunPhase::Measured || self.aborted.is_some() {
             return WatchDecision::Continue;
         }
@@ -225,6 +235,17 @@ impl LoadProgress {
     /// Returns the final results of the thresholds.
     pub fn outcomes(self, state: RunMeasurements<'_>, interrupted: bool) -> Vec<ThresholdOutcome> {
         self.watch.finish(state, self.aborted.as_deref(), interrupted)
+    }
+}
+
+/// Returns what a share has done in this number of seconds.
+fn done_so_far(state: RunMeasurements<'_>, seconds: u64) -> ShareProgress {
+    let names = &state.layout.names;
+    let count = |count| state.total.count(state.layout, count);
+    ShareProgress {
+        seconds,
+        journeys: (0..names.journeys.len()).map(|at| count(CounterId::Journey(at, JourneyCount::Started))).sum(),
+        sent: (0..names.messages.len()).map(|at| count(CounterId::Message(at, MessageCount::Sent))).sum(),
     }
 }
 

@@ -1,9 +1,11 @@
 //! One load run, from the preflight checks to its reports.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::hub::{StartedHubs, now_ms};
-use super::super::{CliError, exit};
+use super::super::{CliError, exit, print_to_stderr};
+use super::over::Joined;
 use super::progress::{LoadProgress, ProgressSinks};
 use super::{LoadArgs, share};
 use crate::check;
@@ -27,14 +29,22 @@ use crate::load::plan::script::JourneyWorkload;
 use crate::load::plan::threshold::{self, MetricThreshold};
 use crate::load::plan::{self, Plan, PlanScript};
 use crate::load::report::{LoadReport, LoadRunMetadata, events};
+use crate::load::shares::over::member::{AgreedStart, MemberSettings};
+use crate::load::shares::over::{MemberEvent, ParticipationSettings};
 use crate::load::shares::record::{self, CommonFacts, ShareEnd, ShareHeader};
 use crate::load::validity::{self, RunCircumstances};
+use crate::load::{Nanos, SECOND};
 use crate::redact::SecretMasker;
 use crate::report::document::load::Wait;
 use crate::report::text::{format_count, format_time};
 use crate::report::{DeviationReport, RunOptions};
 use crate::syntax::share::Share;
 use crate::syntax::source::{FileId, Sources, Span};
+
+/// How long shares that have agreed need to start, beside the ramps of the plan.
+const START_TIME: Duration = Duration::from_secs(5);
+/// Shares report times since this long before their start, in nanoseconds, so that none is negative.
+const EARLIEST: i64 = 3_600 * SECOND as i64;
 
 /// A plan with its final numbers, and the hub it runs against.
 pub struct LoadSession<'a> {
@@ -155,36 +165,53 @@ impl LoadSession<'_> {
         let (embedded, pack) = (hub.embedded.is_some(), Arc::clone(&hub.pack));
         let deviations = Arc::clone(&hub.deviations);
         let shared = &self.arguments.shared;
-        let (clock, origin_ns) = match shared.share {
-            Some(_) => RunClock::start_at_whole_second(),
-            None => (RunClock::start(), now_ms() * 1_000_000),
+        let set_up = |sources: &Sources, start: Option<&AgreedStart>| {
+            let (clock, origin_ns) = match shared.share {
+                Some(_) => RunClock::start_at_whole_second(start.map_or(0, |start| start.offset)),
+                None => (RunClock::start(), now_ms() * 1_000_000),
+            };
+            let epoch_ms = origin_ns / 1_000_000;
+            let prepared = Arc::new(self.prepare_plan(plan, &instance, &deviations, &masker, epoch_ms, sources)?);
+            let setup = LoadRunSetup {
+                plan: Arc::new(plan.clone()),
+                prepared: Arc::clone(&prepared),
+                clock,
+                epoch_ms,
+                endpoint: instance.endpoint.clone(),
+                deviations: Arc::clone(&deviations),
+                tls: instance.tls.clone(),
+                sources: self.arguments.source.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
+                shards: self.shard_count(plan),
+                share: shared.share.unwrap_or(Share::WHOLE),
+                start_at: match start {
+                    Some(start) => u64::try_from(start.at.saturating_sub(origin_ns)).unwrap_or_default(),
+                    None => shared.start_after(origin_ns, clock),
+                },
+                seed: self.seed,
+                validate: self.arguments.validate,
+                pack: Some(Arc::clone(&pack)),
+                ledger: ledger::LedgerConfig { ordered: plan.ordered, ..ledger::LedgerConfig::default() },
+            };
+            Ok::<_, CliError>((prepared, setup, origin_ns))
         };
-        let epoch_ms = origin_ns / 1_000_000;
-        let prepared = Arc::new(self.prepare_plan(plan, &instance, &deviations, &masker, epoch_ms, sources)?);
-        let setup = LoadRunSetup {
-            plan: Arc::new(plan.clone()),
-            prepared: Arc::clone(&prepared),
-            clock,
-            epoch_ms,
-            endpoint: instance.endpoint.clone(),
-            deviations: Arc::clone(&deviations),
-            tls: instance.tls.clone(),
-            sources: self.arguments.source.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
-            shards: self.shard_count(plan),
-            share: shared.share.unwrap_or(Share::WHOLE),
-            start_at: shared.start_after(origin_ns, clock),
-            seed: self.seed,
-            validate: self.arguments.validate,
-            pack: Some(Arc::clone(&pack)),
-            ledger: ledger::LedgerConfig { ordered: plan.ordered, ..ledger::LedgerConfig::default() },
-        };
+        let (mut prepared, mut setup, mut origin_ns) = set_up(sources, None)?;
         if self.report_shortages(&setup, embedded)? {
             return Ok(LoadAttempt::NotStarted);
+        }
+        let mut joined = None;
+        if self.arguments.over.is_given() {
+            shared.check_free()?;
+            let settings = self.participation(plan, sources);
+            joined = self.arguments.over.join(settings, &mut started.signals, self.arguments.quiet).await?;
+            let Some(joined) = &joined else { return Ok(LoadAttempt::NotStarted) };
+            (prepared, setup, origin_ns) = set_up(sources, Some(joined.start()))?;
         }
         let (to, calls) = engine::hooks::hook_call_queue();
         let hooks = tokio::spawn(engine::hooks::carry_out(calls, Arc::clone(&prepared), instance));
         // The hub is left alone if the file cannot be created.
-        let writer = shared.share.map(|share| shared.create_file(self.share_header(plan, share, origin_ns, sources)));
+        let clock_error = joined.as_ref().map(|joined| joined.start().error);
+        let header = |share| self.share_header(plan, share, (origin_ns, clock_error), sources);
+        let writer = shared.share.map(|share| shared.create_file(header(share)));
         let writer = writer.transpose()?;
         let run = engine::start_run(setup, to)?.writing_to(writer);
         let stopper = run.control();
@@ -196,7 +223,7 @@ impl LoadSession<'_> {
             eprintln!("metrics on {}", served.url());
         }
         let live = self.live.as_ref();
-        let (began, shown) = (u64::try_from(epoch_ms).unwrap_or(0), &self.shown);
+        let (began, shown) = (u64::try_from(origin_ns / 1_000_000).unwrap_or(0), &self.shown);
         self.log.write(|| events::run_started(began, &plan.id, &shown.target, &shown.command, self.seed));
         let workloads = self.script.workloads(plan);
         let about = self.begin_metadata(plan, began, workloads.clone());
@@ -206,6 +233,9 @@ impl LoadSession<'_> {
             metrics: served.as_ref().map(MetricsPage::page),
             live: live.map(|live| live.follow_run(stopper.clone())),
             log: self.log.clone(),
+            together: joined.as_ref().map(|joined| {
+                (joined.reporter(), origin_ns.saturating_sub(joined.start().at).saturating_add(EARLIEST))
+            }),
         };
         let layout = MetricRegistry::new(self.script.metric_subjects());
         let mut watcher = LoadProgress::new(
@@ -228,6 +258,15 @@ impl LoadSession<'_> {
                     asked += 1;
                     self.stop_run(&stopper, asked);
                 }
+                event = next_event(&mut joined) => match event {
+                    MemberEvent::Stop(request) => {
+                        print_to_stderr(&format!("the run ends: {}", request.reason));
+                        asked += usize::from(!request.by_threshold);
+                        if request.at_once { stopper.stop() } else { stopper.drain() }
+                    }
+                    MemberEvent::Warn(text) => print_to_stderr(&format!("warning: {text}")),
+                    MemberEvent::Ready(_) | MemberEvent::Begin(_) | MemberEvent::Refuse(_) => {}
+                }
             }
         };
         hooks.abort();
@@ -236,7 +275,7 @@ impl LoadSession<'_> {
         let circumstances = describe_circumstances(&outcome, workloads, &prepared, sources, &masker);
         let ending = outcome.ending;
         let about = LoadRunMetadata {
-            duration: std::time::Duration::from_nanos(outcome.took),
+            duration: Duration::from_nanos(outcome.took),
             interrupted: asked > 0,
             warm_up: outcome.warm_up,
             schedules: self.script.schedules(plan, outcome.warm_up + plan.phases.duration),
@@ -252,14 +291,22 @@ impl LoadSession<'_> {
         let mut report = LoadReport::new(about, outcome.series, outcome.account, Vec::new(), Default::default());
         if let Some(writer) = outcome.writer {
             (report.deviations, report.ends, report.waits) = (deviations, ends, waits);
+            let (lost, store) = match joined {
+                Some(joined) => Some(joined.end().await).unzip(),
+                None => (None, None),
+            };
             let end = ShareEnd {
+                lost: lost.unwrap_or_default(),
                 measured_from: outcome.measured_from,
                 joined: outcome.joined,
                 validated: outcome.checked,
                 was_stopped: ending == RunEnd::Stopped,
                 ..ShareEnd::of(report, circumstances)
             };
-            shared.finish_file(writer, end, self.arguments.quiet)?;
+            let path = shared.finish_file(writer, end, self.arguments.quiet)?;
+            if let Some(store) = store {
+                store.store(&path, self.arguments.quiet).await;
+            }
             return Ok(LoadAttempt::Written(ending));
         }
         let measurements = RunMeasurements { validated: outcome.checked.as_ref(), ..report.measurements() };
@@ -272,31 +319,64 @@ impl LoadSession<'_> {
     }
 
     /// Returns the header of a share's file.
-    fn share_header(&self, plan: &Plan, share: Share, origin_ns: i64, sources: &Sources) -> ShareHeader {
-        let Plan { id, phases, roles, ordered, .. } = plan;
-        let content = format!("{phases:?} {roles:?} {}", sources.file(self.file).text);
-        let run = self.arguments.shared.run.as_ref().map(ToString::to_string).unwrap_or_default();
-        let subjects = self.script.metric_subjects();
+    fn share_header(
+        &self,
+        plan: &Plan,
+        share: Share,
+        (origin_ns, clock_error): (i64, Option<Nanos>),
+        sources: &Sources,
+    ) -> ShareHeader {
         ShareHeader {
             format: record::FORMAT.to_owned(),
             format_version: record::FORMAT_VERSION,
             share,
-            common: CommonFacts {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                run,
-                seed: self.seed,
-                protocol: self.script.pack.name.clone(),
-                plan: id.clone(),
-                plan_hash: share::short_hash(&content),
-                ordered: *ordered,
-                thresholds: self.thresholds.iter().map(|threshold| threshold.text.clone()).collect(),
-                messages: subjects.messages,
-                journeys: subjects.journeys,
-                labelled: self.script.labelled_messages(),
-            },
+            common: self.common_facts(plan, sources),
             origin_ns,
             machine: share::machine_name(),
+            clock_error,
             threads: self.shard_count(plan) as u16,
+        }
+    }
+
+    /// Returns what all shares of the run have in common.
+    fn common_facts(&self, plan: &Plan, sources: &Sources) -> CommonFacts {
+        let Plan { id, phases, roles, ordered, lost_shares, .. } = plan;
+        let content = format!("{phases:?} {roles:?} {}", sources.file(self.file).text);
+        let run = self.arguments.shared.run.as_ref().map(ToString::to_string).unwrap_or_default();
+        let subjects = self.script.metric_subjects();
+        CommonFacts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            run,
+            seed: self.seed,
+            protocol: self.script.pack.name.clone(),
+            plan: id.clone(),
+            plan_hash: share::short_hash(&content),
+            ordered: *ordered,
+            lost_shares: *lost_shares,
+            thresholds: self.thresholds.iter().map(|threshold| threshold.text.clone()).collect(),
+            messages: subjects.messages,
+            journeys: subjects.journeys,
+            labelled: self.script.labelled_messages(),
+        }
+    }
+
+    /// Returns what the share needs to agree with others on a start.
+    fn participation(&self, plan: &Plan, sources: &Sources) -> ParticipationSettings {
+        let ramps: Duration = plan.roles.iter().map(|role| role.population.ramp_time()).sum();
+        let share = self.arguments.shared.share.unwrap_or(Share::WHOLE);
+        ParticipationSettings {
+            run: self.arguments.shared.run.clone().unwrap_or_default(),
+            member: MemberSettings {
+                share,
+                member: uuid::Uuid::new_v4().as_u64_pair().0,
+                place: share::place(),
+                facts: self.common_facts(plan, sources),
+                quorum: share.of(),
+                preparation: (START_TIME + ramps).as_nanos() as Nanos,
+            },
+            duration: plan.phases.duration,
+            thresholds: self.thresholds.clone(),
+            changing_load: plan.changes_load(),
         }
     }
 
@@ -421,6 +501,14 @@ async fn wait_for_stop(signals: &mut SignalListener, live: Option<&LivePage>) {
     tokio::select! {
         () = signals.wait_for_signal() => {}
         () = pressed => {}
+    }
+}
+
+/// Returns what the other shares of the run did; waits for ever if there are none.
+async fn next_event(joined: &mut Option<Joined>) -> MemberEvent {
+    match joined {
+        Some(joined) => joined.next_event().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -61,12 +61,23 @@ impl ShareArgs {
         })
     }
 
-    /// Writes the end of the file, and says what to do with it.
+    /// Checks that the folder has no such file yet.
+    ///
+    /// # Errors
+    /// It has one.
+    pub fn check_free(&self) -> Result<(), CliError> {
+        let (Some(run), Some(share)) = (&self.run, self.share) else { return Ok(()) };
+        let path = self.path(&run.to_string(), share);
+        let help = "give the run another name with --run, or another folder with --to";
+        if path.exists() { Err(CliError::usage(format!("{} exists", path.display()), help)) } else { Ok(()) }
+    }
+
+    /// Writes the end of the file, and says what to do with it. Returns its path.
     ///
     /// # Errors
     /// The file could not be written completely.
-    pub fn finish_file(&self, writer: ShareWriter, end: ShareEnd, is_quiet: bool) -> Result<(), CliError> {
-        let (Some(run), Some(share)) = (&self.run, self.share) else { return Ok(()) };
+    pub fn finish_file(&self, writer: ShareWriter, end: ShareEnd, is_quiet: bool) -> Result<PathBuf, CliError> {
+        let (Some(run), Some(share)) = (&self.run, self.share) else { return Ok(PathBuf::new()) };
         let path = self.path(&run.to_string(), share);
         let interrupted = if end.about.interrupted { ", interrupted" } else { "" };
         let written = writer.finish(end);
@@ -78,7 +89,7 @@ impl ShareArgs {
                 path.display()
             );
         }
-        Ok(())
+        Ok(path)
     }
 
     fn path(&self, run: &str, share: Share) -> PathBuf {
@@ -96,4 +107,11 @@ pub fn machine_name() -> String {
     let boot = std::fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id"));
     let unknown = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().to_string();
     short_hash(&boot.unwrap_or_else(|_| unknown()))
+}
+
+/// Describes where this process runs, for people.
+pub fn place() -> String {
+    let host = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
+    let host = if host.trim().is_empty() { "unknown" } else { host.trim() };
+    format!("{host} (process {})", std::process::id())
 }

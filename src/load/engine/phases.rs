@@ -20,9 +20,12 @@ impl RunClock {
     }
 
     /// Starts a clock whose origin is the last whole second of Unix time, so that the seconds of several machines begin
-    /// together. Returns also that time in nanoseconds.
-    pub fn start_at_whole_second() -> (Self, i64) {
+    /// together. Returns also that time in nanoseconds. `offset`: the clock of all machines minus this one's, in
+    /// nanoseconds.
+    pub fn start_at_whole_second(offset: i64) -> (Self, i64) {
         let (now, unix) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        let moved = i64::try_from(unix.as_nanos()).unwrap_or(i64::MAX).saturating_add(offset);
+        let unix = Duration::from_nanos(u64::try_from(moved).unwrap_or_default());
         let part = Duration::from_nanos(unix.subsec_nanos().into());
         let origin = (unix - part).as_nanos() as i64;
         now.checked_sub(part).map_or((Self(now), unix.as_nanos() as i64), |begun| (Self(begun), origin))

@@ -29,6 +29,8 @@ pub struct Plan {
     pub roles: Vec<PlanRole>,
     /// Whether messages of one sender must reach each receiver in the order of publication.
     pub ordered: bool,
+    /// How many shares of a run may be lost without making it inconclusive.
+    pub lost_shares: u32,
     pub thresholds: Vec<ThresholdText>,
 }
 
@@ -288,7 +290,7 @@ mod tests {
             drain: Duration::ZERO,
         };
         let (id, title) = ("plan".to_owned(), String::new());
-        Plan { id, title, phases, roles, ordered: false, thresholds: Vec::new() }
+        Plan { id, title, phases, roles, ordered: false, lost_shares: 0, thresholds: Vec::new() }
     }
 
     const SPIKE: RateSpike = RateSpike { at: Duration::ZERO, time: Duration::ZERO, rate: 10_000.0 };

@@ -122,6 +122,7 @@ mod tests {
                 role("client", Some(Arrivals { spacing: ArrivalSpacing::Constant, stages, spikes })),
             ],
             ordered: false,
+            lost_shares: 0,
             thresholds: Vec::new(),
         }
     }

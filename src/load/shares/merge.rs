@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file::{EXTENSION, ShareFile, ShareFileError, ShareReader};
-use super::record::{CommonFacts, ShareRecord, UnpackError};
+use super::record::{CommonFacts, LostShare, ShareProgress, ShareRecord, UnpackError};
 use crate::load::details::{ConnectionEnds, RunDetails};
 use crate::load::engine::ValidationSummary;
 use crate::load::ledger::{ItemLedger, LEDGER_STEP, LedgerConfig, LedgerEntry, LedgerTotals, NameTable};
@@ -77,8 +77,8 @@ pub fn find_files(path: &Path) -> Result<Vec<PathBuf>, MergeError> {
     if found.is_empty() { Err(MergeError::NoFiles(path.to_owned())) } else { Ok(found) }
 }
 
-/// The shares of one run, complete and in order.
-pub struct RunShares(Vec<ShareFile>);
+/// The shares of one run, complete and in order, and those that were lost.
+pub struct RunShares(Vec<ShareFile>, Vec<LostShare>);
 
 impl RunShares {
     /// Reads all files and checks that they are the shares of one run.
@@ -100,13 +100,17 @@ impl RunShares {
         }
         let of = first.header.share.of();
         let missing = Share::all(of).filter(|share| files.iter().all(|file| file.header.share != *share));
-        let missing: Vec<String> = missing.map(|share| share.to_string()).collect();
+        // What one of the others knows of them.
+        let known = |share: &Share| files.iter().flat_map(|file| &file.end.lost).find(|lost| lost.share == *share);
+        let (lost, missing): (Vec<Share>, Vec<Share>) = missing.partition(|share| known(share).is_some());
+        let lost = lost.iter().filter_map(known).cloned().collect();
         if !missing.is_empty() {
+            let missing: Vec<String> = missing.iter().map(Share::to_string).collect();
             let more = if missing.len() > MAX_EXAMPLES { ", ..." } else { "" };
             let shown = missing[..missing.len().min(MAX_EXAMPLES)].join(", ");
             return Err(MergeError::Missing { of, missing: shown + more });
         }
-        Ok(Self(files))
+        Ok(Self(files, lost))
     }
 
     pub fn common(&self) -> &CommonFacts {
@@ -121,7 +125,11 @@ impl RunShares {
         let files = &self.0;
         let (layout, places) = self.layout();
         let timing = RunTiming::of(files);
-        let (series, account) = self.replay(&layout, &places, &timing)?;
+        let (series, mut account) = self.replay(&layout, &places, &timing)?;
+        if !self.1.is_empty() {
+            // Items of lost shares' clients would look unexpected, or lost.
+            account = LedgerTotals::default();
+        }
         let validated = merge_validated(files);
         let interrupted = files.iter().any(|file| file.end.about.interrupted);
         let about = self.metadata(&timing, interrupted);
@@ -133,6 +141,7 @@ impl RunShares {
         if let Some((validity, text)) = timing.spread_doubt() {
             report.judgement.reasons.push(ValidityReason { code: ValidityCode::Shares, validity, text });
         }
+        report.judgement.reasons.extend(self.loss());
         report.deviations = self.deviations();
         report.ends = self.connection_ends();
         report.waits = self.waits();
@@ -233,13 +242,25 @@ impl RunShares {
         machines.dedup();
         let clocks = match machines.len() {
             1 => "on one machine".to_owned(),
-            more => format!("on {more} machines, whose clocks are taken to agree within a second"),
+            more => match self.clock_difference() {
+                Some(error) => {
+                    format!("on {more} machines, whose clocks were measured to within {}", format_time(error))
+                }
+                None => format!("on {more} machines, whose clocks are taken to agree within a second"),
+            },
         };
         let begins = match timing.spread {
             0 => "together".to_owned(),
             spread => format!("within {}", format_time(Duration::from_nanos(spread))),
         };
         let mut facts = vec![("shares".to_owned(), format!("{shares} {clocks}; the measured times began {begins}"))];
+        if !self.1.is_empty() {
+            let text = format!(
+                "{}; items are not followed, since the entries of these shares are missing",
+                self.describe_lost()
+            );
+            facts.push(("lost".to_owned(), text));
+        }
         let mut names: Vec<&str> = Vec::new();
         for (name, _) in self.0.iter().flat_map(|file| &file.end.about.facts) {
             if !names.contains(&name.as_str()) {
@@ -263,6 +284,14 @@ impl RunShares {
             facts.push((name.to_owned(), text));
         }
         facts
+    }
+
+    /// Returns by how much times of two shares may be apart, if all have measured their clocks.
+    fn clock_difference(&self) -> Option<Duration> {
+        let errors: Option<Vec<Nanos>> = self.0.iter().map(|file| file.header.clock_error).collect();
+        let mut errors = errors?;
+        errors.sort_unstable();
+        Some(Duration::from_nanos(errors.iter().rev().take(2).fold(0, |sum, error| sum.saturating_add(*error))))
     }
 
     fn circumstances(&self, timing: &RunTiming) -> RunCircumstances {
@@ -289,6 +318,37 @@ impl RunShares {
             let text = |reason: &ValidityReason| format!("share {}: {}", file.header.share, reason.text);
             file.end.generator.iter().map(move |reason| ValidityReason { text: text(reason), ..reason.clone() })
         })
+    }
+
+    /// Returns why the run does not count, if more shares were lost than the plan allows.
+    fn loss(&self) -> Option<ValidityReason> {
+        let allowed = self.common().lost_shares as usize;
+        (self.1.len() > allowed).then(|| ValidityReason {
+            code: ValidityCode::Shares,
+            validity: RunValidity::Invalid,
+            text: format!(
+                "{} lost, and the plan allows {allowed} (`lost_shares`): {}",
+                format_count(self.1.len(), "share was"),
+                self.describe_lost()
+            ),
+        })
+    }
+
+    fn describe_lost(&self) -> String {
+        let describe = |lost: &LostShare| {
+            let on = if lost.place.is_empty() { String::new() } else { format!(" on {}", lost.place) };
+            let done = match lost.done {
+                Some(ShareProgress { seconds, journeys, sent }) => format!(
+                    "fell silent after {seconds} s, {} and {}",
+                    format_count(journeys as usize, "journey"),
+                    format_count(sent as usize, "sent message")
+                ),
+                None => "left no trace of what it did".to_owned(),
+            };
+            format!("share {}{on} {done}", lost.share)
+        };
+        let more = if self.1.len() > MAX_EXAMPLES { "; ..." } else { "" };
+        self.1.iter().take(MAX_EXAMPLES).map(describe).collect::<Vec<_>>().join("; ") + more
     }
 
     fn deviations(&self) -> Vec<DeviationReport> {

@@ -12,7 +12,7 @@ use crate::load::ledger::IdHasher;
 const MAX_LENGTH: usize = 64;
 
 /// The name of a run: letters, digits, dots, hyphens and underscores, since it is a part of file names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunName(String);
 
 /// An error of [`RunName::from_str`].

@@ -14,6 +14,7 @@ use crate::load::metrics::{
     OperationTable, RunPhase,
 };
 use crate::load::report::{LoadReport, LoadRunMetadata};
+use crate::load::shares::over::deltas::Measured;
 use crate::load::validity::{self, RunCircumstances, ValidityReason};
 use crate::report::DeviationReport;
 use crate::report::document::load::Wait;
@@ -44,6 +45,9 @@ pub struct ShareHeader {
     pub origin_ns: i64,
     /// Distinguishes machines; shares of one machine have one clock.
     pub machine: String,
+    /// By how much the origin may be wrong, by the clock that the shares agreed on; `None` if they did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_error: Option<Nanos>,
     /// How many threads add entries.
     pub threads: u16,
 }
@@ -60,6 +64,9 @@ pub struct CommonFacts {
     pub plan_hash: String,
     /// Whether messages of one sender must reach each receiver in the order of publication.
     pub ordered: bool,
+    /// How many shares may be lost.
+    #[serde(default)]
+    pub lost_shares: u32,
     pub thresholds: Vec<String>,
     pub messages: Vec<String>,
     pub journeys: Vec<String>,
@@ -335,7 +342,7 @@ fn take_mark(rest: &mut &[u8]) -> Result<LedgerMark, UnpackError> {
 }
 
 /// An interval without its zeros.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PackedInterval {
     pub from: Nanos,
     to: Nanos,
@@ -363,6 +370,17 @@ impl PackedInterval {
         }
     }
 
+    /// Moves the interval by this many nanoseconds.
+    pub fn shift(&mut self, by: i64) {
+        self.from = self.from.saturating_add_signed(by);
+        self.to = self.to.saturating_add_signed(by);
+    }
+
+    /// Drops all histograms.
+    pub fn drop_timings(&mut self) {
+        self.timings.clear();
+    }
+
     /// Unpacks the interval for a share with this layout.
     ///
     /// # Errors
@@ -379,6 +397,9 @@ impl PackedInterval {
         }
         let mut gauges = [GaugeLevel::default(); Gauge::ALL.len()];
         for (gauge, (last, highest)) in gauges.iter_mut().zip(&self.gauges) {
+            if (*last).max(*highest) >= MAX_COUNT {
+                return Err(UnpackError);
+            }
             *gauge = GaugeLevel { last: *last, highest: *highest };
         }
         let cores = self.cores.iter().map(|(core, busy)| CoreUtilisation { core: *core, busy: *busy }).collect();
@@ -387,6 +408,33 @@ impl PackedInterval {
             return Err(UnpackError);
         }
         Ok(MetricInterval { from, to, phase, timings, counts, gauges, cores })
+    }
+}
+
+impl Measured for PackedInterval {
+    fn absorb(&mut self, next: &Self) -> bool {
+        if self.phase != next.phase {
+            return false;
+        }
+        self.to = next.to;
+        let decode =
+            |text: &str| CompactHistogram::decode(&BASE64.decode(text).unwrap_or_default()).unwrap_or_default();
+        for (place, text) in &next.timings {
+            match self.timings.iter_mut().find(|(own, _)| own == place) {
+                Some((_, own)) => *own = BASE64.encode(decode(own).merged(&decode(text)).bytes()),
+                None => self.timings.push((*place, text.clone())),
+            }
+        }
+        for (place, count) in &next.counts {
+            match self.counts.iter_mut().find(|(own, _)| own == place) {
+                Some((_, own)) => *own += count,
+                None => self.counts.push((*place, *count)),
+            }
+        }
+        for (own, (last, highest)) in self.gauges.iter_mut().zip(&next.gauges) {
+            *own = (*last, own.1.max(*highest));
+        }
+        true
     }
 }
 

@@ -30,6 +30,7 @@ fn common() -> CommonFacts {
         plan: "emprops/load/jobs".to_owned(),
         plan_hash: "00ff".to_owned(),
         ordered: false,
+        lost_shares: 0,
         thresholds: Vec::new(),
         messages: vec!["submit".to_owned(), "claim".to_owned()],
         journeys: vec!["jobs".to_owned()],
@@ -47,6 +48,7 @@ fn header(share: Share) -> ShareHeader {
         common: common(),
         origin_ns: ORIGIN,
         machine,
+        clock_error: None,
         threads: 1,
     }
 }

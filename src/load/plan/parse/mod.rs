@@ -18,8 +18,9 @@ use crate::protocol::Pack;
 use crate::scenario::parse::SharedFile;
 use crate::scenario::parse::journeys::JourneyParser;
 use crate::syntax::diagnostic::{Diagnostic, has_errors};
-use crate::syntax::fields::{entries, flag, line_text, list, mapping, named, table, text, time};
+use crate::syntax::fields::{entries, flag, integer, line_text, list, mapping, named, table, text, time};
 use crate::syntax::grammar::FileFormat;
+use crate::syntax::share::MAX_SHARES;
 use crate::syntax::yaml::{NodeKind, SyntaxNode};
 
 /// A function that reads a file named in a plan, by its path in the plan.
@@ -103,7 +104,10 @@ fn parse_plan_root(
             .filter_map(|node| parse_threshold_entry(node, journeys))
             .collect();
     let ordered = flag(root.get("ordered"), "`ordered`", journeys.diagnostics());
-    let plan = Plan { id: id.to_owned(), title, phases, roles, ordered, thresholds };
+    let lost = 0..=u64::from(MAX_SHARES);
+    let lost = integer(root.get("lost_shares"), "`lost_shares`", lost, journeys.diagnostics());
+    let lost_shares = lost.unwrap_or_default() as u32;
+    let plan = Plan { id: id.to_owned(), title, phases, roles, ordered, lost_shares, thresholds };
     if let Some(node) = root.get("phases").and_then(|node| node.get("warm_up"))
         && plan.phases.warm_up == WarmUp::Auto
         && plan.changes_load()

@@ -98,6 +98,8 @@ pub struct Resend {
 pub struct StopRequest {
     /// Whether running journeys are dropped instead of finished.
     pub at_once: bool,
+    /// Whether the hub broke a threshold, and no user ended the run.
+    pub by_threshold: bool,
     pub reason: String,
 }
 

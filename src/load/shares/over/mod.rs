@@ -25,7 +25,41 @@ pub mod totals;
 #[cfg(test)]
 mod simulation;
 
+use std::time::Duration;
+
+use member::{AgreedStart, MemberSettings};
+use message::StopRequest;
+
+use super::name::RunName;
+use super::record::{PackedInterval, ShareProgress};
+use crate::load::plan::threshold::MetricThreshold;
 use crate::load::{Nanos, SECOND};
 
 /// How long a member may be silent before it counts as lost.
 pub const SILENCE: Nanos = 3 * SECOND;
+
+/// Takes what a share measured in a second, and what it has done so far.
+pub type MeasurementReporter = Box<dyn FnMut(PackedInterval, ShareProgress) + Send>;
+
+/// What a run learns from the others.
+#[derive(Debug)]
+pub enum MemberEvent {
+    /// How many shares are ready to begin.
+    Ready(u32),
+    Begin(AgreedStart),
+    Refuse(String),
+    Stop(StopRequest),
+    Warn(String),
+}
+
+/// What a share needs to run together with others.
+pub struct ParticipationSettings {
+    pub run: RunName,
+    pub member: MemberSettings,
+    /// How long the plan measures.
+    pub duration: Duration,
+    /// Thresholds that end the run when all shares together break them.
+    pub thresholds: Vec<MetricThreshold>,
+    /// Whether the plan's load changes by itself.
+    pub changing_load: bool,
+}

@@ -40,6 +40,7 @@ fn facts(seed: u64) -> CommonFacts {
         plan: "emprops/load/jobs".to_owned(),
         plan_hash: "00ff".to_owned(),
         ordered: false,
+        lost_shares: 0,
         thresholds: Vec::new(),
         messages: vec!["submit".to_owned()],
         journeys: vec!["jobs".to_owned()],
@@ -156,7 +157,7 @@ impl Simulation {
         }
         if self.stops_at == Some(now) {
             let reason = "watch --stop".to_owned();
-            sent.push(Message::Stop(super::message::StopRequest { at_once: false, reason }));
+            sent.push(Message::Stop(super::message::StopRequest { at_once: false, by_threshold: false, reason }));
         }
         for (index, member) in self.members.iter_mut().enumerate() {
             // Each has its own beginning of a second.
