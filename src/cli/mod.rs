@@ -29,6 +29,8 @@ mod serve;
 mod shell;
 mod signals;
 mod tls_args;
+#[cfg(feature = "nats")]
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -67,6 +69,8 @@ enum CliCommand {
     Relay(Box<relay::RelayArgs>),
     Record(Box<record::RecordArgs>),
     Merge(merge::MergeArgs),
+    #[cfg(feature = "nats")]
+    Watch(watch::WatchArgs),
     Compare(compare::CompareArgs),
     Report(report::ReportArgs),
     Explain(explain::ExplainArgs),
@@ -155,6 +159,8 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
         CliCommand::Relay(arguments) => relay::run_relay(*arguments),
         CliCommand::Record(arguments) => record::run_record(*arguments),
         CliCommand::Merge(arguments) => merge::run_merge(&arguments),
+        #[cfg(feature = "nats")]
+        CliCommand::Watch(arguments) => watch::run_watch(&arguments),
         CliCommand::Compare(arguments) => compare::run_compare(arguments),
         CliCommand::Report(arguments) => report::run_report(arguments),
         CliCommand::Explain(arguments) => explain::run_explain(arguments),

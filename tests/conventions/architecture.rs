@@ -14,9 +14,10 @@ const MAX_ROOMS: usize = 20;
 /// The largest number of Rust files in one folder.
 const MAX_FILES: usize = 22;
 /// Folders that may open sockets.
-const SOCKET_FOLDERS: [&str; 4] = ["src/transport/", "src/hub/", "src/load/engine/", "src/load/pages/"];
+const SOCKET_FOLDERS: [&str; 5] =
+    ["src/transport/", "src/hub/", "src/load/engine/", "src/load/nats/", "src/load/pages/"];
 /// Folders that may use tokio.
-const TOKIO: [&str; 10] = [
+const TOKIO: [&str; 11] = [
     "src/transport/",
     "src/reference/",
     "src/hub/",
@@ -25,6 +26,7 @@ const TOKIO: [&str; 10] = [
     "src/fuzz/campaign/",
     "src/load/engine/",
     "src/load/machine/",
+    "src/load/nats/",
     "src/load/pages/",
     "src/cli/",
 ];
@@ -105,7 +107,7 @@ fn uses_of_later_rooms(path: &str, text: &str, rooms: &[&str]) -> Vec<String> {
 /// Returns uses of sockets, tokio, printing and the reference server's crate outside the permitted folders.
 fn misplaced_code(path: &str, text: &str) -> Vec<String> {
     static SOCKET: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"\b(?:(?:Tcp|Udp|Unix)(?:Stream|Listener|Socket)|tokio::net|mio|socket2)\b").unwrap()
+        Regex::new(r"\b(?:(?:Tcp|Udp|Unix)(?:Stream|Listener|Socket)|tokio::net|mio|socket2|async_nats)\b").unwrap()
     });
     static ASYNC: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\btokio(?:_rustls)?::").unwrap());
     static PRINT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\be?print(?:ln)?!").unwrap());

@@ -7,7 +7,7 @@ pub mod over;
 pub mod over;
 pub mod plans;
 mod processes;
-mod progress;
+pub mod progress;
 mod run;
 mod search;
 mod share;

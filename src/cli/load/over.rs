@@ -11,7 +11,7 @@ use crate::load::shares::name::RunName;
 use crate::load::shares::over::member::AgreedStart;
 use crate::load::shares::over::{MeasurementReporter, MemberEvent, ParticipationSettings};
 use crate::load::shares::record::LostShare;
-use crate::report::text::format_time;
+use crate::report::text::{format_count, format_time};
 use crate::syntax::share::Share;
 
 /// The NATS server that a command uses.
@@ -103,9 +103,15 @@ impl OverArgs {
             }
         };
         if !is_quiet {
-            let error = format_time(std::time::Duration::from_nanos(start.error));
-            let without = if start.absent > 0 { format!(", without {} shares", start.absent) } else { String::new() };
-            eprintln!("the run {run} begins{without}; this clock is known within {error}");
+            let without = match start.absent {
+                0 => String::new(),
+                absent => format!(" without {}", format_count(absent, "share")),
+            };
+            let clock = match start.error {
+                0 => "by this clock".to_owned(),
+                error => format!("by a clock known within {}", format_time(std::time::Duration::from_nanos(error))),
+            };
+            eprintln!("the run {run} begins{without}, {clock}");
         }
         Ok(Some(Joined { server, run, share, participation, start }))
     }

@@ -250,14 +250,14 @@ fn done_so_far(state: RunMeasurements<'_>, seconds: u64) -> ShareProgress {
 }
 
 /// The lines at the bottom of a terminal: a bar, and text below it.
-struct Dashboard {
+pub struct Dashboard {
     all: MultiProgress,
     bar: ProgressBar,
     lines: Vec<ProgressBar>,
 }
 
 impl Dashboard {
-    fn new(duration: Duration) -> Self {
+    pub fn new(duration: Duration) -> Self {
         let all = MultiProgress::new();
         let bar = all.add(ProgressBar::new(duration.as_secs().max(1)));
         if let Ok(style) = ProgressStyle::with_template("{bar:28} {wide_msg}") {
@@ -266,7 +266,7 @@ impl Dashboard {
         Self { all, bar, lines: Vec::new() }
     }
 
-    fn show(&mut self, done: u64, phase: &str, lines: &[String]) {
+    pub fn show(&mut self, done: u64, phase: &str, lines: &[String]) {
         self.bar.set_position(done);
         self.bar.set_message(phase.to_owned());
         while self.lines.len() < lines.len() {
@@ -286,7 +286,7 @@ impl Dashboard {
         let _ = self.all.println(defuse_output(text));
     }
 
-    fn clear(&self) {
+    pub fn clear(&self) {
         self.bar.finish_and_clear();
         self.lines.iter().for_each(ProgressBar::finish_and_clear);
         let _ = self.all.clear();

@@ -13,6 +13,7 @@ use crate::cli::report_sink::{EventLog, ReportSinks};
 use crate::cli::signals::SignalListener;
 use crate::deviation::Deviations;
 use crate::hub::prepare::{self, PreparedInstance};
+use crate::load::Nanos;
 use crate::load::client::io::JourneyWait;
 use crate::load::compile::program::{CompiledPlan, ProgramOperation};
 use crate::load::compile::{self, lint};
@@ -30,10 +31,9 @@ use crate::load::plan::threshold::{self, MetricThreshold};
 use crate::load::plan::{self, Plan, PlanScript};
 use crate::load::report::{LoadReport, LoadRunMetadata, events};
 use crate::load::shares::over::member::{AgreedStart, MemberSettings};
-use crate::load::shares::over::{MemberEvent, ParticipationSettings};
+use crate::load::shares::over::{EARLIEST, MemberEvent, ParticipationSettings};
 use crate::load::shares::record::{self, CommonFacts, ShareEnd, ShareHeader};
 use crate::load::validity::{self, RunCircumstances};
-use crate::load::{Nanos, SECOND};
 use crate::redact::SecretMasker;
 use crate::report::document::load::Wait;
 use crate::report::text::{format_count, format_time};
@@ -43,8 +43,6 @@ use crate::syntax::source::{FileId, Sources, Span};
 
 /// How long shares that have agreed need to start, beside the ramps of the plan.
 const START_TIME: Duration = Duration::from_secs(5);
-/// Shares report times since this long before their start, in nanoseconds, so that none is negative.
-const EARLIEST: i64 = 3_600 * SECOND as i64;
 
 /// A plan with its final numbers, and the hub it runs against.
 pub struct LoadSession<'a> {

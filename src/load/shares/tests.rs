@@ -7,7 +7,7 @@ use rstest::rstest;
 
 use super::file::{ShareWriter, file_name};
 use super::merge::{MergeError, RunShares, find_files};
-use super::record::{CommonFacts, FORMAT, FORMAT_VERSION, ShareEnd, ShareHeader};
+use super::record::{CommonFacts, FORMAT, FORMAT_VERSION, LostShare, ShareEnd, ShareHeader, ShareProgress};
 use crate::load::ledger::{
     IdHasher, ItemLedger, LedgerConfig, LedgerEntry, LedgerMark, LedgerTotals, NameOwner, NameTable,
 };
@@ -233,6 +233,33 @@ fn a_missing_and_a_doubled_share_are_named() {
     std::fs::remove_file(&path).unwrap();
     std::fs::remove_file(&copy).unwrap();
     assert!(refused(folder.path()).contains("has no files of shares"));
+}
+
+#[rstest]
+#[case::not_allowed(0, true)]
+#[case::allowed(1, false)]
+fn a_lost_share_is_named_and_makes_the_run_invalid_unless_the_plan_allows_it(
+    #[case] allowed: u32,
+    #[case] expected: bool,
+) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut header = header(share("1/2"));
+    header.common.lost_shares = allowed;
+    let done = Some(ShareProgress { seconds: 12, journeys: 340, sent: 1_020 });
+    let lost = vec![LostShare { share: share("2/2"), place: "host-2".to_owned(), done }];
+    // The lost share's client requested the item.
+    let entries = [entry(SECOND, 5, 2, LedgerMark::Assigned)];
+    write(folder.path(), header, &entries, ShareEnd { lost, ..end(share("1/2")) });
+    let report = merge(folder.path()).unwrap();
+    let named = "share 2/2 on host-2 fell silent after 12 s, 340 journeys and 1020 sent messages";
+    let reason = report.judgement.reasons.iter().find(|reason| reason.code == ValidityCode::Shares);
+    assert_eq!(reason.is_some_and(|reason| reason.text.contains(named)), expected, "{reason:?}");
+    assert!(
+        report.about.facts.iter().any(|(name, text)| name == "lost" && text.contains(named)),
+        "{:?}",
+        report.about.facts
+    );
+    assert_eq!(report.account.unexpected, 0);
 }
 
 /// The digest of such a file is right.

@@ -25,6 +25,10 @@ const PATIENCE: Nanos = 600 * SECOND;
 const CLOCK_SAMPLES: u32 = 3;
 /// An error of the clock that is worth a warning.
 const WIDE_CLOCK_ERROR: Nanos = SECOND / 4;
+/// How far ahead a start may be, in nanoseconds: longer than any ramp.
+const MAX_AHEAD: i64 = 86_400 * SECOND as i64;
+/// The most characters of a conflict that are shown.
+const MAX_CONFLICT: usize = 500;
 /// The most deltas in one second: more are unpublished only after an outage.
 const MAX_DELTAS: usize = 16;
 /// The most shares that a message names.
@@ -288,7 +292,11 @@ impl<D: Measured> Member<D> {
             start: self.start,
             absent: self.absent.clone(),
             lost: lost.clone(),
-            refused: lead.conflict.clone().filter(|_| now >= lead.since + SETTLING),
+            refused: lead
+                .conflict
+                .as_ref()
+                .filter(|_| now >= lead.since + SETTLING)
+                .map(|text| text.chars().take(MAX_CONFLICT).collect()),
             stop: self.stop.clone(),
             over,
             done: self.done,
@@ -393,6 +401,9 @@ impl<D: Measured> Member<D> {
             ));
         };
         let local = at.saturating_sub(clock.offset);
+        if local > unix.saturating_add(MAX_AHEAD) {
+            return Output::Refuse(format!("share {} on {} sets a start that is days ahead", tick.share, tick.place));
+        }
         if local < unix {
             return Output::Refuse(format!(
                 "the run has begun before share {share} on {} was ready",

@@ -37,6 +37,10 @@ use crate::load::{Nanos, SECOND};
 
 /// How long a member may be silent before it counts as lost.
 pub const SILENCE: Nanos = 3 * SECOND;
+/// How long a run may be without a leader before a watcher takes it for dead.
+pub const MAX_LEADERLESS: Nanos = 20 * SECOND;
+/// Shares report times since this long before their start, in nanoseconds, so that none is negative.
+pub const EARLIEST: i64 = 3_600 * SECOND as i64;
 
 /// Takes what a share measured in a second, and what it has done so far.
 pub type MeasurementReporter = Box<dyn FnMut(PackedInterval, ShareProgress) + Send>;

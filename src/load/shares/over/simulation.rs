@@ -17,7 +17,7 @@ const LEAD_TIME: Nanos = 5 * SECOND;
 const UNIX: i64 = 1_795_984_068 * SECOND as i64;
 
 /// What a simulated share measures: a number of journeys in a phase.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 struct Counted {
     phase: u64,
     journeys: u64,
@@ -370,4 +370,45 @@ fn a_stop_reaches_all_members() {
     assert!(
         run.now < 30 * SECOND && run.members.iter().all(|member| member.stopped && member.over == Some(Vec::new()))
     );
+}
+
+#[test]
+fn messages_of_strangers_neither_panic_nor_stop_a_run() {
+    let (far, text) = (i64::MAX, "x".repeat(3_000));
+    let status = |sent: i64, first: u64, place: &str| {
+        format!(
+            r#"{{"kind":"status","share":"2/2","member":5,"place":"{place}","sent":{sent},"clock_error":null,"facts":null,"ended":true,
+            "done":{{"seconds":0,"journeys":0,"sent":0}},"delta":{{"first":{first},"count":1,"content":{{"phase":0,"journeys":1}}}}}}"#
+        )
+    };
+    let tick = format!(
+        r#"{{"kind":"tick","share":"1/3","member":5,"place":"{text}","ready":9,"start":{far},"absent":[],"lost":[],"refused":"{text}",
+        "stop":null,"over":true,"done":{{"seconds":0,"journeys":0,"sent":0}}}}"#
+    );
+    let pong = format!(r#"{{"kind":"pong","share":"1/2","member":1000,"leader":5,"echo":{},"at":{far}}}"#, i64::MIN);
+    let resend = format!(r#"{{"kind":"resend","share":"1/2","from":{}}}"#, u64::MAX);
+    let deep = format!("{}{}", "[".repeat(9_000), "]".repeat(9_000));
+    let messages = [
+        status(far, u64::MAX, "x"),
+        status(i64::MIN, 1 << 31, "x"),
+        status(i64::MIN, 3, &text),
+        tick,
+        pong,
+        resend,
+        deep,
+        "{}".to_owned(),
+    ];
+    let mut member = Simulation::new(2, SECOND).members.remove(0).state;
+    let mut accepted = 0;
+    for second in 0..20_u64 {
+        for message in &messages {
+            let Ok(message) = serde_json::from_str::<Message<Counted>>(message) else { continue };
+            if message.is_acceptable() {
+                accepted += 1;
+                member.receive(second * SECOND, UNIX, message);
+            }
+        }
+        member.on_second(second * SECOND, UNIX + second as i64, true);
+    }
+    assert_eq!(accepted, 3 * 20, "a status, a pong and a resend are acceptable");
 }

