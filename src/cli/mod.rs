@@ -29,8 +29,6 @@ mod serve;
 mod shell;
 mod signals;
 mod tls_args;
-#[cfg(feature = "nats")]
-mod watch;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -70,7 +68,7 @@ enum CliCommand {
     Record(Box<record::RecordArgs>),
     Merge(merge::MergeArgs),
     #[cfg(feature = "nats")]
-    Watch(watch::WatchArgs),
+    Watch(load::watch::WatchArgs),
     Compare(compare::CompareArgs),
     Report(report::ReportArgs),
     Explain(explain::ExplainArgs),
@@ -160,7 +158,7 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
         CliCommand::Record(arguments) => record::run_record(*arguments),
         CliCommand::Merge(arguments) => merge::run_merge(&arguments),
         #[cfg(feature = "nats")]
-        CliCommand::Watch(arguments) => watch::run_watch(&arguments),
+        CliCommand::Watch(arguments) => load::watch::run_watch(&arguments),
         CliCommand::Compare(arguments) => compare::run_compare(arguments),
         CliCommand::Report(arguments) => report::run_report(arguments),
         CliCommand::Explain(arguments) => explain::run_explain(arguments),

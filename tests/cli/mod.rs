@@ -10,8 +10,6 @@ pub mod fuzz;
 pub mod init;
 pub mod load;
 pub mod mistakes;
-#[cfg(feature = "nats")]
-pub mod over;
 pub mod packs;
 pub mod paths;
 pub mod progress;

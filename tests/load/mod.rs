@@ -6,5 +6,7 @@ pub mod assumed;
 pub mod hostile;
 pub mod kept_frames;
 pub mod operations;
+#[cfg(feature = "nats")]
+pub mod over;
 pub mod plan_language;
 pub mod plans;

@@ -7,10 +7,12 @@ pub mod over;
 pub mod over;
 pub mod plans;
 mod processes;
-pub mod progress;
+mod progress;
 mod run;
 mod search;
 mod share;
+#[cfg(feature = "nats")]
+pub mod watch;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::load::over::{NatsCredentials, refuse};
-use super::load::progress::Dashboard;
-use super::signals::SignalListener;
-use super::{CliError, build_runtime, exit, print_to_stderr, print_to_stdout};
+use super::super::{CliError, build_runtime, exit, print_to_stderr, print_to_stdout, uses_color};
+use super::over::{NatsCredentials, refuse};
+use super::progress::Dashboard;
+use crate::cli::signals::SignalListener;
 use crate::load::nats::{NatsServer, RunMessages};
 use crate::load::report::live;
 use crate::load::shares::name::RunName;
@@ -194,7 +194,7 @@ impl WatchedRun {
         let done = state.total.time / SECOND;
         let lines = match &self.dashboard {
             Some(_) => {
-                let color = super::uses_color();
+                let color = uses_color();
                 let lines = live::dashboard(state, &last, None, |text| paint(color, RED, text));
                 // Items are followed when the shares are merged.
                 lines.into_iter().filter(|line| !line.starts_with("ledger")).collect()
