@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use openmetrics_parser::PrometheusValue;
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::support::disk;
 use crate::support::hostile_servers::ScriptedHub;
 use crate::support::process::{ServeProcess, hubproof, start};
 
@@ -393,6 +394,15 @@ fn doctor_measures_the_machine_and_ends_with_a_plain_statement() {
 const ASK: [&str; 5] =
     ["load", "--pack", "tests/fixtures/documents/ask.yaml", "--plan", "tests/fixtures/plans/ask.yaml"];
 
+/// A hub that accepts connections and never answers decides nothing.
+#[test]
+fn a_hub_that_never_answers_is_inconclusive() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let done = hubproof([&ASK[..], &[url.as_str()]].concat()).assert_exit_code(3);
+    assert!(done.out.contains("INCONCLUSIVE"), "{}", done.out);
+}
+
 /// Messages that break their schema have a threshold of 0, also in a sample.
 #[rstest]
 #[case::all(&["--validate", "all"], 1, "frames.invalid == 0   observed: ")]
@@ -422,4 +432,45 @@ fn a_hub_that_ends_during_a_run_is_gone() {
     let done = run.wait_for_end().assert_exit_code(3);
     assert!(done.out.contains("the hub was gone"), "{}", done.out);
     assert!(!done.out.contains("raise `population`"), "{}", done.out);
+}
+
+const LIFECYCLE: &str = "always:
+  - opens: req
+    carries: event
+    closes: eose
+    ended: [NOSTR-1]
+";
+
+/// A relay answers each subscription with stored events and EOSE, and every fourth with EOSE alone. `carries` or the
+/// lifecycle of the pack says that the events refuse nothing; `closed` still does.
+#[rstest]
+#[case::named(&[(LIFECYCLE, "")], "eose", (true, false))]
+#[case::by_the_lifecycle(&[("        carries: [event]\n", "")], "eose", (true, false))]
+#[case::neither(&[(LIFECYCLE, ""), ("        carries: [event]\n", "")], "eose", (false, true))]
+#[case::refused(&[], "closed", (false, true))]
+fn a_streamed_reply_ends_with_its_last_message(
+    #[case] edits: &[(&str, &str)],
+    #[case] last: &'static str,
+    #[case] (all_answered, some_refused): (bool, bool),
+) {
+    let folder = tempfile::tempdir().unwrap();
+    disk::copy_folder(&disk::root().join("tests/fixtures/nostr"), folder.path());
+    for file in ["scenarios/shared.yaml", "scenarios/load/feed.yaml"].map(|file| folder.path().join(file)) {
+        let mut text = std::fs::read_to_string(&file).unwrap();
+        edits.iter().for_each(|(from, to)| text = text.replace(from, to));
+        std::fs::write(file, text).unwrap();
+    }
+    let hub = ScriptedHub::start(move |_, number, text| {
+        let asked: Value = serde_json::from_str(text).unwrap();
+        let events = if number % 4 == 3 { 0 } else { 3 };
+        let events = (0..events).map(|kind| json!(["EVENT", asked[1], { "kind": kind }]));
+        let end = json!([last.to_uppercase(), asked[1], ""]);
+        events.chain([end]).map(|frame| frame.to_string()).collect()
+    });
+    let (pack, url) = (folder.path().to_str().unwrap(), hub.url());
+    let report = run_and_report(&[&url, "--pack", pack, "--plan", "feed", "--validate", "all"]);
+    let count = |name: &str| count_in_report(&report, name);
+    let (sent, answered, refused) = (count("req.sent"), count("req.answered"), count("errors.refused"));
+    assert_eq!((answered == sent, refused > 0), (all_answered, some_refused), "{}", report["counts"]);
+    assert!(sent >= 20 && count("event.received") > sent, "{}", report["counts"]);
 }

@@ -85,12 +85,15 @@ pub fn files_under(folder: &Path) -> Vec<PathBuf> {
 /// Copies a built-in protocol into a user's folder, as a pack with its scenarios.
 pub fn copy_pack(protocol: &str, to: &Path) {
     for (from, to) in [("schemas", to.to_owned()), ("scenarios", to.join("scenarios"))] {
-        let from = root().join(from).join(protocol);
-        for file in files_under(&from) {
-            let copy = to.join(file.strip_prefix(&from).unwrap());
-            fs::create_dir_all(copy.parent().unwrap()).unwrap();
-            fs::copy(&file, copy).unwrap();
-        }
+        copy_folder(&root().join(from).join(protocol), &to);
+    }
+}
+
+pub fn copy_folder(from: &Path, to: &Path) {
+    for file in files_under(from) {
+        let copy = to.join(file.strip_prefix(from).unwrap());
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(&file, copy).unwrap();
     }
 }
 

@@ -19,7 +19,7 @@ use crate::load::compile::program::{
 use crate::load::ids::{HookId, MessageId, OperationId};
 use crate::load::plan::MarkName;
 use crate::load::plan::script::{MeasurementOptions, PlanLine};
-use crate::scenario::model::{self, ExpectedEvent, MessageName, Step, StepAction};
+use crate::scenario::model::{self, AlwaysEntry, ExpectedEvent, MessageName, Step, StepAction};
 use crate::scenario::template::Template;
 use crate::syntax::duration::parse_duration;
 use crate::syntax::source::Span;
@@ -372,7 +372,7 @@ impl<'a> RoleCompiler<'a> {
             self.program.ops.iter().filter(|op| matches!(op, ProgramOperation::Expect(e) if e.early.is_some())).count()
                 as u8;
         let answers = self.answered_request(message, options);
-        let refusals = answers.map(|(asked, _)| self.other_replies(asked, message)).unwrap_or_default();
+        let refusals = answers.map(|(asked, _)| self.other_replies(asked, message, options)).unwrap_or_default();
         let within = self.compile_timeout(expect.within.as_ref());
         let op = self.program.ops.len();
         let binding = step.as_.as_ref().map(|name| {
@@ -448,12 +448,37 @@ impl<'a> RoleCompiler<'a> {
         }
     }
 
-    /// Returns the documented replies to the request other than the expected one.
-    fn other_replies(&self, asked: MessageId, expected: Option<MessageId>) -> Vec<MessageId> {
+    /// Returns the documented replies to the request after which the expected one will not come. The messages of a
+    /// streamed reply that come before its last one are not among them.
+    fn other_replies(
+        &self,
+        asked: MessageId,
+        expected: Option<MessageId>,
+        options: &MeasurementOptions,
+    ) -> Vec<MessageId> {
         let Some(expected) = expected else { return Vec::new() };
+        let carried: Vec<MessageId> = options.carries.iter().map(|name| self.message_id(name)).collect();
         let replies =
             self.script.pack.messages[usize::from(asked.0)].replies.iter().map(|reply| self.message_id(reply));
-        replies.filter(|reply| *reply != expected && !self.covers(expected, *reply)).collect()
+        replies
+            .filter(|reply| *reply != expected && !self.covers(expected, *reply))
+            .filter(|reply| !carried.iter().any(|one| self.covers(*one, *reply)))
+            .filter(|reply| !self.is_carried(asked, expected, *reply))
+            .collect()
+    }
+
+    /// Whether, by the lifecycles of shared.yaml, a reply belongs to an id that the request opens and the expected
+    /// message closes.
+    fn is_carried(&self, asked: MessageId, expected: MessageId, reply: MessageId) -> bool {
+        let opened = || {
+            self.script.shared_parts.always.iter().filter_map(|entry| match entry {
+                AlwaysEntry::Lifecycle(cycle) if cycle.opens.contains(&asked.0.into()) => Some(cycle),
+                _ => None,
+            })
+        };
+        let [expected, reply] = [expected, reply].map(|message| usize::from(message.0));
+        opened().any(|cycle| cycle.carries.contains(&reply) && cycle.closes.contains(&expected))
+            && !opened().any(|cycle| cycle.closes.contains(&reply))
     }
 
     fn compile_timeout(&mut self, written: Option<&Template>) -> Nanos {

@@ -236,6 +236,8 @@ pub struct MeasurementOptions {
     pub answers: Option<(String, Span)>,
     /// An alternative message.
     pub or: Option<(String, Option<MatchPattern>)>,
+    /// Messages that may come before the expected one, which is the last of a reply of several messages.
+    pub carries: Vec<String>,
     /// The message of another client that this frame delivers.
     pub delivers: Option<(String, Span)>,
     pub sent_at: Option<Template>,

@@ -8,7 +8,7 @@ use super::names::{BlockScope, NameOrigin};
 use super::rules::MatcherSubject;
 use super::{ScenarioParser, SharedFile, StepPlace};
 use crate::protocol::{FrameDirection, Pack};
-use crate::scenario::model::{MatchPattern, MessageName, Need, Reaction, Role, Step};
+use crate::scenario::model::{AlwaysEntry, MatchPattern, MessageName, Need, Reaction, Role, Step};
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::fields::entries;
@@ -16,13 +16,14 @@ use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
 /// Options of a step that only a load plan has. The plan parses them.
-pub const JOURNEY_STEP_KEYS: [&str; 12] = [
+pub const JOURNEY_STEP_KEYS: [&str; 13] = [
     "marks",
     "item",
     "to",
     "by",
     "back within",
     "answers",
+    "carries",
     "or",
     "or where",
     "delivers",
@@ -40,6 +41,7 @@ pub struct JourneyParts {
     pub roles: BTreeMap<String, Role>,
     pub reactions: BTreeMap<String, Reaction>,
     pub needs: Vec<Need>,
+    pub always: Vec<AlwaysEntry>,
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -51,12 +53,15 @@ impl<'a> JourneyParser<'a> {
     }
 
     pub fn finish(self) -> JourneyParts {
-        let ScenarioParser { blocks, roles, reactions, needs, diagnostics, .. } = self.0;
+        let ScenarioParser { file, pack, blocks, roles, reactions, needs, diagnostics, .. } = self.0;
+        // A plan uses only its lifecycles; the pack reports mistakes in it.
+        let always = ScenarioParser::new(file, pack).parse_always();
         JourneyParts {
             blocks,
             roles,
             reactions,
             needs,
+            always,
             diagnostics: crate::syntax::diagnostic::without_duplicates(diagnostics),
         }
     }

@@ -159,6 +159,10 @@ pub fn parse_step_options(node: &SyntaxNode, kind: StepKind, journeys: &mut Jour
         let pattern = node.get("or where").map(|node| journeys.parse_pattern(node, &message));
         Some((message, pattern))
     });
+    let carries = node.get("carries").map_or_else(Vec::new, |node| {
+        let items = node.list().unwrap_or(std::slice::from_ref(node));
+        items.iter().filter_map(|item| journeys.parse_message_name(item, FrameDirection::FromHub)).collect()
+    });
     let may_stay_unanswered = flag(node.get("may stay unanswered"), "`may stay unanswered`", journeys.diagnostics());
     let (sends, comes) = (kind == StepKind::Sends, matches!(kind, StepKind::Expects | StepKind::Whenever));
     for (name, right) in [
@@ -169,6 +173,7 @@ pub fn parse_step_options(node: &SyntaxNode, kind: StepKind, journeys: &mut Jour
         ("to", sends),
         ("back within", sends || comes),
         ("answers", kind == StepKind::Expects),
+        ("carries", kind == StepKind::Expects),
         ("or", kind == StepKind::Expects),
         ("or where", kind == StepKind::Expects && node.get("or").is_some()),
         ("delivers", comes),
@@ -207,7 +212,20 @@ pub fn parse_step_options(node: &SyntaxNode, kind: StepKind, journeys: &mut Jour
         let help = "write `delivers: MESSAGE` and `sent at: \"${NAME.data.at}\"`, where the sender put `due_ns()`";
         journeys.error(node.span, "`delivers` and `sent at` need each other", help);
     }
-    MeasurementOptions { marks, item, to, by, back_within, answers, or, delivers, sent_at, may_stay_unanswered, label }
+    MeasurementOptions {
+        marks,
+        item,
+        to,
+        by,
+        back_within,
+        answers,
+        or,
+        carries,
+        delivers,
+        sent_at,
+        may_stay_unanswered,
+        label,
+    }
 }
 
 /// Reports steps that a load plan cannot have.
