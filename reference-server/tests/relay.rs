@@ -146,7 +146,7 @@ async fn the_configured_change_is_applied(
 async fn the_nth_frame_is_counted_over_all_connections() {
     let hub = hubproof_reference::start_server(hubproof_reference::ServeConfig {
         hubs: vec![hubproof_reference::HubConfig::new("emprops")],
-        admin: None,
+        ..Default::default()
     });
     let hub = hub.await.unwrap();
     let change = select_frames(vec![FrameCondition::Is("/type".into(), "connection_established".into())])

@@ -76,7 +76,8 @@ impl EmbeddedHubs {
         fault: Option<&str>,
     ) -> Result<Self, EmbeddedHubsError> {
         let hubs = hub_configs(protocol, &setups.instances, fault)?;
-        let running = reference::start_server(ServeConfig { hubs, admin: Some(loopback_address()) }).await?;
+        let running =
+            reference::start_server(ServeConfig { hubs, admin: Some(loopback_address()), admin_token: None }).await?;
         let certificate = match &running.ca {
             None => None,
             Some(pem) => {
@@ -111,7 +112,8 @@ impl EmbeddedHubs {
     /// [`EmbeddedHubsError`].
     pub async fn start_one(&self, instance: usize) -> Result<(String, DedicatedHub), EmbeddedHubsError> {
         let hubs = hub_configs(&self.protocol, &self.setups[instance..=instance], self.fault.as_deref())?;
-        let running = reference::start_server(ServeConfig { hubs, admin: Some(loopback_address()) }).await?;
+        let running =
+            reference::start_server(ServeConfig { hubs, admin: Some(loopback_address()), admin_token: None }).await?;
         let url = running.hubs.first().map(|hub| hub.url.clone()).unwrap_or_default();
         Ok((url, DedicatedHub { running, shared_admin: self.addresses.admin.clone() }))
     }

@@ -181,9 +181,13 @@ fn the_hub_is_restarted_after_destructive_scenarios() {
     // The reference server's own target file, with all instances and hooks.
     let (target, again) = (hub.file("hub.toml").display().to_string(), hub.file("again.toml").display().to_string());
     let (listen, admin) = (format!("127.0.0.1:{}", hub.port), format!("127.0.0.1:{}", hub.port + PORT_BLOCK - 1));
-    let server = ServeProcess::start(["gator", "--listen", &listen, "--admin", &admin, "--target-file", &target], 1);
+    let server = ServeProcess::start(
+        ["gator", "--listen", &listen, "--admin", &admin, "--admin-token", "t-1", "--target-file", &target],
+        1,
+    );
     server.stop("TERM");
-    let command = hub.reference_command_with("gator", &format!("--admin {admin} --target-file {again}"));
+    let command =
+        hub.reference_command_with("gator", &format!("--admin {admin} --admin-token t-1 --target-file {again}"));
     let more = ["--scenario", "stop-job*", "--scenario", "requests", "--report", "json=-"];
     let base = ["check", "--target", &target];
     let done = hubproof(base.iter().chain(&["--exec", &command]).chain(&more)).assert_exit_code(0);

@@ -32,12 +32,14 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// The hubs by name.
 type NamedHubs = Vec<(String, Arc<Hub>)>;
+/// The token, and the hubs that it opens.
+type GuardedHubs = (String, NamedHubs);
 /// An answer: a status and a JSON body.
 type AdminAnswer = (StatusCode, Value);
 
 /// Serves the admin side until shutdown.
-pub(crate) async fn serve_admin(listener: TcpListener, hubs: NamedHubs, mut shutdown: ShutdownSignal) {
-    let hubs = Arc::new(hubs);
+pub(crate) async fn serve_admin(listener: TcpListener, token: String, hubs: NamedHubs, mut shutdown: ShutdownSignal) {
+    let hubs = Arc::new((token, hubs));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -69,7 +71,7 @@ pub(crate) async fn serve_admin(listener: TcpListener, hubs: NamedHubs, mut shut
     connections.shutdown().await;
 }
 
-async fn respond(request: Request<Incoming>, hubs: &NamedHubs) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(request: Request<Incoming>, hubs: &GuardedHubs) -> Result<Response<Full<Bytes>>, Infallible> {
     let answer = match is_of_page(&request) {
         true => Err(refusal_answer(StatusCode::FORBIDDEN, "web pages and hosts of other names are refused")),
         false => route(request, hubs).await,
@@ -91,10 +93,25 @@ fn is_of_page(request: &Request<Incoming>) -> bool {
     text(HOST).is_some_and(named) || text(ORIGIN).is_some()
 }
 
-async fn route(request: Request<Incoming>, hubs: &NamedHubs) -> Result<Value, AdminAnswer> {
+/// Compares a token in constant time.
+fn is_token(given: &str, token: &str) -> bool {
+    let pairs = given.bytes().zip(token.bytes());
+    given.len() == token.len() && pairs.fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+async fn route(request: Request<Incoming>, (token, hubs): &GuardedHubs) -> Result<Value, AdminAnswer> {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    match (request.method(), &*parts) {
+    let parts = match &*parts {
+        // Whether the server runs is no secret.
+        ["health"] => &parts[..],
+        [first, rest @ ..] if is_token(first, token) => rest,
+        _ => {
+            let what = "the path does not begin with the token; the printed address of the admin interface has it";
+            return Err(refusal_answer(StatusCode::FORBIDDEN, what));
+        }
+    };
+    match (request.method(), parts) {
         (&Method::GET, ["health"]) => Ok(json!({ "status": "ok" })),
         (&Method::GET, ["state"]) => {
             let mut states = Map::new();

@@ -23,6 +23,9 @@ pub struct ServeArgs {
     /// Address of the admin interface, which serves health, state and events
     #[arg(long, value_name = "ADDR", value_parser = parse_listen_address)]
     pub admin: Option<SocketAddr>,
+    /// Token with which the path of each admin request begins (default: a random one, part of the printed address)
+    #[arg(long, value_name = "TOKEN", value_parser = parse_admin_token)]
+    pub admin_token: Option<String>,
     /// Settings file (TOML) with one table per protocol
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -148,7 +151,13 @@ pub fn build_config(args: ServeArgs) -> Result<ServeConfig, ServeError> {
             ..HubConfig::new(name)
         });
     }
-    Ok(ServeConfig { hubs, admin: args.admin })
+    Ok(ServeConfig { hubs, admin: args.admin, admin_token: args.admin_token })
+}
+
+fn parse_admin_token(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let right = !text.is_empty() && text.chars().all(fits);
+    right.then(|| text.to_owned()).ok_or_else(|| "a token has letters, digits, `-` and `_`".to_owned())
 }
 
 /// Returns the named protocols, each once, or all if none is named.

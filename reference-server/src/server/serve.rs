@@ -77,6 +77,8 @@ pub struct ServeConfig {
     pub hubs: Vec<HubConfig>,
     /// Where the admin side listens, if anywhere.
     pub admin: Option<SocketAddr>,
+    /// The token of the admin side; `None` for a random one.
+    pub admin_token: Option<String>,
 }
 
 /// The server could not start.
@@ -115,7 +117,7 @@ pub struct RunningHub {
 pub struct RunningServer {
     /// The hubs, in the order of the configuration.
     pub hubs: Vec<RunningHub>,
-    /// The URL of the admin side: `http://` with address and port.
+    /// The URL of the admin side: `http://` with address, port and, as its path, the token.
     pub admin: Option<String>,
     /// The CA certificate (PEM) of self-signed hubs, if there are any.
     pub ca: Option<String>,
@@ -195,8 +197,10 @@ pub async fn start_server(config: ServeConfig) -> Result<RunningServer, ServeErr
         tasks.spawn(run_hub(listener, tls, context, calls, max_connections));
     }
     let admin = admin.map(|(listener, addr)| {
-        tasks.spawn(admin::serve_admin(listener, machines, down));
-        format!("http://{addr}")
+        let token = config.admin_token.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
+        let url = format!("http://{addr}/{token}");
+        tasks.spawn(admin::serve_admin(listener, token, machines, down));
+        url
     });
     Ok(RunningServer { hubs, admin, ca: self_signed.map(|made| made.ca_pem), shutdown, tasks })
 }

@@ -36,7 +36,9 @@ async fn hub(protocol: &str, sets: &[&str]) -> RunningServer {
 }
 
 async fn start(hubs: Vec<HubConfig>) -> RunningServer {
-    start_server(ServeConfig { hubs, admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))) }).await.unwrap()
+    start_server(ServeConfig { hubs, admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))), admin_token: None })
+        .await
+        .unwrap()
 }
 
 async fn connect(running: &RunningServer, index: usize) -> WebSocketClient {
@@ -97,7 +99,8 @@ async fn receive_close(client: &mut WebSocketClient) -> u16 {
 
 /// Makes an HTTP request and returns status and body.
 async fn http_exchange(url: &str, request: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(url.split("//").nth(1).unwrap()).await.unwrap();
+    let address = url.split("//").nth(1).unwrap();
+    let mut stream = TcpStream::connect(address.split('/').next().unwrap()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.expect("no answer").unwrap();
@@ -108,10 +111,12 @@ async fn http_exchange(url: &str, request: &str) -> (u16, String) {
 
 async fn admin_request(running: &RunningServer, method: &str, path: &str, body: &str) -> (u16, Value) {
     let length = body.len();
+    let admin = running.admin.as_deref().unwrap();
+    let path = format!("/{}{path}", admin.rsplit('/').next().unwrap());
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
     );
-    let (status, body) = http_exchange(running.admin.as_deref().unwrap(), &request).await;
+    let (status, body) = http_exchange(admin, &request).await;
     (status, serde_json::from_str(&body).unwrap())
 }
 
@@ -177,6 +182,23 @@ async fn the_admin_side_distinguishes_hubs() {
     let (_, state) = admin_request(&running, "GET", "/state/concierge", "").await;
     assert_eq!(state["clients"], json!([]), "the machine handles the end before the client sees the close");
     running.shutdown().await;
+}
+
+/// Everything but `/health` needs the token that the printed address has.
+#[rstest]
+#[case::none("GET", "/state", 403)]
+#[case::other("GET", "/0123456789abcdef0123456789abcdef/state", 403)]
+#[case::empty("GET", "//state", 403)]
+#[case::event("POST", "/events/qi", 403)]
+#[case::health("GET", "/health", 200)]
+#[tokio::test]
+async fn admin_requests_need_the_token(#[case] method: &str, #[case] path: &str, #[case] status: u16) {
+    let running = start(vec![HubConfig::new("qi")]).await;
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}");
+    let (got, answer) = http_exchange(running.admin.as_deref().unwrap(), &request).await;
+    assert_eq!((got, answer.contains("token")), (status, status == 403), "{answer}");
+    assert_eq!(admin_request(&running, "GET", "/state", "").await.0, 200);
 }
 
 #[rstest]
@@ -367,7 +389,8 @@ async fn certificates_are_read_from_files() {
     assert!(ask_securely(&running.hubs[0], Some(made.cert.der().clone())).await);
     assert!(running.ca.is_none());
     let swapped = HubCertificate::Files { cert: key.clone(), key: cert.clone() };
-    let config = ServeConfig { hubs: vec![HubConfig { tls: Some(swapped), ..HubConfig::new("qi") }], admin: None };
+    let config =
+        ServeConfig { hubs: vec![HubConfig { tls: Some(swapped), ..HubConfig::new("qi") }], ..ServeConfig::default() };
     assert!(start_server(config).await.is_err(), "a key is not a certificate");
     for file in [cert, key] {
         std::fs::remove_file(file).unwrap();
@@ -385,7 +408,7 @@ async fn startup_errors_are_explained() {
         (HubConfig { tls: Some(missing), ..HubConfig::new("qi") }, "no/such/cert.pem"),
     ] {
         let error: ServeError =
-            start_server(ServeConfig { hubs: vec![config], admin: None }).await.map(drop).unwrap_err();
+            start_server(ServeConfig { hubs: vec![config], ..ServeConfig::default() }).await.map(drop).unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
     }
 }
@@ -407,7 +430,8 @@ fn the_program_prints_addresses_and_ends_on_signals(#[case] signal: &str) {
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let port = line.strip_prefix(start).unwrap_or_else(|| panic!("{line}"));
-        std::net::TcpStream::connect(("127.0.0.1", port.trim_end().parse().unwrap())).unwrap();
+        let port = port.trim_end().split('/').next().unwrap();
+        std::net::TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
     }
     assert!(Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap().success());
     assert!(child.wait().unwrap().success());
@@ -426,6 +450,7 @@ fn the_program_prints_addresses_and_ends_on_signals(#[case] signal: &str) {
 #[case(&["concierge", "--fault", "qi-extra-array"], "belongs to qi, which is not served")]
 #[case(&["--config", "no/such/file.toml"], "failed to read no/such/file.toml")]
 #[case(&["--listen", "nowhere"], "expected IP:PORT")]
+#[case(&["--admin-token", "a/b"], "letters, digits")]
 #[case(&["--tls-cert", "x"], "--tls-key")]
 #[case(&["--listen", "127.0.0.1:65535"], "not enough ports")]
 fn usage_errors_exit_with_code_2(#[case] arguments: &[&str], #[case] why: &str) {
@@ -458,13 +483,15 @@ fn the_program_reads_settings_and_writes_its_ca_certificate() {
     std::fs::write(&config, "[qi]\nversion = \"0.3.0\"\n[concierge]\nsecret = \"canary\"\n").unwrap();
     let tls = format!("--tls-self-signed={}", ca.display());
     let mut child =
-        program(&["qi", "--config", config.to_str().unwrap(), &tls, "--admin", "127.0.0.1"]).spawn().unwrap();
+        program(&["qi", "--config", config.to_str().unwrap(), &tls, "--admin", "127.0.0.1", "--admin-token", "t-1"])
+            .spawn()
+            .unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(stdout.next().unwrap().unwrap().starts_with("qi wss://127.0.0.1:"));
     let admin = stdout.next().unwrap().unwrap().strip_prefix("admin http://").unwrap().to_owned();
     assert!(std::fs::read_to_string(&ca).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
-    let mut stream = std::net::TcpStream::connect(admin).unwrap();
-    std::io::Write::write_all(&mut stream, b"GET /state HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    let mut stream = std::net::TcpStream::connect(admin.strip_suffix("/t-1").unwrap()).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /t-1/state HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
