@@ -363,15 +363,21 @@ impl LoadedProtocol {
     pub fn into_valid(self, sources: &Sources) -> Result<ValidProtocol, CliError> {
         match (self.pack, self.scenarios) {
             (Some(pack), Some(scenarios)) if !has_errors(&self.diagnostics) => {
-                if !self.diagnostics.is_empty() {
-                    eprintln!("{}", render_all(&self.diagnostics, sources, super::uses_color()));
-                }
+                print_warnings(self.diagnostics, sources);
                 let setups = ReferenceSetups::from_folder(&self.folder, sources)
                     .map_err(|d| CliError::from_diagnostics(&[d], sources))?;
                 Ok(ValidProtocol { folder: self.folder, pack, scenarios, setups })
             }
             _ => Err(CliError::from_diagnostics(&self.diagnostics, sources)),
         }
+    }
+}
+
+/// Prints the warnings that not only `packs lint` shows.
+pub fn print_warnings(mut diagnostics: Vec<Diagnostic>, sources: &Sources) {
+    diagnostics.retain(|diagnostic| !diagnostic.only_lint);
+    if !diagnostics.is_empty() {
+        eprintln!("{}", render_all(&diagnostics, sources, super::uses_color()));
     }
 }
 

@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::model::{
-    ActorId, BlockId, CheckId, ExpectedEvent, GroupQuantity, MatchPattern, MessageName, Program, Step, StepAction,
-    StepActors,
+    ActorId, BlockId, CheckId, ExpectedEvent, GroupQuantity, MessageName, Program, Step, StepAction, StepActors,
 };
 use super::parse::SharedFile;
 use super::template::Template;
@@ -361,17 +360,29 @@ fn identifying_names(with: &[(String, Template)]) -> impl Iterator<Item = &str> 
     single.flat_map(|(_, value)| used_names(value))
 }
 
-/// Returns the names that a step uses in what it sends or expects.
-fn step_names(step: &Step) -> Vec<&str> {
-    fn matched(pattern: &MatchPattern) -> Vec<&str> {
-        used_names(&pattern.template)
-    }
-    fn wanted(want: &ExpectedEvent) -> Vec<&str> {
+/// Returns the templates of the conditions by which a step judges frames and values.
+pub fn judging_templates(step: &Step) -> Vec<&Template> {
+    fn wanted(want: &ExpectedEvent) -> Option<&Template> {
         match want {
-            ExpectedEvent::Message { pattern: Some(pattern), .. } => matched(pattern),
-            _ => Vec::new(),
+            ExpectedEvent::Message { pattern, .. } => pattern.as_ref().map(|pattern| &pattern.template),
+            _ => None,
         }
     }
+    match &step.act {
+        StepAction::Expect(expect) => {
+            wanted(&expect.want).into_iter().chain(expect.has.iter().map(|has| &has.pattern.template)).collect()
+        }
+        StepAction::ExpectOneOf { alternatives, .. } => {
+            alternatives.iter().filter_map(|alternative| wanted(alternative.want.as_ref()?)).collect()
+        }
+        StepAction::ExpectNothing(nothing) => nothing.pattern.iter().map(|pattern| &pattern.template).collect(),
+        StepAction::Check { value, .. } => vec![value],
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the names that a step uses in what it sends or expects.
+fn step_names(step: &Step) -> Vec<&str> {
     match &step.act {
         StepAction::Send(compose) => compose.with.iter().flat_map(used_names).collect(),
         StepAction::SendRaw(raw) => used_names(raw),
@@ -379,14 +390,8 @@ fn step_names(step: &Step) -> Vec<&str> {
         StepAction::Connect(connect) => {
             connect.path.iter().chain(&connect.query).chain(&connect.headers).flat_map(used_names).collect()
         }
-        StepAction::Expect(expect) => {
-            wanted(&expect.want).into_iter().chain(expect.has.iter().flat_map(|has| matched(&has.pattern))).collect()
-        }
-        StepAction::ExpectOneOf { alternatives, .. } => {
-            alternatives.iter().filter_map(|alternative| alternative.want.as_ref()).flat_map(wanted).collect()
-        }
-        StepAction::ExpectNothing(nothing) => nothing.pattern.iter().flat_map(matched).collect(),
-        _ => Vec::new(),
+        StepAction::Check { .. } => Vec::new(),
+        _ => judging_templates(step).into_iter().flat_map(used_names).collect(),
     }
 }
 

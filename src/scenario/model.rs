@@ -192,6 +192,8 @@ pub struct SettingDeclaration {
 pub struct HookDeclaration {
     pub message: bool,
     pub args: Vec<String>,
+    /// The members of its answer; empty if they are not known.
+    pub returns: Vec<String>,
     pub about: String,
 }
 
@@ -442,6 +444,8 @@ pub struct ConnectStep {
     pub http: Option<Template>,
     /// Whether a refusal is a result, not a failure.
     pub tries: bool,
+    /// Whether the step is part of a role's opening.
+    pub in_opening: bool,
 }
 
 /// A message to build: the example, with new values, changes and removed members.

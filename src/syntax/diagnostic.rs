@@ -46,6 +46,8 @@ pub struct Diagnostic {
     /// A related place, and the text there.
     pub also: Option<Box<(Span, String)>>,
     pub help: Option<String>,
+    /// Whether a warning may well be about something deliberate, so that only `packs lint` shows it.
+    pub only_lint: bool,
 }
 
 impl Diagnostic {
@@ -65,6 +67,7 @@ impl Diagnostic {
             label: String::new(),
             also: None,
             help: None,
+            only_lint: false,
         }
     }
 

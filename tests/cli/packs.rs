@@ -481,3 +481,31 @@ fn a_long_message_on_which_a_finding_rests_is_kept_and_compared_whole() {
     let page = std::fs::read_to_string(path("r.html")).unwrap();
     assert!(page.contains("<h5>Difference</h5>") && page.contains("&quot;n&quot;: &quot;seven&quot;"), "{page}");
 }
+
+/// A member that no schema has and that resembles none may be deliberate, so only `packs lint` warns of it.
+#[test]
+fn only_lint_warns_of_an_undocumented_member_that_resembles_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("mini");
+    disk::copy_pack("qi", &pack);
+    let send = |member: &str| {
+        let steps = format!("  - anna joins:\n  - anna sends: base_request\n    with: {{ {member}: 1 }}\n");
+        std::fs::write(
+            pack.join("scenarios/extra.yaml"),
+            format!("title: T\nactors: {{ anna: caller }}\nsteps:\n{steps}"),
+        )
+        .unwrap();
+    };
+    let path = pack.to_str().unwrap();
+    let run = |command: &[&str]| hubproof(command.iter().chain(&["--pack", path]));
+    for (member, on_every_command) in [("comand", true), ("zebra", false)] {
+        send(member);
+        let warning = format!("documents a member `{member}`");
+        let lint = hubproof(["packs", "lint", path]).assert_exit_code(0);
+        assert!(lint.out.contains(&warning), "{}", lint.out);
+        for command in [&["check", "--list"][..], &["explain", "QI-001"]] {
+            let done = run(command);
+            assert_eq!(done.err.contains(&warning), on_every_command, "{command:?}: {}", done.err);
+        }
+    }
+}

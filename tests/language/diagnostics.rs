@@ -2,7 +2,7 @@
 
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::scenario::{ScenarioSet, SharedFile, parse};
-use hubproof::syntax::diagnostic::{render_all, without_duplicates};
+use hubproof::syntax::diagnostic::{Severity, render_all, without_duplicates};
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
 
@@ -117,6 +117,39 @@ scenes:
     let messages: Vec<&str> = diagnostics.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
     let expected = ["no name `b` is in scope", "concierge has no message `selffetch`", "`shouts` is not a step"];
     assert_eq!(messages, expected);
+}
+
+/// A scene returns the names that it binds; a hook may declare the members of its answer.
+#[test]
+fn members_that_no_scene_or_hook_returns_are_reported() {
+    let shared = "\
+roles: { client: { opening: [ { connects: } ] } }
+hooks: { token: { returns: [value] }, free: }
+scenes:
+  asks: { steps: [ { sends: self_fetch, as: asked }, { expects: self_fetch_result, as: answer } ] }
+";
+    let check = |value: &str| format!("  - check: \"${{{value}}}\"\n    rules: [CON-024]\n");
+    let mut user = "title: t\nactors: { client: client, other: client, all: [client, other] }\nsteps:\n  - all join:\n  - client plays: asks\n    as: result\n".to_owned();
+    user += "  - all play: asks\n    as: results\n  - hook: token\n    as: token\n  - hook: free\n    as: free\n";
+    for value in
+        ["result.answer.name", "result.answr", "results[0].askd", "result.asked.tags", "token.value", "token.vale"]
+    {
+        user += &check(value);
+    }
+    user += &check("free.anything");
+    let mut sources = Sources::default();
+    let mut folder = PackFolder { name: "concierge".to_owned(), ..PackFolder::default() };
+    for (name, text) in [("shared.yaml", shared), ("one.yaml", &user)] {
+        folder.scenarios.insert(name.to_owned(), sources.add(name, text));
+    }
+    let diagnostics = ScenarioSet::load(&folder, &sources, &CONCIERGE.pack).diagnostics;
+    let errors = diagnostics.iter().filter(|one| one.severity == Severity::Error).map(|one| one.message.as_str());
+    let expected = [
+        "the scene `asks` has no member `answr`",
+        "the scene `asks` has no member `askd`",
+        "the answer of the hook `token` has no member `vale`",
+    ];
+    assert_eq!(errors.collect::<Vec<_>>(), expected, "{}", render_all(&diagnostics, &sources, false));
 }
 
 const ASYNCAPI: &str = "\

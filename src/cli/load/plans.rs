@@ -8,7 +8,7 @@ use super::super::protocol_files::{self, ValidProtocol};
 use crate::load::plan::{self, Plan, PlanScript};
 use crate::protocol::{Pack, PackFolder};
 use crate::scenario;
-use crate::syntax::diagnostic::{Diagnostic, has_errors, render_all, suggest};
+use crate::syntax::diagnostic::{Diagnostic, has_errors, suggest};
 use crate::syntax::source::{FileId, Sources};
 use crate::syntax::yaml;
 use crate::transport::files::read_text;
@@ -67,9 +67,7 @@ fn parse_plan(
     let (read, found) = read_plan(id, file, &protocol.folder, &protocol.pack, sources);
     match read {
         Some(read) if !has_errors(&found) => {
-            if !found.is_empty() {
-                eprintln!("{}", render_all(&found, sources, super::super::uses_color()));
-            }
+            protocol_files::print_warnings(found, sources);
             Ok(read)
         }
         _ => Err(CliError::from_diagnostics(&found, sources)),

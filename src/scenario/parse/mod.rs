@@ -131,6 +131,8 @@ struct ScenarioParser<'a> {
     groups: BTreeMap<String, Vec<ActorId>>,
     roles: BTreeMap<String, Role>,
     scenes: BTreeMap<String, BlockId>,
+    /// What is known about the results of scenes, by their blocks.
+    scene_results: BTreeMap<BlockId, shapes::ValueShape>,
     /// Scenes that are being parsed, outermost first.
     playing: Vec<String>,
     /// What is known about the names that the opening of a role binds, by the name of the role.
@@ -165,6 +167,7 @@ impl<'a> ScenarioParser<'a> {
             groups: BTreeMap::new(),
             roles: BTreeMap::new(),
             scenes: BTreeMap::new(),
+            scene_results: BTreeMap::new(),
             playing: Vec::new(),
             opening_shapes: BTreeMap::new(),
             reactions: BTreeMap::new(),

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::rules::member_paths;
 use super::steps::StepOptions;
-use super::{ScenarioParser, may_be};
+use super::{ScenarioParser, StepPlace, may_be};
 use crate::protocol::SchemaViolation;
 use crate::scenario::compose;
 use crate::scenario::model::{ConnectStep, MessageComposition, MessageName, StepAction};
@@ -293,6 +293,7 @@ impl ScenarioParser<'_> {
             method: option("method", Value::is_string, "text", "POST"),
             http: option("http", Value::is_string, "text", "\"1.0\""),
             tries,
+            in_opening: self.place == StepPlace::Opening,
         }))
     }
 

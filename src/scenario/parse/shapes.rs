@@ -1,6 +1,7 @@
 //! The known facts about a name's value before the run, so that an impossible member is reported at once.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde_json::Value;
@@ -26,6 +27,8 @@ pub enum ValueShape {
     OneOf(Vec<Value>),
     /// A list of such values.
     List(Box<ValueShape>),
+    /// The result of a scene, or the answer of a hook: `of` names it.
+    Result { of: String, members: BTreeMap<String, ValueShape> },
 }
 
 impl ValueShape {
@@ -189,7 +192,22 @@ impl ScenarioParser<'_> {
             shape = self.opening_shape(&path.root, name);
             (root, segments) = (format!("{root}.{name}"), rest);
         }
-        while let ValueShape::List(items) = shape {
+        loop {
+            let items = match shape {
+                ValueShape::List(items) => items,
+                ValueShape::Result { of, mut members } => {
+                    let [(segment @ PathSegment::Member(name), at), rest @ ..] = segments else { return None };
+                    let Some(member) = members.remove(name) else {
+                        let known = members.keys().map(String::as_str).collect::<Vec<_>>();
+                        let help = suggest(name, known.clone(), &format!("it has {}", known.join(", ")));
+                        self.error(expression.span_of(at), format!("{of} has no member `{name}`"), help);
+                        return None;
+                    };
+                    (root, segments, shape) = (format!("{root}{}", written(segment)), rest, member);
+                    continue;
+                }
+                _ => break,
+            };
             let [(segment, at), rest @ ..] = segments else { return None };
             if let PathSegment::Member(name) = segment {
                 let help = format!("write `{root}[0].{name}` for one of them, or `{root} | map(attribute='{name}')`");
@@ -239,7 +257,7 @@ impl ScenarioParser<'_> {
             ValueShape::OneOf(values) => {
                 Some(values.iter().map(|value| Cow::Owned(serde_json::json!({ "const": value }))).collect())
             }
-            ValueShape::Unknown | ValueShape::List(_) => None,
+            ValueShape::Unknown | ValueShape::List(_) | ValueShape::Result { .. } => None,
         }
     }
 }

@@ -10,6 +10,7 @@ use super::actors::StepActorNames;
 use super::lifecycles::LIFECYCLE_KEYS;
 use super::names::{BlockScope, NameOrigin};
 use super::rules::MatcherSubject;
+use super::shapes::ValueShape;
 use super::{ScenarioParser, StepPlace};
 use crate::protocol::Pack;
 use crate::scenario::compose;
@@ -185,13 +186,19 @@ fn time_error(text: &str) -> Option<ValueError> {
 }
 
 fn parse_hook_declaration(node: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> HookDeclaration {
-    table(node, &["message", "args", "about"], "a hook", diagnostics);
-    let args = list(node.get("args"), "`args`", "args: [name]", diagnostics);
-    let names: Vec<&str> = args.iter().filter_map(|arg| text(Some(arg), "an argument", diagnostics)).collect();
-    args.iter().zip(&names).for_each(|(arg, name)| check_name(name, "an argument", arg.span, diagnostics));
+    table(node, &["message", "args", "returns", "about"], "a hook", diagnostics);
+    let mut names = |key: &str, what: &str| -> Vec<String> {
+        let items = list(node.get(key), &format!("`{key}`"), &format!("{key}: [name]"), diagnostics);
+        let named = items.iter().filter_map(|item| Some((item.span, text(Some(item), what, diagnostics)?)));
+        let named: Vec<_> = named.collect();
+        named.iter().for_each(|(at, name)| check_name(name, what, *at, diagnostics));
+        named.into_iter().map(|(_, name)| name.to_owned()).collect()
+    };
+    let (args, returns) = (names("args", "an argument"), names("returns", "a member of the answer"));
     HookDeclaration {
         message: flag(node.get("message"), "`message`", diagnostics),
-        args: names.into_iter().map(str::to_owned).collect(),
+        args,
+        returns,
         about: line_text(node.get("about"), "`about`", diagnostics).unwrap_or_default(),
     }
 }
@@ -438,8 +445,12 @@ impl ScenarioParser<'_> {
         };
         self.playing.pop();
         self.place = place;
-        self.scopes.pop();
-        self.scenes.insert(name.to_owned(), block);
+        let scope = self.scopes.pop().unwrap_or_default();
+        if self.scenes.insert(name.to_owned(), block).is_none() {
+            let member = |bound: &String| (bound.clone(), scope.shapes.get(bound).cloned().unwrap_or_default());
+            let members = scope.names.keys().map(member).collect();
+            self.scene_results.insert(block, ValueShape::Result { of: format!("the scene `{name}`"), members });
+        }
         Some((block, given))
     }
 

@@ -141,7 +141,7 @@ impl ScenarioParser<'_> {
                 _ => NameOrigin::of_actors(&who),
             };
             self.bind_name(&name, Some(node.span), origin);
-            self.bind_shape(&name, act.as_ref().map(|act| result_shape(act, &who)).unwrap_or_default());
+            self.bind_shape(&name, act.as_ref().map(|act| self.result_shape(act, &who)).unwrap_or_default());
             Some(name)
         });
         Some(Step { span: key.span, text, who, as_, if_, check, act: act?, fences: Vec::new() })
@@ -623,30 +623,41 @@ impl ScenarioParser<'_> {
     }
 }
 
-/// Returns what is known about the result of a step.
-fn result_shape(act: &StepAction, who: &StepActors) -> ValueShape {
-    let composed = |compose: &MessageComposition| match &compose.message {
-        MessageName::Named(name) if compose.breaks.is_none() => {
-            ValueShape::Message { name: name.clone(), received: false }
-        }
-        _ => ValueShape::Unknown,
-    };
-    let shape = match act {
-        StepAction::Send(compose) => composed(compose),
-        StepAction::Compose(compose) => return composed(compose),
-        StepAction::Expect(expect) => match &expect.want {
-            ExpectedEvent::Message { message: MessageName::Named(name), .. } => {
-                let shape = ValueShape::Message { name: name.clone(), received: true };
-                if expect.count.is_some() { ValueShape::List(Box::new(shape)) } else { shape }
+impl ScenarioParser<'_> {
+    /// Returns what is known about the result of a step.
+    fn result_shape(&self, act: &StepAction, who: &StepActors) -> ValueShape {
+        let composed = |compose: &MessageComposition| match &compose.message {
+            MessageName::Named(name) if compose.breaks.is_none() => {
+                ValueShape::Message { name: name.clone(), received: false }
             }
+            _ => ValueShape::Unknown,
+        };
+        let shape = match act {
+            StepAction::Send(compose) => composed(compose),
+            StepAction::Compose(compose) => return composed(compose),
+            StepAction::Hook(hook) => {
+                let declared = self.file.shared.hooks.get(&hook.name);
+                let returns = declared.map(|declared| declared.returns.as_slice()).unwrap_or_default();
+                let members = returns.iter().map(|name| (name.clone(), ValueShape::Unknown)).collect();
+                let of = format!("the answer of the hook `{}`", hook.name);
+                return if returns.is_empty() { ValueShape::Unknown } else { ValueShape::Result { of, members } };
+            }
+            StepAction::Play { scene, .. } => self.scene_results.get(scene).cloned().unwrap_or_default(),
+            StepAction::Expect(expect) => match &expect.want {
+                ExpectedEvent::Message { message: MessageName::Named(name), .. } => {
+                    let shape = ValueShape::Message { name: name.clone(), received: true };
+                    if expect.count.is_some() { ValueShape::List(Box::new(shape)) } else { shape }
+                }
+                _ => return ValueShape::Unknown,
+            },
             _ => return ValueShape::Unknown,
-        },
-        _ => return ValueShape::Unknown,
-    };
-    match who {
-        StepActors::One(_) | StepActors::Myself => shape,
-        // A group is empty, or has one list for each of its members.
-        StepActors::Group { .. } if !matches!(shape, ValueShape::List(_)) => ValueShape::List(Box::new(shape)),
-        StepActors::Group { .. } | StepActors::NoActor => ValueShape::Unknown,
+        };
+        match who {
+            StepActors::One(_) | StepActors::Myself => shape,
+            // A group is empty, or has one list for each of its members.
+            StepActors::Group { .. } if !matches!(shape, ValueShape::List(_)) => ValueShape::List(Box::new(shape)),
+            StepActors::NoActor if matches!(act, StepAction::Play { .. }) => shape,
+            StepActors::Group { .. } | StepActors::NoActor => ValueShape::Unknown,
+        }
     }
 }
