@@ -57,6 +57,10 @@ impl RunProgress {
         if terminal {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
+        if let (false, false, Some(total)) = (terminal, quiet, total) {
+            // A bar shows the number at once.
+            eprintln!("playing {total} {unit}");
+        }
         let now = Instant::now();
         let (note, running) = (None, BTreeMap::new());
         Self {

@@ -648,9 +648,12 @@ impl Conversation {
         waited: Option<Duration>,
     ) -> FindingDetail {
         self.history.keep_last_frames();
+        let asked = self.request_in_question(actor);
+        let name = |id: ActorId| self.program.actors[id].name.clone();
         FindingDetail {
-            actor: actor.map(|id| self.program.actors[id].name.clone()).unwrap_or_default(),
-            sent: actor.or(self.actors.last_sender).and_then(|id| self.actors[id].last_sent.clone()),
+            actor: actor.map(name).unwrap_or_default(),
+            sender: asked.map(|asked| asked.actor).filter(|sender| Some(*sender) != actor).map(name),
+            sent: asked.map(|asked| asked.text.clone()),
             round: self.blocks.rounds().map(|rounds| self.history.shown(&rounds, 200)),
             expected: self.history.shown(&expected, 500),
             received: self.history.shown(&received, 1000),

@@ -72,6 +72,9 @@ impl Conversation {
             &self.actors[id].latest.address.iter().chain(&subprotocol).cloned().collect::<Vec<_>>().join(" "),
             0,
         );
+        if subprotocol.is_none() && !self.actors[id].latest.offered.is_empty() {
+            self.contact.activity.unselected = Some(self.actors[id].latest.offered.clone());
+        }
         let upgrade =
             serde_json::json!({ "status": status, "headers": header_object(headers), "subprotocol": subprotocol });
         self.judge_wire(id, &upgrade, true);

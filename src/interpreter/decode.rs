@@ -9,6 +9,8 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::syntax::matcher::{escape, shorten};
+
 /// The most values that a frame may contain: their tree takes about 20 MiB, however short the text is. No documented
 /// message comes near this limit.
 const MAX_VALUES: usize = 1 << 18;
@@ -51,13 +53,47 @@ fn decode_within_limits(text: &str) -> Result<Value, JsonDecodeError> {
             JsonDecodeError::Beyond(if why.contains("recursion limit") {
                 "it is nested deeper than 127 levels".to_owned()
             } else if why.contains("number out of range") {
-                "it contains a number beyond ±1.8e308".to_owned()
+                let first = unbounded_number(text, "", 0).map(|one| format!(": {one}")).unwrap_or_default();
+                format!("it contains a number that no double holds{first}")
             } else {
                 // JSON's grammar allows half a pair, Unicode does not (RFC 8259, section 8.2).
                 "it contains half a surrogate pair".to_owned()
             })
         })
     })
+}
+
+/// Returns the first number in a JSON text that no double holds, with a pointer to it; `None` if the text is too large to
+/// look for it.
+fn unbounded_number(text: &str, place: &str, depth: usize) -> Option<String> {
+    const MAX_SEARCHED: usize = 64 << 10;
+    const MAX_DEPTH: usize = 127;
+    const MAX_SHOWN: usize = 40;
+    if text.len() > MAX_SEARCHED || depth > MAX_DEPTH {
+        return None;
+    }
+    let text = text.trim();
+    match text.as_bytes().first()? {
+        b'{' => {
+            let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+            let below = |(name, value): (&String, &&RawValue)| {
+                unbounded_number(value.get(), &format!("{place}/{}", escape(name)), depth + 1)
+            };
+            members.iter().find_map(below)
+        }
+        b'[' => {
+            let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+            let below = |(index, value): (usize, &&RawValue)| {
+                unbounded_number(value.get(), &format!("{place}/{index}"), depth + 1)
+            };
+            items.iter().enumerate().find_map(below)
+        }
+        b'-' | b'0'..=b'9' => {
+            let at = if place.is_empty() { String::new() } else { format!(" at {}", shorten(place, MAX_SHOWN)) };
+            text.parse::<f64>().ok()?.is_infinite().then(|| format!("{}{at}", shorten(text, MAX_SHOWN)))
+        }
+        _ => None,
+    }
 }
 
 /// Returns the error in a text that breaks JSON's grammar. Ignores the depth of nesting, the range of numbers and
@@ -165,8 +201,10 @@ mod tests {
     #[rstest]
     #[case::deep(nested_text("[", "]"), "it is nested deeper than 127 levels")]
     #[case::deep_object(format!("{}1{}", r#"{"a":"#.repeat(DEEP), "}".repeat(DEEP)), "it is nested deeper than 127 levels")]
-    #[case::long_number("9".repeat(1000), "it contains a number beyond ±1.8e308")]
-    #[case::exponent("[-1e400]".to_owned(), "it contains a number beyond ±1.8e308")]
+    #[case::long_number("9".repeat(100_000), "it contains a number that no double holds")]
+    #[case::exponent("[-1e400]".to_owned(), "it contains a number that no double holds: -1e400 at /0")]
+    #[case::member(r#"{"a":{"b/c":[1, 2e999 ]}}"#.to_owned(), "it contains a number that no double holds: 2e999 at /a/b~1c/1")]
+    #[case::beside_depth(format!(r#"{{"z":1e400,"a":{}}}"#, nested_text("[", "]")), "it contains a number that no double holds")]
     #[case::leading(r#""\ud800""#.to_owned(), "it contains half a surrogate pair")]
     #[case::leading_then_text(r#"{"a":"\ud800x"}"#.to_owned(), "it contains half a surrogate pair")]
     #[case::leading_then_escape(r#""\ud800\n""#.to_owned(), "it contains half a surrogate pair")]
@@ -238,7 +276,7 @@ mod tests {
     #[case(r#"{"a":NaN,"b":1e400}"#)]
     #[case(r#"{"b":1e400,"a":NaN}"#)]
     fn an_exceeded_limit_is_reported_even_with_nan(#[case] text: &str) {
-        let beyond = JsonDecodeError::Beyond("it contains a number beyond ±1.8e308".to_owned());
+        let beyond = JsonDecodeError::Beyond("it contains a number that no double holds: 1e400 at /b".to_owned());
         assert_eq!(decode_json(text, &["NaN".to_owned()]), Err(beyond));
         assert!(matches!(decode_json(text, &[]), Err(JsonDecodeError::NotJson(_))));
     }

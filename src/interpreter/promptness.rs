@@ -402,7 +402,7 @@ impl Conversation {
         match &step.act {
             StepAction::Connect(_) => [UPGRADE.to_owned()].into(),
             StepAction::Accept { .. } => [HUB_CONNECTION.to_owned()].into(),
-            StepAction::ExpectEnd { .. } => [self.name_after(END, self.actors.last_sender)].into(),
+            StepAction::ExpectEnd { .. } => [self.name_after(END, self.actors.last_sender())].into(),
             StepAction::Expect(expect) if is_judged_by_arrival(step, expect) => {
                 self.awaited_name(&expect.want, actor).into_iter().collect()
             }
@@ -433,7 +433,7 @@ impl Conversation {
 
     /// Records that the hub has ended a connection.
     pub(super) fn add_end(&mut self) {
-        let name = self.name_after(END, self.actors.last_sender);
+        let name = self.name_after(END, self.actors.last_sender());
         self.waits.add_arrival(END);
         self.waits.add_arrival(&name);
     }
@@ -458,7 +458,7 @@ impl Conversation {
                 Some(if name == "any" { self.any_message(actor) } else { name.to_owned() })
             }
             ExpectedEvent::Control { .. } => Some(CONTROL.to_owned()),
-            ExpectedEvent::Close(_) => Some(self.name_after(END, self.actors.last_sender)),
+            ExpectedEvent::Close(_) => Some(self.name_after(END, self.actors.last_sender())),
             ExpectedEvent::Refusal(_) => Some(UPGRADE.to_owned()),
         }
     }

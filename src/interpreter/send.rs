@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::active_step::{StepFailure, StepFailureKind};
-use super::actor::ClosingHandshake;
+use super::actor::{ClosingHandshake, KEPT_FRAMES, MAX_SHOWN, SentFrame};
 use super::blocks::{BlockFrame, BlockKind, Phase, StepProgress};
 use super::checks::{compare, evaluate_for_step, value_failure};
 use super::finding::ComparisonOutcome;
@@ -19,6 +19,7 @@ use crate::scenario::model::{ActorId, ConnectStep, MessageComposition, MessageNa
 use crate::scenario::template::Template;
 use crate::scenario::value::{BoundValue, Provenance, Traced, Wire, pick_wire};
 use crate::scenario::variation::{TextForm, Variation};
+use crate::syntax::matcher::shorten;
 use crate::websocket::dial::Dial;
 use crate::websocket::endpoint::Endpoint;
 use crate::websocket::frame::{Frame, Opcode};
@@ -133,6 +134,9 @@ impl Conversation {
         let sent = self.transmit(id, frames, FrameKind::Text, &text, text.len(), wire.as_deref());
         if let Some(wire) = &sent {
             let message = self.program.pack.message_index(&name);
+            if let Some(latest) = self.actors.sent.back_mut() {
+                latest.message = message;
+            }
             self.actors[id].latest.record_request(message, wire);
             self.record_exchange(id, message, &value, compose.breaks.is_none(), wire);
         }
@@ -155,10 +159,13 @@ impl Conversation {
         let masked = masker.mask_frame(text);
         let frame = self.frame_report(id, connection, HistoryDirection::Sent, kind, &masked, size);
         self.add_frame(frame);
-        self.actors[id].last_sent = Some(crate::syntax::matcher::shorten(&masked, 400));
+        let shown = shorten(&masked, MAX_SHOWN);
+        self.actors.sent.push_back(SentFrame { actor: id, sequence, kind, message: None, text: shown });
+        if self.actors.sent.len() > KEPT_FRAMES {
+            self.actors.sent.pop_front();
+        }
         self.actors[id].latest.has_sent = true;
         self.actors[id].latest.last_sent_at = self.clock.now;
-        self.actors.last_sender = Some(id);
         self.out.push(ConversationOutput::Send { connection, frames });
         self.count_send();
         let from_hub = source.is_some_and(|wire| wire.from_hub);

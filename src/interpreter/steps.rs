@@ -58,7 +58,9 @@ impl Conversation {
             StepAction::Connect(connect) => {
                 for id in &members {
                     let dial = self.connect_options(*id, connect)?;
+                    let offered = if connect.in_opening { dial.0.subprotocols.join(", ") } else { String::new() };
                     self.connect_actor(*id, dial);
+                    self.actors[*id].latest.offered = offered;
                 }
                 self.wait_until(None, WaitCondition::Upgrade { members, tries: connect.tries })
             }

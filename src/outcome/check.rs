@@ -106,8 +106,11 @@ pub struct FindingDetail {
     pub at: Option<Duration>,
     /// A JSON pointer to the wrong member of the received message; null if the finding is not about one member.
     pub place: Option<String>,
-    /// The last message this actor sent, shortened; for a step without an actor, that of any actor.
+    /// The request that the finding is about, or else the last message this actor sent, shortened.
     pub sent: Option<String>,
+    /// The actor that sent it, if it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
     pub expected: String,
     /// The frame, shortened, or a text such as "nothing, connection still open".
     pub received: String,

@@ -57,6 +57,8 @@ pub struct HubActivity {
     pub answers: BTreeMap<MessageKind, AnswerTimes>,
     /// When a connection first ended without a close frame or was not made, counted from the start of the scenario.
     pub cut: Option<Duration>,
+    /// The subprotocols that an opening offered when the hub selected none of them.
+    pub unselected: Option<String>,
 }
 
 /// A scenario that a hub served before, but no longer serves.

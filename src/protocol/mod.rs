@@ -75,6 +75,8 @@ pub struct Pack {
     pub rules: BTreeMap<String, Rule>,
     /// The document to which the lines of the rules refer.
     pub document: String,
+    /// As in [`rules::RuleSet::link`].
+    pub link: Option<String>,
     /// The first twelve digits of the SHA-256 over all its files.
     pub hash: String,
 }
@@ -195,6 +197,7 @@ impl Pack {
             messages,
             rules: rules.rules,
             document: rules.document,
+            link: rules.link,
             hash: pack_hash(folder, sources),
         };
         pack.lint_examples(&mut diagnostics);

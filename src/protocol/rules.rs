@@ -94,6 +94,8 @@ pub struct Rule {
 #[derive(Default)]
 pub struct RuleSet {
     pub document: String,
+    /// The address of a place in the document, in which `{line}` or `{section}` stands for that of the rule.
+    pub link: Option<String>,
     pub rules: BTreeMap<String, Rule>,
     /// Ids of rules with mistakes; referring to one is not another mistake.
     broken: BTreeSet<String>,
@@ -118,8 +120,16 @@ const RULE_EXAMPLE: &str =
 
 pub fn parse_rules(root: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> RuleSet {
     let mut rules = RuleSet::default();
-    let file = table(root, &["document", "rules"], "rules.yaml", diagnostics);
+    let file = table(root, &["document", "link", "rules"], "rules.yaml", diagnostics);
     rules.document = line_text(root.get("document"), "`document`", diagnostics).unwrap_or_default();
+    rules.link = line_text(root.get("link"), "`link`", diagnostics);
+    if let (Some(link), Some(node)) = (&rules.link, root.get("link"))
+        && !["https://", "http://"].iter().any(|scheme| link.starts_with(scheme))
+    {
+        let example =
+            "write the address of the document, such as `link: \"https://example.org/spec.md?plain=1#L{line}\"`";
+        diagnostics.push(Diagnostic::error(node.span, "`link` is not an address on the web").help(example));
+    }
     let listed = file.required("rules", RULE_EXAMPLE, diagnostics);
     rules.unreadable = listed.is_none_or(|listed| listed.map().is_none());
     for (key, node) in named(listed, "`rules`", "a rule", "rules: { ABC-001: { ... } }", diagnostics) {

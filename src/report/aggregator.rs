@@ -301,6 +301,7 @@ fn judge_rules(outline: &ProtocolOutline, scenarios: Vec<ScenarioResult>, deviat
         pack_version: pack.version.clone(),
         pack_hash: pack.hash.clone(),
         document: pack.document.clone(),
+        link: pack.link.clone(),
         unplayed: Vec::new(),
         rules: pack.rules.values().map(|rule| (rule.id.clone(), judge(rule))).collect(),
         scenarios,
@@ -350,7 +351,10 @@ fn message_kind(pack: &Pack, frame: &FrameReport) -> (String, bool) {
     let Some(payload) = Some(&frame.text).filter(|_| frame.kind != FrameKind::Binary) else {
         return ("binary".to_owned(), false);
     };
-    let Ok(payload) = serde_json::from_str::<Value>(payload) else { return ("text".to_owned(), false) };
+    let Ok(payload) = serde_json::from_str::<Value>(payload) else {
+        // JSON beyond the limits of decoding may be a message of the pack.
+        return ("text".to_owned(), serde_json::from_str::<serde::de::IgnoredAny>(payload).is_ok());
+    };
     if let Some(message) = pack.recognise(&payload, FrameDirection::FromHub).filter(|message| !message.abstract_) {
         return (format!("message {}", message.name), true);
     }

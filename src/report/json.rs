@@ -80,10 +80,12 @@ impl JsonReportWriter<'_> {
             pack: Pack {
                 version: protocol.pack_version.clone(),
                 hash: protocol.pack_hash.clone(),
+                link: protocol.link.clone(),
                 document: protocol.document.clone(),
             },
             exit_code: protocol.exit_code(options),
             summary: super::terminal::verdict_line(protocol, options),
+            notes: protocol.subprotocol_note().into_iter().collect(),
             doubt: protocol.doubt.map(|doubt| super::terminal::describe_doubt(&protocol.name, doubt)),
             root_causes: protocol.root_causes().iter().map(|cause| self.root_cause(cause)).collect(),
             causes: protocol.causes.iter().map(|cause| self.shared_cause(cause)).collect(),

@@ -10,6 +10,7 @@ pub mod causes;
 pub mod ctrf;
 pub mod document;
 pub mod events;
+mod evidence;
 pub mod fuzz;
 pub mod github;
 pub mod html;
@@ -87,6 +88,8 @@ pub struct ProtocolReport {
     pub pack_hash: String,
     /// The document that the lines of the rules refer to.
     pub document: String,
+    /// As in [`crate::protocol::Pack::link`].
+    pub link: Option<String>,
     /// The played scenarios, in the order of the pack.
     pub scenarios: Vec<ScenarioResult>,
     /// Selected scenarios that were not played because the run was interrupted.
@@ -506,6 +509,19 @@ impl ProtocolReport {
         slimmest_of(self.scenarios.iter().flat_map(|scenario| {
             scenario.runs.iter().filter_map(|run| Some((scenario.id.as_str(), run.waits.slimmest.as_ref()?)))
         }))
+    }
+
+    /// Returns a remark if the hub selected none of the subprotocols that openings offered, which no rule forbids.
+    pub fn subprotocol_note(&self) -> Option<String> {
+        let runs = self.scenarios.iter().flat_map(|scenario| &scenario.runs);
+        let offered: BTreeSet<&str> = runs.filter_map(|run| run.activity.unselected.as_deref()).collect();
+        let offered = offered.into_iter().collect::<Vec<_>>().join("; ");
+        (!offered.is_empty()).then(|| {
+            format!(
+                "the hub selected none of the offered subprotocols ({offered}). RFC 6455, section 4.2.2, allows that, but a \
+                 browser then closes the connection, as the WebSockets Standard demands."
+            )
+        })
     }
 
     /// Returns the shortened waits that ran out, by the name of what was awaited.

@@ -6,7 +6,7 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::disk;
-use crate::support::hostile_servers::{HostileHub, Misbehaviour};
+use crate::support::hostile_servers::{HostileHub, Misbehaviour, ScriptedHub};
 use crate::support::process::{ServeProcess, hubproof, start, with_steady_text};
 
 #[test]
@@ -310,4 +310,43 @@ fn a_hub_that_never_answers_cannot_be_reached(#[case] arguments: &[&str]) {
     let options = [url.as_str(), "--protocol", "qi", "--set", "patience=200ms"];
     let done = hubproof([arguments, &options].concat()).assert_exit_code(3);
     assert!(done.out.contains("could not be reached: no answer to the upgrade"), "{}", done.out);
+}
+
+/// The frame may be any message of the document, so the hub is not accused of speaking another protocol.
+#[test]
+fn a_number_that_no_double_holds_is_named_with_its_member() {
+    let hub = ScriptedHub::start(|_, _, _| vec![r#"{"told":1e400}"#.to_owned()]);
+    let url = hub.url();
+    let done = hubproof(["check", &url, "--pack", "tests/fixtures/documents/ask.yaml"]).assert_exit_code(3);
+    let words = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    let named = "it contains a number that no double holds: 1e400 at /told"; // style: quoted
+    assert!(words.contains(named), "{}", done.out);
+    assert!(!done.out.contains("another protocol"), "{}", done.out);
+}
+
+/// Browsers close such a connection, though RFC 6455 allows it.
+#[rstest]
+#[case::offered("subprotocols: [nostr]", true)]
+#[case::not_offered("headers: { X-Trace: a }", false)]
+fn a_hub_that_selects_no_subprotocol_gets_a_remark(#[case] option: &str, #[case] remarked: bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("mini");
+    disk::copy_pack("qi", &pack);
+    let shared = std::fs::read_to_string(pack.join("scenarios/shared.yaml")).unwrap();
+    let opening = format!("- connects:\n        {option}\n");
+    std::fs::write(pack.join("scenarios/shared.yaml"), shared.replace("- connects:\n", &opening)).unwrap();
+    // It selects none.
+    let server = ServeProcess::start(["qi"], 1);
+    let report = folder.path().join("report.json");
+    let sink = format!("json={}", report.display());
+    let arguments =
+        ["check", server.url("qi"), "--pack", pack.to_str().unwrap(), "--scenario", "base", "--report", &sink];
+    let done = hubproof(arguments).assert_exit_code(0);
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&report).unwrap()).unwrap();
+    let notes = report["protocols"][0]["notes"].to_string();
+    for text in [done.out.split_whitespace().collect::<Vec<_>>().join(" "), notes] {
+        for part in ["none of the offered subprotocols (nostr)", "RFC 6455, section 4.2.2", "browser then closes"] {
+            assert_eq!(text.contains(part), remarked, "{part}: {text}");
+        }
+    }
 }

@@ -212,3 +212,10 @@ fn errors_are_printed_and_options_that_print_more_are_refused() {
         assert!(done.err.contains("cannot be used with"), "{}", done.err);
     }
 }
+
+/// A run says how much is to come before anything is played.
+#[test]
+fn the_number_of_scenarios_is_shown_first() {
+    let done = hubproof(["check", "--protocol", "qi", "--scenario", "base", "--scenario", "jobs"]).assert_exit_code(0);
+    assert_eq!(done.err.lines().next(), Some("playing 2 scenarios"), "{}", done.err);
+}

@@ -289,3 +289,16 @@ fn pages_are_as_wide_as_the_terminal_up_to_100_columns() {
     assert!((71..=100).contains(&widest("300")));
     assert_eq!(widest("nonsense"), widest("100"));
 }
+
+/// A hub that refuses the client may be tried again with a certificate.
+#[test]
+fn the_commands_that_init_prints_repeat_the_tls_options() {
+    let hub = GuardedHub::start();
+    let ca = hub.file("ca.pem");
+    let done = hubproof(["init", &hub.url, "--ca", &ca, "--to", hub.folder.path().to_str().unwrap()]);
+    let done = done.assert_exit_code(3);
+    assert!(done.out.contains("client certificate"), "{}", done.out);
+    let words = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains(&format!("hubproof init {} --ca {ca}", hub.url)), "{}", done.out);
+    assert!(words.contains(&format!("hubproof init {} --ca {ca} --protocol", hub.url)), "{}", done.out);
+}

@@ -128,7 +128,7 @@ const LONG_PATIENCE: &[&str] = &["--stretch", "0.6"];
 #[case::giant(Misbehaviour::Giant, DEFAULT_PATIENCE, &[3], "a message of more than 12582912 bytes, hubproof's limit")]
 #[case::endless(Misbehaviour::Endless, DEFAULT_PATIENCE, &[3], "a message of more than 12582912 bytes, hubproof's limit")]
 #[case::deep(Misbehaviour::Deep, ONE_LONG_SCENARIO, &[3], "a received frame is JSON, but hubproof cannot decode it: it is nested deeper than 127 levels")]
-#[case::digits(Misbehaviour::Digits, ONE_LONG_SCENARIO, &[3], "a received frame is JSON, but hubproof cannot decode it: it contains a number beyond ±1.8e308")]
+#[case::digits(Misbehaviour::Digits, ONE_LONG_SCENARIO, &[3], "a received frame is JSON, but hubproof cannot decode it: it contains a number that no double holds")]
 #[case::surrogate(Misbehaviour::Surrogate, ONE_LONG_SCENARIO, &[3], "a received frame is JSON, but hubproof cannot decode it: it contains half a surrogate pair")]
 // The same, but it depends on the machine whether the patience ends before the limit is exceeded.
 #[case::fragments(Misbehaviour::Fragments, SHORT_PATIENCE, &[1, 3], "")]

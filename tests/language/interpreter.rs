@@ -6,10 +6,12 @@ use std::time::Duration;
 use hubproof::interpreter::{Conversation, ConversationInput, ConversationOutput};
 use hubproof::outcome::{ScenarioReport, Verdict};
 use hubproof::scenario::Program;
+use hubproof::syntax::source::Sources;
 use hubproof::websocket::frame::{AssembledMessage, ConnectionEvent};
 use proptest::prelude::*;
 use rstest::rstest;
 
+use crate::support::disk;
 use crate::support::sim_connection::{SimulatedProtocol, conversation_config};
 
 /// A random action of a hub on one of its connections.
@@ -197,4 +199,46 @@ fn steps_under_finally_can_use_names_that_earlier_steps_bound() {
     let report = protocol.play(program, None).unwrap();
     let cancelled = report.history.iter().filter(|frame| frame.text.contains(r#""type":"cancel_job""#)).count();
     assert_eq!(cancelled, 4, "one per accepted job");
+}
+
+/// The request in question is another client's message, or the one whose id a step names, and no fence in between.
+#[rstest]
+#[case::of_another_client("concierge-name-broadcast", "carl", Some("anna"), "MESSAGE")]
+#[case::named_by_the_step("concierge-message-sent-missing", "anna", None, "MESSAGE")]
+fn a_finding_names_the_request_that_it_is_about(
+    #[case] fault: &str,
+    #[case] actor: &str,
+    #[case] sender: Option<&str>,
+    #[case] request: &str,
+) {
+    let steps = "
+  - everyone join:
+  - anna sends: message_to_name
+    with: { /target: { type: NAME, name: \"${ben.name}\" }, /data: { mark: \"${mark}\" } }
+    as: sent
+  - ben expects: message_relayed
+    where: { data: { mark: \"${mark}\" } }
+    rules: [CON-042]
+  - everyone play: fence
+  - carl expects nothing: message_relayed
+    where: { data: { mark: \"${mark}\" } }
+    for: 0s
+    rules: [CON-042]
+  - anna expects: status_message_sent
+    after: sent
+    rules: [CON-057]
+";
+    let actors = "{ anna: client, ben: client, carl: client, everyone: [anna, ben, carl] }";
+    let text = format!("title: t\nactors: {actors}\nlet: {{ mark: \"${{unique('mark')}}\" }}\nsteps:{steps}");
+    let mut sources = Sources::default();
+    let mut folder = disk::protocol_folder("concierge", &mut sources);
+    folder.scenarios.insert("asked.yaml".to_owned(), sources.add("scenarios/asked.yaml", text));
+    let protocol = SimulatedProtocol::from_folder(&folder, sources);
+    let program = protocol.scenarios.programs.iter().find(|program| program.id == "concierge/asked").unwrap();
+    let report = protocol.play(program, Some(fault)).unwrap();
+    let check = report.checks.iter().find(|check| check.verdict == Verdict::Fail && check.is_of_step()).unwrap();
+    let detail = check.detail.as_ref().unwrap();
+    assert_eq!((detail.actor.as_str(), detail.sender.as_deref()), (actor, sender), "{detail:?}");
+    let sent: serde_json::Value = serde_json::from_str(detail.sent.as_ref().unwrap()).unwrap();
+    assert_eq!((&sent["type"], sent["data"]["mark"].is_string()), (&request.into(), true), "{detail:?}");
 }

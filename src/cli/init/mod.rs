@@ -82,7 +82,7 @@ pub fn run_init(arguments: &InitArgs) -> Result<u8, CliError> {
     check_settings_known(&target, &candidates)?;
     let masker = SecretMasker::new(address_secrets(&target.instances[0].url));
     let shown_url = arguments.url.as_deref().map(|url| masker.mask(url).into_owned());
-    let mut page = InitPage::new(shown_url.as_deref(), &sources);
+    let mut page = InitPage::new(shown_url.as_deref(), &arguments.tls.to_arguments(), &sources);
     let contact = match &arguments.url {
         None => None,
         Some(_) => {

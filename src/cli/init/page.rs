@@ -26,8 +26,8 @@ const MIN_CLOSE: usize = 2;
 
 pub struct InitPage<'a> {
     page: Page<'a, ()>,
-    /// The URL of the hub, without secrets; empty if there is none.
-    url: String,
+    /// The URL of the hub, without secrets, and the TLS options, as words of a command; empty if there is no hub.
+    hub: String,
 }
 
 /// What `init` has written.
@@ -47,10 +47,11 @@ pub struct WrittenFiles<'a> {
 }
 
 impl<'a> InitPage<'a> {
-    pub fn new(url: Option<&str>, sources: &'a Sources) -> Self {
+    pub fn new(url: Option<&str>, tls: &[String], sources: &'a Sources) -> Self {
+        let words: Vec<_> = url.into_iter().chain(tls.iter().map(String::as_str)).map(quote_for_shell).collect();
         let hub = url.unwrap_or("a hub that is not running yet");
         let page = Page::new(env!("CARGO_PKG_VERSION"), hub, &(), sources, Style::default());
-        Self { page, url: quote_for_shell(url.unwrap_or_default()).into_owned() }
+        Self { page, hub: words.join(" ") }
     }
 
     pub fn finish(self) -> String {
@@ -258,13 +259,13 @@ impl<'a> InitPage<'a> {
         };
         let all: Vec<usize> = (0..candidates.len()).collect();
         let pack = own.map(|(_, path)| format!(" --pack {}", quote_for_shell(path))).unwrap_or_default();
-        let init = format!("hubproof init {}", self.url);
+        let init = format!("hubproof init {}", self.hub);
         let with_protocol = |names: &str| format!("{init}{pack} --protocol {names}");
         let describe = format!("If you have an AsyncAPI document of its protocol: {init} --pack asyncapi.yaml");
         let record = format!(
             "Or record its traffic, and make a pack of that: hubproof record {} --listen 127.0.0.1:4001 --to hub.jsonl, \
              then hubproof packs init --from-recording hub.jsonl",
-            self.url
+            self.hub
         );
         let websocket = format!("To test only the WebSocket layer: {init} --protocol websocket");
         let advice = match contact.map(Contact::finding) {

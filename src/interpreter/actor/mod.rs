@@ -1,6 +1,7 @@
 //! The actors and their connections.
 
 mod inbox;
+mod sent;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Index, IndexMut};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use self::inbox::{FrameJson, Inbox, InboxFrame, InboxFrameKind};
+pub use self::sent::{KEPT_FRAMES, MAX_SHOWN, SentFrame};
 
 use super::invariants::exchange::Exchange;
 use super::invariants::uses_sent;
@@ -33,8 +35,8 @@ pub struct Actors {
     pub connections: BTreeMap<u32, ActorId>,
     /// Whether the messages that are sent are kept, because an entry of `always` uses them.
     pub keeps_sent: bool,
-    /// The actor that sent the latest message.
-    pub last_sender: Option<ActorId>,
+    /// The latest frames that were sent, oldest first.
+    pub sent: VecDeque<SentFrame>,
     /// The number of frames that no step claimed, by message.
     pub leftovers: BTreeMap<String, usize>,
 }
@@ -46,7 +48,12 @@ impl Actors {
             AlwaysEntry::Check { value, test, .. } => uses_sent(value, test),
             _ => false,
         });
-        Self { all, connections: BTreeMap::new(), keeps_sent, last_sender: None, leftovers: BTreeMap::new() }
+        Self { all, connections: BTreeMap::new(), keeps_sent, sent: VecDeque::new(), leftovers: BTreeMap::new() }
+    }
+
+    /// Returns the actor that sent the latest frame.
+    pub fn last_sender(&self) -> Option<ActorId> {
+        self.sent.back().map(|latest| latest.actor)
     }
 
     pub fn ids(&self) -> std::ops::Range<ActorId> {
@@ -134,7 +141,6 @@ pub struct ActorState {
     pub opened_at: Duration,
     /// Position of the event with which the latest connection opened.
     pub opened_event: u64,
-    pub last_sent: Option<String>,
     /// The URL at which the actor listens, for a role with `side: server`.
     pub url: Option<String>,
     pub latest: ActorConnection,
@@ -147,6 +153,8 @@ pub struct ActorConnection {
     pub address: Option<String>,
     /// Whether the upgrade request is standard: the scenario changed no handshake header.
     pub standard_upgrade: bool,
+    /// The subprotocols that an opening offered.
+    pub offered: String,
     /// The declared deviations that the upgrade request follows, by index.
     pub upgrade_deviations: Vec<usize>,
     /// Assembles the texts that raw frames and bytes carry to a hub with declared deviations.

@@ -73,6 +73,9 @@ pub struct Protocol {
     pub summary: String,
     /// Why the hub may implement another protocol, in one sentence.
     pub doubt: Option<String>,
+    /// Remarks about the hub that no rule covers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Failed checks and failed preconditions, each once for all scenarios. Those that block most come first.
     pub root_causes: Vec<RootCause>,
     /// Failed preconditions that blocked checks, each once.
@@ -121,6 +124,9 @@ pub struct Pack {
     pub hash: String,
     /// The document that the lines of the rules refer to.
     pub document: String,
+    /// The address of a place in it, in which `{line}` or `{section}` stands for that of a rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
 }
 
 /// Counts; a repeated scenario counts once.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::page::format_ms;
 use crate::outcome::{FindingDetail, FrameKind, FrameReport, HistoryDirection, ms};
+use crate::report::evidence::{find_frame, find_request, moment_of};
 use crate::report::text::shorten;
 
 /// A conversation with at most this many lines is shown in full.
@@ -18,7 +19,7 @@ const MAX_LANES: usize = 22;
 /// The width of all lanes together, in pixels, if they are not that narrow anyway.
 const LANES_WIDTH: usize = 220;
 const MAX_PITCH: usize = 56;
-/// The most characters of a payload: of the frame that the finding is about, and of others.
+/// The most characters of a payload: of the frames that the finding is about, and of others.
 const MAX_MARKED: usize = 1_200;
 const MAX_PAYLOAD: usize = 240;
 
@@ -60,6 +61,7 @@ pub fn diagram(history: &[FrameReport], dropped: usize, found: Option<(&FindingD
         return None;
     }
     let marked = found.and_then(|(detail, _)| find_frame(detail, history));
+    let request = found.and_then(|(detail, _)| find_request(detail, history));
     let moment = found.map(|(detail, _)| moment_of(detail, history));
     let focus = marked.or(moment.and_then(|moment| moment.checked_sub(1))).unwrap_or(history.len() - 1);
     let mut actors: Vec<&str> = Vec::new();
@@ -85,6 +87,7 @@ pub fn diagram(history: &[FrameReport], dropped: usize, found: Option<(&FindingD
             || index + KEPT_LAST >= history.len()
             || (index + KEPT_BEFORE >= focus && index <= focus + KEPT_AFTER)
             || moment.is_some_and(|moment| index + KEPT_AFTER >= moment && index <= moment + 1)
+            || request == Some(index)
     };
     let (mut rows, mut gap) = (Vec::new(), 0);
     for (index, frame) in history.iter().enumerate() {
@@ -97,7 +100,8 @@ pub fn diagram(history: &[FrameReport], dropped: usize, found: Option<(&FindingD
             continue;
         }
         push_gap(&mut rows, &mut gap);
-        rows.push(frame_row(frame, middle(lane_of(&frame.actor)), hub, marked == Some(index)));
+        let most = if [marked, request].contains(&Some(index)) { MAX_MARKED } else { MAX_PAYLOAD };
+        rows.push(frame_row(frame, middle(lane_of(&frame.actor)), hub, most, marked == Some(index)));
     }
     push_gap(&mut rows, &mut gap);
     if moment == Some(history.len()) {
@@ -129,7 +133,7 @@ fn found_row(detail: &FindingDetail, message: &str) -> Row {
     }
 }
 
-fn frame_row(frame: &FrameReport, lane: usize, hub: usize, marked: bool) -> Row {
+fn frame_row(frame: &FrameReport, lane: usize, hub: usize, most: usize, marked: bool) -> Row {
     let actor = if frame.actor.is_empty() { "hub" } else { &frame.actor };
     let (kind, path, who) = match frame.direction {
         HistoryDirection::Sent => ("sent", format!("M{lane} 11H{hub}m-5-4l5 4-5 4"), format!("{actor} → hub")),
@@ -139,7 +143,6 @@ fn frame_row(frame: &FrameReport, lane: usize, hub: usize, marked: bool) -> Row 
         }
     };
     let what = if frame.kind == FrameKind::Text { "" } else { frame.kind.name() };
-    let most = if marked { MAX_MARKED } else { MAX_PAYLOAD };
     let mut text = shorten(&frame.text, most).into_owned();
     if text.len() < frame.size.min(frame.text.len()) {
         text.push_str(&format!(" ({} bytes)", frame.size));
@@ -159,25 +162,4 @@ fn frame_row(frame: &FrameReport, lane: usize, hub: usize, marked: bool) -> Row 
         marked,
         left_out: 0,
     }
-}
-
-/// Returns the position in the history at which the finding was made: the number of lines before it.
-fn moment_of(detail: &FindingDetail, history: &[FrameReport]) -> usize {
-    detail.at.map_or(history.len(), |at| history.partition_point(|frame| frame.at <= at))
-}
-
-/// Characters of a frame that identify it in the evidence, where frames may be cut.
-const COMPARED_CHARS: usize = 120;
-
-/// Returns the index of the received frame that the evidence quotes.
-pub fn find_frame(detail: &FindingDetail, history: &[FrameReport]) -> Option<usize> {
-    let before = moment_of(detail, history);
-    history[..before].iter().rposition(|frame| {
-        let text = frame.text.trim_end_matches("...");
-        let start = text.char_indices().nth(COMPARED_CHARS).map_or(text, |(end, _)| &text[..end]);
-        frame.direction == HistoryDirection::Received
-            && (detail.actor.is_empty() || frame.actor == detail.actor)
-            && start.chars().count() > 2
-            && detail.received.contains(start)
-    })
 }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::conversation::find_frame;
 use crate::outcome::{FindingDetail, FrameReport};
+use crate::report::evidence::find_frame;
 use crate::report::text::shorten;
 use crate::syntax::matcher::{Matcher, escape, find_difference};
 
@@ -43,6 +43,10 @@ pub fn json_diff(detail: &FindingDetail, step: &str, history: &[FrameReport]) ->
         let received = candidates.into_iter().next()?;
         let expected = detail.expected.strip_prefix(&format!("{place}: ")).unwrap_or(&detail.expected);
         return Some(write_diff(&received, &[(place.clone(), expected.to_owned())]));
+    }
+    // The frame meets all conditions of a step that expects none.
+    if step.contains(" expects nothing") || step.contains(" expect nothing") {
+        return None;
     }
     let conditions = detail.expected.strip_prefix(&format!("{step} where "))?;
     let conditions: Value = serde_json::from_str(conditions).ok()?;
@@ -223,14 +227,23 @@ mod tests {
         assert!(json_diff(&detail, "anna expects: any", &[]).is_none());
     }
 
-    #[test]
-    fn a_message_that_meets_the_conditions_has_no_difference() {
+    /// The frame that `expects nothing` matched has no member that is missing.
+    #[rstest]
+    #[case::member("anna expects: done", r#"{"id":2}"#, r#"{"id":2,"type":"other"}"#)]
+    #[case::element("anna expects nothing: event", r#"{"1":"x"}"#, r#"["EVENT","x",{"kind":1}]"#)]
+    #[case::masked("anna expects nothing: event", r#"{"token":"secret"}"#, r#"{"token":"***"}"#)]
+    #[case::inside_an_element("anna expects: event", r#"{"2":{"kind":1}}"#, r#"["EVENT","x",{"kind":1}]"#)]
+    fn a_message_that_meets_the_conditions_has_no_difference(
+        #[case] step: &str,
+        #[case] conditions: &str,
+        #[case] received: &str,
+    ) {
         let detail = FindingDetail {
-            expected: r#"anna expects: done where {"id":2}"#.to_owned(),
-            received: r#"{"id":2,"type":"other"}"#.to_owned(),
+            expected: format!("{step} where {conditions}"),
+            received: received.to_owned(),
             ..FindingDetail::default()
         };
-        assert!(json_diff(&detail, "anna expects: done", &[]).is_none());
+        assert!(json_diff(&detail, step, &[]).is_none());
     }
 
     #[rstest]

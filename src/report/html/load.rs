@@ -49,7 +49,22 @@ pub fn plotted_metrics(times: &BTreeMap<String, Times>) -> Vec<&str> {
     let of_hub = times.iter().filter(|(name, _)| is_of_hub(name) && !name.ends_with(".service"));
     let mut metrics: Vec<(&str, u64)> = of_hub.map(|(name, times)| (name.as_str(), times.count)).collect();
     metrics.sort_by_key(|(name, count)| (!name.ends_with(".response"), std::cmp::Reverse(*count)));
-    metrics.into_iter().take(MAX_PLOTTED).map(|(name, _)| name).collect()
+    let mut plotted: Vec<&str> = Vec::new();
+    for (name, _) in metrics {
+        if plotted.len() < MAX_PLOTTED && !plotted.iter().any(|known| are_alike(&times[*known], &times[name])) {
+            plotted.push(name);
+        }
+    }
+    plotted
+}
+
+/// Whether two metrics show the same thing, such as a request and the journey that consists of it.
+fn are_alike(one: &Times, other: &Times) -> bool {
+    let close = |a: f64, b: f64| (a - b).abs() <= 0.02 * a.max(b);
+    one.count == other.count
+        && close(one.mean_ms, other.mean_ms)
+        && close(one.p50_ms, other.p50_ms)
+        && close(one.max_ms, other.max_ms)
 }
 
 /// Returns the metric and statistic of a threshold: `jobs.response` and `p99` for `jobs.response.p99 < 50ms`.
@@ -110,6 +125,21 @@ pub fn render_parts(
             view! { metric, plots => lines.into_iter().chain(heat).collect::<Vec<_>>() }
         })
         .collect();
+    // The plot of each metric, or of the one that it equals.
+    let plot_of = |name: &str| {
+        let times = document.times.get(name)?;
+        let place = metrics
+            .iter()
+            .position(|metric| *metric == name || is_of_hub(name) && are_alike(&document.times[*metric], times))?;
+        over_time[place]
+            .get_attr("plots")
+            .ok()?
+            .get_item_by_index(0)
+            .ok()?
+            .get_attr("id")
+            .ok()
+            .filter(|id| !id.is_undefined())
+    };
     let throughput = throughput_plots(&mut plots, document, live);
     let joins = connection_plots(&mut plots, document);
     let generator: Vec<_> = [
@@ -130,8 +160,10 @@ pub fn render_parts(
             validity => &document.validity.verdict,
             reasons => document.validity.reasons,
             notes => document.validity.notes,
-            thresholds => document.thresholds.iter().map(threshold_view).collect::<Vec<_>>(),
-            times => document.times.iter().map(|(name, times)| times_view(name, times)).collect::<Vec<_>>(),
+            thresholds => document.thresholds.iter().map(|one| {
+                threshold_view(one, plot_of(threshold_metric(&one.text).0))
+            }).collect::<Vec<_>>(),
+            times => document.times.iter().map(|(name, times)| times_view(name, times, plot_of(name))).collect::<Vec<_>>(),
             latency, over_time, throughput, joins, generator,
             due => document.due_journeys,
             ratios => document.delivery_ratios.iter().map(|(name, ratio)| view! {
@@ -209,7 +241,7 @@ pub fn run_view(document: &LoadDocument) -> Value {
     }
 }
 
-fn threshold_view(threshold: &Threshold) -> Value {
+fn threshold_view(threshold: &Threshold, plot: Option<Value>) -> Value {
     let time = matches!(threshold_metric(&threshold.text).1, "min" | "mean" | "max")
         || threshold_metric(&threshold.text).1.starts_with('p');
     let format = |value: f64| if time { format_ms(value) } else { format_number(value) };
@@ -222,10 +254,10 @@ fn threshold_view(threshold: &Threshold) -> Value {
         observed.push_str(why);
     }
     let standing = if threshold.uncertain { "uncertain" } else { threshold.standing.name() };
-    view! { text => threshold.text, standing, glyph => glyph(standing), observed, items => threshold.items.join(", ") }
+    view! { text => threshold.text, standing, glyph => glyph(standing), observed, items => threshold.items.join(", "), plot }
 }
 
-fn times_view(name: &str, times: &Times) -> Value {
+fn times_view(name: &str, times: &Times, plot: Option<Value>) -> Value {
     let figure = |value: Option<f64>, range: Option<Range>| {
         view! {
             value => value.map_or("–".to_owned(), format_ms),
@@ -236,7 +268,7 @@ fn times_view(name: &str, times: &Times) -> Value {
     };
     let ranges = &times.ranges;
     view! {
-        name, count => times.count, of_hub => is_of_hub(name),
+        name, plot, count => times.count, of_hub => is_of_hub(name),
         figures => [
             figure(Some(times.mean_ms), None),
             figure(Some(times.p50_ms), Some(ranges.p50_ms)),
@@ -301,6 +333,37 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    /// A journey of one request takes as long as the request; the page links both to one plot.
+    #[test]
+    fn equal_metrics_have_one_plot_to_which_thresholds_and_times_link() {
+        let report = include_str!("../../../tests/fixtures/reports/load.json");
+        let mut document: LoadDocument = serde_json::from_str(report).unwrap();
+        let name = plotted_metrics(&document.times)[0].to_owned();
+        let threshold = format!("{name}.p99 < 1s");
+        let threshold = serde_json::json!({
+            "text": threshold, "standing": "holds", "observed": 1.0, "bound": 1000.0, "supported": true, "aborted": false,
+        });
+        document.thresholds.push(serde_json::from_value(threshold).unwrap());
+        let alike: Times = serde_json::from_value(serde_json::to_value(&document.times[&name]).unwrap()).unwrap();
+        document.times.insert("alike.response".to_owned(), alike);
+        assert_eq!(
+            plotted_metrics(&document.times)
+                .iter()
+                .filter(|one| [name.as_str(), "alike.response"].contains(one))
+                .count(),
+            1
+        );
+        let page = render(&document).unwrap();
+        let figure = |text: &str| {
+            let (before, _) = page.split_once(text).unwrap_or_else(|| panic!("{text}: {page}"));
+            before.rsplit_once("href=\"#").unwrap().1.split('"').next().unwrap().to_owned()
+        };
+        let links = [figure(">alike.response</a>"), figure(&format!(">{name}</a>")), figure("p99 &lt; 1s</code></a>")];
+        assert_eq!(links[0], links[1]);
+        assert_eq!(links[0], links[2]);
+        assert!(page.contains(&format!("id=\"{}\"", links[0])), "{}", links[0]);
+    }
 
     #[rstest]
     #[case("submit_job.response.p99 < 50ms", "submit_job.response", "p99")]

@@ -125,6 +125,28 @@ fn a_finding_of_fuzz_shows_the_conversation_to_which_it_was_shrunk() {
     );
 }
 
+/// A report may come from a stranger, so a link is an address on the web.
+#[rstest]
+#[case::line("https://example.org/spec.md?plain=1#L{line}", Some("https://example.org/spec.md?plain=1#L7"))]
+#[case::whole("http://example.org/a\"b", Some("http://example.org/a&quot;b"))]
+#[case::section("https://example.org/#{section}", None)]
+#[case::script("javascript:alert({line})", None)]
+fn the_place_of_a_rule_is_a_link_if_the_pack_has_one(#[case] link: &str, #[case] expected: Option<&str>) {
+    let mut document = json_of(&RunFixture::schema_broken());
+    document["protocols"][0]["pack"]["link"] = json!(link);
+    for rule in document["protocols"][0]["rules"]["by_id"].as_object_mut().unwrap().values_mut() {
+        rule["line"] = json!(7);
+    }
+    let page = page_of(&[("run", &document)]).unwrap();
+    let linked = |address: &str| {
+        page.replace("&#x2f;", "/").contains(&format!("<a href=\"{address}\" rel=\"noreferrer\">must, "))
+    };
+    match expected {
+        Some(address) => assert!(linked(address), "{page}"),
+        None => assert!(!page.contains("noreferrer"), "{page}"),
+    }
+}
+
 /// Earlier versions wrote reports without these members.
 #[test]
 fn a_report_of_an_earlier_version_has_a_page() {

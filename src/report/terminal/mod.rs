@@ -13,6 +13,7 @@ use annotate_snippets::Level;
 use anstyle::AnsiColor;
 
 use super::causes::{BlockedChecks, FailureGroup, RootCause, checks_with_verdict, common_symptom, group_failures};
+use super::evidence::telling_lines;
 use super::terminal_page::{BOLD, DIM, Page, Style, list};
 use super::text::{escape_unprintable, format_count, format_time, shorten};
 use super::{
@@ -106,6 +107,10 @@ impl Page<'_, RunReport> {
         if let Some(doubt) = protocol.doubt {
             self.gap();
             self.wrapped("", &describe_doubt(&protocol.name, doubt));
+        }
+        if let Some(note) = protocol.subprotocol_note() {
+            self.gap();
+            self.wrapped("", &format!("warn: {note}"));
         }
         if !causes_first {
             self.write_causes(protocol);
@@ -282,7 +287,7 @@ impl Page<'_, RunReport> {
     /// Shows the failures of one scenario; there is at least one.
     fn write_failures(&mut self, protocol: &ProtocolReport, failures: &[FailureGroup<'_>]) {
         let scenario = failures[0].scenario;
-        let mut shown: Option<&ScenarioReport> = None;
+        let mut shown: Option<(&ScenarioReport, Option<&FindingDetail>)> = None;
         for FailureGroup { check, also, blocks, .. } in failures {
             self.gap();
             let report = scenario.check_report(check);
@@ -304,12 +309,12 @@ impl Page<'_, RunReport> {
                 self.write_command("explain", &command);
             }
             let run = scenario.run_of_check(check);
-            if shown.is_none_or(|shown| shown.history.is_empty() && !run.history.is_empty()) {
-                shown = Some(run);
+            if shown.is_none_or(|(shown, _)| shown.history.is_empty() && !run.history.is_empty()) {
+                shown = Some((run, report.detail.as_ref()));
             }
         }
-        let Some(run) = shown else { return };
-        self.write_frames(scenario, run);
+        let Some((run, detail)) = shown else { return };
+        self.write_frames(scenario, run, detail);
         self.gap();
         let repeat = failures.iter().filter_map(|one| one.check.flaky).map(|flaky| flaky.decided).max().unwrap_or(1);
         self.write_command(
@@ -336,7 +341,8 @@ impl Page<'_, RunReport> {
             (detail.sent.as_deref().map(short), short(&detail.expected), short(&detail.received));
         if let Some(sent) = sent {
             // Most scenarios have several actors; this one waited for the answer.
-            let by = if detail.actor.is_empty() { String::new() } else { format!("by {}: ", detail.actor) };
+            let by = detail.sender.as_ref().unwrap_or(&detail.actor);
+            let by = if by.is_empty() { String::new() } else { format!("by {by}: ") };
             self.field("sent", &format!("{by}{sent}"));
         }
         if let Some(round) = &detail.round {
@@ -353,25 +359,31 @@ impl Page<'_, RunReport> {
         }
     }
 
-    fn write_frames(&mut self, scenario: &ScenarioResult, run: &ScenarioReport) {
+    fn write_frames(&mut self, scenario: &ScenarioResult, run: &ScenarioReport, detail: Option<&FindingDetail>) {
         if run.history.is_empty() {
             return;
         }
         self.gap();
         let all = run.history.len() + run.history_dropped;
-        let first = run.history.len().saturating_sub(self.limit(SHOWN_FRAMES));
-        let shown = run.history.len() - first;
-        let of = if shown < all {
-            format!("last {shown} of {}", format_count(all, "event"))
-        } else {
-            "all events".to_owned()
+        let shown = telling_lines(detail, &run.history, self.limit(SHOWN_FRAMES));
+        let is_end = shown.len() == run.history.len()
+            || shown.iter().rev().zip((0..run.history.len()).rev()).all(|(one, end)| *one == end);
+        let of = match (shown.len() < all, is_end) {
+            (false, _) => "all events".to_owned(),
+            (true, true) => format!("last {} of {}", shown.len(), format_count(all, "event")),
+            (true, false) => format!("{} of {}, around the failure", shown.len(), format_count(all, "event")),
         };
         let repetition =
             if scenario.runs.len() > 1 { format!(", repetition {}", run.repetition) } else { String::new() };
         self.line(&format!("  {}{repetition}, {of}:", scenario.id));
-        let actors = run.history[first..].iter().map(|frame| frame.actor.chars().count()).max().unwrap_or(0);
-        for frame in &run.history[first..] {
-            let line = frame_line(frame, actors);
+        let actors = shown.iter().map(|index| run.history[*index].actor.chars().count()).max().unwrap_or(0);
+        let mut next = shown.first().copied().unwrap_or_default();
+        for index in shown {
+            if index > next {
+                self.line(&self.paint(DIM, &format!("  {:>10}", "...")));
+            }
+            next = index + 1;
+            let line = frame_line(&run.history[index], actors);
             let line = shorten(line.trim_end(), self.style.width.max(40)).into_owned();
             self.line(&self.paint(DIM, &line));
         }

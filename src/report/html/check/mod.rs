@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use minijinja::value::Value;
 use serde::Serialize;
 
-use self::rules::{RuleGroup, RuleView, about_rule, count_statuses};
+use self::rules::{RuleGroup, RuleView, about_rule, count_statuses, rule_link};
 use super::conversation::{Diagram, diagram};
 use super::diff::{JsonDiff, json_diff};
 use super::page::{Anchors, PageError, Templates, format_ms, list_some, view};
@@ -117,6 +117,7 @@ struct RuleText {
     anchor: Option<String>,
     text: String,
     about: String,
+    link: Option<String>,
 }
 
 /// Renders the page of check reports, each with its name.
@@ -463,6 +464,7 @@ impl PageBuilder<'_> {
             anchor: rule.map(|_| self.anchors.id(&format!("rule.{protocol}.{id}"))),
             text: rule.map(|rule| rule.text.clone()).unwrap_or_default(),
             about: rule.map(|rule| about_rule(rule, &of.pack.document)).unwrap_or_default(),
+            link: rule.and_then(|rule| rule_link(rule, of.pack.link.as_deref())),
         }
     }
 
@@ -484,7 +486,7 @@ fn result(run: &str, protocol: &Protocol) -> Value {
     let checks: Vec<_> = counts.into_iter().filter(|(_, number)| *number > 0).collect();
     let pack = format!("{} ({})", protocol.pack.version, protocol.pack.hash);
     view! {
-        run, verdict => verdict_of(protocol.exit_code), summary => protocol.summary, doubt => protocol.doubt, pack,
+        run, verdict => verdict_of(protocol.exit_code), summary => protocol.summary, doubt => protocol.doubt, notes => protocol.notes, pack,
         musts => reach.musts, judged => reach.judged, enough => reach.enough, not_judged => not_judged.join(", "),
         percent => (reach.judged * 100).checked_div(reach.musts).unwrap_or(0),
         rules_proven => protocol.rules.proven, rules_total => protocol.rules.total, checks,

@@ -45,6 +45,7 @@ pub struct RuleView {
     anchor: String,
     text: String,
     about: String,
+    link: Option<String>,
     runs: Vec<RuleRun>,
 }
 
@@ -89,9 +90,8 @@ impl PageBuilder<'_> {
         let ids: BTreeSet<&String> = runs.iter().flat_map(|(_, protocol)| protocol.rules.by_id.keys()).collect();
         let mut views = Vec::new();
         for id in ids {
-            let Some((rule, document)) = runs
-                .iter()
-                .find_map(|(_, protocol)| Some((protocol.rules.by_id.get(id)?, protocol.pack.document.as_str())))
+            let Some((rule, pack)) =
+                runs.iter().find_map(|(_, protocol)| Some((protocol.rules.by_id.get(id)?, &protocol.pack)))
             else {
                 continue;
             };
@@ -127,8 +127,9 @@ impl PageBuilder<'_> {
                     passed: passed.into_iter().map(|(scenario, checks)| (scenario.to_owned(), checks)).collect(),
                 });
             }
-            let (id, text, about) = (id.clone(), rule.text.clone(), about_rule(rule, document));
-            views.push(RuleView { id, anchor, text, about, runs: of_runs });
+            let (id, text, about) = (id.clone(), rule.text.clone(), about_rule(rule, &pack.document));
+            let link = rule_link(rule, pack.link.as_deref());
+            views.push(RuleView { id, anchor, text, about, link, runs: of_runs });
         }
         views
     }
@@ -201,6 +202,19 @@ pub(super) fn about_rule(rule: &Rule, document: &str) -> String {
     };
     let from = rule.from.as_ref().map(|from| format!(", from: {from}")).unwrap_or_default();
     format!("{}, {how} {place}{from}", rule.level)
+}
+
+/// Returns the address of a rule's place in the document. A report may come from anywhere.
+pub(super) fn rule_link(rule: &Rule, link: Option<&str>) -> Option<String> {
+    let link = link.filter(|link| link.starts_with("https://") || link.starts_with("http://"))?;
+    let mut link = link.to_owned();
+    let line = rule.line.map(|line| line.to_string());
+    for (word, value) in [("{line}", line), ("{section}", rule.section.clone())] {
+        if link.contains(word) {
+            link = link.replace(word, &value?);
+        }
+    }
+    Some(link)
 }
 
 fn short_place(rule: &Rule) -> String {
