@@ -13,6 +13,9 @@ use super::disk;
 /// Time limit; a process that hangs is killed and fails its test.
 const MAX_PROCESS_TIME: Duration = Duration::from_secs(300);
 
+/// The most memory in MiB that any command of any test may take, whatever a hub, a file or a client does to it.
+const MAX_PROCESS_MEMORY: u64 = 1024;
+
 /// Returns a free port below the ephemeral range, so that no other connection gets it. The next [`PORT_BLOCK`] ports are
 /// reserved for the same test.
 pub fn free_port() -> u16 {
@@ -125,7 +128,7 @@ impl RunningProcess {
     pub fn wait_for_end(mut self) -> ProcessResult {
         let mut peak = None;
         let status = loop {
-            peak = peak.max(self.peak_memory());
+            peak = peak.max(peak_memory(&self.child));
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
@@ -141,6 +144,7 @@ impl RunningProcess {
             thread::sleep(Duration::from_millis(10));
         };
         let took = self.started.elapsed();
+        assert_memory(peak);
         ProcessResult {
             code: status.code(),
             out: self.out.take().unwrap().join().unwrap(),
@@ -172,17 +176,22 @@ impl RunningProcess {
     pub fn signal(&self, name: &str) {
         signal(&self.child, name);
     }
+}
 
-    /// Returns its memory in MiB; only on Linux.
-    fn peak_memory(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        // Until exec, a new process has the memory and the name of the one that started it.
-        if !status.starts_with("Name:\thubproof\n") {
-            return None;
-        }
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? >> 10)
+/// Returns the most memory in MiB that a process of the binary has had; only on Linux.
+fn peak_memory(child: &Child) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    // Until exec, a new process has the memory and the name of the one that started it.
+    if !status.starts_with("Name:\thubproof\n") {
+        return None;
     }
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? >> 10)
+}
+
+#[track_caller]
+fn assert_memory(peak: Option<u64>) {
+    assert!(peak.is_none_or(|peak| peak < MAX_PROCESS_MEMORY), "it took {peak:?} MiB");
 }
 
 impl Drop for RunningProcess {
@@ -197,7 +206,7 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
 }
 
-/// A running `hubproof serve`; killed on drop.
+/// A running `hubproof serve`, `relay` or `record`; killed on drop.
 pub struct ServeProcess {
     child: Child,
     out: BufReader<std::process::ChildStdout>,
@@ -238,6 +247,7 @@ impl ServeProcess {
 
     /// Ends it by a signal; returns its exit code and the rest of stdout.
     pub fn stop(mut self, name: &str) -> (Option<i32>, String) {
+        assert_memory(peak_memory(&self.child));
         signal(&self.child, name);
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).unwrap();
@@ -247,8 +257,12 @@ impl ServeProcess {
 
 impl Drop for ServeProcess {
     fn drop(&mut self) {
+        let peak = peak_memory(&self.child);
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !thread::panicking() {
+            assert_memory(peak);
+        }
     }
 }
 

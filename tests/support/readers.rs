@@ -13,9 +13,11 @@ use hubproof::generate::rng::RandomSource;
 use hubproof::import::{self, DocumentLibrary, Perspective};
 use hubproof::interpreter::decode::decode_json;
 use hubproof::judge::baseline;
+use hubproof::load;
 use hubproof::load::compare::{CompareOptions, compare};
 use hubproof::load::compile::json_scan::MemberPaths;
 use hubproof::load::plan::parse_load_plan;
+use hubproof::load::shares::merge::RunShares;
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::redact::SecretMasker;
 use hubproof::reference::setup::ReferenceSetups;
@@ -37,6 +39,7 @@ use hubproof_reference::machine::{Handshake, MachineInput};
 use hubproof_reference::relay::frames::{KeptBytes, StreamPiece, TextParser};
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::disk::{self, CONCIERGE, ConciergePack};
 
@@ -60,7 +63,7 @@ impl Reader {
 pub type NamedReader = (&'static str, u32, fn() -> Reader);
 
 /// Every reader.
-pub const READERS: [NamedReader; 18] = [
+pub const READERS: [NamedReader; 19] = [
     ("baselines", 400, baselines),
     ("dialects", 60, dialects),
     ("expressions", 400, expressions),
@@ -77,6 +80,7 @@ pub const READERS: [NamedReader; 18] = [
     ("reports", 100, reports),
     ("scenarios", 300, scenarios),
     ("shared-files", 100, shared_files),
+    ("shares", 200, shares),
     ("shown-texts", 1_000, shown_texts),
     ("targets", 400, targets),
 ];
@@ -552,6 +556,26 @@ fn reports() -> Reader {
         let alone = page(std::slice::from_ref(&report)).is_ok();
         // Two load reports are compared, others are shown side by side.
         alone && page(&[right, report]).is_ok()
+    })
+}
+
+/// The files of shares that `merge` reads. An attacker would hash a changed file again, so the hash is made to fit.
+fn shares() -> Reader {
+    let samples = files_of("tests/fixtures/shares", |_| true);
+    Reader::new(file_contents(&samples), move |_, bytes| {
+        let mut text = lossy_text(bytes);
+        if let Some(last) = text.trim_end().rfind('\n').map(|at| at + 1)
+            && let Ok(Value::Object(mut end)) = serde_json::from_str(&text[last..])
+        {
+            let hash: String = Sha256::digest(&text[..last]).iter().map(|byte| format!("{byte:02x}")).collect();
+            end.insert("records".to_owned(), json!(text[..last].lines().count()));
+            end.insert("sha256".to_owned(), json!(hash));
+            text = format!("{}{}\n", &text[..last], Value::Object(end));
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        let read = RunShares::read(&[file.path().to_owned()]).and_then(|shares| shares.merge(Vec::new()));
+        read.is_ok_and(|report| !load::report::json::render(&report).is_empty())
     })
 }
 
