@@ -105,6 +105,21 @@ fn assert_commands_print_what_is_shown(path: &Path) {
     assert!(wrong.is_empty(), "{}:\n{wrong}\n{help}", path.display());
 }
 
+/// What a newcomer has to read before the first finding in a protocol of their own.
+#[test]
+fn the_path_to_a_first_finding_has_at_most_3000_words() {
+    let pages = disk::root().join("docs/src");
+    let summary = fs::read_to_string(pages.join("SUMMARY.md")).unwrap();
+    let (_, path) = summary.split_once("# From nothing to a first finding").unwrap();
+    let path = path.split("\n# ").next().unwrap();
+    let linked = path.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let listed: Vec<&str> = linked.chain(["introduction.md"]).collect();
+    assert!(listed.contains(&"first-pack.md"), "{listed:?}");
+    let words = listed.iter().map(|page| fs::read_to_string(pages.join(page)).unwrap().split_whitespace().count());
+    let words: usize = words.sum();
+    assert!(words <= 3000, "{listed:?}: {words} words");
+}
+
 /// A piece of a page.
 enum PagePart<'a> {
     Text(&'a str),
