@@ -21,7 +21,6 @@ mod history;
 mod hooks;
 mod hub_contact;
 mod invariants;
-mod last_pings;
 mod matching;
 mod missed;
 mod order;

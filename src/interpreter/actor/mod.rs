@@ -1,6 +1,7 @@
 //! The actors and their connections.
 
 mod inbox;
+mod last_pings;
 mod sent;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,9 +14,9 @@ use serde_json::Value;
 pub use self::inbox::{FrameJson, Inbox, InboxFrame, InboxFrameKind};
 pub use self::sent::{KEPT_FRAMES, MAX_SHOWN, SentFrame};
 
+use self::last_pings::LastPing;
 use super::invariants::exchange::Exchange;
 use super::invariants::uses_sent;
-use super::last_pings::LastPing;
 use crate::deviation::proposal;
 use crate::protocol::Pack;
 use crate::scenario::model::{ActorId, AlwaysEntry, Program};
@@ -173,7 +174,7 @@ pub struct ActorConnection {
     /// Whether the hub may ignore our pings: we stopped reading, or sent raw bytes that may end in the middle of a frame.
     pub may_leave_pings: bool,
     /// The ping that the hub has to answer before the conversation ends.
-    pub(super) last_ping: Option<LastPing>,
+    pub last_ping: Option<LastPing>,
     /// How the stream itself ended, below WebSocket.
     pub stream_end: Option<Value>,
 }

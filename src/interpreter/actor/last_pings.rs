@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Conversation;
+use crate::interpreter::Conversation;
 use crate::outcome::FrameKind;
 use crate::scenario::model::ActorId;
 use crate::scenario::variation::Variation;
@@ -15,7 +15,7 @@ use crate::websocket::frame::Frame;
 const LAST_PINGS: [&[u8]; 2] = [b"", &[b'~'; 125]];
 
 /// An unanswered ping.
-pub(super) struct LastPing {
+pub struct LastPing {
     /// Its index in [`LAST_PINGS`].
     number: usize,
     since: Duration,
@@ -25,7 +25,7 @@ pub(super) struct LastPing {
 
 impl Conversation {
     /// Pings the hub on every open connection, if the variation asks for it and each ping has to be answered.
-    pub(super) fn send_last_pings(&mut self) {
+    pub(in crate::interpreter) fn send_last_pings(&mut self) {
         if self.variation != Some(Variation::Ping) || self.judgement.interrupted || self.judgement.mistake.is_some() {
             return;
         }
@@ -44,7 +44,7 @@ impl Conversation {
     }
 
     /// Takes a pong. Hubs may send pongs that answer no ping.
-    pub(super) fn answer_last_ping(&mut self, id: ActorId, data: &[u8]) {
+    pub(in crate::interpreter) fn answer_last_ping(&mut self, id: ActorId, data: &[u8]) {
         let Some(ping) = &mut self.actors[id].latest.last_ping else { return };
         if data != LAST_PINGS[ping.number] {
             ping.other = Some(data.to_vec());
@@ -58,7 +58,7 @@ impl Conversation {
     }
 
     /// Records the pings that were not answered in time. Returns whether all are answered, or never will be.
-    pub(super) fn are_last_pings_over(&mut self) -> bool {
+    pub(in crate::interpreter) fn are_last_pings_over(&mut self) -> bool {
         let limit = self.last_ping_limit();
         for id in self.actors.ids() {
             let closed = self.judgement.interrupted || self.actors.open_connection(id).is_none();
@@ -89,7 +89,7 @@ impl Conversation {
     }
 
     /// Returns when the next of these pings is late.
-    pub(super) fn last_ping_deadline(&self) -> Option<Duration> {
+    pub(in crate::interpreter) fn last_ping_deadline(&self) -> Option<Duration> {
         let sent = self.actors.iter().filter_map(|actor| actor.latest.last_ping.as_ref()).map(|ping| ping.since).min();
         Some(sent? + self.last_ping_limit())
     }
