@@ -176,13 +176,12 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     let baselines = arguments.baseline.read_baselines(&protocols, &mut sources)?;
     let programs = protocols.iter().flat_map(|protocol| &protocol.scenarios.programs);
     let known: Vec<String> = programs.map(|program| program.id.clone()).collect();
-    // A selection of scenarios selects protocols too.
-    protocols.retain(|protocol| protocol.scenarios.programs.iter().any(|program| selection.selects(program)));
     let selection = match arguments.share {
         Some(share) => selection.with_share(share, &protocols),
         None => selection,
     };
-    protocols.retain(|protocol| protocol.scenarios.programs.iter().any(|program| selection.selects(program)));
+    // A selection of scenarios selects protocols too.
+    protocols.retain(|protocol| selection.programs_of(protocol).next().is_some());
     if protocols.is_empty() {
         return Ok(report_nothing_selected(&arguments, &known));
     }
@@ -197,10 +196,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         .map(|p| ProtocolOutline::new(Arc::clone(&p.pack), &p.scenarios.programs, |program| selection.selects(program)))
         .collect();
     let mut shown = arguments.run_options(&named, &protocols);
-    let selected = |protocol: &ValidProtocol| {
-        let programs = protocol.scenarios.programs.iter();
-        programs.filter(|program| selection.selects(program)).cloned().collect()
-    };
+    let selected = |protocol: &ValidProtocol| selection.programs_of(protocol).cloned().collect();
     let runtime = build_runtime()?;
     let log = sinks.start_events()?;
     let done = runtime.block_on(async {
@@ -478,10 +474,15 @@ impl ScenarioSelection {
         named && ruled && self.dealt.as_ref().is_none_or(|dealt| dealt.contains(&program.id))
     }
 
+    /// Returns the selected scenarios of a protocol.
+    fn programs_of<'p>(&self, protocol: &'p ValidProtocol) -> impl Iterator<Item = &'p Arc<Program>> {
+        protocol.scenarios.programs.iter().filter(|program| self.selects(program))
+    }
+
     /// Returns the selection of a share: of all selected scenarios of all protocols, in their order, every Nth.
     fn with_share(self, share: Share, protocols: &[ValidProtocol]) -> Self {
-        let programs = protocols.iter().flat_map(|protocol| &protocol.scenarios.programs);
-        let selected = programs.filter(|program| self.selects(program)).map(|program| program.id.clone());
+        let selected = protocols.iter().flat_map(|protocol| self.programs_of(protocol));
+        let selected = selected.map(|program| program.id.clone());
         let dealt = selected.enumerate().filter(|(number, _)| share.takes(*number as u64)).map(|(_, id)| id);
         Self { dealt: Some(dealt.collect()), ..self }
     }
@@ -492,7 +493,7 @@ fn render_list(protocols: &[ValidProtocol], selection: &ScenarioSelection) -> St
     let mut out = String::new();
     for protocol in protocols {
         let _ = writeln!(out, "{} {}", protocol.pack.name, protocol.pack.version);
-        for program in protocol.scenarios.programs.iter().filter(|program| selection.selects(program)) {
+        for program in selection.programs_of(protocol) {
             let needs: Vec<String> = program.needs.iter().map(crate::scenario::Need::name).collect();
             let needs = if needs.is_empty() { String::new() } else { format!("  (needs {})", needs.join(", ")) };
             let _ = writeln!(out, "  {:34} {}{needs}", program.id, program.title);
