@@ -143,7 +143,7 @@ impl VirtualClient {
             text: frame.delivered.text.into(),
             assumed_values: frame.delivered.assumed_values().into(),
             at: frame.origin.at,
-            begun: self.begun,
+            begun: self.counts.programs,
             recorded: marked.and_then(|awaited| awaited.stray.as_ref()).map(|stray| stray.mark),
         };
         let most = KEPT_FRAMES.max(2 * role.at_a_time);

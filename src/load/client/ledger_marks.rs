@@ -25,8 +25,8 @@ const ASSUMED_BIT: u8 = 16;
 impl VirtualClient {
     /// Returns a unique key for an item that the hub has not named yet.
     pub(super) fn unnamed_item(&mut self, role: &CompiledRole) -> u64 {
-        self.items = self.items.wrapping_add(1);
-        let number = u64::from(self.party) << 32 | u64::from(self.items);
+        self.counts.items = self.counts.items.wrapping_add(1);
+        let number = u64::from(self.party) << 32 | u64::from(self.counts.items);
         let mut name = *b"unnamed ........";
         name[8..].copy_from_slice(&number.to_be_bytes());
         role.common.keys.item_key(&name)

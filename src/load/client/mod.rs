@@ -49,13 +49,7 @@ pub struct VirtualClient {
     gave_up: bool,
     /// Consecutive failed connections.
     attempts: u8,
-    /// Counts of unique texts generated, journeys prepared, items created, and waits begun.
-    uniques: u32,
-    journeys: u32,
-    items: u32,
-    waits: u32,
-    /// The number of the program that began last.
-    begun: u32,
+    counts: ClientCounts,
     /// The number of unanswered requests whose late answers may still come.
     owed: u32,
     random: SmallRng,
@@ -67,6 +61,18 @@ pub struct VirtualClient {
     retry: Nanos,
     /// The time at which the client has asked to be woken.
     asked: Nanos,
+}
+
+/// How often a client has done something, to number each.
+#[derive(Debug, Default)]
+struct ClientCounts {
+    /// Unique texts generated.
+    uniques: u32,
+    journeys: u32,
+    /// Items created for the ledger.
+    items: u32,
+    waits: u32,
+    programs: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,11 +109,7 @@ impl VirtualClient {
             finished: false,
             gave_up: false,
             attempts: 0,
-            uniques: 0,
-            journeys: 0,
-            items: 0,
-            waits: 0,
-            begun: 0,
+            counts: ClientCounts::default(),
             owed: 0,
             random: SmallRng::seed_from_u64(seed),
             own: SlotTexts::new(0),
@@ -217,7 +219,7 @@ impl VirtualClient {
             now,
             run: &role.common.run,
             random: &mut self.random,
-            uniques: &mut self.uniques,
+            uniques: &mut self.counts.uniques,
         };
         match fill {
             SlotFill::Template(template) => template.write(&mut slot_values, out),
@@ -283,7 +285,7 @@ impl VirtualClient {
 
     /// Starts or schedules the next journey of a client that paces itself.
     fn next_journey(&mut self, role: &CompiledRole, task: usize, now: Nanos, io: &mut impl ClientIo) {
-        let over = role.times.is_some_and(|times| self.journeys >= times);
+        let over = role.times.is_some_and(|times| self.counts.journeys >= times);
         let due = match role.pace {
             _ if over || self.state != ClientState::Joined => Nanos::MAX,
             JourneyPace::Again => now,
@@ -359,7 +361,7 @@ impl VirtualClient {
         let Some(program) = role.journey.map(|journey| &role.programs[journey]) else { return };
         let last = if role.drains { now } else { now.min(self.drain) };
         let passed: u64 = (0..self.tasks.len()).map(|task| self.passed_ticks(role, task, last)).sum();
-        let left = role.times.map_or(u64::MAX, |times| u64::from(times.saturating_sub(self.journeys)));
+        let left = role.times.map_or(u64::MAX, |times| u64::from(times.saturating_sub(self.counts.journeys)));
         match (program.journey, passed.min(left)) {
             (None, _) | (_, 0) => {}
             (Some(journey), times) if missed == MissedTicks::Skipped => {
@@ -462,7 +464,7 @@ impl VirtualClient {
         self.retry = match role.reconnect {
             _ if self.finished => Nanos::MAX,
             // The client has made all its journeys.
-            _ if meant && role.times.is_some_and(|times| self.journeys >= times) => Nanos::MAX,
+            _ if meant && role.times.is_some_and(|times| self.counts.journeys >= times) => Nanos::MAX,
             ReconnectPolicy::Never => Nanos::MAX,
             ReconnectPolicy::After { .. } if meant => now,
             ReconnectPolicy::After { first, most } => {

@@ -168,8 +168,8 @@ impl VirtualClient {
     /// Computes the values of a program that can be computed before it is due.
     pub(super) fn prepare(&mut self, role: &CompiledRole, task: usize, now: Nanos) {
         if Some(self.tasks[task].program) == role.journey {
-            self.journeys += 1;
-            self.tasks[task].turn = self.journeys;
+            self.counts.journeys += 1;
+            self.tasks[task].turn = self.counts.journeys;
         }
         self.tasks[task].texts.clear();
         for (slot, fill) in &role.programs[self.tasks[task].program].ahead {
@@ -195,9 +195,9 @@ impl VirtualClient {
 
     pub(super) fn begin_at(&mut self, role: &CompiledRole, task: usize, due: Nanos) {
         let item = self.unnamed_item(role);
-        self.begun = self.begun.wrapping_add(1);
+        self.counts.programs = self.counts.programs.wrapping_add(1);
         let task = &mut self.tasks[task];
-        task.number = self.begun;
+        task.number = self.counts.programs;
         task.times.fill(NOT_SENT);
         task.at = 0;
         task.back = None;
@@ -295,8 +295,8 @@ impl VirtualClient {
         let one = &mut self.tasks[task];
         one.state = TaskState::Waiting;
         one.wake = now.saturating_add(expect.within);
-        one.order = self.waits;
-        self.waits = self.waits.wrapping_add(1);
+        one.order = self.counts.waits;
+        self.counts.waits = self.counts.waits.wrapping_add(1);
     }
 
     fn slot_values<'a>(&'a mut self, role: &'a CompiledRole, task: usize, now: Nanos) -> SlotValues<'a> {
@@ -311,7 +311,7 @@ impl VirtualClient {
             now,
             run: &role.common.run,
             random: &mut self.random,
-            uniques: &mut self.uniques,
+            uniques: &mut self.counts.uniques,
         }
     }
 
