@@ -346,11 +346,11 @@ mod tests {
         });
         document.thresholds.push(serde_json::from_value(threshold).unwrap());
         let alike: Times = serde_json::from_value(serde_json::to_value(&document.times[&name]).unwrap()).unwrap();
-        document.times.insert("alike.response".to_owned(), alike);
+        document.times.insert("other.response".to_owned(), alike);
         assert_eq!(
             plotted_metrics(&document.times)
                 .iter()
-                .filter(|one| [name.as_str(), "alike.response"].contains(one))
+                .filter(|one| [name.as_str(), "other.response"].contains(one))
                 .count(),
             1
         );
@@ -359,7 +359,7 @@ mod tests {
             let (before, _) = page.split_once(text).unwrap_or_else(|| panic!("{text}: {page}"));
             before.rsplit_once("href=\"#").unwrap().1.split('"').next().unwrap().to_owned()
         };
-        let links = [figure(">alike.response</a>"), figure(&format!(">{name}</a>")), figure("p99 &lt; 1s</code></a>")];
+        let links = [figure(">other.response</a>"), figure(&format!(">{name}</a>")), figure("p99 &lt; 1s</code></a>")];
         assert_eq!(links[0], links[1]);
         assert_eq!(links[0], links[2]);
         assert!(page.contains(&format!("id=\"{}\"", links[0])), "{}", links[0]);
