@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::{JoinError, JoinHandle};
+
 use super::super::hub::{StartedHubs, now_ms};
 use super::super::{CliError, exit, print_to_stderr};
 use super::over::Joined;
@@ -12,7 +14,7 @@ use crate::check;
 use crate::cli::report_sink::{EventLog, ReportSinks};
 use crate::cli::signals::SignalListener;
 use crate::deviation::Deviations;
-use crate::hub::prepare::{self, PreparedInstance};
+use crate::hub::prepare::{self, PreparedInstance, TestedHub};
 use crate::load::Nanos;
 use crate::load::client::io::JourneyWait;
 use crate::load::compile::program::{CompiledPlan, ProgramOperation};
@@ -30,10 +32,12 @@ use crate::load::plan::script::JourneyWorkload;
 use crate::load::plan::threshold::{self, MetricThreshold};
 use crate::load::plan::{self, Plan, PlanScript};
 use crate::load::report::{LoadReport, LoadRunMetadata, events};
+use crate::load::shares::file::ShareWriter;
 use crate::load::shares::over::member::{AgreedStart, MemberSettings};
 use crate::load::shares::over::{EARLIEST, MemberEvent, ParticipationSettings};
 use crate::load::shares::record::{self, CommonFacts, ShareEnd, ShareHeader};
 use crate::load::validity::{self, RunCircumstances};
+use crate::protocol::Pack;
 use crate::redact::SecretMasker;
 use crate::report::document::load::Wait;
 use crate::report::text::{format_count, format_time};
@@ -66,6 +70,35 @@ pub enum LoadAttempt {
     Written(RunEnd),
     /// The run could not begin; the reason has been printed.
     NotStarted,
+}
+
+/// The hub of a run.
+struct RunHub {
+    instance: Arc<PreparedInstance>,
+    masker: Arc<SecretMasker>,
+    pack: Arc<Pack>,
+    deviations: Arc<Deviations>,
+    embedded: bool,
+}
+
+impl RunHub {
+    fn prepare(hub: &TestedHub) -> Result<Self, CliError> {
+        Ok(Self {
+            instance: Arc::clone(prepare::prepare_hub(hub)?.first_instance()),
+            masker: Arc::new(prepare::secret_masker(hub)),
+            pack: Arc::clone(&hub.pack),
+            deviations: Arc::clone(&hub.deviations),
+            embedded: hub.embedded.is_some(),
+        })
+    }
+}
+
+/// A run that the engine can start.
+struct ReadyRun {
+    prepared: Arc<CompiledPlan>,
+    setup: LoadRunSetup,
+    /// When the run's clock began, in Unix nanoseconds.
+    origin_ns: i64,
 }
 
 impl LoadSession<'_> {
@@ -157,43 +190,10 @@ impl LoadSession<'_> {
         lines: bool,
     ) -> Result<LoadAttempt, CliError> {
         let Some(hub) = started.hubs.first() else { return Err(CliError::new("there is no hub to load")) };
-        let prepared_target = prepare::prepare_hub(hub)?;
-        let instance = Arc::clone(prepared_target.first_instance());
-        let masker = Arc::new(prepare::secret_masker(hub));
-        let (embedded, pack) = (hub.embedded.is_some(), Arc::clone(&hub.pack));
-        let deviations = Arc::clone(&hub.deviations);
+        let hub = RunHub::prepare(hub)?;
         let shared = &self.arguments.shared;
-        let set_up = |sources: &Sources, start: Option<&AgreedStart>| {
-            let (clock, origin_ns) = match shared.share {
-                Some(_) => RunClock::start_at_whole_second(start.map_or(0, |start| start.offset)),
-                None => (RunClock::start(), now_ms() * 1_000_000),
-            };
-            let epoch_ms = origin_ns / 1_000_000;
-            let prepared = Arc::new(self.prepare_plan(plan, &instance, &deviations, &masker, epoch_ms, sources)?);
-            let setup = LoadRunSetup {
-                plan: Arc::new(plan.clone()),
-                prepared: Arc::clone(&prepared),
-                clock,
-                epoch_ms,
-                endpoint: instance.endpoint.clone(),
-                deviations: Arc::clone(&deviations),
-                tls: instance.tls.clone(),
-                sources: self.arguments.source.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
-                shards: self.shard_count(plan),
-                share: shared.share.unwrap_or(Share::WHOLE),
-                start_at: match start {
-                    Some(start) => u64::try_from(start.at.saturating_sub(origin_ns)).unwrap_or_default(),
-                    None => shared.start_after(origin_ns, clock),
-                },
-                seed: self.seed,
-                validate: self.arguments.validate,
-                pack: Some(Arc::clone(&pack)),
-                ledger: ledger::LedgerConfig { ordered: plan.ordered, ..ledger::LedgerConfig::default() },
-            };
-            Ok::<_, CliError>((prepared, setup, origin_ns))
-        };
-        let (mut prepared, mut setup, mut origin_ns) = set_up(sources, None)?;
-        if self.report_shortages(&setup, embedded)? {
+        let mut ready = self.set_up(plan, &hub, None, sources)?;
+        if self.report_shortages(&ready.setup, hub.embedded)? {
             return Ok(LoadAttempt::NotStarted);
         }
         let mut joined = None;
@@ -202,16 +202,16 @@ impl LoadSession<'_> {
             let settings = self.participation(plan, sources);
             joined = self.arguments.over.join(settings, &mut started.signals, self.arguments.quiet).await?;
             let Some(joined) = &joined else { return Ok(LoadAttempt::NotStarted) };
-            (prepared, setup, origin_ns) = set_up(sources, Some(joined.start()))?;
+            ready = self.set_up(plan, &hub, Some(joined.start()), sources)?;
         }
+        let ReadyRun { prepared, setup, origin_ns } = ready;
         let (to, calls) = engine::hooks::hook_call_queue();
-        let hooks = tokio::spawn(engine::hooks::carry_out(calls, Arc::clone(&prepared), instance));
+        let hooks = tokio::spawn(engine::hooks::carry_out(calls, Arc::clone(&prepared), Arc::clone(&hub.instance)));
         // The hub is left alone if the file cannot be created.
         let clock_error = joined.as_ref().map(|joined| joined.start().error);
         let header = |share| self.share_header(plan, share, (origin_ns, clock_error), sources);
         let writer = shared.share.map(|share| shared.create_file(header(share)));
-        let writer = writer.transpose()?;
-        let run = engine::start_run(setup, to)?.writing_to(writer);
+        let run = engine::start_run(setup, to)?.writing_to(writer.transpose()?);
         let stopper = run.control();
         let served = match self.arguments.metrics {
             Some(address) => Some(MetricsPage::start(address).await?),
@@ -220,7 +220,6 @@ impl LoadSession<'_> {
         if let Some(served) = &served {
             eprintln!("metrics on {}", served.url());
         }
-        let live = self.live.as_ref();
         let (began, shown) = (u64::try_from(origin_ns / 1_000_000).unwrap_or(0), &self.shown);
         self.log.write(|| events::run_started(began, &plan.id, &shown.target, &shown.command, self.seed));
         let workloads = self.script.workloads(plan);
@@ -229,34 +228,115 @@ impl LoadSession<'_> {
             lines: lines && !self.arguments.quiet,
             quiet: self.arguments.quiet,
             metrics: served.as_ref().map(MetricsPage::page),
-            live: live.map(|live| live.follow_run(stopper.clone())),
+            live: self.live.as_ref().map(|live| live.follow_run(stopper.clone())),
             log: self.log.clone(),
             together: joined.as_ref().map(|joined| {
                 (joined.reporter(), origin_ns.saturating_sub(joined.start().at).saturating_add(EARLIEST))
             }),
         };
         let layout = MetricRegistry::new(self.script.metric_subjects());
-        let mut watcher = LoadProgress::new(
-            plan,
-            (self.thresholds.clone(), &layout),
-            about.clone(),
-            Arc::clone(&masker),
-            progress_sinks,
-        );
-        let mut folding = tokio::task::spawn_blocking(move || {
+        let thresholds = (self.thresholds.clone(), &layout);
+        let mut watcher = LoadProgress::new(plan, thresholds, about.clone(), Arc::clone(&hub.masker), progress_sinks);
+        let folding = tokio::task::spawn_blocking(move || {
             let outcome = run.aggregate(|live| watcher.handle_second(live));
             watcher.finish();
             (outcome, watcher)
         });
+        let (folded, asked) = self.wait_for_end(folding, &stopper, &mut joined, &mut started.signals).await;
+        hooks.abort();
+        let (outcome, watcher) = folded?;
+        let mut outcome = outcome?;
+        let circumstances = describe_circumstances(&outcome, workloads, &prepared, sources, &hub.masker);
+        let ending = outcome.ending;
+        let about = LoadRunMetadata {
+            duration: Duration::from_nanos(outcome.took),
+            interrupted: asked > 0,
+            warm_up: outcome.warm_up,
+            schedules: self.script.schedules(plan, outcome.warm_up + plan.phases.duration),
+            holds: outcome.holds.clone(),
+            facts: self.run_facts(plan, &prepared, hub.embedded, &outcome),
+            ..about
+        };
+        let RunDetails { mut ends, waits } = outcome.details;
+        ends.map_details(|detail| hub.masker.mask(detail).into_owned());
+        let mut report = LoadReport::new(about, outcome.series, outcome.account, Vec::new(), Default::default());
+        report.deviations = DeviationReport::list_all(&hub.deviations, &hub.pack, &outcome.deviations);
+        report.ends = ends;
+        report.waits = waits.into_iter().map(|wait| describe_wait(&prepared, sources, wait)).collect();
+        if let Some(writer) = outcome.writer.take() {
+            let end = ShareEnd {
+                measured_from: outcome.measured_from,
+                joined: outcome.joined,
+                validated: outcome.checked,
+                was_stopped: ending == RunEnd::Stopped,
+                ..ShareEnd::of(report, circumstances)
+            };
+            self.close_share(writer, end, joined).await?;
+            return Ok(LoadAttempt::Written(ending));
+        }
+        let measurements = RunMeasurements { validated: outcome.checked.as_ref(), ..report.measurements() };
+        report.thresholds = watcher.outcomes(measurements, asked > 0);
+        report.judgement = validity::judge_run(report.measurements(), &report.thresholds, circumstances);
+        Ok(LoadAttempt::Report(Box::new(report), ending))
+    }
+
+    /// Compiles the plan and sets up the engine; `start` is what the shares of the run have agreed on.
+    fn set_up(
+        &self,
+        plan: &Plan,
+        hub: &RunHub,
+        start: Option<&AgreedStart>,
+        sources: &Sources,
+    ) -> Result<ReadyRun, CliError> {
+        let shared = &self.arguments.shared;
+        let (clock, origin_ns) = match shared.share {
+            Some(_) => RunClock::start_at_whole_second(start.map_or(0, |start| start.offset)),
+            None => (RunClock::start(), now_ms() * 1_000_000),
+        };
+        let epoch_ms = origin_ns / 1_000_000;
+        let prepared = self.prepare_plan(plan, &hub.instance, &hub.deviations, &hub.masker, epoch_ms, sources)?;
+        let prepared = Arc::new(prepared);
+        let setup = LoadRunSetup {
+            plan: Arc::new(plan.clone()),
+            prepared: Arc::clone(&prepared),
+            clock,
+            epoch_ms,
+            endpoint: hub.instance.endpoint.clone(),
+            deviations: Arc::clone(&hub.deviations),
+            tls: hub.instance.tls.clone(),
+            sources: self.arguments.source.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
+            shards: self.shard_count(plan),
+            share: shared.share.unwrap_or(Share::WHOLE),
+            start_at: match start {
+                Some(start) => u64::try_from(start.at.saturating_sub(origin_ns)).unwrap_or_default(),
+                None => shared.start_after(origin_ns, clock),
+            },
+            seed: self.seed,
+            validate: self.arguments.validate,
+            pack: Some(Arc::clone(&hub.pack)),
+            ledger: ledger::LedgerConfig { ordered: plan.ordered, ..ledger::LedgerConfig::default() },
+        };
+        Ok(ReadyRun { prepared, setup, origin_ns })
+    }
+
+    /// Waits until the engine has ended, and passes requests to stop on to it. Returns its result, and how often it was
+    /// asked to stop.
+    async fn wait_for_end<T>(
+        &self,
+        mut folding: JoinHandle<T>,
+        stopper: &RunControl,
+        joined: &mut Option<Joined>,
+        signals: &mut SignalListener,
+    ) -> (Result<T, JoinError>, usize) {
         let mut asked = 0;
-        let folded = loop {
+        loop {
             tokio::select! {
-                folded = &mut folding => break folded,
-                () = wait_for_stop(&mut started.signals, live) => {
+                folded = &mut folding => return (folded, asked),
+                () = wait_for_stop(signals, self.live.as_ref()) => {
                     asked += 1;
-                    self.stop_run(&stopper, asked);
+                    self.stop_run(stopper, asked);
                 }
-                event = next_event(&mut joined) => match event {
+                event = next_event(joined) => match event {
                     MemberEvent::Stop(request) => {
                         print_to_stderr(&format!("the run ends: {}", request.reason));
                         asked += usize::from(!request.by_threshold);
@@ -266,54 +346,21 @@ impl LoadSession<'_> {
                     MemberEvent::Ready(_) | MemberEvent::Begin(_) | MemberEvent::Refuse(_) => {}
                 }
             }
-        };
-        hooks.abort();
-        let (outcome, watcher) = folded?;
-        let outcome = outcome?;
-        let circumstances = describe_circumstances(&outcome, workloads, &prepared, sources, &masker);
-        let ending = outcome.ending;
-        let about = LoadRunMetadata {
-            duration: Duration::from_nanos(outcome.took),
-            interrupted: asked > 0,
-            warm_up: outcome.warm_up,
-            schedules: self.script.schedules(plan, outcome.warm_up + plan.phases.duration),
-            holds: outcome.holds.clone(),
-            facts: self.run_facts(plan, &prepared, embedded, &outcome),
-            ..about
-        };
-        let seen = outcome.deviations;
-        let RunDetails { mut ends, waits } = outcome.details;
-        ends.map_details(|detail| masker.mask(detail).into_owned());
-        let waits = waits.into_iter().map(|wait| describe_wait(&prepared, sources, wait)).collect();
-        let deviations = DeviationReport::list_all(&deviations, &pack, &seen);
-        let mut report = LoadReport::new(about, outcome.series, outcome.account, Vec::new(), Default::default());
-        if let Some(writer) = outcome.writer {
-            (report.deviations, report.ends, report.waits) = (deviations, ends, waits);
-            let (lost, store) = match joined {
-                Some(joined) => Some(joined.end().await).unzip(),
-                None => (None, None),
-            };
-            let end = ShareEnd {
-                lost: lost.unwrap_or_default(),
-                measured_from: outcome.measured_from,
-                joined: outcome.joined,
-                validated: outcome.checked,
-                was_stopped: ending == RunEnd::Stopped,
-                ..ShareEnd::of(report, circumstances)
-            };
-            let path = shared.finish_file(writer, end, self.arguments.quiet)?;
-            if let Some(store) = store {
-                store.store(&path, self.arguments.quiet).await;
-            }
-            return Ok(LoadAttempt::Written(ending));
         }
-        let measurements = RunMeasurements { validated: outcome.checked.as_ref(), ..report.measurements() };
-        report.thresholds = watcher.outcomes(measurements, asked > 0);
-        report.judgement = validity::judge_run(report.measurements(), &report.thresholds, circumstances);
-        report.deviations = deviations;
-        report.ends = ends;
-        report.waits = waits;
-        Ok(LoadAttempt::Report(Box::new(report), ending))
+    }
+
+    /// Writes the end of a share's file, and leaves the file where the shares have agreed to.
+    async fn close_share(&self, writer: ShareWriter, end: ShareEnd, joined: Option<Joined>) -> Result<(), CliError> {
+        let (lost, store) = match joined {
+            Some(joined) => Some(joined.end().await).unzip(),
+            None => (None, None),
+        };
+        let end = ShareEnd { lost: lost.unwrap_or_default(), ..end };
+        let path = self.arguments.shared.finish_file(writer, end, self.arguments.quiet)?;
+        if let Some(store) = store {
+            store.store(&path, self.arguments.quiet).await;
+        }
+        Ok(())
     }
 
     /// Returns the header of a share's file.

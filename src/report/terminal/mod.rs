@@ -117,38 +117,7 @@ impl Page<'_, RunReport> {
         }
         self.deviations(&protocol.deviations);
         self.write_crashes(protocol);
-        let mut failures = group_failures(unexpected_checks(protocol, Verdict::Fail));
-        let played = protocol.scenarios.iter().filter(|scenario| scenario.verdict != Verdict::NotTestable).count();
-        let symptom = common_symptom(&failures, played).map(|(message, failed)| (message.to_owned(), failed));
-        if let Some((message, failed)) = &symptom
-            && protocol.doubt.is_none()
-        {
-            self.gap();
-            let failed = format!("{failed} of {} failed in the same way", format_count(played, "scenario"));
-            self.wrapped("", &format!("{failed}: {}.", escape_unprintable(message).trim_end_matches('.')));
-        }
-        for scenario in protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()) {
-            self.gap();
-            self.write_mistake(scenario);
-        }
-        // What blocks most comes first.
-        let mut weights = BTreeMap::<&str, usize>::new();
-        failures.iter().for_each(|one| *weights.entry(&one.scenario.id).or_default() += one.blocks.checks);
-        failures.sort_by_key(|one| std::cmp::Reverse(weights.get(one.scenario.id.as_str()).copied()));
-        let by_scenario: Vec<&[FailureGroup<'_>]> =
-            failures.chunk_by(|a, b| std::ptr::eq(a.scenario, b.scenario)).collect();
-        let one_reason = protocol.doubt.is_some() || symptom.is_some();
-        let in_full = if one_reason { self.limit(FULL_SIMILAR_FAILURES) } else { self.most() };
-        for failures in by_scenario.iter().take(in_full) {
-            self.write_failures(protocol, failures);
-        }
-        if in_full < self.most() && by_scenario.len() > in_full {
-            self.gap();
-            for one in by_scenario.iter().take(self.most()).skip(in_full).flat_map(|failures| failures.iter()) {
-                self.write_brief("fail", one);
-            }
-        }
-        self.more(by_scenario.len(), "failed scenario");
+        self.write_failed_scenarios(protocol);
         self.write_warnings(protocol);
         self.write_undecided(protocol);
         self.write_known_failures(protocol);
@@ -167,6 +136,42 @@ impl Page<'_, RunReport> {
         }
         self.gap();
         self.write_totals(protocol);
+    }
+
+    /// Shows failed scenarios and those with a mistake; what blocks most comes first. Of failures with one reason, only a few
+    /// are shown in full.
+    fn write_failed_scenarios(&mut self, protocol: &ProtocolReport) {
+        let mut failures = group_failures(unexpected_checks(protocol, Verdict::Fail));
+        let played = protocol.scenarios.iter().filter(|scenario| scenario.verdict != Verdict::NotTestable).count();
+        let symptom = common_symptom(&failures, played).map(|(message, failed)| (message.to_owned(), failed));
+        if let Some((message, failed)) = &symptom
+            && protocol.doubt.is_none()
+        {
+            self.gap();
+            let failed = format!("{failed} of {} failed in the same way", format_count(played, "scenario"));
+            self.wrapped("", &format!("{failed}: {}.", escape_unprintable(message).trim_end_matches('.')));
+        }
+        for scenario in protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()) {
+            self.gap();
+            self.write_mistake(scenario);
+        }
+        let mut weights = BTreeMap::<&str, usize>::new();
+        failures.iter().for_each(|one| *weights.entry(&one.scenario.id).or_default() += one.blocks.checks);
+        failures.sort_by_key(|one| std::cmp::Reverse(weights.get(one.scenario.id.as_str()).copied()));
+        let by_scenario: Vec<&[FailureGroup<'_>]> =
+            failures.chunk_by(|a, b| std::ptr::eq(a.scenario, b.scenario)).collect();
+        let one_reason = protocol.doubt.is_some() || symptom.is_some();
+        let in_full = if one_reason { self.limit(FULL_SIMILAR_FAILURES) } else { self.most() };
+        for failures in by_scenario.iter().take(in_full) {
+            self.write_failures(protocol, failures);
+        }
+        if in_full < self.most() && by_scenario.len() > in_full {
+            self.gap();
+            for one in by_scenario.iter().take(self.most()).skip(in_full).flat_map(|failures| failures.iter()) {
+                self.write_brief("fail", one);
+            }
+        }
+        self.more(by_scenario.len(), "failed scenario");
     }
 
     /// Lists the root causes if there are several, one per line, each with the rules that it breaks and the checks that

@@ -164,6 +164,26 @@ pub fn parse_step_options(node: &SyntaxNode, kind: StepKind, journeys: &mut Jour
         items.iter().filter_map(|item| journeys.parse_message_name(item, FrameDirection::FromHub)).collect()
     });
     let may_stay_unanswered = flag(node.get("may stay unanswered"), "`may stay unanswered`", journeys.diagnostics());
+    report_misplaced_options(node, kind, journeys);
+    report_lone_options(node, marks, journeys);
+    MeasurementOptions {
+        marks,
+        item,
+        to,
+        by,
+        back_within,
+        answers,
+        or,
+        carries,
+        delivers,
+        sent_at,
+        may_stay_unanswered,
+        label,
+    }
+}
+
+/// Reports options that this kind of step does not have.
+fn report_misplaced_options(node: &SyntaxNode, kind: StepKind, journeys: &mut JourneyParser<'_>) {
     let (sends, comes) = (kind == StepKind::Sends, matches!(kind, StepKind::Expects | StepKind::Whenever));
     for (name, right) in [
         ("marks", sends || comes),
@@ -186,6 +206,10 @@ pub fn parse_step_options(node: &SyntaxNode, kind: StepKind, journeys: &mut Jour
             journeys.error(span, format!("`{name}` is not an option of this step"), format!("it belongs to {where_}"));
         }
     }
+}
+
+/// Reports options that lack another one.
+fn report_lone_options(node: &SyntaxNode, marks: Option<(MarkName, Span)>, journeys: &mut JourneyParser<'_>) {
     match (&marks, node.get("to")) {
         (Some((MarkName::Published, span)), None) => {
             journeys.error(
@@ -208,23 +232,9 @@ pub fn parse_step_options(node: &SyntaxNode, kind: StepKind, journeys: &mut Jour
     {
         journeys.error(node.span, "`back within` applies to released items only", "write `marks: released`");
     }
-    if delivers.is_some() != sent_at.is_some() {
+    if node.get("delivers").is_some() != node.get("sent at").is_some() {
         let help = "write `delivers: MESSAGE` and `sent at: \"${NAME.data.at}\"`, where the sender put `due_ns()`";
         journeys.error(node.span, "`delivers` and `sent at` need each other", help);
-    }
-    MeasurementOptions {
-        marks,
-        item,
-        to,
-        by,
-        back_within,
-        answers,
-        or,
-        carries,
-        delivers,
-        sent_at,
-        may_stay_unanswered,
-        label,
     }
 }
 
