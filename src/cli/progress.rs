@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::outcome::{CheckReport, FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::report::events::ScenarioEvent;
-use crate::report::text::{escape_unprintable, shorten};
+use crate::report::text::{escape_unprintable, format_count, shorten};
 use crate::scenario::variation;
 use crate::syntax::printable::defuse_output;
 
@@ -59,7 +59,7 @@ impl RunProgress {
         }
         if let (false, false, Some(total)) = (terminal, quiet, total) {
             // A bar shows the number at once.
-            eprintln!("playing {total} {unit}");
+            eprintln!("playing {}", format_count(total, unit.trim_end_matches('s')));
         }
         let now = Instant::now();
         let (note, running) = (None, BTreeMap::new());

@@ -20,6 +20,5 @@ pub mod report_formats;
 pub mod scenario_files;
 pub mod secrets;
 pub mod serve;
-pub mod shares;
 pub mod shell;
 pub mod tls;
