@@ -47,12 +47,13 @@ impl Conversation {
     }
 
     /// Records that a hook never gave an answer that matches.
-    fn record_hook_run_out(&mut self, hook: &str, failure: &mut StepFailure) {
+    fn record_hook_run_out(&mut self, step: &Step, hook: &str, failure: &mut StepFailure) {
         let name = hook_wait(hook);
         match self.hooks.full.take() {
             Some(full) => {
                 let left = full.saturating_sub(self.clock.now);
-                self.waits.add_shortened([name].into(), Duration::ZERO, left, failure, false);
+                let is_known = self.only_warns_again(step);
+                self.waits.add_shortened([name].into(), Duration::ZERO, left, failure, is_known);
             }
             None => self.waits.add_missed(&name),
         }
@@ -117,7 +118,7 @@ impl Conversation {
                     self.record_silence();
                     let what = format!("unexpected answer from the hook `{}`: {message}", hook.name);
                     let mut failure = StepFailure::broken(what, detail);
-                    self.record_hook_run_out(&hook.name, &mut failure);
+                    self.record_hook_run_out(step, &hook.name, &mut failure);
                     return Err(failure);
                 }
                 return Ok(StepProgress::Waiting(self.clock.wait(HOOK_PAUSE, WaitCondition::HookAgain)));

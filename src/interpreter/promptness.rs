@@ -336,7 +336,7 @@ impl Conversation {
     }
 
     /// Whether a failure of this step would only warn of rules that this conversation has broken before, after waits in full.
-    fn only_warns_again(&self, step: &Step) -> bool {
+    pub(super) fn only_warns_again(&self, step: &Step) -> bool {
         let broken = self.judgement.broken_rules(&self.program);
         let rules = step.check.map(|check| self.program.checks[check].rules.as_slice()).unwrap_or_default();
         let is_known = |rule: &RuleUse| rule.level != RuleLevel::Must && broken.contains(&*rule.id);
