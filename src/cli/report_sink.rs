@@ -419,7 +419,7 @@ impl RunOutputArgs {
     ///
     /// # Errors
     ///
-    /// See [`ReportSinks::parse`]; or there is no page to open.
+    /// As for [`ReportSinks::parse`], and if `--open` has no page to open.
     pub fn parse_sinks(&self) -> Result<ReportSinks<RunReport>, CliError> {
         ReportSinks::parse(&self.reports, RUN_FORMATS)?.with_quiet(self.quiet).with_open(self.open)
     }

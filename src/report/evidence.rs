@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::outcome::{FindingDetail, FrameReport, HistoryDirection};
 
-/// Characters of a frame that identify it in the evidence, where frames may be cut.
+/// How many characters identify a frame in the evidence, which may be cut.
 const COMPARED_CHARS: usize = 120;
 
 /// Returns the position in the history at which the finding was made: the number of lines before it.

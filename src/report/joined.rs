@@ -16,7 +16,7 @@ const MAX_CASE_NUMBERS: usize = 20;
 /// Most names in a verdict line.
 const MAX_NAMES: usize = 8;
 
-/// Why reports cannot be joined. Each report has a name.
+/// Why reports cannot be joined. Reports are named as their files are.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
     #[error("{0} is the report of a whole run")]

@@ -21,9 +21,9 @@ pub struct Dial {
     pub subprotocols: Vec<String>,
     /// The local address to connect from.
     pub from: Option<String>,
-    /// The HTTP method, in place of `GET`.
+    /// The HTTP method; `GET` if none is given.
     pub method: Option<String>,
-    /// The HTTP version, in place of `1.1`.
+    /// The HTTP version; `1.1` if none is given.
     pub http: Option<String>,
 }
 

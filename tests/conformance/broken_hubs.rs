@@ -161,7 +161,7 @@ fn a_hub_most_of_whose_replies_are_declared_absent_does_not_hang(
     }
 }
 
-/// They are played again, fewer at a time, which takes no time from replays.
+/// They are played again with fewer others. Replays keep all of their time.
 #[test]
 fn scenarios_that_a_limit_on_connections_refused_are_judged() {
     let hub = HostileHub::start(Misbehaviour::Busy, r#"{"type":"answer"}"#);

@@ -26,7 +26,7 @@ const MIN_CLOSE: usize = 2;
 
 pub struct InitPage<'a> {
     page: Page<'a, ()>,
-    /// The URL of the hub, without secrets, and the TLS options, as words of a command; empty if there is no hub.
+    /// How a command names the hub: its URL without secrets, then the TLS options. Empty if no hub was given.
     hub: String,
 }
 

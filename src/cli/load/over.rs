@@ -69,7 +69,7 @@ impl OverArgs {
     /// the user interrupts that.
     ///
     /// # Errors
-    /// There is no server, or the shares do not belong together.
+    /// No server answers, or the shares are not those of one run.
     pub async fn join(
         &self,
         mut settings: ParticipationSettings,

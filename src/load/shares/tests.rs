@@ -21,7 +21,7 @@ use crate::syntax::share::Share;
 
 const ORIGIN: i64 = 1_795_984_068 * SECOND as i64;
 
-fn common() -> CommonFacts {
+pub(super) fn common() -> CommonFacts {
     CommonFacts {
         version: "0.1.0".to_owned(),
         run: "nightly".to_owned(),

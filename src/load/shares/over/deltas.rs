@@ -9,8 +9,7 @@ const KEPT: usize = 64;
 
 /// What a share measures in one second, or in several.
 pub trait Measured: Clone {
-    /// Adds the measurements of the seconds that follow. Returns whether that was possible: those of another phase stay
-    /// apart.
+    /// Adds the next seconds' measurements if they belong to the same phase. Returns whether it did.
     fn absorb(&mut self, next: &Self) -> bool;
 }
 

@@ -7,6 +7,7 @@ use super::member::{AgreedStart, Member, MemberSettings, Output};
 use super::message::{Message, Status};
 use super::roster::{Roster, StatusOutcome};
 use crate::load::shares::record::{CommonFacts, LostShare, ShareProgress};
+use crate::load::shares::tests::common;
 use crate::load::{Nanos, SECOND};
 use crate::syntax::share::Share;
 
@@ -32,25 +33,12 @@ impl Measured for Counted {
 }
 
 fn facts(seed: u64) -> CommonFacts {
-    CommonFacts {
-        version: "0.1.0".to_owned(),
-        run: "nightly".to_owned(),
-        seed,
-        protocol: "emprops".to_owned(),
-        plan: "emprops/load/jobs".to_owned(),
-        plan_hash: "00ff".to_owned(),
-        ordered: false,
-        lost_shares: 0,
-        thresholds: Vec::new(),
-        messages: vec!["submit".to_owned()],
-        journeys: vec!["jobs".to_owned()],
-        labelled: Vec::new(),
-    }
+    CommonFacts { seed, messages: vec!["submit".to_owned()], labelled: Vec::new(), ..common() }
 }
 
 struct SimulatedMember {
     state: Member<Counted>,
-    /// When it appears, and when it is killed.
+    /// When it starts, and when it is killed.
     from: Nanos,
     until: Nanos,
     /// By how much its clock differs.
