@@ -207,6 +207,11 @@ impl BlockStack {
         }
     }
 
+    /// Whether the current step is an attempt at something that may also be done in another way.
+    pub fn is_in_either(&self) -> bool {
+        self.stack.iter().any(|frame| matches!(frame.kind, BlockKind::Either { .. }))
+    }
+
     /// Returns the rounds of the loops around the current step, with their values; `None` outside loops.
     pub fn rounds(&self) -> Option<String> {
         let rounds = self.stack.iter().filter_map(|frame| match &frame.kind {

@@ -132,7 +132,7 @@ pub(super) struct ConversationWaits {
     received: bool,
     /// Whether an event arrived for the step being polled. An assumed message is not an arrival.
     arrived_now: bool,
-    /// How many waits for each name ended in vain in this conversation, shortened ones excluded.
+    /// How many waits for each name ended in vain in this conversation, without shortened ones and those in `either`.
     misses: BTreeMap<String, usize>,
     /// How long, at most, hubproof itself or the end of a connection was late. Answers are not included.
     longest_delay: Duration,
@@ -211,8 +211,9 @@ impl ConversationWaits {
         !is_probe && (self.is_hopeless(name) || self.promptness.has_never_come(name))
     }
 
-    pub fn add_missed(&mut self, name: &str) {
-        *self.misses.entry(name.to_owned()).or_default() += 1;
+    /// Records a wait in full that ended in vain; `is_telling`: whether later waits for this are probably in vain, too.
+    fn add_missed(&mut self, name: &str, is_telling: bool) {
+        *self.misses.entry(name.to_owned()).or_default() += usize::from(is_telling);
         self.report.missed.insert(name.to_owned());
     }
 
@@ -359,7 +360,7 @@ impl Conversation {
             return;
         }
         if waited >= self.clock.stretched(self.clock.patience) {
-            names.iter().for_each(|name| self.waits.add_missed(name));
+            names.iter().for_each(|name| self.add_missed(name));
         }
     }
 
@@ -429,6 +430,12 @@ impl Conversation {
             Some(message) => format!("{event} after {}", self.program.pack.messages[message].name),
             None => event.to_owned(),
         }
+    }
+
+    /// Records a wait in full that ended in vain. That one way of `either` failed says nothing about the others.
+    pub(super) fn add_missed(&mut self, name: &str) {
+        let is_telling = !self.blocks.is_in_either();
+        self.waits.add_missed(name, is_telling);
     }
 
     /// Records that the hub has ended a connection.

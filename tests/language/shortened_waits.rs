@@ -140,6 +140,14 @@ fn a_conversation_does_not_wait_again_and_again() {
     assert_eq!((report.duration, worst_verdict(&report, "SHOULD")), (FULL * 2 + LEAST * 2, Verdict::Warn));
 }
 
+/// Each way of `either` may be the one that the hub takes, so all of them are waited for in full.
+#[test]
+fn each_way_of_either_is_waited_for_in_full() {
+    let steps = "  - either: way\n    in: [1, 2, 3, 4]\n    do:\n      - ann expects: answer\n        rules: [MUST]\n";
+    let (all, verdict, _) = play(&mut HubPromptness::default(), &asking(steps), answering_hub(r#"{"type":"tick"}"#));
+    assert_eq!((all, verdict), (FULL * 4, Verdict::Fail));
+}
+
 /// A hub may answer one kind of message and not another.
 #[test]
 fn waits_for_any_message_are_counted_by_the_message_before() {
