@@ -37,7 +37,7 @@ impl Conversation {
             }
             ConnectionEvent::NoUpgrade { reason, bound } => self.receive_no_upgrade(place, reason, bound),
             ConnectionEvent::Unreachable { reason } => {
-                self.add_missed(UPGRADE);
+                self.add_missed(Some(id), UPGRADE);
                 self.record_frame(id, connection, HistoryDirection::Neither, FrameKind::Unreachable, &reason, 0);
                 self.contact.add_cut(self.clock.now);
                 if current {
@@ -127,7 +127,7 @@ impl Conversation {
     fn receive_no_upgrade(&mut self, place: EventPlace, reason: String, bound: bool) {
         let EventPlace { id, connection, current, sequence } = place;
         if reason.starts_with(NO_ANSWER) {
-            self.add_missed(UPGRADE);
+            self.add_missed(Some(id), UPGRADE);
             self.waits.report.silent_checks.insert(WEBSOCKET_CHECK.to_owned());
         }
         let shown = self.with_address(id, &reason);

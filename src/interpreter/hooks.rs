@@ -55,7 +55,7 @@ impl Conversation {
                 let is_known = self.only_warns_again(step);
                 self.waits.add_shortened([name].into(), Duration::ZERO, left, failure, is_known);
             }
-            None => self.add_missed(&name),
+            None => self.add_missed(None, &name),
         }
     }
 

@@ -132,8 +132,9 @@ pub(super) struct ConversationWaits {
     received: bool,
     /// Whether an event arrived for the step being polled. An assumed message is not an arrival.
     arrived_now: bool,
-    /// How many waits for each name ended in vain in this conversation, without shortened ones and those in `either`.
-    misses: BTreeMap<String, usize>,
+    /// How many waits of each actor for each name ended in vain, without shortened ones and those in `either`. Another actor
+    /// may have asked for something else.
+    misses: BTreeMap<(Option<ActorId>, String), usize>,
     /// How long, at most, hubproof itself or the end of a connection was late. Answers are not included.
     longest_delay: Duration,
     pub report: WaitReport,
@@ -200,20 +201,21 @@ impl ConversationWaits {
         }
     }
 
-    /// Whether this conversation has waited for this in full, again and again, and it never came.
-    fn is_hopeless(&self, name: &str) -> bool {
-        self.misses.get(name).is_some_and(|misses| *misses >= MISSES) && !self.report.arrived.contains(name)
+    /// Whether this actor has waited for this in full, again and again, and it never came to any.
+    fn is_hopeless(&self, actor: Option<ActorId>, name: &str) -> bool {
+        let misses = self.misses.get(&(actor, name.to_owned())).copied().unwrap_or_default();
+        misses >= MISSES && !self.report.arrived.contains(name)
     }
 
-    /// Whether a wait for this is in vain, whatever a failure would show.
+    /// Whether a hook's wait for this is in vain, whatever a failure would show.
     pub fn is_in_vain_here(&self, name: &str) -> bool {
         let is_probe = self.promptness.probed_for.is_some();
-        !is_probe && (self.is_hopeless(name) || self.promptness.has_never_come(name))
+        !is_probe && (self.is_hopeless(None, name) || self.promptness.has_never_come(name))
     }
 
     /// Records a wait in full that ended in vain; `is_telling`: whether later waits for this are probably in vain, too.
-    fn add_missed(&mut self, name: &str, is_telling: bool) {
-        *self.misses.entry(name.to_owned()).or_default() += usize::from(is_telling);
+    fn add_missed(&mut self, actor: Option<ActorId>, name: &str, is_telling: bool) {
+        *self.misses.entry((actor, name.to_owned())).or_default() += usize::from(is_telling);
         self.report.missed.insert(name.to_owned());
     }
 
@@ -305,7 +307,9 @@ impl Conversation {
         let is_probe = self.waits.promptness.probed_for.is_some();
         // What was missing before in the same conversation is missing again.
         let is_missed = names.iter().all(|name| self.waits.report.missed.contains(name));
-        let is_hopeless = !is_probe && !names.is_empty() && names.iter().all(|name| self.waits.is_hopeless(name));
+        let actor = self.blocks.members(&step.who).first().copied();
+        let is_hopeless =
+            !is_probe && !names.is_empty() && names.iter().all(|name| self.waits.is_hopeless(actor, name));
         let is_moot = !is_probe && (proves_nothing || is_missed) && is_plain_answer(step) || is_hopeless;
         let short = self.waits.shortened(&names, documented, self.least_wait(), is_moot)?;
         let may_be_short = match is_probe {
@@ -360,7 +364,8 @@ impl Conversation {
             return;
         }
         if waited >= self.clock.stretched(self.clock.patience) {
-            names.iter().for_each(|name| self.add_missed(name));
+            let actor = self.blocks.members(&step.who).first().copied();
+            names.iter().for_each(|name| self.add_missed(actor, name));
         }
     }
 
@@ -433,9 +438,9 @@ impl Conversation {
     }
 
     /// Records a wait in full that ended in vain. That one way of `either` failed says nothing about the others.
-    pub(super) fn add_missed(&mut self, name: &str) {
+    pub(super) fn add_missed(&mut self, actor: Option<ActorId>, name: &str) {
         let is_telling = !self.blocks.is_in_either();
-        self.waits.add_missed(name, is_telling);
+        self.waits.add_missed(actor, name, is_telling);
     }
 
     /// Records that the hub has ended a connection.
