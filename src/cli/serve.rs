@@ -22,7 +22,7 @@ pub struct ServeArgs {
     server: reference::ServeArgs,
     /// Serve every hub instance that the scenarios of a protocol need, and write a target file for `hubproof check
     /// --target`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "sets"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "sets", "zeromq"])]
     target_file: Option<PathBuf>,
 }
 

@@ -1,10 +1,13 @@
 //! `hubproof serve` as a separate process, and `hubproof check` against it.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::disk;
-use crate::support::process::{ServeProcess, answer_to, hubproof};
+use crate::support::process::{ServeProcess, answer_to, free_port, hubproof};
 
 /// Returns the protocols of the reference server that are tested by default.
 fn default_protocols() -> Vec<&'static str> {
@@ -125,4 +128,61 @@ fn the_admin_side_refuses_web_pages(#[case] headers: &str, #[case] status: &str)
     let _idle: Vec<_> = (0..300).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
     let answer = answer_to(address, &format!("GET /health HTTP/1.1\r\n{headers}Connection: close\r\n\r\n"));
     assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+}
+
+#[test]
+fn only_qi_is_served_over_zeromq() {
+    let port = free_port();
+    let server = ServeProcess::start(["qi", "--zeromq", &port.to_string()], 3);
+    assert_eq!(server.url("zeromq"), format!("tcp://127.0.0.1:{port}"));
+    assert_eq!(server.url("zeromq-publishes"), format!("tcp://127.0.0.1:{}", port + 1));
+    assert_eq!(server.stop("TERM"), (Some(0), String::new()));
+    for (names, why) in [(&["qi", "concierge"][..], "concierge cannot be served over ZeroMQ"), (&["qi"], "65535")] {
+        let port = if names.len() > 1 { "0" } else { "65535" };
+        let done = hubproof(["serve", "--zeromq", port].iter().chain(names)).assert_exit_code(2);
+        assert!(done.err.contains(why), "{}", done.err);
+    }
+}
+
+/// Runs a Python script that needs pyzmq, which `.ci/run` installs.
+fn zeromq_script(name: &str) -> Command {
+    let installed = disk::root().join("target/zeromq/bin/python");
+    let python = if installed.exists() { installed.into_os_string() } else { "python3".into() };
+    let mut command = Command::new(python);
+    command.arg(disk::root().join("tests/fixtures").join(name)).stdout(Stdio::piped());
+    command
+}
+
+/// Lets a client of libzmq converse with a hub, given the addresses of its REP and PUB sockets, and of its events.
+#[track_caller]
+fn assert_served_over_zeromq(addresses: [&str; 3]) {
+    let done = zeromq_script("clients/qi_zeromq.py").args(addresses).stderr(Stdio::inherit()).output().unwrap();
+    let expected = r#"{"session_id": "short", "status": "success", "same": true}
+{"session_id": "long", "status": "success", "same": true}
+{"published": true}
+"#;
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), expected, "python3 -m venv target/zeromq needs pyzmq");
+    assert!(done.status.success());
+}
+
+#[test]
+#[ignore = "thorough: waits for real time"]
+fn a_client_of_libzmq_gets_replies_and_published_messages() {
+    let server = ServeProcess::start(["qi", "--zeromq", "0", "--admin", "127.0.0.1:0"], 4);
+    let events = format!("{}/events/qi", server.url("admin"));
+    assert_served_over_zeromq([server.url("zeromq"), server.url("zeromq-publishes"), &events]);
+    assert_eq!(server.stop("TERM"), (Some(0), String::new()));
+}
+
+/// The service and the client that others would write understand each other without hubproof.
+#[test]
+#[ignore = "thorough: waits for real time"]
+fn the_service_of_libzmq_serves_the_client_of_libzmq() {
+    let mut service = zeromq_script("hubs/qi_zeromq.py").args(["--port", &free_port().to_string()]).spawn().unwrap();
+    let lines: Vec<String> =
+        BufReader::new(service.stdout.take().unwrap()).lines().take(3).map(Result::unwrap).collect();
+    let served = std::panic::catch_unwind(|| assert_served_over_zeromq([&lines[0], &lines[1], &lines[2]]));
+    service.kill().unwrap();
+    service.wait().unwrap();
+    served.unwrap();
 }

@@ -37,6 +37,20 @@ pub struct Handshake {
     pub subprotocols: Vec<String>,
     /// The client's address.
     pub peer: IpAddr,
+    /// What the connection carries.
+    pub traffic: Traffic,
+}
+
+/// What a connection carries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Traffic {
+    /// Everything, as over a WebSocket.
+    #[default]
+    All,
+    /// Requests and their replies.
+    Requests,
+    /// Messages that the hub publishes.
+    Publications,
 }
 
 impl Default for Handshake {
@@ -48,6 +62,7 @@ impl Default for Handshake {
             headers: Vec::new(),
             subprotocols: Vec::new(),
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            traffic: Traffic::All,
         }
     }
 }

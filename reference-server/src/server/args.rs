@@ -20,6 +20,10 @@ pub struct ServeArgs {
     /// Address to listen on; further hubs use the ports after it, or each a free port with port 0
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = parse_listen_address)]
     pub listen: SocketAddr,
+    /// Serve qi over ZeroMQ, too: replies (REP) at this port, published messages (PUB) at the next one; or each at a free
+    /// port with port 0
+    #[arg(long, value_name = "PORT")]
+    pub zeromq: Option<u16>,
     /// Address of the admin interface, which serves health, state and events
     #[arg(long, value_name = "ADDR", value_parser = parse_listen_address)]
     pub admin: Option<SocketAddr>,
@@ -144,6 +148,7 @@ pub fn build_config(args: ServeArgs) -> Result<ServeConfig, ServeError> {
             port.ok_or_else(|| ServeError::Usage("there are not enough ports after the port of --listen".to_owned()))?;
         hubs.push(HubConfig {
             listen: SocketAddr::new(args.listen.ip(), port),
+            zeromq: args.zeromq.map(|port| SocketAddr::new(args.listen.ip(), port)),
             settings: settings.remove(name).unwrap_or_default(),
             fault: broken.iter().find(|(protocol, _)| *protocol == name).map(|(_, id)| (*id).to_owned()),
             tls: tls.clone(),

@@ -34,7 +34,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, connect_async_with_config};
 
-use crate::machine::{ConnectionId, Handshake, MachineInput};
+use crate::machine::{ConnectionId, Handshake, MachineInput, Traffic};
 use crate::protocols::websocket::Session;
 use crate::server::ShutdownSignal;
 use crate::server::hub::{Hub, ShutDownError};
@@ -262,6 +262,7 @@ fn parse_handshake(request: &Request<Incoming>, peer: SocketAddr) -> Handshake {
         headers,
         subprotocols,
         peer: peer.ip(),
+        traffic: Traffic::All,
     }
 }
 

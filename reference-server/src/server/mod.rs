@@ -9,6 +9,7 @@ mod outbox;
 pub(crate) mod serve;
 pub mod tls;
 pub(crate) mod websocket_io;
+pub(crate) mod zeromq_io;
 
 use tokio::sync::watch;
 

@@ -1,8 +1,9 @@
 //! Listeners, a task for each connection, and a graceful shutdown.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,13 +15,15 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::machine::ConnectionId;
 use crate::machine::settings::SettingsError;
+use crate::protocols::qi;
 use crate::protocols::websocket::{self, Session};
 use crate::server::ShutdownSignal;
 use crate::server::connection::{self, ConnectionContext};
 use crate::server::hub::{Hub, OutgoingConnection};
 use crate::server::meter::{Meter, MeteredStream};
 use crate::server::tls::{HubCertificate, SelfSignedCertificate, TlsError};
-use crate::server::{admin, websocket_io};
+use crate::server::{admin, websocket_io, zeromq_io};
+use crate::zmtp::SocketKind;
 use crate::{MachineError, Settings};
 
 /// The backlog of a listener, for thousands of connections per second: a client that finds it full retries only
@@ -43,6 +46,9 @@ pub struct HubConfig {
     pub protocol: String,
     /// The address at which the hub listens; port 0 chooses a free one.
     pub listen: SocketAddr,
+    /// The address at which the hub answers requests over ZeroMQ, if anywhere; it publishes at the next port. With port 0,
+    /// both are free ones.
+    pub zeromq: Option<SocketAddr>,
     /// The settings of the hub's protocol.
     pub settings: Settings,
     /// The id of the hub's fault, if any.
@@ -61,6 +67,7 @@ impl HubConfig {
         HubConfig {
             protocol: protocol.into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            zeromq: None,
             settings: Settings::default(),
             fault: None,
             tls: None,
@@ -110,6 +117,8 @@ pub struct RunningHub {
     pub url: String,
     /// The address at which the hub listens.
     pub addr: SocketAddr,
+    /// The addresses at which the hub answers requests and publishes over ZeroMQ, if it does.
+    pub zeromq: Option<[SocketAddr; 2]>,
 }
 
 /// Running hubs. Dropping it ends them without waiting.
@@ -128,8 +137,16 @@ pub struct RunningServer {
 impl RunningServer {
     /// Returns one line per address: `concierge ws://127.0.0.1:41234`.
     pub fn address_lines(&self) -> Vec<String> {
-        let hubs = self.hubs.iter().map(|hub| format!("{} {}", hub.protocol, hub.url));
-        hubs.chain(self.admin.iter().map(|url| format!("admin {url}"))).collect()
+        let mut lines = Vec::new();
+        for hub in &self.hubs {
+            lines.push(format!("{} {}", hub.protocol, hub.url));
+            if let Some([replies, publishes]) = hub.zeromq {
+                lines.push(format!("zeromq tcp://{replies}"));
+                lines.push(format!("zeromq-publishes tcp://{publishes}"));
+            }
+        }
+        lines.extend(self.admin.iter().map(|url| format!("admin {url}")));
+        lines
     }
 
     /// Shuts every hub down, closes every connection with 1001, stops listening and waits for all tasks: at most one or
@@ -155,22 +172,16 @@ pub async fn start_server(config: ServeConfig) -> Result<RunningServer, ServeErr
     let mut machines = Vec::new();
     for hub in config.hubs {
         let machine = crate::build_machine(&hub.protocol, &hub.settings, hub.fault.as_deref())?;
-        let tls = match hub.tls.as_ref() {
-            None => None,
-            Some(HubCertificate::Files { cert, key }) => Some(crate::server::tls::acceptor_from_files(cert, key)?),
-            Some(HubCertificate::SelfSigned) => {
-                if self_signed.is_none() {
-                    self_signed = Some(SelfSignedCertificate::generate()?);
-                }
-                self_signed.as_ref().map(SelfSignedCertificate::tls_acceptor)
-            }
-        };
+        let tls = tls_acceptor(hub.tls.as_ref(), &mut self_signed)?;
         let (listener, addr) = bind_listener(hub.listen).await?;
         let protocol = *crate::protocols().iter().find(|known| **known == hub.protocol).unwrap_or(&"hub");
         let earlier = hubs.iter().filter(|other| other.protocol == hub.protocol).count();
         let name = if earlier == 0 { hub.protocol.clone() } else { format!("{}-{}", hub.protocol, earlier + 1) };
         let scheme = if tls.is_some() { "wss" } else { "ws" };
-        hubs.push(RunningHub { name: name.clone(), protocol: hub.protocol, url: format!("{scheme}://{addr}"), addr });
+        let mut listeners = vec![(listener, Transport::WebSocket(tls))];
+        let zeromq = bind_zeromq(&hub, &mut listeners).await?;
+        let url = format!("{scheme}://{addr}");
+        hubs.push(RunningHub { name: name.clone(), protocol: hub.protocol, url, addr, zeromq });
         let (running, calls) = Hub::new(machine);
         machines.push((name, running.clone()));
         let session = match protocol {
@@ -185,7 +196,7 @@ pub async fn start_server(config: ServeConfig) -> Result<RunningServer, ServeErr
             unread: Arc::default(),
             shutdown: down.clone(),
         };
-        starts.push((listener, tls, context, calls, hub.max_connections));
+        starts.push((listeners, context, calls, hub.max_connections));
     }
     let admin = match config.admin {
         Some(addr) => Some(bind_listener(addr).await?),
@@ -193,8 +204,8 @@ pub async fn start_server(config: ServeConfig) -> Result<RunningServer, ServeErr
     };
     // From here on, nothing can fail.
     let mut tasks = JoinSet::new();
-    for (listener, tls, context, calls, max_connections) in starts {
-        tasks.spawn(run_hub(listener, tls, context, calls, max_connections));
+    for (listeners, context, calls, max_connections) in starts {
+        tasks.spawn(run_hub(listeners, context, calls, max_connections));
     }
     let admin = admin.map(|(listener, addr)| {
         let token = config.admin_token.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
@@ -203,6 +214,52 @@ pub async fn start_server(config: ServeConfig) -> Result<RunningServer, ServeErr
         url
     });
     Ok(RunningServer { hubs, admin, ca: self_signed.map(|made| made.ca_pem), shutdown, tasks })
+}
+
+/// Returns what accepts TLS connections with a certificate; generates the self-signed one when first needed.
+fn tls_acceptor(
+    certificate: Option<&HubCertificate>,
+    self_signed: &mut Option<SelfSignedCertificate>,
+) -> Result<Option<TlsAcceptor>, TlsError> {
+    match certificate {
+        None => Ok(None),
+        Some(HubCertificate::Files { cert, key }) => crate::server::tls::acceptor_from_files(cert, key).map(Some),
+        Some(HubCertificate::SelfSigned) => {
+            if self_signed.is_none() {
+                *self_signed = Some(SelfSignedCertificate::generate()?);
+            }
+            Ok(self_signed.as_ref().map(SelfSignedCertificate::tls_acceptor))
+        }
+    }
+}
+
+/// What the clients of a listener speak.
+#[derive(Clone)]
+enum Transport {
+    WebSocket(Option<TlsAcceptor>),
+    Zeromq(SocketKind),
+}
+
+type HubListener = (TcpListener, Transport);
+
+/// Adds the listeners of a hub that speaks ZeroMQ, and returns their addresses.
+async fn bind_zeromq(hub: &HubConfig, listeners: &mut Vec<HubListener>) -> Result<Option<[SocketAddr; 2]>, ServeError> {
+    let Some(first) = hub.zeromq else { return Ok(None) };
+    if hub.protocol != qi::PROTOCOL {
+        let why = "its connections depend on their upgrade requests, which ZeroMQ does not have";
+        let help = format!("serve {} alone", qi::PROTOCOL);
+        return Err(ServeError::Usage(format!("{} cannot be served over ZeroMQ: {why}; {help}", hub.protocol)));
+    }
+    let mut second = first;
+    if first.port() != 0 {
+        let next = first.port().checked_add(1);
+        second.set_port(next.ok_or_else(|| ServeError::Usage(format!("there is no port after {}", first.port())))?);
+    }
+    let (replies, first) = bind_listener(first).await?;
+    let (publishes, second) = bind_listener(second).await?;
+    listeners.push((replies, Transport::Zeromq(SocketKind::Rep)));
+    listeners.push((publishes, Transport::Zeromq(SocketKind::Pub)));
+    Ok(Some([first, second]))
 }
 
 pub(crate) async fn bind_listener(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
@@ -221,8 +278,7 @@ pub(crate) async fn bind_listener(addr: SocketAddr) -> Result<(TcpListener, Sock
 
 /// Runs a hub until it shuts down.
 async fn run_hub(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    listeners: Vec<HubListener>,
     context: ConnectionContext,
     mut calls: mpsc::Receiver<OutgoingConnection>,
     max_connections: usize,
@@ -230,7 +286,7 @@ async fn run_hub(
     let mut connections = JoinSet::new();
     tokio::select! {
         // Returns when the hub shuts down.
-        () = accept_connections(listener, tls, &context, &mut calls, max_connections, &mut connections) => {}
+        () = accept_connections(listeners, &context, &mut calls, max_connections, &mut connections) => {}
         () = context.hub.keep_time() => {}
     }
     let listening = context.hub.shut_down();
@@ -246,8 +302,7 @@ async fn run_hub(
 
 /// Accepts connections and makes outgoing ones until the hub shuts down.
 async fn accept_connections(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    listeners: Vec<HubListener>,
     context: &ConnectionContext,
     calls: &mut mpsc::Receiver<OutgoingConnection>,
     max_connections: usize,
@@ -262,14 +317,21 @@ async fn accept_connections(
             Some(OutgoingConnection { conn, url, outbox }) = calls.recv() => {
                 connections.spawn(connection::serve_outgoing_connection(url, conn, context.clone(), outbox));
             }
-            accepted = listener.accept() => match accepted {
+            accepted = accept_any(&listeners, next) => match accepted {
                 Ok(_) if connections.len() >= max_connections => {}
-                Ok((stream, peer)) => {
+                Ok((stream, peer, transport)) => {
                     // Without Nagle's algorithm, small frames are sent at once; an error shows on the next write.
                     let _ = stream.set_nodelay(true);
-                    match tls.clone() {
-                        None => connections.spawn(serve_stream(stream, peer, next, context.clone())),
-                        Some(tls) => connections.spawn(serve_tls_connection(tls, stream, peer, next, context.clone())),
+                    let context = context.clone();
+                    match transport.clone() {
+                        Transport::WebSocket(None) => connections.spawn(serve_stream(stream, peer, next, context)),
+                        Transport::WebSocket(Some(tls)) => {
+                            connections.spawn(serve_tls_connection(tls, stream, peer, next, context))
+                        }
+                        Transport::Zeromq(kind) => {
+                            let stream = MeteredStream { stream, meter: Meter::new(context.unread.clone()) };
+                            connections.spawn(zeromq_io::serve_zeromq(stream, kind, peer.ip(), next, context))
+                        }
                     };
                     next += 1;
                 }
@@ -277,6 +339,20 @@ async fn accept_connections(
             },
         }
     }
+}
+
+/// Accepts a connection at any of the listeners. They take turns, so that none keeps the others waiting.
+async fn accept_any(listeners: &[HubListener], turn: u64) -> std::io::Result<(TcpStream, SocketAddr, &Transport)> {
+    let first = (turn % listeners.len() as u64) as usize;
+    poll_fn(|context| {
+        for (listener, transport) in listeners[first..].iter().chain(&listeners[..first]) {
+            if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                return Poll::Ready(accepted.map(|(stream, peer)| (stream, peer, transport)));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 async fn serve_tls_connection(

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod tree;
+mod zeromq;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;

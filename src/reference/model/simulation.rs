@@ -182,6 +182,7 @@ impl SimulatedConversation {
                         headers: dial.headers.into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect(),
                         subprotocols: dial.subprotocols,
                         peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                        ..machine::Handshake::default()
                     };
                     self.send_to_machine(machine::MachineInput::Open { conn, handshake });
                 }

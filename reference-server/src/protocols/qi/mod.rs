@@ -2,7 +2,7 @@
 //!
 //! The document names only the command `execute`. Here `initialize`, `execute`, `terminate` and `get_static` are built
 //! in, and further commands are configured with fixed answers. The document does not name a transport (the original
-//! uses ZeroMQ, REQ and REP).
+//! uses ZeroMQ, REQ and REP; there, connections have either requests or what is published).
 //!
 //! Where the document is silent: a failure's payload is a string; a malformed request is answered with a failure, with
 //! the session if it could be read; `session_id: null` means none; another major version, or before 1.0 another minor
@@ -28,7 +28,7 @@ use self::held::HeldRequests;
 use crate::fault::MachineFault;
 use crate::machine::json::{self, Members};
 use crate::machine::settings::{Settings, SettingsError};
-use crate::machine::{ConnectionId, EventError, Machine, MachineInput, MachineOutput, Utf8Bytes};
+use crate::machine::{ConnectionId, EventError, Machine, MachineInput, MachineOutput, Traffic, Utf8Bytes};
 
 pub const PROTOCOL: &str = "qi";
 /// The longest session id that can be initialized, in bytes; longer ones are still copied into replies.
@@ -104,6 +104,7 @@ pub fn build(settings: &Settings, broken: MachineFault) -> Result<Box<dyn Machin
         version,
         broken,
         open: BTreeSet::new(),
+        subscribers: BTreeSet::new(),
         sessions: BTreeMap::new(),
         first_sessions: BTreeMap::new(),
         failed: BTreeSet::new(),
@@ -121,7 +122,10 @@ struct Qi {
     config: QiConfig,
     version: String,
     broken: MachineFault,
+    /// The connections that may send requests.
     open: BTreeSet<ConnectionId>,
+    /// The connections to which messages are published.
+    subscribers: BTreeSet<ConnectionId>,
     /// Open sessions with the number of their executions. A session may be used over several connections.
     sessions: BTreeMap<String, u64>,
     /// For a fault: the first session of each connection.
@@ -166,8 +170,13 @@ impl Machine for Qi {
             MachineInput::Open { conn, .. } if self.broken.is("qi-upgrade-refused") => {
                 out.push(MachineOutput::Refuse { conn, status: 400, body: String::new() });
             }
-            MachineInput::Open { conn, .. } => {
-                self.open.insert(conn);
+            MachineInput::Open { conn, handshake } => {
+                if handshake.traffic != Traffic::Publications {
+                    self.open.insert(conn);
+                }
+                if handshake.traffic != Traffic::Requests {
+                    self.subscribers.insert(conn);
+                }
                 out.push(MachineOutput::Accept { conn, subprotocol: None });
             }
             MachineInput::Text { conn, text } if self.open.contains(&conn) => {
@@ -189,6 +198,7 @@ impl Machine for Qi {
                     self.held = HeldRequests::default();
                 }
                 self.open.remove(&conn);
+                self.subscribers.remove(&conn);
                 self.first_sessions.remove(&conn);
                 self.failed.remove(&conn);
             }
@@ -199,7 +209,7 @@ impl Machine for Qi {
     fn state(&self) -> Value {
         json!({
             "version": self.version,
-            "connections": self.open.len(),
+            "connections": self.open.union(&self.subscribers).count(),
             "answered": self.answered,
             "held": self.held.count(),
             "sessions": self.sessions,
@@ -216,7 +226,7 @@ impl Machine for Qi {
             }
             QiEvent::Publish { command, payload } => {
                 self.publish(&command, payload, out);
-                Ok(json!({ "published": self.open.len() }))
+                Ok(json!({ "published": self.subscribers.len() }))
             }
             QiEvent::Define { command, values, failure } => {
                 self.define(command, Command { returns: values, fails: failure, ..Command::default() })?;
@@ -266,7 +276,7 @@ impl Qi {
         let message = QiPublication { session_id, command, payload, version: &self.version };
         // Strings and JSON objects always serialise.
         let text = Utf8Bytes::from(serde_json::to_string(&message).unwrap_or_default());
-        for (place, &conn) in self.open.iter().enumerate() {
+        for (place, &conn) in self.subscribers.iter().enumerate() {
             let times = match place {
                 2 if self.broken.is("qi-published-to-third-twice") => 2,
                 1.. if self.broken.is("qi-published-to-one") => 0,
@@ -360,7 +370,7 @@ impl Qi {
         let text = Utf8Bytes::from(serde_json::to_string(&reply).unwrap_or_default());
         self.answered += 1;
         if self.broken.is("qi-replies-published") {
-            out.extend(self.open.iter().map(|&conn| MachineOutput::Text { conn, text: text.clone() }));
+            out.extend(self.subscribers.iter().map(|&conn| MachineOutput::Text { conn, text: text.clone() }));
         } else {
             out.push(MachineOutput::Text { conn: self.recipient(conn, session), text });
         }
