@@ -5,7 +5,7 @@
 //! knows a protocol.
 //!
 //! The modules, called rooms, are listed in reading order. Each uses only those above it; a test in `tests/` checks
-//! this. Everything down to [`interpreter`] is pure: no sockets, no clock, no printing. The caller passes in the time,
+//! this. Everything down to [`observe`] is pure: no sockets, no clock, no printing. The caller passes in the time,
 //! and the files as a map that [`cli`] fills. Only [`cli`] prints and exits.
 //!
 //! ```text
@@ -21,6 +21,7 @@
 //! config       the target file: everything the harness must know about a hub
 //! import       generates a pack from a plain AsyncAPI document or a recording
 //! interpreter  plays a program, sans-IO: (now, input) -> outputs
+//! observe      judges the traffic between clients and a hub, as it passes or as it was recorded
 //! transport    sockets: unaltered frames over TCP and TLS
 //! reference    the reference server as the hub under test
 //! hub          the hub under test: its hooks, its process, and the preparation of a run
@@ -61,6 +62,8 @@ pub mod config;
 pub mod import;
 
 pub mod interpreter;
+
+pub mod observe;
 
 pub mod transport;
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use hubproof_reference::fault::{ChangeAction, FrameCondition, OutputChange, select_frames};
 use hubproof_reference::relay::mutation::FRAME_DELAY;
-use hubproof_reference::relay::{Relay, RelayConfig, RelayedHub, start_relay};
+use hubproof_reference::relay::{
+    Relay, RelayConfig, RelayEventKind, RelayObserver, RelayTask, RelayedHub, start_relay,
+};
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -39,10 +41,14 @@ fn relayed_hub(address: SocketAddr, path: &'static str) -> RelayedHub {
 }
 
 async fn start_relayed_connection(change: Option<OutputChange>) -> RelayedConnection {
+    start_connection(change.map_or(RelayTask::Pass, RelayTask::Change)).await
+}
+
+async fn start_connection(task: RelayTask) -> RelayedConnection {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hub = relayed_hub(listener.local_addr().unwrap(), "/api");
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let relay = start_relay(RelayConfig { hub, listen, change, observer: None }).await.unwrap();
+    let relay = start_relay(RelayConfig { hub, listen, task }).await.unwrap();
     let mut client = TcpStream::connect(relay.url.strip_prefix("ws://").unwrap()).await.unwrap();
     client.write_all(REQUEST).await.unwrap();
     let (hub, _) = timeout(TIMEOUT, listener.accept()).await.unwrap().unwrap();
@@ -50,7 +56,10 @@ async fn start_relayed_connection(change: Option<OutputChange>) -> RelayedConnec
 }
 
 async fn start_upgraded_connection(change: Option<OutputChange>) -> RelayedConnection {
-    let mut three = start_relayed_connection(change).await;
+    upgrade(start_relayed_connection(change).await).await
+}
+
+async fn upgrade(mut three: RelayedConnection) -> RelayedConnection {
     let addr = three.hub.local_addr().unwrap();
     let want = format!("GET /api/ws?a=%20b HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nX-Mine: 1\r\n\r\n");
     assert_eq!(read_bytes(&mut three.hub, want.len()).await, want.as_bytes());
@@ -154,7 +163,7 @@ async fn the_nth_frame_is_counted_over_all_connections() {
         .with_action(ChangeAction::Remove("/type".into()));
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let to = relayed_hub(hub.hubs[0].url.strip_prefix("ws://").unwrap().parse().unwrap(), "");
-    let relay = start_relay(RelayConfig { hub: to, listen, change: Some(change), observer: None }).await.unwrap();
+    let relay = start_relay(RelayConfig { hub: to, listen, task: RelayTask::Change(change) }).await.unwrap();
     let mut greeted = Vec::new();
     for _ in 0..3 {
         let (mut client, _) = tokio_tungstenite::connect_async(&relay.url).await.unwrap();
@@ -192,7 +201,7 @@ async fn an_unreachable_hub_is_reported_as_bad_gateway() {
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let hub = relayed_hub(socket.local_addr().unwrap(), "");
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let relay = start_relay(RelayConfig { hub, listen, change: None, observer: None }).await.unwrap();
+    let relay = start_relay(RelayConfig { hub, listen, task: RelayTask::Pass }).await.unwrap();
     let mut client = TcpStream::connect(relay.url.strip_prefix("ws://").unwrap()).await.unwrap();
     client.write_all(REQUEST).await.unwrap();
     let answer = String::from_utf8(read_to_end(&mut client).await.unwrap()).unwrap();
@@ -256,4 +265,54 @@ async fn a_client_that_does_not_read_slows_the_hub_down() {
     }
     disconnect(three.client, DisconnectKind::IsCutOff).await;
     timeout(TIMEOUT, three.relay.shutdown()).await.unwrap();
+}
+
+/// Sends this many times 64 KiB to the client through a relay; returns whether all arrive.
+async fn pass_bytes(three: &mut RelayedConnection, times: usize) -> bool {
+    let bytes: Vec<u8> = (0..64 << 10).map(|at| at as u8).collect();
+    for _ in 0..times {
+        three.hub.write_all(&bytes).await.unwrap();
+        if read_bytes(&mut three.client, bytes.len()).await != bytes {
+            return false;
+        }
+    }
+    true
+}
+
+#[tokio::test]
+async fn an_observer_gets_all_bytes_of_both_sides_in_order() {
+    let (channel, mut events) = tokio::sync::mpsc::channel(1000);
+    let observer = RelayObserver { channel, left_out: None };
+    let mut three = upgrade(start_connection(RelayTask::Observe(observer)).await).await;
+    three.client.write_all(b"up").await.unwrap();
+    assert_eq!(read_bytes(&mut three.hub, 2).await, b"up");
+    assert!(pass_bytes(&mut three, 1).await);
+    drop((three.client, three.hub));
+    let (mut of_client, mut of_hub) = (Vec::new(), Vec::new());
+    while let Some(event) = timeout(TIMEOUT, events.recv()).await.unwrap() {
+        match event.what {
+            RelayEventKind::Bytes { to_hub: true, bytes } => {
+                assert!(of_client.is_empty() || of_hub == ANSWER, "the request comes before its answer");
+                of_client.extend(bytes);
+            }
+            RelayEventKind::Bytes { bytes, .. } => of_hub.extend(bytes),
+            RelayEventKind::Ended => break,
+        }
+    }
+    assert!(of_client.starts_with(b"GET /api/ws?a=%20b ") && of_client.ends_with(b"\r\n\r\nup"));
+    assert_eq!(of_hub.len(), ANSWER.len() + (64 << 10));
+}
+
+/// Neither an observer that reads nothing nor one that has ended stops the bytes.
+#[rstest]
+#[tokio::test]
+async fn bytes_pass_whatever_the_observer_does(#[values(true, false)] has_ended: bool) {
+    let (channel, events) = tokio::sync::mpsc::channel(2);
+    let left_out = std::sync::Arc::default();
+    let observer = RelayObserver { channel, left_out: Some(std::sync::Arc::clone(&left_out)) };
+    let events = (!has_ended).then_some(events);
+    let mut three = upgrade(start_connection(RelayTask::Observe(observer)).await).await;
+    assert!(pass_bytes(&mut three, 20).await);
+    assert_eq!(*left_out.lock(), if has_ended { vec![] } else { vec![1] });
+    drop(events);
 }

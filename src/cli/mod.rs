@@ -17,6 +17,7 @@ mod hub;
 mod init;
 mod load;
 mod merge;
+mod observe;
 mod packs;
 mod progress;
 pub mod protocol_files;
@@ -66,6 +67,7 @@ enum CliCommand {
     Serve(Box<serve::ServeArgs>),
     Relay(Box<relay::RelayArgs>),
     Record(Box<record::RecordArgs>),
+    Observe(Box<observe::ObserveArgs>),
     Merge(merge::MergeArgs),
     #[cfg(feature = "nats")]
     Watch(load::watch::WatchArgs),
@@ -156,6 +158,7 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
         CliCommand::Serve(arguments) => serve::run_serve(*arguments),
         CliCommand::Relay(arguments) => relay::run_relay(*arguments),
         CliCommand::Record(arguments) => record::run_record(*arguments),
+        CliCommand::Observe(arguments) => observe::run_observe(*arguments),
         CliCommand::Merge(arguments) => merge::run_merge(&arguments),
         #[cfg(feature = "nats")]
         CliCommand::Watch(arguments) => load::watch::run_watch(&arguments),

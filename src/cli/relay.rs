@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use hubproof_reference::relay::mutation::{Mutation, MutationKind, possible_mutations};
-use hubproof_reference::relay::{RelayConfig, RelayedHub, start_relay};
+use hubproof_reference::relay::{RelayConfig, RelayTask, RelayedHub, start_relay};
 use hubproof_reference::server::args::{ListFormat, parse_listen_address};
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
@@ -76,8 +76,8 @@ pub fn run_relay(arguments: RelayArgs) -> Result<u8, CliError> {
     let change = arguments.choose_change(named)?;
     let url = arguments.url.as_deref().unwrap_or_default();
     let hub = relayed_hub(url, &arguments.tls)?;
-    let config =
-        RelayConfig { hub, listen: arguments.listen, change: change.as_ref().map(Mutation::to_change), observer: None };
+    let task = change.as_ref().map_or(RelayTask::Pass, |change| RelayTask::Change(change.to_change()));
+    let config = RelayConfig { hub, listen: arguments.listen, task };
     let what = change.map_or_else(|| "nothing is changed".to_owned(), |change| change.to_string());
     build_runtime()?.block_on(async {
         let mut signals = SignalListener::listen()?;
@@ -103,7 +103,10 @@ pub fn warn_of_open_address(address: SocketAddr) {
 pub fn relayed_hub(url: &str, tls: &TlsArgs) -> Result<RelayedHub, CliError> {
     let endpoint: Endpoint = url.parse()?;
     if endpoint.unix.is_some() {
-        return Err(CliError::usage("relay and record do not connect to Unix sockets", "give the address of the hub"));
+        return Err(CliError::usage(
+            "relay, record and observe do not connect to Unix sockets",
+            "give the address of the hub",
+        ));
     }
     let tls = endpoint.tls.then(|| client_config(&tls.options())).transpose();
     Ok(RelayedHub {

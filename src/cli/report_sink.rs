@@ -14,6 +14,7 @@ use super::report::{open_page, render_reports};
 use super::{CliError, page_style, print_document, print_to_stderr, print_to_stdout};
 use crate::load::compare::CompareOptions;
 use crate::load::report::{self as load, LoadReport};
+use crate::observe::report::ObservedRun;
 use crate::outcome::Verdict;
 use crate::report::document::check::{Protocol, RunDocument};
 use crate::report::html::{self, NamedReport};
@@ -94,6 +95,15 @@ pub const LOAD_FORMATS: &[ReportFormat<LoadReport>] = &[
     at_end("events", "events.jsonl", |report, _| Ok(load::events::render(report))).live(),
     at_end("otlp", "metrics.json", |report, _| Ok(load::otlp::render(report))),
     at_end("influx", "metrics.line", |report, _| Ok(load::influx::render(report))),
+];
+
+/// The report formats of `observe`.
+pub const OBSERVE_FORMATS: &[ReportFormat<ObservedRun>] = &[
+    at_end("junit", "-", |run: &ObservedRun, _| Ok(junit::render(&run.test_results()))),
+    at_end("github", "-", |run: &ObservedRun, _| Ok(github::render(&run.test_results()))),
+    at_end("tap", "-", |run: &ObservedRun, _| Ok(tap::render(&run.test_results()))),
+    at_end("ctrf", "ctrf.json", |run: &ObservedRun, _| Ok(ctrf::render(&run.test_results()))),
+    at_end("events", "events.jsonl", |run: &ObservedRun, _| Ok(run.last_event())).live(),
 ];
 
 /// The report formats of the joined shares of `check` or `fuzz`.
@@ -204,13 +214,18 @@ impl<R> ReportSinks<R> {
         Self { quiet, ..self }
     }
 
+    /// Whether a report goes to stdout.
+    pub fn takes_stdout(&self) -> bool {
+        self.stdout_sinks().next().is_some()
+    }
+
     fn stdout_sinks(&self) -> impl Iterator<Item = &ReportSink> {
         self.sinks.iter().map(|(_, sink)| sink).filter(|sink| matches!(sink, ReportSink::Stdout))
     }
 
     /// Prints the page, and writes all reports. The page goes to stderr if a report goes to stdout.
     fn print_and_write(&self, report: &R, sources: &Sources, page: impl Fn(Style) -> String) -> Result<(), CliError> {
-        if self.stdout_sinks().next().is_some() {
+        if self.takes_stdout() {
             let text = page(page_style(true));
             print_to_stderr(text.trim_end_matches('\n'));
         } else {
@@ -340,6 +355,21 @@ impl ReportSinks<RunReport> {
         self.print_and_write(report, sources, |style| match self.quiet {
             true => report.protocols.iter().map(|one| terminal::verdict_line(one, &report.options) + "\n").collect(),
             false => terminal::summary(report, sources, Style { verbose, ..style }),
+        })
+    }
+}
+
+impl ReportSinks<ObservedRun> {
+    /// Prints the page of observed traffic and writes its reports.
+    ///
+    /// # Errors
+    ///
+    /// A file could not be written.
+    pub fn write(&self, run: &ObservedRun) -> Result<(), CliError> {
+        let sources = Sources::default();
+        self.print_and_write(run, &sources, |style| match self.quiet {
+            true => run.verdict_line() + "\n",
+            false => run.page(&sources, style),
         })
     }
 }

@@ -17,6 +17,7 @@
 //! warnings        merges warnings that say the same
 //! normative_sentences  the sentences in descriptions that are rules
 //! pack_files      writes a document as the files of a pack
+//! recording       the lines of a recording
 //! from_recording  drafts a pack from recorded frames
 //! ```
 
@@ -29,6 +30,7 @@ mod inlined;
 mod normative_sentences;
 mod pack_files;
 mod polymorphism;
+pub mod recording;
 mod references;
 mod reply_rules;
 mod scenarios;

@@ -441,7 +441,7 @@ fn known_deviation(deviations: &Deviations, answer: &CheckAnswer) -> Option<Know
 pub const ALWAYS_STEP: &str = "always";
 
 /// Compares a value with a matcher or schema of the scenario.
-pub(super) fn compare(pattern: &MatchPattern, subject: Traced<&Value>, names: &dyn EvalContext) -> ComparisonOutcome {
+pub fn compare(pattern: &MatchPattern, subject: Traced<&Value>, names: &dyn EvalContext) -> ComparisonOutcome {
     let built;
     let Traced { value: subject, mut provenance } = subject;
     let ready = match &pattern.ready {

@@ -48,17 +48,21 @@ use crate::websocket::endpoint::Endpoint;
 use crate::websocket::frame::{ConnectionEvent, Frame};
 use actor::Actors;
 use blocks::{BlockStack, Phase};
-pub use checks::{ALWAYS_STEP, FRAME_CHECK_EXPLANATIONS, WEBSOCKET_CHECK};
+pub use checks::{ALWAYS_STEP, FRAME_CHECK_EXPLANATIONS, WEBSOCKET_CHECK, compare};
 use checks::{ConversationJudgement, ScenarioJudgement};
 use clock::Clock;
 use deviation::AppliedDeviations;
 pub use fence::{AMPLE_SETTLE, SETTLE_AFTER_CONNECT};
+pub use finding::ComparisonOutcome;
 use history::FrameHistory;
 pub use history::{KEPT_CHARS, shorten_frame};
 use hooks::HookCalls;
 use hub_contact::HubContact;
+pub use invariants::exchange::Exchange;
+pub use invariants::{broken_schema_checks, compare_frame, is_never_sent};
 use promptness::ConversationWaits;
 pub use promptness::HubPromptness;
+pub use scope::SettingsContext;
 use scope::{ConversationContext, Environment};
 
 /// How many times the target's patience a slow hub gets.

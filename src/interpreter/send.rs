@@ -520,18 +520,9 @@ fn plain_message(pack: &Pack, text: &str) -> Option<(usize, Value)> {
     let value: Value = serde_json::from_str(text).ok()?;
     serde_json::to_string(&value).ok().filter(|written| written == text)?;
     let message = pack.recognise(&value, FrameDirection::ToHub)?;
-    let id = message.correlation.as_ref().and_then(|place| value.pointer(place));
-    let is_kept = match id {
-        None | Some(Value::Null | Value::String(_)) => true,
-        Some(Value::Number(id)) => id.as_i64().is_some_and(|id| id.unsigned_abs() <= MAX_EXACT_INTEGER),
-        Some(_) => false,
-    };
-    let is_plain = is_kept && !message.abstract_ && message.schema.violations(&value).is_empty();
+    let is_plain = message.has_plain_id(&value) && !message.abstract_ && message.schema.violations(&value).is_empty();
     Some((pack.message_index(&message.name)?, value)).filter(|_| is_plain)
 }
-
-/// The largest integer up to which double-precision numbers are exact.
-const MAX_EXACT_INTEGER: u64 = 1 << 53;
 
 /// Reads a frame of `sends raw`. `masks` says whether to mask a frame without `mask`: clients mask, servers do not.
 fn parse_raw_frame(value: &Value, masks: bool) -> Result<Frame, StepFailure> {

@@ -40,7 +40,19 @@ fn correlation_key(id: &Value) -> Option<String> {
     }
 }
 
+/// The largest integer up to which double-precision numbers are exact.
+const MAX_EXACT_INTEGER: u64 = 1 << 53;
+
 impl MessageType {
+    /// Whether any parser keeps the correlation id in a payload of this message, or there is none.
+    pub fn has_plain_id(&self, payload: &Value) -> bool {
+        match self.correlation.as_ref().and_then(|place| payload.pointer(place)) {
+            None | Some(Value::Null | Value::String(_)) => true,
+            Some(Value::Number(id)) => id.as_i64().is_some_and(|id| id.unsigned_abs() <= MAX_EXACT_INTEGER),
+            Some(_) => false,
+        }
+    }
+
     /// Returns the correlation id in a payload of this message, as text.
     pub fn correlation_key(&self, payload: &Value) -> Option<String> {
         correlation_key(payload.pointer(self.correlation.as_ref()?)?)

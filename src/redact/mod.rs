@@ -6,12 +6,13 @@ mod escapes;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use aho_corasick::{AhoCorasick, packed};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use parking_lot::RwLock;
+use regex::Regex;
 use serde_json::Value;
 
 use self::credentials::find_credentials;
@@ -57,27 +58,47 @@ struct SecretForm {
     only_word: bool,
 }
 
+/// Parts of names that suggest a secret wherever they stand.
+const SECRET_PARTS: [&str; 12] = [
+    "authorization",
+    "bearer",
+    "cookie",
+    "credential",
+    "jwt",
+    "passw",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "apikey",
+    "accesskey",
+];
+
 /// Whether the name of a header or a query member suggests a secret.
 pub fn is_secret_name(name: &str) -> bool {
-    const PARTS: [&str; 14] = [
-        "authorization",
-        "bearer",
-        "cookie",
-        "credential",
-        "jwt",
-        "passw",
-        "passphrase",
-        "pwd",
-        "secret",
-        "session",
-        "signature",
-        "token",
-        "apikey",
-        "accesskey",
-    ];
+    const PARTS: [&str; 2] = ["session", "signature"];
     const WORDS: [&str; 7] = ["auth", "authkey", "code", "key", "pass", "sid", "sig"];
-    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    WORDS.contains(&name.as_str()) || PARTS.iter().any(|part| name.contains(part))
+    let plain = plain_name(name);
+    WORDS.contains(&plain.as_str()) || is_secret_member(name) || PARTS.iter().any(|part| plain.contains(part))
+}
+
+/// Whether the name of a member of a message suggests a secret. Messages have codes, keys and sessions that are none.
+pub fn is_secret_member(name: &str) -> bool {
+    let name = plain_name(name);
+    SECRET_PARTS.iter().any(|part| name.contains(part))
+}
+
+fn plain_name(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
+}
+
+/// Masks the texts of members with the names of secrets in JSON text, which need not be complete.
+pub fn mask_secret_members(text: &str) -> Cow<'_, str> {
+    static MEMBER: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r#""([A-Za-z0-9_. -]{1,64})"\s*:\s*"((?:[^"\\]|\\.)*)"#).expect("a valid pattern"));
+    let members = MEMBER.captures_iter(text).filter(|found| is_secret_member(&found[1]));
+    let hidden = members.filter_map(|found| found.get(2)).map(|value| (value.start(), value.end()));
+    mask_ranges(text, hidden.filter(|(start, end)| start < end).collect())
 }
 
 /// Returns the secrets in the query of an address.
@@ -358,6 +379,18 @@ mod tests {
 
     fn masker(secrets: &[&str]) -> SecretMasker {
         SecretMasker::new(secrets.iter().map(|s| (*s).to_owned()))
+    }
+
+    #[rstest]
+    #[case::plain(r#"{"a":"b","secret":"x"}"#, r#"{"a":"b","secret":"***"}"#)]
+    #[case::spaced(r#"{ "Access_Token" : "x\"y" , "code": "OK"}"#, r#"{ "Access_Token" : "***" , "code": "OK"}"#)]
+    #[case::cut(r#"{"password":"half"#, r#"{"password":"***"#)]
+    #[case::not_a_secret(
+        r#"{"session_id":"1","key":"2","token":3,"jwt":""}"#,
+        r#"{"session_id":"1","key":"2","token":3,"jwt":""}"#
+    )]
+    fn texts_of_members_with_the_names_of_secrets_are_masked(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(mask_secret_members(text), expected);
     }
 
     #[rstest]

@@ -174,6 +174,11 @@ impl FrameDecoder {
         self.stage != DecoderStage::Failed && (self.header_length > 0 || self.frame.is_some() || self.message.is_some())
     }
 
+    /// Returns how many bytes of incomplete frames and messages the decoder keeps.
+    pub fn kept_bytes(&self) -> usize {
+        self.control.len() + self.message.as_ref().map_or(0, |message| message.payload.len())
+    }
+
     /// Returns the size of the current message in bytes: the received part plus the rest of its current frame.
     pub fn current_message_size(&self) -> u64 {
         let announced = match &self.frame {

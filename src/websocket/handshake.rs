@@ -277,7 +277,7 @@ pub fn answer_request(head: RequestHead, spoken: &[String]) -> (Vec<u8>, Connect
     let subprotocol = header_tokens(&head.headers, "Sec-WebSocket-Protocol")
         .find(|offered| spoken.iter().any(|name| name == offered));
     let subprotocol = subprotocol.map(str::to_owned);
-    let accept = accept_key(find_header(&head.headers, "Sec-WebSocket-Key").unwrap_or_default());
+    let accept = accept_key(head.key());
     let mut answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n"
     );
@@ -290,7 +290,20 @@ pub fn answer_request(head: RequestHead, spoken: &[String]) -> (Vec<u8>, Connect
     (answer.into_bytes(), ConnectionEvent::Upgraded { status: 101, headers, subprotocol })
 }
 
-fn request_fault(head: &RequestHead) -> Option<String> {
+impl RequestHead {
+    /// Returns the key of the upgrade; empty if there is none.
+    pub fn key(&self) -> &str {
+        find_header(&self.headers, "Sec-WebSocket-Key").unwrap_or_default()
+    }
+
+    /// Returns the offered subprotocols.
+    pub fn subprotocols(&self) -> Vec<String> {
+        header_tokens(&self.headers, "Sec-WebSocket-Protocol").map(str::to_owned).collect()
+    }
+}
+
+/// Returns what is wrong with an upgrade request.
+pub fn request_fault(head: &RequestHead) -> Option<String> {
     let RequestHead { method, minor_version, headers, .. } = head;
     let fault = if method != "GET" {
         format!("the method is {method}, not GET")

@@ -10,6 +10,7 @@ pub mod fuzz;
 pub mod init;
 pub mod load;
 pub mod mistakes;
+pub mod observe;
 pub mod packs;
 pub mod paths;
 pub mod progress;

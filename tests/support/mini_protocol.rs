@@ -125,7 +125,8 @@ pub fn mini_program(shared: &str, scenario: &str) -> Arc<Program> {
     program(ASYNCAPI, shared, scenario)
 }
 
-fn program(pack: &str, shared: &str, scenario: &str) -> Arc<Program> {
+/// Returns the program of a scenario of another pack, given by its AsyncAPI document.
+pub fn program(pack: &str, shared: &str, scenario: &str) -> Arc<Program> {
     let (sources, _, scenarios) = load(pack, shared, &[scenario]);
     assert!(scenarios.diagnostics.is_empty(), "{}", render_all(&scenarios.diagnostics, &sources, false));
     Arc::clone(&scenarios.programs[0])

@@ -13,8 +13,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::frames::{KeptBytes, StreamPiece, TextParser, text_frame};
-use super::{ConnectionObserver, FrameMutator, RelayEventKind, RelayedHub, upgrade};
+use super::frames::{StreamPiece, TextParser, text_frame};
+use super::{ConnectionObserver, FrameMutator, RelayEventKind, RelayWork, RelayedHub, upgrade};
 use crate::fault::ChangeAction;
 use crate::fault::injector::{SWAP_TIME, Trigger, edit_frame};
 use crate::machine::MachineOutput;
@@ -35,18 +35,17 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> RelayStream for T {}
 pub(super) async fn relay_connection(
     mut client: TcpStream,
     peer: SocketAddr,
-    hub: Arc<RelayedHub>,
-    mutator: Arc<FrameMutator>,
+    work: Arc<RelayWork>,
     observer: Option<ConnectionObserver>,
-    kept: KeptBytes,
 ) {
     // Without Nagle's algorithm, small frames are sent at once; an error shows on the next write.
     let _ = client.set_nodelay(true);
+    let hub = &work.hub;
     let Ok((request, rest)) = upgrade::read_request_head(&mut client).await else { return };
     if hub.refuses_pages && upgrade::is_of_foreign_page(&request) {
         return refuse(client, "403 Forbidden", "the relay refuses web pages of other machines").await;
     }
-    let connected = timeout(CONNECT_TIME, connect_to_hub(&hub, peer)).await;
+    let connected = timeout(CONNECT_TIME, connect_to_hub(hub, peer)).await;
     let mut server = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(server) => server,
         Err(error) => {
@@ -55,24 +54,19 @@ pub(super) async fn relay_connection(
         }
     };
     let mut first = upgrade::redirect_request(&request, &hub.authority, &hub.target);
-    let asked = AskedUpgrade { target: upgrade::request_target(&first), offered: upgrade::subprotocols(&first) };
     first.extend(&rest);
-    let mut texts = TextParser::new(true, &kept);
-    texts.push_bytes(&rest);
-    let seen = observer.as_ref().map(|observer| (texts, asked, observer));
+    if let Some(observer) = &observer {
+        observer.report_bytes(true, &first).await;
+    }
     if server.write_all(&first).await.is_ok()
-        && relay_both_ways(&mut client, server, &mutator, seen, &kept).await.is_err()
+        && relay_both_ways(&mut client, server, &work, observer.as_ref()).await.is_err()
     {
         // A reset on one side becomes a reset on the other.
         let _ = client.set_zero_linger();
     }
-}
-
-/// The upgrade that a client asks of the hub.
-struct AskedUpgrade {
-    target: String,
-    /// The offered subprotocols.
-    offered: Vec<String>,
+    if let Some(observer) = &observer {
+        observer.report(RelayEventKind::Ended).await;
+    }
 }
 
 /// Connects to the hub; on the same machine, from the client's address, since hubs may limit connections per address.
@@ -112,18 +106,18 @@ async fn refuse(mut client: TcpStream, status: &str, why: &str) {
 async fn relay_both_ways(
     client: &mut TcpStream,
     server: Box<dyn RelayStream>,
-    mutator: &FrameMutator,
-    seen: Option<(TextParser, AskedUpgrade, &ConnectionObserver)>,
-    kept: &KeptBytes,
+    work: &RelayWork,
+    observer: Option<&ConnectionObserver>,
 ) -> io::Result<()> {
-    let (seen, observer) = match seen {
-        Some((texts, asked, observer)) => (Some((texts, observer)), Some((asked, observer))),
-        None => (None, None),
-    };
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = tokio::io::split(server);
-    let up = relay_to_hub(from_client, to_server, seen);
-    let down = relay_to_client(from_server, to_client, mutator, observer, TextParser::new(false, kept));
+    let up = relay_unchanged(from_client, to_server, true, observer);
+    let down = async {
+        match &work.mutator {
+            Some(mutator) => relay_to_client(from_server, to_client, mutator, TextParser::new(&work.kept)).await,
+            None => relay_unchanged(from_server, to_client, false, observer).await,
+        }
+    };
     tokio::pin!(up, down);
     tokio::select! {
         done = &mut up => { done?; timeout(CLOSING_GRACE, down).await.unwrap_or(Ok(())) }
@@ -131,54 +125,41 @@ async fn relay_both_ways(
     }
 }
 
-async fn relay_to_hub(
+/// Relays bytes to the hub or from it, and copies them to the observer, if there is one.
+async fn relay_unchanged(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    seen: Option<(TextParser, &ConnectionObserver)>,
+    to_hub: bool,
+    observer: Option<&ConnectionObserver>,
 ) -> io::Result<()> {
-    let Some((mut texts, observer)) = seen else {
+    let Some(observer) = observer else {
         tokio::io::copy(&mut from, &mut to).await?;
         return to.shutdown().await;
     };
     let mut bytes = Vec::with_capacity(READ_BYTES);
     loop {
-        while let Some(piece) = texts.next_piece() {
-            if let StreamPiece::Text { text, .. } = piece {
-                observer.report_text(true, text).await;
-            }
-        }
         bytes.clear();
         if from.read_buf(&mut bytes).await? == 0 {
             return to.shutdown().await;
         }
-        texts.push_bytes(&bytes);
+        observer.report_bytes(to_hub, &bytes).await;
         to.write_all(&bytes).await?;
     }
 }
 
+/// Relays the hub's answer to the upgrade, and changes the frames after it.
 async fn relay_to_client(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mutator: &FrameMutator,
-    observer: Option<(AskedUpgrade, &ConnectionObserver)>,
     mut texts: TextParser,
 ) -> io::Result<()> {
     let (answer, rest) = upgrade::read_head(&mut from).await?;
     to.write_all(&answer).await?;
     if !upgrade::grants_upgrade(&answer) {
         to.write_all(&rest).await?;
-        tokio::io::copy(&mut from, &mut to).await?;
-        return to.shutdown().await;
+        return relay_unchanged(from, to, false, None).await;
     }
-    let observer = match observer {
-        Some((AskedUpgrade { target, offered }, observer)) => {
-            let selected = upgrade::subprotocols(&answer);
-            let subprotocols = if selected.is_empty() { offered } else { selected };
-            observer.report(RelayEventKind::Opened { target, subprotocols }).await;
-            Some(observer)
-        }
-        None => None,
-    };
     let mut late = DelayedFrames::default();
     texts.push_bytes(&rest);
     let mut bytes = Vec::with_capacity(READ_BYTES);
@@ -192,12 +173,7 @@ async fn relay_to_client(
                     late.release_due(None, &mut out);
                     out.extend(raw);
                 }
-                StreamPiece::Text { text, raw } => {
-                    if let Some(observer) = observer {
-                        observer.report_text(false, text.clone()).await;
-                    }
-                    mutator.mutate(text, raw, &mut late, &mut out);
-                }
+                StreamPiece::Text { text, raw } => mutator.mutate(text, raw, &mut late, &mut out),
             }
         }
         to.write_all(&out).await?;

@@ -1,4 +1,4 @@
-//! Finds text messages in the bytes that a hub or a client sends. All other bytes pass unchanged: control frames,
+//! Finds text messages in the bytes that a hub sends. All other bytes pass unchanged: control frames,
 //! binary messages, long messages, and everything after an invalid frame.
 
 use std::io::Cursor;
@@ -19,7 +19,7 @@ const MAX_OWN: usize = 16 << 10;
 /// The number of bytes that all parsers of a relay keep.
 pub type KeptBytes = Arc<AtomicUsize>;
 
-/// A piece of what one side sends.
+/// A piece of what the hub sends.
 #[derive(Debug, PartialEq, Eq)]
 pub enum StreamPiece {
     /// Bytes to pass on unchanged.
@@ -44,8 +44,6 @@ pub struct TextParser {
     unread: bool,
     /// Whether an invalid frame has arrived, after which all bytes pass unchanged.
     blind: bool,
-    /// Whether frames must be masked, as those of clients are.
-    masked: bool,
     /// How many bytes all parsers keep, and how many of them this one does.
     all_kept: KeptBytes,
     kept: usize,
@@ -64,10 +62,10 @@ struct PartialText {
 }
 
 impl TextParser {
-    /// Creates a parser of the bytes of a client, or else of a hub.
-    pub fn new(of_client: bool, all_kept: &KeptBytes) -> Self {
+    /// Creates a parser of a hub's bytes.
+    pub fn new(all_kept: &KeptBytes) -> Self {
         let mut parser = Self::default();
-        (parser.masked, parser.all_kept) = (of_client, all_kept.clone());
+        parser.all_kept.clone_from(all_kept);
         parser
     }
 
@@ -133,7 +131,7 @@ impl TextParser {
             };
             let head = cursor.position() as usize;
             let held = self.partial.as_ref().map_or(0, |partial| partial.raw.len());
-            let plain = header.mask.is_some() == self.masked && !(header.rsv1 || header.rsv2 || header.rsv3);
+            let plain = header.mask.is_none() && !(header.rsv1 || header.rsv2 || header.rsv3);
             let kept = usize::try_from(length).ok().filter(|length| plain && held.saturating_add(*length) <= MAX_TEXT);
             let incomplete = |length: &usize| !header.is_final || held > 0 || bytes.len() < head + length;
             let kept = kept.filter(|length| !(self.is_crowded() && incomplete(length)));
@@ -150,7 +148,6 @@ impl TextParser {
             if bytes.len() < head + length {
                 return None;
             }
-            let mask = header.mask.unwrap_or_default();
             let frame = self.take_bytes(head + length);
             match header.opcode {
                 OpCode::Control(Control::Close) => return Some(StreamPiece::Close(frame)),
@@ -159,7 +156,7 @@ impl TextParser {
                     if (data == Data::Text) == self.partial.is_none() =>
                 {
                     let partial = self.partial.take().unwrap_or_default();
-                    if let Some(piece) = self.keep_fragment(partial, frame, head, mask, header.is_final) {
+                    if let Some(piece) = self.keep_fragment(partial, frame, head, header.is_final) {
                         return Some(piece);
                     }
                     continue;
@@ -182,11 +179,9 @@ impl TextParser {
         mut partial: PartialText,
         mut frame: Vec<u8>,
         head: usize,
-        mask: [u8; 4],
         is_final: bool,
     ) -> Option<StreamPiece> {
-        // Without a mask it is zero.
-        partial.payload.extend(frame[head..].iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        partial.payload.extend_from_slice(&frame[head..]);
         partial.raw.append(&mut frame);
         if !is_final {
             self.partial = Some(partial);
@@ -257,26 +252,6 @@ mod tests {
         assert!(texts.take_rest().is_empty());
     }
 
-    /// Every frame restarts the mask, and frames without one are not from a client.
-    #[rstest]
-    fn texts_of_clients_are_unmasked(#[values(1, 4, 100)] at_a_time: usize) {
-        let bytes = b"\x01\x82\x01\x02\x03\x04`\x60\x80\x83\x01\x01\x01\x01bcd\x81\x01x";
-        let mut texts = TextParser::new(true, &KeptBytes::default());
-        let mut found = Vec::new();
-        for some in bytes.chunks(at_a_time) {
-            texts.push_bytes(some);
-            found.extend(std::iter::from_fn(|| texts.next_piece()));
-        }
-        let read: Vec<&str> = found
-            .iter()
-            .filter_map(|piece| match piece {
-                StreamPiece::Text { text, .. } => Some(text.as_str()),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(read, ["abcbe"]);
-    }
-
     #[rstest]
     #[case::reserved_opcode(&[frame_bytes(0x83, b"a"), frame_bytes(0x81, b"b")].concat())]
     #[case::compressed(&frame_bytes(0xc1, b"abc"))]
@@ -308,7 +283,7 @@ mod tests {
     #[test]
     fn all_parsers_together_keep_a_limited_number_of_bytes() {
         let kept = KeptBytes::default();
-        let mut parsers: Vec<TextParser> = (0..40).map(|_| TextParser::new(false, &kept)).collect();
+        let mut parsers: Vec<TextParser> = (0..40).map(|_| TextParser::new(&kept)).collect();
         let (head, piece) = (*b"\x01\x7f\0\0\0\0\0\xf0\0\0", vec![b'x'; 64 << 10]);
         let mut passed = 0;
         parsers.iter_mut().for_each(|parser| parser.push_bytes(&head));
@@ -323,7 +298,7 @@ mod tests {
         let all = kept.load(Ordering::Relaxed);
         assert!(all <= MAX_KEPT + 40 * MAX_OWN && all + passed > 40 * (15 << 20), "{all} {passed}");
         // A short message is still read, and memory comes back.
-        let mut other = TextParser::new(false, &kept);
+        let mut other = TextParser::new(&kept);
         other.push_bytes(&text_frame("a"));
         assert_eq!(other.next_piece(), Some(text_piece("a", &text_frame("a"))));
         drop((parsers, other));

@@ -1,6 +1,6 @@
 //! A relay between clients and any hub: it changes one thing in the hub's messages and passes on everything else.
 //!
-//! It can also only observe connections and their text messages, for `hubproof record`.
+//! It can also copy all bytes of both directions to an observer, for `hubproof record` and `hubproof observe`.
 //!
 //! It passes on bytes, not messages: everything else arrives as it was sent, including fragments, pings and close
 //! codes. [`mutation`] has the possible changes, [`upgrade`] and [`frames`] parse the bytes, [`connection`] handles one
@@ -13,12 +13,13 @@ mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -35,11 +36,26 @@ pub struct RelayConfig {
     pub hub: RelayedHub,
     /// The address at which the relay listens; port 0 chooses a free one.
     pub listen: SocketAddr,
-    /// The change to the hub's messages, if any.
-    pub change: Option<OutputChange>,
-    /// Receives all connections, and their text messages as they were sent. The relay waits if the channel is full, but
-    /// not if it is closed.
-    pub observer: Option<mpsc::Sender<RelayEvent>>,
+    /// What it does besides passing on bytes.
+    pub task: RelayTask,
+}
+
+/// What a relay does besides passing on bytes.
+pub enum RelayTask {
+    Pass,
+    /// Changes the hub's messages.
+    Change(OutputChange),
+    /// Copies all bytes.
+    Observe(RelayObserver),
+}
+
+/// Where the copies of all bytes go.
+#[derive(Clone)]
+pub struct RelayObserver {
+    pub channel: mpsc::Sender<RelayEvent>,
+    /// If the channel is full, further events of the connection are left out, and its number is added here. `None`: the
+    /// relay waits instead. It never waits for an observer that has ended.
+    pub left_out: Option<Arc<Mutex<Vec<u64>>>>,
 }
 
 /// Something that passed the relay.
@@ -53,35 +69,39 @@ pub struct RelayEvent {
 
 #[derive(Debug)]
 pub enum RelayEventKind {
-    /// The hub accepted the upgrade.
-    Opened {
-        /// The requested path and query, as the hub received them.
-        target: String,
-        /// The subprotocol that the hub selected, or else those that the client offered.
-        subprotocols: Vec<String>,
-    },
-    Text {
-        to_hub: bool,
-        text: String,
-    },
+    /// Bytes as the receiver gets them, from the head of the upgrade on.
+    Bytes { to_hub: bool, bytes: Vec<u8> },
+    /// Nothing more passes on this connection.
+    Ended,
 }
 
 /// Observes one connection.
-#[derive(Clone)]
 pub(crate) struct ConnectionObserver {
     connection: u64,
-    channel: mpsc::Sender<RelayEvent>,
+    observer: RelayObserver,
+    is_left_out: AtomicBool,
 }
 
 impl ConnectionObserver {
     pub(crate) async fn report(&self, what: RelayEventKind) {
-        let passed = RelayEvent { time: SystemTime::now(), connection: self.connection, what };
-        // An observer that has ended misses all further events.
-        let _ = self.channel.send(passed).await;
+        let event = RelayEvent { time: SystemTime::now(), connection: self.connection, what };
+        let Some(left_out) = &self.observer.left_out else {
+            // An observer that has ended misses all further events.
+            let _ = self.observer.channel.send(event).await;
+            return;
+        };
+        if self.is_left_out.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(TrySendError::Full(_)) = self.observer.channel.try_send(event) {
+            self.is_left_out.store(true, Ordering::Relaxed);
+            left_out.lock().push(self.connection);
+        }
     }
 
-    pub(crate) async fn report_text(&self, to_hub: bool, text: String) {
-        self.report(RelayEventKind::Text { to_hub, text }).await;
+    /// Reports bytes before they are passed on, so that an answer is never reported before its request.
+    pub(crate) async fn report_bytes(&self, to_hub: bool, bytes: &[u8]) {
+        self.report(RelayEventKind::Bytes { to_hub, bytes: bytes.to_vec() }).await;
     }
 }
 
@@ -103,6 +123,14 @@ pub struct RelayedHub {
     pub refuses_pages: bool,
 }
 
+/// What a relay does, for all its connections.
+pub(crate) struct RelayWork {
+    pub hub: RelayedHub,
+    /// The change, unless frames pass unchanged.
+    pub mutator: Option<Arc<FrameMutator>>,
+    pub kept: frames::KeptBytes,
+}
+
 /// The change to frames, shared by all connections, so that frames are counted over the life of the hub.
 pub(crate) struct FrameMutator {
     choice: Mutex<ChangeMatcher>,
@@ -114,7 +142,7 @@ pub(crate) struct FrameMutator {
 pub struct Relay {
     /// `ws://` with address and port.
     pub url: String,
-    mutator: Arc<FrameMutator>,
+    mutator: Option<Arc<FrameMutator>>,
     shutdown: watch::Sender<()>,
     task: JoinSet<()>,
 }
@@ -122,14 +150,14 @@ pub struct Relay {
 impl Relay {
     /// Returns the number of frames changed so far.
     pub fn changed_frames(&self) -> u64 {
-        self.mutator.applied.load(Ordering::Relaxed)
+        self.mutator.as_ref().map_or(0, |mutator| mutator.applied.load(Ordering::Relaxed))
     }
 
     /// Closes all connections, waits for all tasks, and returns the number of changed frames.
     pub async fn shutdown(mut self) -> u64 {
         drop(self.shutdown);
         while self.task.join_next().await.is_some() {}
-        self.mutator.applied.load(Ordering::Relaxed)
+        self.mutator.map_or(0, |mutator| mutator.applied.load(Ordering::Relaxed))
     }
 }
 
@@ -140,24 +168,28 @@ impl Relay {
 pub async fn start_relay(config: RelayConfig) -> Result<Relay, ServeError> {
     let (listener, addr) = bind_listener(config.listen).await?;
     let (shutdown, down) = watch::channel(());
-    let mutator = Arc::new(FrameMutator {
-        choice: Mutex::new(ChangeMatcher::new(Vec::from_iter(config.change))),
-        applied: AtomicU64::new(0),
+    let (change, observer) = match config.task {
+        RelayTask::Pass => (None, None),
+        RelayTask::Change(change) => (Some(change), None),
+        RelayTask::Observe(observer) => (None, Some(observer)),
+    };
+    let mutator = change.map(|change| {
+        let choice = Mutex::new(ChangeMatcher::new(vec![change]));
+        Arc::new(FrameMutator { choice, applied: AtomicU64::new(0) })
     });
+    let work = RelayWork { hub: config.hub, mutator: mutator.clone(), kept: frames::KeptBytes::default() };
     let mut task = JoinSet::new();
-    task.spawn(accept_clients(listener, Arc::new(config.hub), mutator.clone(), config.observer, down));
+    task.spawn(accept_clients(listener, Arc::new(work), observer, down));
     Ok(Relay { url: format!("ws://{addr}"), mutator, shutdown, task })
 }
 
 async fn accept_clients(
     listener: TcpListener,
-    hub: Arc<RelayedHub>,
-    mutator: Arc<FrameMutator>,
-    observer: Option<mpsc::Sender<RelayEvent>>,
+    work: Arc<RelayWork>,
+    observer: Option<RelayObserver>,
     mut down: watch::Receiver<()>,
 ) {
     let mut number = 0;
-    let kept = frames::KeptBytes::default();
     // Dropped with all connections when the relay shuts down.
     let mut connections = JoinSet::new();
     loop {
@@ -169,9 +201,12 @@ async fn accept_clients(
                 Ok(_) if connections.len() >= MAX_CONNECTIONS => {}
                 Ok((stream, peer)) => {
                     number += 1;
-                    let observer = observer.clone().map(|channel| ConnectionObserver { connection: number, channel });
-                    let (hub, mutator, kept) = (hub.clone(), mutator.clone(), kept.clone());
-                    connections.spawn(connection::relay_connection(stream, peer, hub, mutator, observer, kept));
+                    let observer = observer.clone().map(|observer| ConnectionObserver {
+                        connection: number,
+                        observer,
+                        is_left_out: AtomicBool::new(false),
+                    });
+                    connections.spawn(connection::relay_connection(stream, peer, Arc::clone(&work), observer));
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
             },

@@ -57,27 +57,6 @@ pub(super) fn redirect_request(head: &[u8], authority: &str, target: &TargetRewr
     out
 }
 
-/// Returns the path and query of a request.
-pub(super) fn request_target(head: &[u8]) -> String {
-    head.split(|byte| *byte == b' ')
-        .nth(1)
-        .map(|target| String::from_utf8_lossy(target).into_owned())
-        .unwrap_or_default()
-}
-
-/// Returns the names in the `Sec-WebSocket-Protocol` headers of a head.
-pub(super) fn subprotocols(head: &[u8]) -> Vec<String> {
-    let head = String::from_utf8_lossy(head);
-    let headers = head.lines().skip(1).filter_map(|line| line.split_once(':'));
-    let values =
-        headers.filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-protocol")).map(|(_, value)| value);
-    values
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty())
-        .collect()
-}
-
 /// Whether a web page that does not come from this machine sends a request.
 pub(super) fn is_of_foreign_page(head: &[u8]) -> bool {
     let head = String::from_utf8_lossy(head);
@@ -113,7 +92,6 @@ mod tests {
         let sent = redirect_request(head, "hub:4000", &target);
         let expected = "GET /api/ws?a=b HTTP/1.1\r\nHost: hub:4000\r\nX-Odd:  kept\r\n\r\n";
         assert_eq!(String::from_utf8(sent).unwrap(), expected);
-        assert_eq!(request_target(expected.as_bytes()), "/api/ws?a=b");
         // No target of this server, and not HTTP.
         for odd in [&b"GET http://hub/ws HTTP/1.1\r\n\r\n"[..], b"OPTIONS * HTTP/1.1\r\n\r\n", b"GET\r\n\r\n"] {
             assert_eq!(redirect_request(odd, "hub:4000", &target), odd);
@@ -137,8 +115,5 @@ mod tests {
     fn the_answer_to_an_upgrade_is_read() {
         assert!(grants_upgrade(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"));
         assert!(!grants_upgrade(b"HTTP/1.1 401 No\r\n\r\n") && !grants_upgrade(b""));
-        let head = b"HTTP/1.1 101 OK\r\nSec-WebSocket-Protocol: a, b\r\nsec-websocket-protocol:c\r\nX: d\r\n\r\n";
-        assert_eq!(subprotocols(head), ["a", "b", "c"]);
-        assert_eq!(subprotocols(b""), Vec::<String>::new());
     }
 }

@@ -13,6 +13,7 @@ use crate::load::ledger::LedgerViolationKind;
 use crate::load::metrics::LoadErrorKind;
 use crate::load::plan::threshold::{self, ThresholdStanding};
 use crate::load::validity::{RunValidity, ValidityCode};
+use crate::observe::explanations::OBSERVE_EXPLANATIONS;
 use crate::outcome::Verdict;
 use crate::report::causes::CAUSE_EXPLANATIONS;
 use crate::report::terminal_page::verdict_word;
@@ -44,6 +45,7 @@ pub fn fixed_names() -> Vec<NameKind> {
             "checks that apply to all conversations",
             vec![frames, schema, HANG_EXPLANATION, PROCESS_EXPLANATION],
         ),
+        kind("a check of observed traffic", "checks of observed traffic", OBSERVE_EXPLANATIONS.to_vec()),
         kind("a cause of undecided checks", "causes of undecided checks", CAUSE_EXPLANATIONS.to_vec()),
         kind("a status of a rule", "statuses of rules", RuleStatus::EXPLANATIONS.to_vec()),
         kind(

@@ -29,13 +29,8 @@ pub struct RecordedChannel {
 }
 
 impl RecordedConnections {
-    /// Reads a line of a recording; returns whether it describes a connection.
-    pub fn add_line(&mut self, line: &Value) -> bool {
-        let (Some(target), Some(connection)) = (line["target"].as_str(), line["connection"].as_u64()) else {
-            return false;
-        };
-        let subprotocols = line["subprotocols"].as_array().into_iter().flatten();
-        let subprotocols: Vec<String> = subprotocols.filter_map(Value::as_str).map(str::to_owned).collect();
+    /// Adds a connection.
+    pub fn add(&mut self, connection: u64, target: &str, subprotocols: Vec<String>) {
         let same = |known: &RecordedChannel| known.target == target && known.subprotocols == subprotocols;
         let index = match self.channels.iter().position(same) {
             Some(index) => index,
@@ -51,7 +46,6 @@ impl RecordedConnections {
             None => 0,
         };
         self.channel_of.insert(connection, index);
-        true
     }
 
     /// Adds a channel without a path, if the recording does not show any connection being opened.

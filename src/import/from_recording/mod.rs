@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::recording::{self, RecordedEvent, RecordedLine, SentFrame, Side};
 use super::{DocumentLibrary, Perspective};
 use crate::protocol::{Pack, PackFolder};
 use crate::scenario::writer::{flow_text, write_scenario};
@@ -99,25 +100,21 @@ struct Recording {
 fn read_recording(file: FileId, sources: &Sources, diagnostics: &mut Vec<Diagnostic>) -> Recording {
     let (mut frames, mut connections) = (Vec::new(), RecordedConnections::default());
     let mut other = 0;
-    let mut start = 0;
-    for line in sources.file(file).text.split_inclusive('\n') {
-        let span = Span::new(file, start..start + line.trim_end().len());
-        start += line.len();
-        if line.trim().is_empty() {
-            continue;
-        }
-        let line = serde_json::from_str::<Value>(line).unwrap_or_default();
-        if connections.add_line(&line) {
-            continue;
-        }
-        let Some((frame, text)) = parse_frame(&line) else {
-            diagnostics.push(Diagnostic::error(span, "this line is not a recorded frame or connection").help(
-                "each line is `{\"time\": ..., \"connection\": 1, \"direction\": \"to-hub\", \"text\": \"...\"}`, or has `target` and `subprotocols` instead of `direction` and `text`",
-            ));
-            return Recording { frames, connections };
+    let lines = recording::read_lines(file, sources).unwrap_or_else(|diagnostic| {
+        diagnostics.push(diagnostic);
+        Vec::new()
+    });
+    for RecordedLine { time, connection, event } in lines {
+        let (to_hub, text) = match event {
+            RecordedEvent::Opened { target, subprotocols } => {
+                connections.add(connection, &target, subprotocols);
+                continue;
+            }
+            RecordedEvent::Sent { by, what: SentFrame::Text(text) } => (by == Side::Client, text),
+            RecordedEvent::Sent { .. } => continue,
         };
         match serde_json::from_str(&text) {
-            Ok(value) if frames.len() < MAX_FRAMES => frames.push(RecordedFrame { value, ..frame }),
+            Ok(value) if frames.len() < MAX_FRAMES => frames.push(RecordedFrame { time, connection, to_hub, value }),
             Ok(_) => {}
             Err(_) => other += 1,
         }
@@ -128,18 +125,6 @@ fn read_recording(file: FileId, sources: &Sources, diagnostics: &mut Vec<Diagnos
     }
     connections.complete();
     Recording { frames, connections }
-}
-
-fn parse_frame(line: &Value) -> Option<(RecordedFrame, String)> {
-    let time: jiff::Timestamp = line.get("time")?.as_str()?.parse().ok()?;
-    let to_hub = match line.get("direction")?.as_str()? {
-        "to-hub" => true,
-        "from-hub" => false,
-        _ => return None,
-    };
-    let connection = line.get("connection")?.as_u64()?;
-    let frame = RecordedFrame { time: time.as_millisecond(), connection, to_hub, value: Value::Null };
-    Some((frame, line.get("text")?.as_str()?.to_owned()))
 }
 
 /// Returns the draft as an AsyncAPI document, from the hub's point of view.

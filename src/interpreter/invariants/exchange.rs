@@ -11,7 +11,7 @@ use crate::interpreter::checks::ALWAYS_STEP;
 use crate::interpreter::decode::memory_weight;
 use crate::interpreter::finding::ComparisonOutcome;
 use crate::protocol::{FrameDirection, Pack};
-use crate::scenario::model::{ActorId, AlwaysEntry, Lifecycle, Program};
+use crate::scenario::model::{ActorId, AlwaysEntry, CheckId, Lifecycle, Program};
 use crate::scenario::value::Wire;
 use crate::syntax::matcher::shorten;
 
@@ -118,6 +118,65 @@ impl Exchange {
         self.lifecycles.get_mut(lifecycle)?.get_mut(&OperationKey { by_hub, id: id.to_owned() })
     }
 
+    /// Returns the number of ids that are remembered.
+    pub fn id_count(&self) -> usize {
+        self.requests.len() + self.lifecycles.iter().map(HashMap::len).sum::<usize>()
+    }
+
+    /// Records the ids of a message that was sent as the pack demands.
+    pub fn send_ids(&mut self, program: &Program, message: usize, value: &Value) {
+        for (number, lifecycle) in lifecycles(program).enumerate() {
+            if let Some((role, id)) = lifecycle.role_of(&program.pack, Some(message), value) {
+                self.record_sent(number, role, &id);
+            }
+        }
+    }
+
+    /// Records the ids of a message of the hub. Returns the checks of the lifecycles that judge it.
+    pub fn judge_ids(
+        &mut self,
+        program: &Program,
+        message: Option<usize>,
+        json: &Value,
+    ) -> Vec<(CheckId, ComparisonOutcome)> {
+        let mut judged = Vec::new();
+        for (number, lifecycle) in lifecycles(program).enumerate() {
+            let Some((role, id)) = lifecycle.role_of(&program.pack, message, json) else { continue };
+            let fault = self.record_received(number, role, &id);
+            if self.unknown || role == LifecycleRole::Opens {
+                continue;
+            }
+            for (check, of, expected) in [
+                (lifecycle.opened, LifecycleFault::Unopened, "an id that was opened on this connection"),
+                (lifecycle.ended, LifecycleFault::Ended, "no message for an id that has ended"),
+            ] {
+                let Some(check) = check else { continue };
+                // An id that was never opened has not ended either.
+                if of == LifecycleFault::Ended && fault == Some(LifecycleFault::Unopened) {
+                    continue;
+                }
+                let finding = if fault == Some(of) {
+                    let name = message.map_or("a message", |message| &program.pack.messages[message].name);
+                    let id = shorten(&id, MAX_ID_CHARS);
+                    let why = match of {
+                        LifecycleFault::Unopened => format!("no message on this connection opened the id {id}"),
+                        LifecycleFault::Ended => format!("the id {id} has already ended on this connection"),
+                    };
+                    ComparisonOutcome::Broken {
+                        expected: expected.to_owned(),
+                        found: id,
+                        message: format!("`{name}`: {why}"),
+                        place: None,
+                    }
+                } else {
+                    ComparisonOutcome::Holds
+                };
+                judged.push((check, finding));
+            }
+        }
+        judged
+    }
+
     fn record_sent(&mut self, number: usize, role: LifecycleRole, id: &str) {
         match role {
             LifecycleRole::Opens => {
@@ -221,11 +280,7 @@ impl Conversation {
         let Some(message) = message else { return };
         exchange.record_request(&program.pack, message, value);
         if exact {
-            for (number, lifecycle) in lifecycles(&program).enumerate() {
-                if let Some((role, id)) = lifecycle.role_of(&program.pack, Some(message), value) {
-                    exchange.record_sent(number, role, &id);
-                }
-            }
+            exchange.send_ids(&program, message, value);
         }
         if self.actors.keeps_sent {
             let sent = SentMessage { message, value: value.clone(), wire: Arc::clone(wire) };
@@ -257,40 +312,12 @@ impl Conversation {
             return;
         }
         let program = Arc::clone(&self.program);
-        for (number, lifecycle) in lifecycles(&program).enumerate() {
-            let Some((role, id)) = lifecycle.role_of(&program.pack, message, json) else { continue };
-            let exchange = &mut self.actors[actor].latest.exchange;
-            let fault = exchange.record_received(number, role, &id);
-            if exchange.unknown || role == LifecycleRole::Opens || has_assumed_id(&program.pack, message, wire) {
-                continue;
-            }
-            for (check, of, expected) in [
-                (lifecycle.opened, LifecycleFault::Unopened, "an id that was opened on this connection"),
-                (lifecycle.ended, LifecycleFault::Ended, "no message for an id that has ended"),
-            ] {
-                let Some(check) = check else { continue };
-                // An id that was never opened has not ended either.
-                if of == LifecycleFault::Ended && fault == Some(LifecycleFault::Unopened) {
-                    continue;
-                }
-                let finding = if fault == Some(of) {
-                    let name = message.map_or("a message", |message| &program.pack.messages[message].name);
-                    let id = shorten(&id, MAX_ID_CHARS);
-                    let why = match of {
-                        LifecycleFault::Unopened => format!("no message on this connection opened the id {id}"),
-                        LifecycleFault::Ended => format!("the id {id} has already ended on this connection"),
-                    };
-                    ComparisonOutcome::Broken {
-                        expected: expected.to_owned(),
-                        found: id,
-                        message: format!("`{name}`: {why}"),
-                        place: None,
-                    }
-                } else {
-                    ComparisonOutcome::Holds
-                };
-                self.record_outcome(check, ALWAYS_STEP, Some(actor), &wire.text, finding);
-            }
+        let judged = self.actors[actor].latest.exchange.judge_ids(&program, message, json);
+        if has_assumed_id(&program.pack, message, wire) {
+            return;
+        }
+        for (check, finding) in judged {
+            self.record_outcome(check, ALWAYS_STEP, Some(actor), &wire.text, finding);
         }
     }
 }

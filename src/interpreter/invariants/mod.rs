@@ -18,8 +18,8 @@ use super::finding::ComparisonOutcome;
 use crate::deviation::proposal::MAX_BYTES;
 use crate::outcome::{CheckOutcome, FindingDetail};
 use crate::protocol::{FrameDirection, MessageType, Pack, RuleLevel, SchemaViolation};
-use crate::scenario::model::{ActorId, AlwaysEntry, CheckId, RuleUse, ValueTest};
-use crate::scenario::template::Template;
+use crate::scenario::model::{ActorId, AlwaysEntry, CheckId, MatchPattern, RuleUse, ValueTest};
+use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::{RawMessage, Traced, Wire};
 
 /// The most characters of a frame that any report shows.
@@ -140,31 +140,7 @@ impl Conversation {
                     if frame.is_null() {
                         frame = serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
                     }
-                    // The JSON may be large, so move it there and back instead of copying it.
-                    if let Ok(json) = decoded {
-                        frame["json"] = json.take();
-                    }
-                    let finding = compare(pattern, Traced::observed(&frame), &self.eval_context(Some(id)));
-                    if let Ok(json) = decoded {
-                        *json = frame["json"].take();
-                    }
-                    let finding = match (finding, &*decoded) {
-                        (ComparisonOutcome::Broken { expected, message, .. }, Err(JsonDecodeError::NotJson(why))) => {
-                            let only = expected.ends_with("any value") || expected.starts_with("the value");
-                            let before = if only { String::new() } else { format!("{message}; ") };
-                            ComparisonOutcome::Broken {
-                                expected: if only { "JSON".to_owned() } else { expected },
-                                found: format!("not JSON ({why})"),
-                                message: format!("{before}the frame is not JSON: {why}"),
-                                place: None,
-                            }
-                        }
-                        (ComparisonOutcome::Broken { expected, found, message, place }, _) => {
-                            let place = place.and_then(|place| Some(place.strip_prefix("/json")?.to_owned()));
-                            ComparisonOutcome::Broken { expected, found, message, place }
-                        }
-                        (finding, _) => finding,
-                    };
+                    let finding = compare_frame(pattern, &mut frame, decoded, &self.eval_context(Some(id)));
                     self.record_always(id, *check, wire, finding, |conversation, json| {
                         let mut frame = frame.clone();
                         frame["json"] = json.clone();
@@ -226,37 +202,16 @@ impl Conversation {
                 }
             }
         }
-        for SchemaViolation { path, expected, found, rules, should, .. } in &violations {
-            // A broken must at the same place covers the should.
-            if *should && violations.iter().any(|v| !v.should && v.path == *path) {
-                continue;
-            }
+        for (label, rules, SchemaViolation { path, expected, found, .. }) in
+            broken_schema_checks(&program.pack, message, &violations)
+        {
             let place = if path.is_empty() { "the message" } else { path.as_str() };
             let found = self.history.shown(found, 200);
             let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
             let received = self.history.shown(&wire.text, 400);
             let detail = self.finding_detail(Some(id), format!("{place}: {expected}"), received, None);
             let detail = FindingDetail { place: Some(path.clone()), ..detail };
-            if rules.is_empty() {
-                self.judgement.record_invariant(
-                    &format!("schema:{}", message.name),
-                    Vec::new(),
-                    CheckOutcome::Broken,
-                    text,
-                    Some(detail),
-                );
-                continue;
-            }
-            for name in rules {
-                let label = schema_check_name(&message.name, name, *should);
-                self.judgement.record_invariant(
-                    &label,
-                    used(name, *should).into_iter().collect(),
-                    CheckOutcome::Broken,
-                    text.clone(),
-                    Some(detail.clone()),
-                );
-            }
+            self.judgement.record_invariant(&label, rules, CheckOutcome::Broken, text, Some(detail));
         }
     }
 
@@ -366,6 +321,64 @@ impl Conversation {
     }
 }
 
+/// Compares a frame with the pattern of an entry for every frame; moves the JSON to `frame` and back.
+pub fn compare_frame(
+    pattern: &MatchPattern,
+    frame: &mut Value,
+    decoded: &mut Result<Value, JsonDecodeError>,
+    names: &dyn EvalContext,
+) -> ComparisonOutcome {
+    // The JSON may be large, so it is not copied.
+    if let Ok(json) = decoded {
+        frame["json"] = json.take();
+    }
+    let finding = compare(pattern, Traced::observed(&*frame), names);
+    if let Ok(json) = decoded {
+        *json = frame["json"].take();
+    }
+    match (finding, &*decoded) {
+        (ComparisonOutcome::Broken { expected, message, .. }, Err(JsonDecodeError::NotJson(why))) => {
+            let only = expected.ends_with("any value") || expected.starts_with("the value");
+            let before = if only { String::new() } else { format!("{message}; ") };
+            ComparisonOutcome::Broken {
+                expected: if only { "JSON".to_owned() } else { expected },
+                found: format!("not JSON ({why})"),
+                message: format!("{before}the frame is not JSON: {why}"),
+                place: None,
+            }
+        }
+        (ComparisonOutcome::Broken { expected, found, message, place }, _) => {
+            let place = place.and_then(|place| Some(place.strip_prefix("/json")?.to_owned()));
+            ComparisonOutcome::Broken { expected, found, message, place }
+        }
+        (finding, _) => finding,
+    }
+}
+
+/// Returns the checks of a message's schema that these violations break, each with its rules.
+pub fn broken_schema_checks<'v>(
+    pack: &Pack,
+    message: &MessageType,
+    violations: &'v [SchemaViolation],
+) -> Vec<(String, Vec<RuleUse>, &'v SchemaViolation)> {
+    let mut broken = Vec::new();
+    for violation in violations {
+        let should = violation.should;
+        // A broken must at the same place covers the should.
+        if should && violations.iter().any(|other| !other.should && other.path == violation.path) {
+            continue;
+        }
+        if violation.rules.is_empty() {
+            broken.push((format!("schema:{}", message.name), Vec::new(), violation));
+        }
+        for name in &violation.rules {
+            let used = schema_rule_use(pack, name, should).into_iter().collect();
+            broken.push((schema_check_name(&message.name, name, should), used, violation));
+        }
+    }
+    broken
+}
+
 /// Whether a check depends on what the client has sent.
 pub(super) fn uses_sent(value: &Template, test: &ValueTest) -> bool {
     let wanted = match test {
@@ -384,7 +397,7 @@ pub(super) fn uses_sent(value: &Template, test: &ValueTest) -> bool {
 
 /// Whether RFC 6455 forbids an endpoint to send this close code: codes below 1000 are not used (7.4.2), and three codes
 /// stand for ends without a code in a frame (7.4.1).
-fn is_never_sent(code: u16) -> bool {
+pub fn is_never_sent(code: u16) -> bool {
     matches!(code, 0..1000 | 1005 | 1006 | 1015)
 }
 
