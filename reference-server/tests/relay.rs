@@ -98,6 +98,7 @@ fn message_a() -> Vec<FrameCondition> {
 #[case::no_such_member(Some(select_frames(message_a()).with_action(ChangeAction::Remove("/absent".into()))))]
 #[tokio::test]
 async fn traffic_without_a_matching_change_passes_unmodified(#[case] change: Option<OutputChange>) {
+    let is_parsed = change.is_some();
     let mut three = start_upgraded_connection(change).await;
     let sent = [
         server_frame(0x81, MESSAGE_A),
@@ -115,12 +116,14 @@ async fn traffic_without_a_matching_change_passes_unmodified(#[case] change: Opt
     .concat();
     three.hub.write_all(&sent).await.unwrap();
     three.client.write_all(b"\x89\x80abcdmasked").await.unwrap();
-    // A ping within a message is passed on before it; everything else keeps its order.
+    // Where frames may change, a ping within a message is passed on before it; everything else keeps its order.
     let within = server_frame(0x89, "ping");
     let begun = server_frame(0x01, r#"{"t":"#);
     let mut expected = sent.clone();
     let at = server_frame(0x81, MESSAGE_A).len();
-    expected.splice(at..at + begun.len() + within.len(), [within, begun].concat());
+    if is_parsed {
+        expected.splice(at..at + begun.len() + within.len(), [within, begun].concat());
+    }
     assert_eq!(read_bytes(&mut three.client, sent.len()).await, expected);
     assert_eq!(read_bytes(&mut three.hub, 12).await, b"\x89\x80abcdmasked");
     assert_eq!(timeout(TIMEOUT, three.relay.shutdown()).await.unwrap(), 0);

@@ -27,7 +27,8 @@ fn a_recording_contains_the_texts_of_both_sides() {
     let counted = |direction: &str| lines.iter().filter(is_text).filter(|line| line["direction"] == direction).count();
     let (to_hub, from_hub) = (counted("to-hub"), counted("from-hub"));
     let opened = lines.iter().filter(|line| line["target"] == "/").count();
-    let other = lines.iter().filter(|line| line["close"].is_object() || line["broken"].is_object()).count();
+    let is_other = |line: &&Value| ["binary", "close", "broken"].iter().any(|name| !line[*name].is_null());
+    let other = lines.iter().filter(is_other).count();
     assert!(to_hub > 20 && from_hub > 20 && to_hub + from_hub + opened + other == lines.len(), "{rest}");
     let last = lines.iter().filter_map(|line| line["connection"].as_u64()).max().unwrap();
     assert!(last > 5 && opened as u64 == last, "{opened} of {last}");
