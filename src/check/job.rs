@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::comparison::SecondHub;
@@ -183,6 +184,12 @@ impl ScenarioJob {
 
     pub(super) fn variation(&self) -> Option<&Variation> {
         self.variation.as_ref()
+    }
+
+    /// Returns the settings of the instance on which it is played, if messages are sent there as documented.
+    pub(super) fn settings_as_documented(&self) -> Option<&BTreeMap<String, Value>> {
+        let JobPlacement::Instance(index) = self.place else { return None };
+        self.deviations.is_empty().then_some(&self.subject.instances[index].settings)
     }
 
     pub(super) fn repetition(&self) -> usize {

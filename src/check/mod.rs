@@ -9,6 +9,7 @@ mod driver;
 mod exploration_rounds;
 pub mod first_contact;
 mod job;
+mod open_places;
 mod permits;
 mod queue;
 mod variations;
@@ -27,6 +28,7 @@ use confirm::DoubtfulFailure;
 pub use exploration_rounds::{Round, Rounds};
 use job::PlayPhase;
 pub use job::ScenarioJob;
+pub use open_places::find_open_places;
 use permits::CONNECTION_RELEASE_DELAY;
 use queue::{Draining, Queued};
 pub use variations::VariationChoice;
@@ -213,6 +215,7 @@ impl RunningRound {
         let report = if varied {
             let plain = self.passed.lock().get(&job.program().id).cloned();
             let Some(plain) = plain else { return };
+            let Some(job) = variations::with_open_places(&job, &plain) else { return };
             VariedPlay { job: &job, plain: &plain, id, options, interrupt }.find_difference().await
         } else {
             job.clone().play(id, options, events, interrupt.clone()).await

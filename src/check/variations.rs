@@ -2,18 +2,23 @@
 //! is written passes before and between: then the variation made the hub depart from what it does otherwise.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
 use super::PlayOptions;
 use super::job::{PlayPhase, ScenarioJob, crowding_refusal};
+use super::open_places::find_open_places;
 use crate::judge::{Evidence, PlayId, has_passed};
 use crate::outcome::{CheckReport, FindingDetail, FrameKind, ScenarioReport, Verdict};
 use crate::report::{scenario_verdict, worst_verdict};
+use crate::scenario::model::{ExpectedEvent, MessageName, RuleUse, Step, StepAction};
+use crate::scenario::unusual_values::{OpenPlace, OpenPlaces, ValueKind};
 use crate::scenario::variation::Variation;
 use crate::scenario::{Isolation, Program};
 use crate::syntax::matcher::shorten;
+use crate::syntax::source::Span;
 
 /// How many conversations are held at the same time in a crowd.
 const CROWD: usize = 4;
@@ -25,6 +30,9 @@ const MAX_SPARE_WAIT: Duration = Duration::from_millis(500);
 const SENDS_BEFORE_DROPOUT: [usize; 2] = [2, 4];
 /// The most characters of an answer that are shown.
 const MAX_SHOWN_CHARS: usize = 400;
+/// The most places and classes of unusual values that are shown, and the replay with which narrowing them down begins.
+const MAX_SHOWN_PLACES: usize = 3;
+const FIRST_NARROWING: u32 = 32;
 /// The time between a conversation and its repetition with the same names.
 const BETWEEN_CONVERSATIONS: Duration = Duration::from_millis(200);
 
@@ -84,6 +92,14 @@ pub fn varied_jobs(
     varied.collect::<Vec<_>>().into_iter().enumerate()
 }
 
+/// Returns a job with the places in which its variation sends unusual values; `None` if there are none.
+pub fn with_open_places(job: &ScenarioJob, plain: &ScenarioReport) -> Option<ScenarioJob> {
+    let Some(Variation::Values(kind, _)) = job.variation() else { return Some(job.clone()) };
+    let places = find_open_places(job.program(), plain, *kind, job.settings_as_documented()?);
+    let variation = Variation::Values(*kind, Some(Arc::new(places.clone())));
+    (!places.places.is_empty()).then(|| job.clone().with_variation(job.id().to_owned(), variation))
+}
+
 /// What playing a scenario with a variation needs.
 pub struct VariedPlay<'a> {
     pub job: &'a ScenarioJob,
@@ -116,25 +132,90 @@ impl VariedPlay<'_> {
             last = Some(second);
         }
         let mut second = last.filter(|_| trial.ruling().stands())?;
+        let narrowed = self.narrow().await.map(|cause| format!(" ({cause})")).unwrap_or_default();
+        second
+            .checks
+            .iter_mut()
+            .filter(|check| check.accuses_hub())
+            .for_each(|check| check.message.push_str(&narrowed));
         if seen.is_empty() {
             let cause = second.cause.as_ref()?;
             let message = format!(
-                "with {}, `{}` fails, which holds as the scenario is written: {}",
+                "with {}{narrowed}, `{}` fails, which holds as the scenario is written: {}",
                 variation.describe(),
                 cause.step,
                 cause.message
             );
             let (span, detail) = (cause.span, cause.detail.clone());
-            second.checks.push(CheckReport { span, message, detail, ..CheckReport::new("same-result", Verdict::Warn) });
+            let rules = rules_in_question(self.job.program(), cause.span);
+            let rules = rules.into_iter().map(|used| (used, Verdict::Warn)).collect();
+            let check = CheckReport::new("same-result", Verdict::Warn);
+            second.checks.push(CheckReport { span, message, detail, rules, ..check });
         }
         // What the difference left undecided is decided without the variation.
         settle(&mut second);
         Some(second)
     }
 
+    /// Returns in which places, and with which classes of unusual values, the hub departs; `None` for other variations.
+    async fn narrow(&self) -> Option<String> {
+        let Some(Variation::Values(kind, Some(places))) = self.job.variation() else { return None };
+        let groups: BTreeSet<usize> = places.places.iter().map(|place| place.group).collect();
+        let mut played = 0;
+        let only = |groups: &BTreeSet<usize>, classes: Option<&BTreeSet<usize>>| {
+            let chosen = |place: &&OpenPlace| groups.contains(&place.group);
+            let left = places.places.iter().filter(chosen).cloned().collect();
+            OpenPlaces { places: left, classes: classes.cloned(), ..OpenPlaces::clone(places) }
+        };
+        let groups = self.halve(*kind, groups, &mut played, |groups| only(groups, None)).await?;
+        let classes = (0..kind.classes().len()).collect();
+        let classes = self.halve(*kind, classes, &mut played, |classes| only(&groups, Some(classes))).await?;
+        let names: Vec<&str> = classes.iter().map(|class| kind.classes()[*class]).collect();
+        let of_groups = only(&groups, None).places;
+        let places: Vec<String> = of_groups
+            .iter()
+            .map(|place| format!("{} of {}", place.pointer, place.message))
+            .take(MAX_SHOWN_PLACES)
+            .collect();
+        let classes = if names.len() > MAX_SHOWN_PLACES { "any of the values".to_owned() } else { names.join(", ") };
+        Some(format!("{classes} in {}", places.join(", ")))
+    }
+
+    /// Halves a set as long as the hub departs with one half.
+    async fn halve(
+        &self,
+        kind: ValueKind,
+        mut all: BTreeSet<usize>,
+        played: &mut u32,
+        places: impl Fn(&BTreeSet<usize>) -> OpenPlaces,
+    ) -> Option<BTreeSet<usize>> {
+        'smaller: while all.len() > 1 {
+            let first: BTreeSet<usize> = all.iter().copied().take(all.len() / 2).collect();
+            let second = all.difference(&first).copied().collect();
+            for half in [first, second] {
+                let variation = Variation::Values(kind, Some(Arc::new(places(&half))));
+                let job = self.job.clone().with_variation(self.job.id().to_owned(), variation);
+                *played += 1;
+                let report = self.play_one(&job, self.id.replay(FIRST_NARROWING + *played)).await?;
+                if self.departs(&report) {
+                    all = half;
+                    continue 'smaller;
+                }
+            }
+            break;
+        }
+        Some(all)
+    }
+
     /// Whether a play did not pass although the scenario passes as it is written, for a reason that lies with the hub:
     /// hubproof may be unable to connect with a varied name, and a hook may refuse it.
     fn departs(&self, report: &ScenarioReport) -> bool {
+        // A document may leave open how large a message a hub accepts.
+        let is_too_large =
+            report.history.iter().any(|frame| frame.kind == FrameKind::Close && frame.text.starts_with("1009"));
+        if is_too_large && matches!(self.job.variation(), Some(Variation::Values(..))) {
+            return false;
+        }
         let of_hub = match &report.cause {
             Some(cause) => {
                 !cause.step.starts_with("hook:") && !report.has_frame(FrameKind::Unreachable) && !is_hindered(report)
@@ -263,6 +344,35 @@ fn is_hindered(report: &ScenarioReport) -> bool {
     report.waits.was_late || crowding_refusal(report).is_some()
 }
 
+/// Returns the rules that a step judges at this place of a scenario: its own, or those that demand the message for which it
+/// waits, or those of the steps around it that judge the same exchange.
+fn rules_in_question(program: &Program, place: Option<Span>) -> Vec<RuleUse> {
+    let find = |steps: &&Vec<Step>| steps.iter().position(|step| Some(step.span) == place);
+    let block = program.blocks.iter().find_map(|steps| Some((steps, find(&steps)?)));
+    let Some((steps, index)) = block.filter(|_| place.is_some()) else { return Vec::new() };
+    let rules_of = |step: &Step| step.check.map(|check| program.checks[check].rules.clone());
+    let awaited = match &steps[index].act {
+        StepAction::Expect(expected) => match &expected.want {
+            ExpectedEvent::Message { message: MessageName::Named(name), .. } => Some(name),
+            _ => None,
+        },
+        _ => None,
+    };
+    let demands = |used: &&RuleUse| {
+        let demanded = |name: &String| program.pack.rules.get(&used.id)?.demands.iter().find(|(one, _)| one == name);
+        awaited.and_then(demanded).is_some()
+    };
+    let of_message = || {
+        let found: Vec<RuleUse> =
+            program.checks.iter().flat_map(|check| &check.rules).filter(demands).take(1).cloned().collect();
+        (!found.is_empty()).then_some(found)
+    };
+    let is_request = |step: &&Step| matches!(step.act, StepAction::Send(_) | StepAction::SendRaw(_));
+    let after = || steps[index..].iter().take_while(|step| !is_request(step)).find_map(rules_of);
+    let before = || steps[..index].iter().rev().take_while(|step| !is_request(step)).find_map(rules_of);
+    rules_of(&steps[index]).or_else(of_message).or_else(after).or_else(before).unwrap_or_default()
+}
+
 /// Judges a play that stopped early by the checks that were decided until then.
 pub fn settle(report: &mut ScenarioReport) {
     report.checks.retain(|check| check.verdict != Verdict::Inconclusive);
@@ -279,7 +389,7 @@ fn text_or_nothing(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::outcome::{FrameReport, HistoryDirection, PreconditionFailure};
-    use crate::syntax::source::{Sources, Span};
+    use crate::syntax::source::Sources;
 
     /// A crowd needs more connections than the scenario alone, and a hub may limit them.
     #[test]

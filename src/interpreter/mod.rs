@@ -41,6 +41,7 @@ use crate::redact::SecretMasker;
 use crate::scenario::functions::{JWT_SECRET, NEXT_OF, NEXT_USER, TOKENS};
 use crate::scenario::model::{ActorId, Need, Program, StepAction, duration};
 use crate::scenario::template::{Template, TemplateExpression};
+use crate::scenario::unusual_values::ValueSwap;
 use crate::scenario::value::{BoundValue, EvalError, Provenance, Wire};
 use crate::scenario::variation::Variation;
 use crate::websocket::dial::Dial;
@@ -315,6 +316,8 @@ pub struct Conversation {
     /// See [`ConversationConfig::persistent`].
     persistent: bool,
     variation: Option<Variation>,
+    /// The unusual values that the variation sends, if it sends any.
+    values: Option<ValueSwap>,
     /// How many more messages are sent before all connections are reset.
     sends_left: Option<usize>,
     out: Vec<ConversationOutput>,
@@ -337,6 +340,7 @@ impl Conversation {
             waits: ConversationWaits::new(config.promptness),
             injected_input: config.injected_input,
             persistent: config.persistent,
+            values: config.variation.as_ref().and_then(ValueSwap::new),
             variation: config.variation,
             sends_left: config.drops_after,
             out: Vec::new(),

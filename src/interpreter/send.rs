@@ -115,8 +115,9 @@ impl Conversation {
         compose: &MessageComposition,
     ) -> Result<Option<BoundValue>, StepFailure> {
         let ComposedMessage { name, value, wire } = self.compose_message(Some(id), compose)?;
+        let unusual = compose.breaks.is_none().then(|| self.swap_values(id, &value)).flatten();
         let of_hub = self.deviations.sent(&self.program.pack, &value, &self.environment.functions);
-        let sent = of_hub.as_ref().unwrap_or(&value);
+        let sent = unusual.as_ref().or(of_hub.as_ref()).unwrap_or(&value);
         // Faster than `to_string`.
         let mut text = serde_json::to_string(sent).unwrap_or_default();
         let variation = self.variation.as_ref().filter(|_| compose.breaks.is_none());
@@ -131,7 +132,11 @@ impl Conversation {
         if self.program.is_server(id) {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
-        let sent = self.transmit(id, frames, FrameKind::Text, &text, text.len(), wire.as_deref());
+        let mut sent = self.transmit(id, frames, FrameKind::Text, &text, text.len(), wire.as_deref());
+        if unusual.is_some() {
+            // The scenario sees what it sent.
+            sent = sent.map(|wire| Arc::new(Wire { text: value.to_string().into(), ..Wire::clone(&wire) }));
+        }
         if let Some(wire) = &sent {
             let message = self.program.pack.message_index(&name);
             if let Some(latest) = self.actors.sent.back_mut() {
@@ -142,6 +147,13 @@ impl Conversation {
         }
         self.assume_after(id, &value);
         Ok(sent.map(|wire| BoundValue::One { value, wire: Some(wire) }))
+    }
+
+    /// Returns a message with the unusual values of the variation; `None` if it is sent as it is.
+    fn swap_values(&mut self, id: ActorId, value: &Value) -> Option<Value> {
+        let swap = self.values.as_mut()?;
+        let way = if self.program.is_server(id) { FrameDirection::FromHub } else { FrameDirection::ToHub };
+        swap.swap(&self.program.pack.recognise(value, way)?.name, value)
     }
 
     pub(super) fn transmit(

@@ -52,7 +52,16 @@ pub enum NameForm {
     Case,
     /// Names with the same prefix differ only in how `é` is written: as one character or as two.
     Unicode,
+    /// Each name begins with the one before.
+    Prefix,
+    /// Each name ends with the one before of the same prefix.
+    Suffix,
+    /// Names with the same prefix differ only in the number of blanks between letters.
+    Blanks,
 }
+
+/// How many names in a row begin or end with each other; more would make them longer than hubs may expect.
+const RELATED_NAMES: u64 = 24;
 
 /// The positions of the ready tokens that are taken.
 #[derive(Default)]
@@ -179,6 +188,16 @@ impl FunctionContext {
             NameForm::Long => format!("{prefix}{stamp:x>32}x{call}"),
             NameForm::Case => format!("{prefix}{stamp}x{}", bits("n", "N")),
             NameForm::Unicode => format!("{prefix}{stamp}x{}", bits("\u{e9}", "e\u{301}")),
+            NameForm::Prefix | NameForm::Suffix => {
+                let (row, place) = (call / RELATED_NAMES, (call % RELATED_NAMES) as usize);
+                if self.names == NameForm::Prefix {
+                    format!("{prefix}{stamp}x{row}x{}", "1".repeat(place))
+                } else {
+                    let again = if prefix.is_empty() { "1" } else { prefix };
+                    format!("{}{prefix}{stamp}x{row}", again.repeat(place))
+                }
+            }
+            NameForm::Blanks => format!("{prefix}{stamp}{}x", bits("x ", "x  ")),
         }
     }
 
@@ -544,7 +563,16 @@ mod tests {
 
     #[rstest]
     fn conversations_have_no_name_in_common(
-        #[values(NameForm::Short, NameForm::Long, NameForm::Case, NameForm::Unicode)] names: NameForm,
+        #[values(
+            NameForm::Short,
+            NameForm::Long,
+            NameForm::Case,
+            NameForm::Unicode,
+            NameForm::Prefix,
+            NameForm::Suffix,
+            NameForm::Blanks
+        )]
+        names: NameForm,
     ) {
         let named = |stamp: &str| {
             let context = FunctionContext::new(stamp).with_names(names);
@@ -553,5 +581,16 @@ mod tests {
         // An x separates stamp and count, and is also a digit of stamps.
         let all = ["run1", "run1x", "run1xx", "run1x1", "runx1", "run1x1x"].map(named).concat();
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+    }
+
+    #[rstest]
+    #[case(NameForm::Prefix, |longer: &str, shorter: &str| longer.starts_with(shorter))]
+    #[case(NameForm::Suffix, |longer: &str, shorter: &str| longer.ends_with(shorter))]
+    #[case(NameForm::Blanks, |one: &str, other: &str| one.replace(' ', "") == other.replace(' ', ""))]
+    fn names_are_related(#[case] names: NameForm, #[case] is_related: fn(&str, &str) -> bool) {
+        let context = FunctionContext::new("run1").with_names(names);
+        let all: Vec<String> = (0..RELATED_NAMES).map(|_| context.unique_name("client")).collect();
+        assert!(all.windows(2).all(|pair| is_related(&pair[1], &pair[0])), "{all:?}");
+        assert!(all.iter().all(|name| name.starts_with("client")));
     }
 }

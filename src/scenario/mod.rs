@@ -11,6 +11,7 @@ pub mod model;
 pub mod parse;
 mod size_limits;
 pub mod template;
+pub mod unusual_values;
 pub mod value;
 pub mod variation;
 pub mod writer;

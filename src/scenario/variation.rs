@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::functions::NameForm;
 use super::template::{Piece, pieces};
+use super::unusual_values::{OpenPlaces, ValueKind};
 
 /// Longer messages stay unchanged: another form could exceed the hub's limits.
 const MAX_REWRITTEN_BYTES: usize = 2000;
@@ -22,6 +23,8 @@ pub enum Variation {
     Form(TextForm),
     /// Names that are easily mistaken for each other.
     Names(NameForm),
+    /// Unusual values in the places in which the hub passes on what it gets, once a play has shown these places.
+    Values(ValueKind, Option<Arc<OpenPlaces>>),
     /// The headers of the upgrade are spelt in another way.
     Upgrade,
     /// After its opening, a client pings the hub and sends an unsolicited pong. At the end it pings again, and waits for
@@ -48,7 +51,7 @@ pub enum TextForm {
 }
 
 /// The variations that need nothing from the pack, by name, each with what it does.
-const GENERAL: [(&str, Variation, &str); 13] = [
+const GENERAL: [(&str, Variation, &str); 20] = [
     ("member-order", Variation::Form(TextForm::MemberOrder), "the members of every sent object in reverse order"),
     ("white-space", Variation::Form(TextForm::WhiteSpace), "white space around every token of every sent message"),
     ("escapes", Variation::Form(TextForm::Escapes), "every character of sent strings written as \\uXXXX"),
@@ -61,6 +64,29 @@ const GENERAL: [(&str, Variation, &str); 13] = [
     ("long-names", Variation::Names(NameForm::Long), "generated names and ids whose first 32 characters are equal"),
     ("names-by-case", Variation::Names(NameForm::Case), "generated names that differ only in upper and lower case"),
     ("names-by-form", Variation::Names(NameForm::Unicode), "generated names that differ only in their Unicode form"),
+    ("names-by-prefix", Variation::Names(NameForm::Prefix), "generated names of which each begins with the one before"),
+    ("names-by-suffix", Variation::Names(NameForm::Suffix), "generated names of which each ends with the one before"),
+    ("names-by-blanks", Variation::Names(NameForm::Blanks), "generated names that differ only in the blanks in them"),
+    (
+        "values-letters",
+        Variation::Values(ValueKind::Letters, None),
+        "names that the hub passes on with blanks at both ends, line ends, NUL, markup, an emoji and the like",
+    ),
+    (
+        "values-words",
+        Variation::Values(ValueKind::Words, None),
+        "names that the hub passes on that look like numbers, times, UUIDs, JSON or wildcards",
+    ),
+    (
+        "values-lengths",
+        Variation::Values(ValueKind::Lengths, None),
+        "names of up to 257 and texts of up to 65,537 characters that the hub passes on",
+    ),
+    (
+        "values-members",
+        Variation::Values(ValueKind::Members, None),
+        "unusual texts, numbers, lists, levels and names of members in objects that the hub passes on",
+    ),
     ("upgrade", Variation::Upgrade, "an upgrade with `Connection: keep-alive, upgrade` and `Upgrade: WebSocket`"),
     ("ping", Variation::Ping, "a ping and an unsolicited pong after every opening, and pings at the end"),
     ("again", Variation::Again, "the whole conversation a second time, with the same names"),
@@ -97,13 +123,18 @@ impl Variation {
         }
     }
 
-    /// Whether it assumes that a protocol tells similar names apart, and forgets them when their clients have left.
+    /// Whether it assumes that a protocol takes any name, tells similar ones apart, and forgets them when their clients
+    /// have left.
     pub fn concerns_names(&self) -> bool {
-        matches!(self, Self::Names(_) | Self::Again)
+        matches!(self, Self::Names(_) | Self::Values(..) | Self::Again)
     }
 
     fn row(&self) -> Option<&'static (&'static str, Variation, &'static str)> {
-        GENERAL.iter().find(|(_, variation, _)| variation == self)
+        let is_same = |other: &Variation| match (self, other) {
+            (Self::Values(kind, _), Self::Values(other, _)) => kind == other,
+            (one, other) => one == other,
+        };
+        GENERAL.iter().find(|(_, variation, _)| is_same(variation))
     }
 
     /// Returns the form in which to send a message, unless it is sent as written.

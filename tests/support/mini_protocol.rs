@@ -336,7 +336,9 @@ pub fn play_varied(
     hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> ScenarioReport {
     let program = program(ASYNCAPI, PLAIN_ROLES, scenario);
-    let config = ConversationConfig { variation: Some(variation), ..conversation_config(BTreeMap::new()) };
+    // As in a run, the names are others than without the variation.
+    let (variation, stamp) = (Some(variation), "varied".to_owned());
+    let config = ConversationConfig { variation, stamp, ..conversation_config(BTreeMap::new()) };
     converse(Conversation::new(program, config), Duration::ZERO, hub)
 }
 

@@ -44,6 +44,9 @@ impl Conversation {
             let (documented, deviating) =
                 self.deviations.documented(&program.pack, json.take(), &self.environment.functions);
             *json = documented;
+            if self.values.as_ref().is_some_and(|values| values.restore(json)) {
+                wire = Arc::new(Wire { text: json.to_string().into(), ..Wire::clone(&wire) });
+            }
             self.deviations.not_absent(&program.pack, wire.connection, json);
             if let Some((raw, assumed_places)) = deviating {
                 wire = Arc::new(Wire { raw: Some(Arc::new(raw)), assumed_places, ..Wire::clone(&wire) });

@@ -121,7 +121,11 @@ impl SimulatedProtocol {
             return Some(report);
         }
         let (variation, settle_after_connect) = (self.variation.clone(), self.settle);
-        let change = |config| ConversationConfig { deviations, variation, settle_after_connect, ..config };
+        let change = |config: ConversationConfig| {
+            // As in a run, the names are others than without the variation.
+            let stamp = variation.as_ref().map_or(config.stamp, |_| "varied".to_owned());
+            ConversationConfig { deviations, variation, settle_after_connect, stamp, ..config }
+        };
         let played = self.model.play_with(program, fault, around, manner, change, MAX_TURNS);
         Some(played.expect("the conversation ends").report)
     }
