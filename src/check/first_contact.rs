@@ -388,7 +388,7 @@ async fn play_opening(
         persistent: false,
         promptness: Arc::default(),
         variation: None,
-        drops_after: None,
+        early_end: None,
     };
     let mut record = ContactRecord { invented_secrets: opening.invented_secrets, ..ContactRecord::default() };
     let mut until = until.min(Instant::now() + LISTEN_TIME + SETTLE_TIME);

@@ -16,7 +16,8 @@ use crate::deviation::Deviations;
 use crate::hub::prepare::{PreparedHub, PreparedInstance, PromptnessByInstance, SetupError};
 use crate::hub::supervisor::{self, ActivePlay, HubProcess, HubUse, ProcessEnd};
 use crate::interpreter::{
-    AMPLE_SETTLE, ConversationConfig, HubPromptness, SETTLE_AFTER_CONNECT, name_pool, planned_wait, unmet_needs,
+    AMPLE_SETTLE, ConversationConfig, EarlyEnd, HubPromptness, MOST_PAUSES, SETTLE_AFTER_CONNECT, name_pool,
+    planned_wait, unmet_needs,
 };
 use crate::judge::service::{ServiceLoss, ServiceProbe, UnservedScenario};
 use crate::judge::{Evidence, PlayId, Replay, has_passed};
@@ -55,8 +56,8 @@ pub struct ScenarioJob {
     /// The declared deviations.
     deviations: Arc<Deviations>,
     variation: Option<Variation>,
-    /// See [`ConversationConfig::drops_after`].
-    drops_after: Option<usize>,
+    /// See [`ConversationConfig::early_end`].
+    early_end: Option<EarlyEnd>,
     /// Whether it has the hub to itself, whatever the program says.
     alone: bool,
     /// The replay for which it is played, if any.
@@ -107,7 +108,7 @@ impl ScenarioJob {
             probed_for: None,
             deviations,
             variation: None,
-            drops_after: None,
+            early_end: None,
             alone: false,
             replay: None,
         })
@@ -172,9 +173,9 @@ impl ScenarioJob {
         Self { id, variation: Some(variation), ..self }
     }
 
-    /// Returns the same job, whose clients drop out after this many sent messages.
-    pub(super) fn dropping_after(self, sends: usize) -> Self {
-        Self { drops_after: Some(sends), service_probes: None, ..self }
+    /// Returns the same job, whose clients leave before the end.
+    pub(super) fn leaving_early(self, end: EarlyEnd) -> Self {
+        Self { early_end: Some(end), service_probes: None, ..self }
     }
 
     /// Returns the job of the scenario as it is written.
@@ -190,6 +191,14 @@ impl ScenarioJob {
     pub(super) fn settings_as_documented(&self) -> Option<&BTreeMap<String, Value>> {
         let JobPlacement::Instance(index) = self.place else { return None };
         self.deviations.is_empty().then_some(&self.subject.instances[index].settings)
+    }
+
+    /// Returns how long the pauses of its variation may take.
+    pub(super) fn pauses(&self) -> Duration {
+        match self.variation {
+            Some(Variation::Pauses(time)) => time * MOST_PAUSES,
+            _ => Duration::ZERO,
+        }
     }
 
     pub(super) fn repetition(&self) -> usize {
@@ -318,7 +327,7 @@ impl ScenarioJob {
     /// from a slow hub, or be late because of other scenarios.
     pub(super) fn evidence_of_failure(&self, report: &ScenarioReport, options: &PlayOptions) -> Option<Evidence> {
         let JobPlacement::Instance(index) = self.place else { return None };
-        let as_written = self.variation.is_none() && self.injected_input.is_none() && self.drops_after.is_none();
+        let as_written = self.variation.is_none() && self.injected_input.is_none() && self.early_end.is_none();
         // Repetitions show by themselves what fails only sometimes.
         let plays_again = as_written
             && options.repeat == 1
@@ -655,7 +664,7 @@ async fn play_job(
         persistent: options.persistent,
         promptness: job.promptness_of(&site.name),
         variation: job.variation.clone(),
-        drops_after: job.drops_after,
+        early_end: job.early_end,
     };
     let name = site.name.clone();
     let begun = subject.begun.elapsed();

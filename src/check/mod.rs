@@ -91,7 +91,8 @@ pub async fn run_scenarios(
     let reported_chars = options.kept_chars;
     let kept_chars = options.comparer.as_ref().map_or(reported_chars, |comparer| comparer.kept_chars());
     let (options, passed, doubtful) = (PlayOptions { kept_chars, ..options }, Mutex::default(), Mutex::default());
-    let round = Arc::new(RunningRound { options, events, interrupt, reported_chars, passed, doubtful });
+    let busy_until = Mutex::new(Instant::now());
+    let round = Arc::new(RunningRound { options, events, interrupt, reported_chars, passed, doubtful, busy_until });
     // How long replays have taken.
     let mut replaying = Duration::ZERO;
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
@@ -117,10 +118,12 @@ pub async fn run_scenarios(
             let round = Arc::clone(&round);
             async move { round.play(id, job).await }
         };
-        let RunningRound { options, events, interrupt, passed, doubtful, .. } = &*round;
+        let RunningRound { options, events, interrupt, passed, doubtful, busy_until, .. } = &*round;
         let to_the_end = options.variations != VariationChoice::Spare;
         let is_ready = |(_, job): &(PlayId, ScenarioJob)| {
-            passed.lock().contains_key(&job.program().id) && (to_the_end || !job.is_on_slow_hub(options))
+            let fits = || job.pauses().is_zero() || Instant::now() + job.pauses() <= *busy_until.lock();
+            let has_time = to_the_end || !job.is_on_slow_hub(options) && fits();
+            has_time && passed.lock().contains_key(&job.program().id)
         };
         let draining = |at_once: usize| Draining { at_once, to_the_end, is_ready: &is_ready };
         let jobs = jobs.map(|(number, job)| (PlayId::first(number as u64), job));
@@ -200,12 +203,20 @@ struct RunningRound {
     passed: Mutex<BTreeMap<String, Arc<ScenarioReport>>>,
     /// The failures of this phase that are to be replayed.
     doubtful: Mutex<Vec<DoubtfulFailure>>,
+    /// Until when the scenarios that have begun are known to wait.
+    busy_until: Mutex<Instant>,
 }
 
 impl RunningRound {
     /// Whether plays of this job are compared with plays elsewhere.
     fn is_compared(&self, job: &ScenarioJob) -> bool {
         self.options.comparer.as_ref().is_some_and(|comparer| comparer.concerns(job.program()))
+    }
+
+    /// Records that a scenario begins, which is known to wait for this long.
+    fn stay_busy(&self, wait: Duration) {
+        let mut busy_until = self.busy_until.lock();
+        *busy_until = busy_until.max(Instant::now() + wait);
     }
 
     /// Plays a job, and reports the result unless it has to be confirmed first.
@@ -218,6 +229,7 @@ impl RunningRound {
             let Some(job) = variations::with_open_places(&job, &plain) else { return };
             VariedPlay { job: &job, plain: &plain, id, options, interrupt }.find_difference().await
         } else {
+            self.stay_busy(job.planned_wait());
             job.clone().play(id, options, events, interrupt.clone()).await
         };
         let Some(mut report) = report else {

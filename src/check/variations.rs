@@ -10,12 +10,15 @@ use tokio::sync::{mpsc, watch};
 use super::PlayOptions;
 use super::job::{PlayPhase, ScenarioJob, crowding_refusal};
 use super::open_places::find_open_places;
+use crate::generate::rng::RandomSource;
+use crate::interpreter::EarlyEnd;
 use crate::judge::{Evidence, PlayId, has_passed};
 use crate::outcome::{CheckReport, FindingDetail, FrameKind, ScenarioReport, Verdict};
 use crate::report::{scenario_verdict, worst_verdict};
-use crate::scenario::model::{ExpectedEvent, MessageName, RuleUse, Step, StepAction};
+use crate::scenario::model::{ExpectedEvent, MessageName, Need, RuleUse, Step, StepAction, duration};
+use crate::scenario::template::Template;
 use crate::scenario::unusual_values::{OpenPlace, OpenPlaces, ValueKind};
-use crate::scenario::variation::Variation;
+use crate::scenario::variation::{PreludePlace, Variation};
 use crate::scenario::{Isolation, Program};
 use crate::syntax::matcher::shorten;
 use crate::syntax::source::Span;
@@ -28,6 +31,11 @@ const MOST_ROUNDS: usize = 50;
 const MAX_SPARE_WAIT: Duration = Duration::from_millis(500);
 /// How many messages clients send before they drop out: those before the conversation, and those beside it.
 const SENDS_BEFORE_DROPOUT: [usize; 2] = [2, 4];
+/// How clients leave that play a prelude beside a conversation, in turn.
+const ENDS_BESIDE: [EarlyEnd; 3] =
+    [EarlyEnd::AfterOpenings, EarlyEnd::InPrelude { resets: true }, EarlyEnd::InPrelude { resets: false }];
+/// A scenario that waits longer is about time.
+const MAX_WAIT_BESIDE_PAUSES: Duration = Duration::from_millis(500);
 /// The most characters of an answer that are shown.
 const MAX_SHOWN_CHARS: usize = 400;
 /// The most places and classes of unusual values that are shown, and the replay with which narrowing them down begins.
@@ -49,8 +57,9 @@ pub enum VariationChoice {
 }
 
 impl VariationChoice {
-    /// Returns the variations of a scenario, beginning with another one for each scenario.
-    pub fn of_program(&self, program: &Program, turn: usize) -> Vec<Variation> {
+    /// Returns the variations of a scenario, beginning with another one for each scenario. Where not all are played, each
+    /// run, which its stamp identifies, has its own selection and order of those after the first.
+    pub fn of_program(&self, program: &Program, turn: usize, stamp: &str) -> Vec<Variation> {
         let mut all: Vec<Variation> = match self {
             Self::None => return Vec::new(),
             Self::Only(variation) => vec![variation.clone()],
@@ -58,16 +67,68 @@ impl VariationChoice {
         };
         all.retain(|variation| {
             let reaches = match variation {
-                Variation::Prelude(name) => program.roles.values().any(|role| role.preludes.contains_key(&**name)),
+                Variation::Prelude(place, name) => can_play_prelude(program, *place, name),
+                Variation::Pauses(_) => !is_about_time(program),
                 Variation::Crowd | Variation::Again | Variation::Dropouts => program.isolation == Isolation::Shared,
                 _ => program.isolation != Isolation::Destructive,
             };
-            reaches && program.shared.may_vary(&program.id, &variation.to_string())
+            reaches && program.shared.may_vary(&program.id, variation)
         });
+        let dice = &mut RandomSource::for_case(u64::from_str_radix(stamp, 36).unwrap_or(0), turn as u64);
+        if *self == Self::Spare {
+            let same_prelude =
+                |one: &Variation, next: &Variation| one.prelude().is_some() && one.prelude() == next.prelude();
+            let is_at = |variation: &Variation, place| matches!(variation, Variation::Prelude(at, _) if *at == place);
+            let choose = |places: &[Variation]| {
+                let part_of_next = places.get(1).is_some_and(|next| is_at(next, PreludePlace::Amid));
+                dice.pick(&places[usize::from(part_of_next)..]).cloned()
+            };
+            all = all.chunk_by(same_prelude).filter_map(choose).collect();
+        }
         let first = turn % all.len().max(1);
         all.rotate_left(first);
+        if let (Self::Spare, [_, rest @ ..]) = (self, all.as_mut_slice()) {
+            rest.rotate_left(dice.draw_below(rest.len()));
+        }
         all
     }
+}
+
+/// Whether clients of a scenario play a prelude at this place.
+fn can_play_prelude(program: &Program, place: PreludePlace, name: &str) -> bool {
+    let has_prelude = |role: &str| program.roles.get(role).is_some_and(|role| role.preludes.contains_key(name));
+    let joins = program.blocks[program.main].iter().take_while(|step| matches!(step.act, StepAction::Join { .. }));
+    let members = joins.flat_map(|step| step.who.named());
+    let mut joining = members.map(|id| program.actors[*id].role.as_str());
+    match place {
+        PreludePlace::After | PreludePlace::Amid => program.roles.keys().any(|role| has_prelude(role)),
+        PreludePlace::Before | PreludePlace::Beside => {
+            program.isolation == Isolation::Shared && joining.any(has_prelude)
+        }
+    }
+}
+
+/// Whether a pause may pass a deadline of a scenario: it waits, or how long it waits depends on the hub.
+fn is_about_time(program: &Program) -> bool {
+    let is_short = |time: &Template| match time {
+        Template::Constant(text) => {
+            text.as_str().is_none_or(|text| duration(text).is_ok_and(|time| time < MAX_WAIT_BESIDE_PAUSES))
+        }
+        _ => false,
+    };
+    let is_known = |time: &Option<Template>| time.iter().all(|time| matches!(time, Template::Constant(_)));
+    let timeless = |act: &StepAction| match act {
+        StepAction::Wait { time } => is_short(time),
+        StepAction::Expect(expect) => is_known(&expect.within) && is_known(&expect.for_),
+        StepAction::ExpectNothing(nothing) => is_known(&nothing.for_),
+        StepAction::ExpectOneOf { within, .. } | StepAction::ExpectEnd { within, .. } => is_known(within),
+        StepAction::Retry { time, .. } => matches!(time, Template::Constant(_)),
+        _ => true,
+    };
+    // A hub with settings of its own may have short deadlines.
+    program.isolation == Isolation::Destructive
+        || program.needs.iter().any(|need| matches!(need, Need::Expression { .. }))
+        || !program.blocks.iter().flatten().all(|step| timeless(&step.act))
 }
 
 /// Returns the jobs that play a scenario with variations, in the order in which they should be played, each with its
@@ -84,7 +145,8 @@ pub fn varied_jobs(
         && (job.phase() == PlayPhase::Shared || options.variations != VariationChoice::Spare);
     // A wait that begins late could prolong the run.
     let long = options.variations == VariationChoice::Spare && job.planned_wait() > MAX_SPARE_WAIT;
-    let variations = if plays && !long { options.variations.of_program(job.program(), turn) } else { Vec::new() };
+    let variations =
+        if plays && !long { options.variations.of_program(job.program(), turn, &options.stamp) } else { Vec::new() };
     let varied = variations.into_iter().map(|variation| {
         let id = variation.id_of(&job.program().id);
         job.clone().with_variation(id, variation)
@@ -282,27 +344,28 @@ impl VariedPlay<'_> {
     /// Plays the scenario in the surroundings of the variation.
     async fn play(&self, id: PlayId) -> Option<ScenarioReport> {
         match self.job.variation()? {
-            Variation::Again => {
-                let first = self.play_one(self.job, id).await?;
-                if self.departs(&first) {
-                    // Nothing was repeated, so this difference is none of repetition.
-                    return Some(ScenarioReport { checks: Vec::new(), cause: None, ..first });
-                }
-                // Names may be in use for a while after their clients have left.
-                tokio::time::sleep(BETWEEN_CONVERSATIONS.mul_f64(self.options.stretch)).await;
-                self.play_one(self.job, id).await
+            Variation::Again => self.play_after(self.job, id).await,
+            Variation::Prelude(PreludePlace::Before, name) => {
+                let former = self.job_with_prelude(name, EarlyEnd::AfterOpenings);
+                self.play_after(&former, id).await
+            }
+            Variation::Prelude(PreludePlace::Beside, name) => {
+                let neighbour = ENDS_BESIDE.map(|end| self.job_with_prelude(name, end));
+                self.play_beside(vec![neighbour.to_vec()], id).await
             }
             Variation::Dropouts => {
-                let [before, during] = SENDS_BEFORE_DROPOUT.map(|sends| self.job.clone().dropping_after(sends));
+                let ends = SENDS_BEFORE_DROPOUT.map(EarlyEnd::AfterSends);
+                let [before, during] = ends.map(|end| self.job.clone().leaving_early(end));
                 self.play_one(&before, id.neighbour(0)).await?;
-                self.play_beside(vec![during], id).await
+                self.play_beside(vec![vec![during]], id).await
             }
             Variation::Crowd => {
                 let (job, preludes) = (self.job, &self.job.program().shared.preludes);
-                let mut preludes = preludes.iter().map(|name| Variation::Prelude(name.as_str().into())).cycle();
+                let after = |name: &String| Variation::Prelude(PreludePlace::After, name.as_str().into());
+                let mut preludes = preludes.iter().map(after).cycle();
                 let neighbours = (1..CROWD).map(|_| match preludes.next() {
-                    Some(prelude) => job.clone().with_variation(job.id().to_owned(), prelude),
-                    None => job.clone(),
+                    Some(prelude) => vec![job.clone().with_variation(job.id().to_owned(), prelude)],
+                    None => vec![job.clone()],
                 });
                 self.play_beside(neighbours.collect(), id).await
             }
@@ -310,15 +373,33 @@ impl VariedPlay<'_> {
         }
     }
 
-    /// Plays the scenario beside neighbours, which begin again until it ends.
-    async fn play_beside(&self, neighbours: Vec<ScenarioJob>, id: PlayId) -> Option<ScenarioReport> {
+    /// Returns the job whose clients play a prelude after their openings, and leave then or before.
+    fn job_with_prelude(&self, name: &Arc<str>, end: EarlyEnd) -> ScenarioJob {
+        let prelude = Variation::Prelude(PreludePlace::After, Arc::clone(name));
+        self.job.clone().with_variation(self.job.id().to_owned(), prelude).leaving_early(end)
+    }
+
+    /// Plays the scenario after another job with the same names.
+    async fn play_after(&self, former: &ScenarioJob, id: PlayId) -> Option<ScenarioReport> {
+        let first = self.play_one(former, id).await?;
+        if first.mistake.is_some() || self.departs(&first) {
+            // Nothing was repeated, so this difference is none of repetition.
+            return Some(ScenarioReport { checks: Vec::new(), cause: None, ..first });
+        }
+        // Names may be in use for a while after their clients have left.
+        tokio::time::sleep(BETWEEN_CONVERSATIONS.mul_f64(self.options.stretch)).await;
+        self.play_one(self.job, id).await
+    }
+
+    /// Plays the scenario beside neighbours, each of which plays its jobs in turn until the scenario ends.
+    async fn play_beside(&self, neighbours: Vec<Vec<ScenarioJob>>, id: PlayId) -> Option<ScenarioReport> {
         let (count, ended) = (neighbours.len(), watch::Sender::new(false));
         let mut plays = tokio::task::JoinSet::new();
-        for (first, job) in (1..).zip(neighbours) {
+        for (first, jobs) in (1..).zip(neighbours) {
             let (options, interrupt, ended) = (self.options.clone(), self.interrupt.clone(), ended.subscribe());
             plays.spawn(async move {
                 let (unread, _) = mpsc::channel(1);
-                for play in (first..).step_by(count).take(MOST_ROUNDS) {
+                for (play, job) in (first..).step_by(count).take(MOST_ROUNDS).zip(jobs.iter().cycle()) {
                     job.clone().play_once(id.neighbour(play), &options, &unread, interrupt.clone()).await;
                     if *ended.borrow() {
                         break;

@@ -401,10 +401,10 @@ fn report_nothing_selected(arguments: &CheckArgs, known: &[String]) -> u8 {
 
 /// Checks that some protocol has the prelude of a variation.
 fn check_prelude(variation: Option<&Variation>, protocols: &[ValidProtocol]) -> Result<(), CliError> {
-    let Some(Variation::Prelude(name)) = variation else { return Ok(()) };
+    let Some(name) = variation.and_then(Variation::prelude) else { return Ok(()) };
     let known: Vec<&str> =
         protocols.iter().flat_map(|protocol| &protocol.scenarios.shared.preludes).map(String::as_str).collect();
-    if known.contains(&&**name) {
+    if known.contains(&name) {
         return Ok(());
     }
     Err(CliError::usage(

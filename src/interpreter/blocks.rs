@@ -16,7 +16,7 @@ use crate::protocol::RuleLevel;
 use crate::scenario::model::{ActorId, BlockId, CheckId, Program, Role, Step, StepAction, StepActors};
 use crate::scenario::template::Template;
 use crate::scenario::value::BoundValue;
-use crate::scenario::variation::Variation;
+use crate::scenario::variation::{PreludePlace, Variation};
 use crate::syntax::matcher::to_json_text;
 use crate::websocket::frame::Frame;
 
@@ -60,6 +60,8 @@ pub enum BlockKind {
     Prelude {
         rest: Vec<ActorId>,
     },
+    /// The steps that a variation plays before a step.
+    Interlude,
 }
 
 /// A loop, with the number of the round being played.
@@ -102,12 +104,16 @@ impl BlockFrame {
 
     /// Whether the names of outer blocks are out of scope.
     fn is_isolated(&self) -> bool {
-        matches!(self.kind, BlockKind::Scene { .. } | BlockKind::Opening { .. } | BlockKind::Prelude { .. })
+        matches!(self.kind, BlockKind::Scene { .. } | BlockKind::Opening { .. }) || self.is_prelude()
+    }
+
+    fn is_prelude(&self) -> bool {
+        matches!(self.kind, BlockKind::Prelude { .. } | BlockKind::Interlude)
     }
 }
 
 /// Whether the conversation continues at once.
-enum ConversationFlow {
+pub(super) enum ConversationFlow {
     Continue,
     Waiting,
 }
@@ -229,6 +235,11 @@ impl BlockStack {
         self.stack.iter().any(|frame| matches!(frame.kind, BlockKind::Opening { .. }))
     }
 
+    /// Whether the step is one that a variation adds.
+    pub fn is_in_prelude(&self) -> bool {
+        self.stack.iter().any(BlockFrame::is_prelude)
+    }
+
     /// Whether the step is inside a `retry` or `either`, where failures are not findings.
     pub fn is_in_attempt(&self) -> bool {
         self.stack.iter().any(|frame| matches!(frame.kind, BlockKind::Retry { .. } | BlockKind::Either { .. }))
@@ -306,10 +317,14 @@ impl Conversation {
         let Some(step) = self.blocks.step(program) else { return self.end_block(program) };
         let begun = match self.blocks.active.take() {
             Some(active) => self.poll_step(step, active),
-            None => self.begin_step(program, step),
+            None => match self.begin_interlude(program, step) {
+                Some(flow) => return flow,
+                None => self.begin_step(program, step),
+            },
         };
         match begun {
             Ok(StepProgress::Done(bound)) => {
+                self.record_exchange_of_step(step);
                 self.blocks.complete(step, bound);
                 ConversationFlow::Continue
             }
@@ -367,7 +382,7 @@ impl Conversation {
                 self.actors[id].opened = frame.names;
                 match (&self.variation, program.roles.get(&program.actors[id].role)) {
                     (Some(Variation::Ping), _) => self.send_ping(id),
-                    (Some(Variation::Prelude(name)), Some(role))
+                    (Some(Variation::Prelude(PreludePlace::After | PreludePlace::Amid, name)), Some(role))
                         if self.actors.connection_count(id) <= MOST_PRELUDES =>
                     {
                         if let Some(block) = role.preludes.get(&**name) {
@@ -381,6 +396,7 @@ impl Conversation {
                 self.play_opening(program, rest, frame.missed);
             }
             BlockKind::Prelude { rest } => self.play_opening(program, rest, frame.missed),
+            BlockKind::Interlude => {}
         }
         ConversationFlow::Continue
     }

@@ -23,8 +23,7 @@ impl Conversation {
         failure.message = self.history.shown(&failure.message, 400);
         failure.unauthenticated = self.is_unauthenticated(program, step);
         // If the prelude was not played, later steps would be judged without it.
-        let in_prelude = self.blocks.stack.iter().any(|frame| matches!(frame.kind, BlockKind::Prelude { .. }));
-        if in_prelude || matches!(failure.kind, StepFailureKind::Mistake) {
+        if self.blocks.is_in_prelude() || matches!(failure.kind, StepFailureKind::Mistake) {
             self.judgement.record_mistake(format!("{}: {}", step.text, failure.message), Some(step.span));
             self.blocks.stop();
             return;

@@ -47,7 +47,8 @@ use crate::scenario::variation::Variation;
 use crate::websocket::dial::Dial;
 use crate::websocket::endpoint::Endpoint;
 use crate::websocket::frame::{ConnectionEvent, Frame};
-use actor::Actors;
+use actor::{Actors, Interludes};
+pub use actor::{EarlyEnd, MOST_PAUSES};
 use blocks::{BlockStack, Phase};
 pub use checks::{ALWAYS_STEP, FRAME_CHECK_EXPLANATIONS, WEBSOCKET_CHECK, compare};
 use checks::{ConversationJudgement, ScenarioJudgement};
@@ -108,8 +109,8 @@ pub struct ConversationConfig {
     pub promptness: Arc<HubPromptness>,
     /// The variation with which the scenario is played, if any.
     pub variation: Option<Variation>,
-    /// After how many sent messages all connections are reset, and the conversation ends.
-    pub drops_after: Option<usize>,
+    /// When all clients leave, if they leave before the end.
+    pub early_end: Option<EarlyEnd>,
 }
 
 /// An event for a conversation.
@@ -318,8 +319,7 @@ pub struct Conversation {
     variation: Option<Variation>,
     /// The unusual values that the variation sends, if it sends any.
     values: Option<ValueSwap>,
-    /// How many more messages are sent before all connections are reset.
-    sends_left: Option<usize>,
+    interludes: Interludes,
     out: Vec<ConversationOutput>,
 }
 
@@ -342,7 +342,7 @@ impl Conversation {
             persistent: config.persistent,
             values: config.variation.as_ref().and_then(ValueSwap::new),
             variation: config.variation,
-            sends_left: config.drops_after,
+            interludes: Interludes::new(config.early_end),
             out: Vec::new(),
             program,
         }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::active_step::{StepFailure, StepFailureKind};
 use super::actor::{ClosingHandshake, KEPT_FRAMES, MAX_SHOWN, SentFrame};
-use super::blocks::{BlockFrame, BlockKind, Phase, StepProgress};
+use super::blocks::{BlockFrame, BlockKind, StepProgress};
 use super::checks::{compare, evaluate_for_step, value_failure};
 use super::finding::ComparisonOutcome;
 use super::steps::{StepResult, group_values};
@@ -188,19 +188,6 @@ impl Conversation {
             provenance,
             ..self.new_wire(id, connection, sequence, kind.name(), text, size)
         }))
-    }
-
-    /// Resets all connections and ends the conversation once enough was sent, if its clients are to drop out.
-    fn count_send(&mut self) {
-        let Some(left) = &mut self.sends_left else { return };
-        *left = left.saturating_sub(1);
-        if *left == 0 {
-            for id in self.actors.ids() {
-                self.drop_connection(id, true);
-            }
-            self.blocks.stop();
-            self.blocks.phase = Phase::Done;
-        }
     }
 
     /// Returns a frame as this actor sends it: servers mask nothing.

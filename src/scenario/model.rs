@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::fences::UnfencedStep;
 use super::functions::{JWT_SECRET, TOKENS};
 use super::template::{Template, TemplateExpression};
-use super::variation::Variation;
+use super::variation::{PreludePlace, Variation};
 use crate::protocol::{Pack, RuleBasis, RuleLevel};
 pub use crate::syntax::duration::parse_duration as duration;
 use crate::syntax::json_schema::SchemaValidator;
@@ -162,16 +162,20 @@ pub struct VariationExclusion {
 impl SharedDefinitions {
     /// Returns the pack's own variations, then the general ones.
     pub fn variations(&self) -> impl Iterator<Item = Variation> {
-        let own = self.preludes.iter().map(|name| Variation::Prelude(name.as_str().into()));
-        own.chain(Variation::general().filter(|variation| self.declares_variations || !variation.concerns_names()))
+        let own = self
+            .preludes
+            .iter()
+            .flat_map(|name| PreludePlace::all().map(|place| Variation::Prelude(place, name.as_str().into())));
+        own.chain(Variation::general().filter(|variation| self.declares_variations || !variation.needs_consent()))
     }
 
     /// Whether a variation keeps the meaning of a scenario.
-    pub fn may_vary(&self, scenario: &str, variation: &str) -> bool {
+    pub fn may_vary(&self, scenario: &str, variation: &Variation) -> bool {
         let name = scenario.split('/').nth(1).unwrap_or(scenario);
+        let known = variation.names_for_exceptions();
         let excludes = |entry: &VariationExclusion| {
             let VariationExclusion { variations, scenarios } = entry;
-            (variations.is_empty() || variations.iter().any(|one| one == variation))
+            (variations.is_empty() || variations.iter().any(|one| known.contains(one)))
                 && (scenarios.is_empty() || scenarios.iter().any(|(one, _)| one == name))
         };
         !self.unvaried.iter().any(excludes)
@@ -215,7 +219,7 @@ pub struct Role {
     pub reacts: Vec<String>,
     /// Whether no message of the protocol shows that the hub knows such a client, so that a pause has to do.
     pub fenced_by_pauses: bool,
-    /// The scenes that variations play after the opening, by the name of the prelude.
+    /// The scenes that variations play after the opening or later, by the name of the prelude.
     pub preludes: BTreeMap<String, BlockId>,
 }
 
@@ -331,6 +335,17 @@ pub enum StepActors {
         members: Vec<ActorId>,
         quantity: Option<(GroupQuantity, usize)>,
     },
+}
+
+impl StepActors {
+    /// Returns the actors that a step names.
+    pub fn named(&self) -> &[ActorId] {
+        match self {
+            Self::NoActor | Self::Myself => &[],
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Group { members, .. } => members,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

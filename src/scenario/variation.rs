@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -15,6 +16,10 @@ use super::unusual_values::{OpenPlaces, ValueKind};
 const MAX_REWRITTEN_BYTES: usize = 2000;
 /// The length of a padded text. Most buffers have this size or one that divides it, so the text ends where a buffer does.
 const PADDED_BYTES: usize = 4096;
+
+/// How long pauses last.
+const PAUSE: Duration = Duration::from_millis(1500);
+const LONG_PAUSE: Duration = Duration::from_secs(5);
 
 /// Another way to play a scenario.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,14 +35,61 @@ pub enum Variation {
     /// After its opening, a client pings the hub and sends an unsolicited pong. At the end it pings again, and waits for
     /// the pongs.
     Ping,
-    /// After its opening, an actor plays a scene that the pack names.
-    Prelude(Arc<str>),
+    /// Clients play a scene that the pack names.
+    Prelude(PreludePlace, Arc<str>),
+    /// No client sends anything for this long, in the middle of the conversation.
+    Pauses(Duration),
     /// The whole conversation for the second time, with the same names, after everyone has left.
     Again,
     /// Beside other conversations, which play preludes and begin again when they end.
     Crowd,
     /// After and beside another conversation whose clients drop out halfway.
     Dropouts,
+}
+
+/// Which clients play a prelude, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PreludePlace {
+    /// Each one after its opening.
+    After,
+    /// Each one after its opening, and whenever it has got an answer and is about to send again.
+    Amid,
+    /// Earlier clients with the same names, which have left.
+    Before,
+    /// Others, which come and go during the conversation.
+    Beside,
+}
+
+/// The places of preludes, each with the first word of its variations' names, and how these are described.
+const PLACES: [(PreludePlace, &str, &str); 4] = [
+    (PreludePlace::After, "after", "the prelude `NAME` after the first eight openings of each client"),
+    (
+        PreludePlace::Amid,
+        "amid",
+        "the prelude `NAME` after openings, and up to three times between answers and requests",
+    ),
+    (PreludePlace::Before, "before", "the prelude `NAME` played by earlier clients with the same names"),
+    (
+        PreludePlace::Beside,
+        "beside",
+        "the prelude `NAME` played beside by clients that leave, or drop out without its answer",
+    ),
+];
+
+impl PreludePlace {
+    /// Returns all places.
+    pub fn all() -> impl Iterator<Item = Self> {
+        PLACES.iter().map(|(place, ..)| *place)
+    }
+
+    /// Returns the place with which a variation's name begins.
+    pub fn from_word(word: &str) -> Option<Self> {
+        PLACES.iter().find(|(_, known, _)| *known == word).map(|(place, ..)| *place)
+    }
+
+    fn row(self) -> (&'static str, &'static str) {
+        PLACES.iter().find(|(place, ..)| *place == self).map_or(("", ""), |(_, word, about)| (word, about))
+    }
 }
 
 /// Another text for the same JSON value.
@@ -51,7 +103,7 @@ pub enum TextForm {
 }
 
 /// The variations that need nothing from the pack, by name, each with what it does.
-const GENERAL: [(&str, Variation, &str); 20] = [
+const GENERAL: [(&str, Variation, &str); 22] = [
     ("member-order", Variation::Form(TextForm::MemberOrder), "the members of every sent object in reverse order"),
     ("white-space", Variation::Form(TextForm::WhiteSpace), "white space around every token of every sent message"),
     ("escapes", Variation::Form(TextForm::Escapes), "every character of sent strings written as \\uXXXX"),
@@ -89,13 +141,13 @@ const GENERAL: [(&str, Variation, &str); 20] = [
     ),
     ("upgrade", Variation::Upgrade, "an upgrade with `Connection: keep-alive, upgrade` and `Upgrade: WebSocket`"),
     ("ping", Variation::Ping, "a ping and an unsolicited pong after every opening, and pings at the end"),
+    ("pauses", Variation::Pauses(PAUSE), "up to two pauses of 1.5 s between answers and requests"),
+    ("long-pauses", Variation::Pauses(LONG_PAUSE), "up to two pauses of 5 s between answers and requests"),
     ("again", Variation::Again, "the whole conversation a second time, with the same names"),
     ("crowd", Variation::Crowd, "beside three of these conversations, which begin again until this one ends"),
     ("dropouts", Variation::Dropouts, "after and beside such conversations whose clients drop out halfway"),
 ];
 
-/// The prefix of the names of a pack's own variations.
-const PRELUDE: &str = "after-";
 /// The separator of scenario and variation in the id of a play.
 const WITH: &str = " with ";
 
@@ -118,15 +170,44 @@ impl Variation {
     /// Describes the difference from the plain scenario.
     pub fn describe(&self) -> String {
         match self {
-            Self::Prelude(name) => format!("the prelude `{name}` after the first eight openings of each client"),
+            Self::Prelude(place, name) => place.row().1.replace("NAME", name),
             other => other.row().map(|(_, _, about)| (*about).to_owned()).unwrap_or_default(),
         }
     }
 
-    /// Whether it assumes that a protocol takes any name, tells similar ones apart, and forgets them when their clients
-    /// have left.
-    pub fn concerns_names(&self) -> bool {
-        matches!(self, Self::Names(_) | Self::Values(..) | Self::Again)
+    /// Whether it assumes what not every protocol grants: that any name is taken, that similar ones differ, that they are
+    /// forgotten when their clients have left, that a client may be silent for a while.
+    pub fn needs_consent(&self) -> bool {
+        matches!(self, Self::Names(_) | Self::Values(..) | Self::Again | Self::Pauses(_))
+    }
+
+    /// Returns the names by which a pack may except it: its own, and those of what it includes or resembles.
+    pub fn names_for_exceptions(&self) -> Vec<String> {
+        let mut names = vec![self.to_string()];
+        match self {
+            Self::Prelude(place, name) => {
+                names.push(place.row().0.to_owned());
+                match place {
+                    PreludePlace::After => {}
+                    PreludePlace::Amid => {
+                        names.extend(Self::Prelude(PreludePlace::After, Arc::clone(name)).names_for_exceptions())
+                    }
+                    PreludePlace::Before => names.push(Self::Again.to_string()),
+                    PreludePlace::Beside => names.push(Self::Dropouts.to_string()),
+                }
+            }
+            Self::Pauses(time) if *time != PAUSE => names.push(Self::Pauses(PAUSE).to_string()),
+            _ => {}
+        }
+        names
+    }
+
+    /// Returns the name of its prelude, if it has one.
+    pub fn prelude(&self) -> Option<&str> {
+        match self {
+            Self::Prelude(_, name) => Some(name),
+            _ => None,
+        }
     }
 
     fn row(&self) -> Option<&'static (&'static str, Variation, &'static str)> {
@@ -165,7 +246,7 @@ impl Variation {
 impl fmt::Display for Variation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Prelude(name) => write!(f, "{PRELUDE}{name}"),
+            Self::Prelude(place, name) => write!(f, "{}-{name}", place.row().0),
             other => f.write_str(other.row().map_or("", |(name, _, _)| name)),
         }
     }
@@ -179,13 +260,13 @@ impl FromStr for Variation {
         if let Some((_, variation, _)) = GENERAL.iter().find(|(name, _, _)| *name == text) {
             return Ok(variation.clone());
         }
-        match text.strip_prefix(PRELUDE) {
-            Some(name) if !name.is_empty() => Ok(Self::Prelude(name.into())),
-            _ => {
-                let names: Vec<&str> = GENERAL.iter().map(|(name, _, _)| *name).collect();
-                Err(format!("write one of {}, or {PRELUDE}NAME for a prelude of the pack", names.join(", ")))
-            }
-        }
+        let prelude = text.split_once('-').filter(|(_, name)| !name.is_empty());
+        let prelude = prelude.and_then(|(word, name)| Some(Self::Prelude(PreludePlace::from_word(word)?, name.into())));
+        prelude.ok_or_else(|| {
+            let names: Vec<&str> = GENERAL.iter().map(|(name, _, _)| *name).collect();
+            let places = PLACES.map(|(_, word, _)| format!("{word}-NAME"));
+            format!("write one of {}, or {} for a prelude of the pack", names.join(", "), places.join(", "))
+        })
     }
 }
 
@@ -300,7 +381,7 @@ mod tests {
 
     #[test]
     fn every_variation_has_a_name_that_selects_it() {
-        let preludes = [Variation::Prelude("malformed".into())];
+        let preludes = PreludePlace::all().map(|place| Variation::Prelude(place, "malformed".into()));
         for variation in Variation::general().chain(preludes) {
             assert_eq!(variation.to_string().parse(), Ok(variation.clone()));
             assert!(!variation.describe().is_empty());

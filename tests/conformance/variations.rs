@@ -1,17 +1,19 @@
 //! Variations of scenarios: a correct hub passes all of them, and some find what no scenario finds.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use hubproof::check::{VariationChoice, find_open_places};
-use hubproof::outcome::{ScenarioReport, Verdict};
+use hubproof::outcome::{FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use hubproof::scenario::Program;
 use hubproof::scenario::unusual_values::ValueKind;
-use hubproof::scenario::variation::Variation;
+use hubproof::scenario::variation::{PreludePlace, Variation};
 use hubproof::websocket::frame::ConnectionEvent;
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use crate::support::hostile_servers::ScriptedHub;
 use crate::support::mini_protocol::{
     HubActions, HubInput, PLAIN_ROLES, mini_program, mini_scenario_diagnostics, play, play_varied, text_received,
 };
@@ -61,13 +63,17 @@ fn play_varied_scenarios(protocol: &str, chosen: fn(&Variation) -> bool) -> (usi
         protocol.variation = None;
         let Some(plain) = protocol.play(program, None) else { continue };
         let settings = protocol.settings(program);
-        for variation in VariationChoice::All.of_program(program, 0).into_iter().filter(chosen) {
+        // What others do is not simulated.
+        let is_simulated = |one: &Variation| {
+            !matches!(one, Variation::Prelude(PreludePlace::Before | PreludePlace::Beside, _)) && chosen(one)
+        };
+        for variation in VariationChoice::All.of_program(program, 0, "").into_iter().filter(is_simulated) {
             let Some(variation) = in_open_places(variation, program, &plain, &settings) else { continue };
             protocol.variation = Some(variation.clone());
             let report = protocol.play(program, None).unwrap();
             let broken = report.checks.iter().find(|check| check.accuses_hub());
             assert!(broken.is_none(), "{} with {variation}: {broken:?}", program.id);
-            let of_prelude = matches!(variation, Variation::Prelude(_));
+            let of_prelude = matches!(variation, Variation::Prelude(..));
             assert!(!of_prelude || report.mistake.is_none(), "{} with {variation}: {:?}", program.id, report.mistake);
             let hooked = report.cause.as_ref().is_some_and(|cause| cause.step.starts_with("hook:"));
             let same = report.verdict == plain.verdict || matches!(report.verdict, Verdict::Pass | Verdict::Info);
@@ -314,6 +320,142 @@ fn a_hub_that_answers_another_form_differently_gets_a_warning() {
     assert!(!varied("white-space").contains("warn["), "{}", varied("white-space"));
 }
 
+/// Questions of a client with a name, and a prelude that asks another.
+const TALK_PACK: [(&str, &str); 4] = [
+    ("asyncapi.yaml", include_str!("../fixtures/documents/small_talk.yaml")),
+    (
+        "rules.yaml",
+        "document: none\nrules: { MUST: { level: must, basis: stated, line: 1, text: A rule., demands: [answer] } }\n",
+    ),
+    (
+        "scenarios/shared.yaml",
+        r#"
+roles:
+  client:
+    given: { name: "${unique('client')}" }
+    opening:
+      - connects:
+scenes:
+  noise:
+    steps:
+      - sends: ask
+        with: { count: 0, name: "${self.name}" }
+        as: asked
+      - expects: answer
+        after: asked
+variations: { preludes: { noise: { client: noise } } }
+"#,
+    ),
+    (
+        "scenarios/talk.yaml",
+        r#"
+title: Every question is answered
+actors: { anna: client }
+steps:
+  - anna joins:
+  - each: number
+    in: 5
+    do:
+      - anna sends: ask
+        with: { count: "${number + 1}", name: "${anna.name}" }
+        as: asked
+      - anna expects: answer
+        after: asked
+        rules: [MUST]
+      - wait: 20ms
+        because: others may come meanwhile
+"#,
+    ),
+];
+
+/// A question: the connection, its number there, which one it is, and the name of the client.
+struct Question<'a> {
+    connection: usize,
+    number: usize,
+    is_noise: bool,
+    name: &'a str,
+}
+
+/// What a hub remembers of questions.
+#[derive(Default)]
+struct Memory {
+    /// The connections and names of clients that made noise.
+    noisy: BTreeSet<(usize, String)>,
+    /// The last question of any client.
+    last: Option<(usize, bool, Instant)>,
+}
+
+/// Returns whether a hub answers a question.
+type Answers = fn(memory: &Memory, question: &Question<'_>) -> bool;
+
+/// What is wrong with each of these hubs shows with one variation, and not with another that resembles it.
+#[rstest]
+#[case::forgets_no_name("before-noise", "after-noise", |memory: &Memory, asked: &Question<'_>| {
+    asked.is_noise || !memory.noisy.iter().any(|(place, name)| *place != asked.connection && name == asked.name)
+})]
+#[case::mute_after_late_noise("amid-noise", "after-noise", |memory: &Memory, asked: &Question<'_>| {
+    let last = memory.last.filter(|(place, ..)| *place == asked.connection);
+    asked.number < 3 || !last.is_some_and(|(_, is_noise, _)| is_noise)
+})]
+#[case::disturbed_by_others("beside-noise", "again", |memory: &Memory, asked: &Question<'_>| {
+    asked.is_noise || !memory.last.is_some_and(|(place, is_noise, _)| place != asked.connection && is_noise)
+})]
+#[case::forgets_silent_clients("pauses", "after-noise", |memory: &Memory, asked: &Question<'_>| {
+    let idle = memory.last.filter(|(place, ..)| *place == asked.connection).map(|(.., at)| at.elapsed());
+    idle.is_none_or(|idle| idle < Duration::from_secs(1))
+})]
+fn a_history_or_a_pause_shows_what_it_does(#[case] variation: &str, #[case] other: &str, #[case] answers: Answers) {
+    let memory = Mutex::new(Memory::default());
+    let hub = ScriptedHub::start(move |connection, number, text| {
+        let asked: serde_json::Value = serde_json::from_str(text).unwrap();
+        let (is_noise, name) = (asked["count"] == 0, asked["name"].as_str().unwrap_or_default());
+        let mut memory = memory.lock().unwrap();
+        let answered = answers(&memory, &Question { connection, number, is_noise, name });
+        if is_noise {
+            memory.noisy.insert((connection, name.to_owned()));
+        }
+        memory.last = Some((connection, is_noise, Instant::now()));
+        answered.then(|| r#"{"type":"answer"}"#.to_owned()).into_iter().collect()
+    });
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in TALK_PACK {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let pack = folder.path().to_str().unwrap();
+    let check = |variation| {
+        hubproof(["check", &hub.url(), "--pack", pack, "--set", "patience=500ms", "--variation", variation])
+    };
+    let done = check(variation).assert_exit_code(1);
+    assert!(done.out.contains("fail[MUST]") && done.out.contains(&format!(" with {variation}")), "{}", done.out);
+    check(other).assert_exit_code(0);
+}
+
+/// Returns when the client of the conversation asked for the second time, in simulated time. `joins` are the steps of
+/// another client, which a hub greets.
+fn second_question_at(joins: &str) -> Duration {
+    let conversation =
+        CONVERSATION.replace("a: client", "a: client, b: client").replace("steps:\n", &format!("steps:\n{joins}"));
+    let again = "  - a sends: ask\n  - a expects: answer\n";
+    let answer = |input: &HubInput<'_>| {
+        let delay = if input.text.is_some() { 0 } else { 100 };
+        vec![(delay, input.connection, text_received(r#"{"type":"answer"}"#))]
+    };
+    let report = play_varied("pauses".parse().unwrap(), &format!("{conversation}{again}"), answer);
+    assert!(report.mistake.is_none() && report.cause.is_none(), "{report:#?}");
+    let is_question = |frame: &&FrameReport| frame.direction == HistoryDirection::Sent && frame.text.contains("ask");
+    report.history.iter().filter(is_question).map(|frame| frame.at).nth(1).unwrap()
+}
+
+#[rstest]
+#[case::alone("", 1500)]
+#[case::beside_a_client_that_was_greeted("  - b joins:\n  - b expects: answer\n", 1600)]
+#[case::beside_a_client_that_may_have_to_identify_itself("  - b joins:\n", 0)]
+fn pauses_pass_no_deadline_of_a_new_client(#[case] joins: &str, #[case] expected: u64) {
+    assert_eq!(second_question_at(joins), Duration::from_millis(expected));
+}
+
 #[test]
 fn an_unknown_variation_is_a_mistake() {
     let done = hubproof(["check", "--protocol", "qi", "--variation", "after-lunch"]).assert_exit_code(2);
@@ -328,7 +470,8 @@ fn an_exception_for_an_unknown_scenario_is_a_mistake() {
     let found = mini_scenario_diagnostics(&format!("{PLAIN_ROLES}{except}"), "title: T\nsteps: []\n");
     assert!(found.contains("there is no scenario `talk1`"), "{found}");
     assert!(found.contains("`talk0`"), "{found}");
-    let right = format!("{PLAIN_ROLES}{}", except.replace("talk1", "talk0"));
+    let right = except.replace("talk1", "talk0").replace("except: [ { ", "except: [ { variations: [beside, pauses], ");
+    let right = format!("{PLAIN_ROLES}{right}");
     assert_eq!(mini_scenario_diagnostics(&right, "title: T\nsteps: []\n"), "");
 }
 

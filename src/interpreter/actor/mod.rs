@@ -1,6 +1,7 @@
 //! The actors and their connections.
 
 mod inbox;
+mod interludes;
 mod last_pings;
 mod sent;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use self::inbox::{FrameJson, Inbox, InboxFrame, InboxFrameKind};
+pub use self::interludes::{EarlyEnd, Interludes, MOST_PAUSES};
 pub use self::sent::{KEPT_FRAMES, MAX_SHOWN, SentFrame};
 
 use self::last_pings::LastPing;

@@ -198,6 +198,6 @@ pub fn conversation_config(settings: BTreeMap<String, Value>) -> Option<Conversa
         persistent: true,
         promptness: Arc::default(),
         variation: None,
-        drops_after: None,
+        early_end: None,
     })
 }

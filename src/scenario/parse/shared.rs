@@ -19,7 +19,7 @@ use crate::scenario::model::{
     StepAction, VariationExclusion, duration,
 };
 use crate::scenario::template::Template;
-use crate::scenario::variation::Variation;
+use crate::scenario::variation::{PreludePlace, Variation};
 use crate::syntax::diagnostic::{Diagnostic, ValueError, suggest};
 use crate::syntax::fields::{check_name, choice, entries, flag, integer, line_text, list, mapping, named, table, text};
 use crate::syntax::grammar::FileFormat;
@@ -134,9 +134,10 @@ fn parse_variations(root: &SyntaxNode, shared: &mut SharedDefinitions, diagnosti
         let (variations, scenarios) = (names("variations"), names("scenarios"));
         for (name, at) in &variations {
             let known = match name.parse() {
-                Ok(Variation::Prelude(prelude)) => shared.preludes.contains(&*prelude),
+                Ok(Variation::Prelude(_, prelude)) => shared.preludes.contains(&*prelude),
                 Ok(_) => true,
-                Err(_) => false,
+                // The variations of all preludes.
+                Err(_) => PreludePlace::from_word(name).is_some(),
             };
             if !known {
                 let help = "`hubproof check --list` lists the variations";
