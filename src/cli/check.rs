@@ -21,7 +21,7 @@ use crate::check::{self, PlayOptions, Round, Rounds, VariationChoice};
 use crate::config::Target;
 use crate::deviation::proposal::to_toml;
 use crate::fuzz::campaign::Campaign;
-use crate::fuzz::campaign::walks::{self, WalkComparer};
+use crate::fuzz::campaign::walks::{self, WalkComparer, WalkPrograms};
 use crate::fuzz::corpus::Corpus;
 use crate::hub::process::TERMINATION_GRACE;
 use crate::judge::REPLAY_TIME;
@@ -267,7 +267,11 @@ fn add_walks(
             model = hub::reference_model(&arguments.hub.own, protocol, sources)?;
         }
         if model.is_some() || arguments.against.is_some() {
-            protocol.scenarios.programs.extend(walks::walk_programs(&campaign, WALK_SEED, WALKS));
+            let WalkPrograms { programs, covered, coverable } = walks::walk_programs(&campaign, WALK_SEED, WALKS);
+            if !arguments.output.quiet && !arguments.list {
+                eprintln!("{}: {WALKS} walks cover {covered} of {coverable} pairs of messages", protocol.pack.name);
+            }
+            protocol.scenarios.programs.extend(programs);
         }
         comparer.add(Arc::clone(&campaign.corpus));
         if let Some(model) = model {

@@ -98,7 +98,7 @@ fn play_walks(
     let folder = disk::protocol_folder(name, &mut sources);
     let campaign = Campaign::new(&folder, &mut sources, 1, serde_json::Map::new()).ok().unwrap();
     let hub = sim_connection::SimulatedProtocol::load(name);
-    let programs = walks::walk_programs(&campaign, 1, count);
+    let programs = walks::walk_programs(&campaign, 1, count).programs;
     assert_eq!(programs.len() as u64, count, "some walks do not compile");
     let decided = |_, _: Option<&_>, _: Option<&_>| false;
     let context = ComparisonContext { pack: campaign.pack(), facts: &campaign.facts, decided: &decided };

@@ -9,23 +9,32 @@ use super::second_hub::{MAX_COMPARED_CHARS, compare_reports, was_served};
 use crate::check::comparison::{COMPARISON_CHECK, PlayComparer, PlayComparison, SecondHub, VariedAnswer};
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::differential::compare::{self, ComparisonFacts, HubComparison, HubDifference, HubDifferenceKind};
-use crate::fuzz::stateful::long_walk::make_long_walk;
+use crate::fuzz::stateful::long_walk::{WalkCoverage, make_long_walk};
 use crate::fuzz::stateful::model::WalkModel;
 use crate::judge::memory::DifferenceMemory;
 use crate::outcome::{CheckReport, ScenarioReport, Verdict};
 use crate::protocol::Pack;
 use crate::scenario::Program;
 
-/// Returns the long walks of a protocol as programs, `NAME/walk-1` and so on: the same for the same seed. Walks that do
-/// not compile are left out.
-pub fn walk_programs(campaign: &Campaign, seed: u64, count: u64) -> Vec<Arc<Program>> {
-    let model = WalkModel::from_corpus(&campaign.corpus);
+/// The long walks of a protocol.
+pub struct WalkPrograms {
+    /// `NAME/walk-1` and so on: the same for the same seed and count. Walks that do not compile are left out.
+    pub programs: Vec<Arc<Program>>,
+    /// How many pairs of messages the walks cover, and how many there are.
+    pub covered: usize,
+    pub coverable: usize,
+}
+
+/// Makes the long walks of a protocol.
+pub fn walk_programs(campaign: &Campaign, seed: u64, count: u64) -> WalkPrograms {
+    let (model, mut coverage) = (WalkModel::from_corpus(&campaign.corpus), WalkCoverage::default());
     let program = |number: u64| {
-        let scenario = make_long_walk(&campaign.corpus, &model, seed, number)?;
+        let scenario = make_long_walk(&campaign.corpus, &model, seed, number, &mut coverage)?;
         let id = format!("{}/{}{number}", campaign.pack().name, WALK_PREFIX);
         campaign.program(&id, &scenario).ok().map(Arc::new)
     };
-    (1..=count).filter_map(program).collect()
+    let programs = (1..=count).filter_map(program).collect();
+    WalkPrograms { programs, covered: coverage.covered(), coverable: WalkCoverage::coverable(&model) }
 }
 
 /// The beginning of the name of a walk.

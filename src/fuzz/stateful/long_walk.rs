@@ -2,6 +2,8 @@
 //! what the schema allows and names that look alike, of clients that leave and come back under the same name. Nothing in
 //! them is mutated, so a hub may be compared with another until the document leaves a choice.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::model::WalkModel;
@@ -34,10 +36,38 @@ const PAUSE: &str = "25ms";
 /// How long a walk waits at its end for messages that may still come.
 const LAST_WAIT: &str = "100ms";
 
-/// Makes the walk of this number; `None` for a protocol without a role that connects.
-pub fn make_long_walk(corpus: &Corpus, model: &WalkModel, seed: u64, number: u64) -> Option<CaseScenario> {
+/// Which messages have followed which in the walks so far: each pair with whether one client sent both.
+#[derive(Default)]
+pub struct WalkCoverage(BTreeSet<(usize, bool, usize)>);
+
+impl WalkCoverage {
+    /// Counts the pairs that were covered.
+    pub fn covered(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Counts the pairs that walks can cover.
+    pub fn coverable(model: &WalkModel) -> usize {
+        let all: BTreeSet<usize> = model.roles.iter().flat_map(|role| &role.sends).copied().collect();
+        let pairs = |sends: &[usize]| -> Vec<(usize, usize)> {
+            sends.iter().flat_map(|first| sends.iter().map(|then| (*first, *then))).collect()
+        };
+        let by_one: BTreeSet<(usize, usize)> = model.roles.iter().flat_map(|role| pairs(&role.sends)).collect();
+        by_one.len() + all.len().pow(2)
+    }
+}
+
+/// Makes the walk of this number, which prefers pairs of messages that no walk has covered; `None` for a protocol without a
+/// role that connects.
+pub fn make_long_walk(
+    corpus: &Corpus,
+    model: &WalkModel,
+    seed: u64,
+    number: u64,
+    coverage: &mut WalkCoverage,
+) -> Option<CaseScenario> {
     let dice = &mut RandomSource::for_case(seed, number);
-    let mut walk = LongWalk::new(corpus, model, dice)?;
+    let mut walk = LongWalk::new(corpus, model, coverage, dice)?;
     for _ in 0..LEAST_STEPS + dice.draw_below(MOST_STEPS - LEAST_STEPS + 1) {
         walk.add_step(dice);
     }
@@ -62,6 +92,7 @@ struct LongWalk<'a> {
     family: Option<String>,
     /// The names of what may differ between hubs.
     open: Vec<String>,
+    coverage: &'a mut WalkCoverage,
 }
 
 fn pause(time: &str, because: &str) -> CaseStep {
@@ -69,7 +100,12 @@ fn pause(time: &str, because: &str) -> CaseStep {
 }
 
 impl<'a> LongWalk<'a> {
-    fn new(corpus: &'a Corpus, model: &'a WalkModel, dice: &mut RandomSource) -> Option<Self> {
+    fn new(
+        corpus: &'a Corpus,
+        model: &'a WalkModel,
+        coverage: &'a mut WalkCoverage,
+        dice: &mut RandomSource,
+    ) -> Option<Self> {
         let roles: Vec<&str> = model.roles.iter().map(|role| role.name.as_str()).collect();
         let first = dice.draw_below(roles.len());
         let count = LEAST_ACTORS + dice.draw_below(ACTOR_NAMES.len() - LEAST_ACTORS + 1);
@@ -83,7 +119,7 @@ impl<'a> LongWalk<'a> {
         let steps = vec![CaseStep::new(OBSERVER, StepVerb::Joins, ())];
         let (known, lets, sent_messages) = (Vec::new(), Map::new(), Vec::new());
         let base = RandomWalk { corpus, model, actors, known, lets, steps, sent: 0, sent_messages };
-        Some(Self { base, sent: Vec::new(), family: None, open: corpus.open_names() })
+        Some(Self { base, sent: Vec::new(), family: None, open: corpus.open_names(), coverage })
     }
 
     fn add_step(&mut self, dice: &mut RandomSource) {
@@ -109,7 +145,7 @@ impl<'a> LongWalk<'a> {
         {
             return self.add_raw(index, message, raw);
         }
-        let Some(message) = dice.pick(self.base.sendable_messages(index)).copied() else { return };
+        let Some(message) = self.draw_message(index, dice) else { return };
         // After a message that a hub may or may not forward, its unprompted messages are not compared.
         let messages = &self.base.corpus.pack.messages;
         let is_open = messages.get(message).is_some_and(|message| self.open.contains(&message.name));
@@ -120,6 +156,21 @@ impl<'a> LongWalk<'a> {
             return;
         }
         self.add_send(index, message, dice);
+    }
+
+    /// Draws a message that an actor may send: usually one that has not yet followed the latest message.
+    fn draw_message(&self, actor: usize, dice: &mut RandomSource) -> Option<usize> {
+        let sendable = self.base.sendable_messages(actor);
+        let is_new =
+            |message: &usize| self.pair_with(actor, *message).is_some_and(|pair| !self.coverage.0.contains(&pair));
+        let uncovered: Vec<usize> = sendable.iter().copied().filter(is_new).collect();
+        let any = uncovered.is_empty() || dice.one_in(4);
+        dice.pick(if any { sendable } else { &uncovered }).copied()
+    }
+
+    /// Returns the pair that a message makes with the latest one.
+    fn pair_with(&self, actor: usize, message: usize) -> Option<(usize, bool, usize)> {
+        self.sent.last().map(|(sender, _, latest)| (*latest, *sender == actor, message))
     }
 
     fn add_leave(&mut self, index: usize, dice: &mut RandomSource) {
@@ -180,6 +231,7 @@ impl<'a> LongWalk<'a> {
     fn add_raw(&mut self, actor: usize, index: usize, raw: Value) {
         let corpus = self.base.corpus;
         let Some(message) = corpus.pack.messages.get(index) else { return };
+        self.coverage.0.extend(self.pair_with(actor, index));
         self.sent.push((actor, raw.clone(), index));
         self.base.sent += 1;
         self.base.sent_messages.push(message);
