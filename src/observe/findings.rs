@@ -205,7 +205,10 @@ impl ObservedFinding {
                 Some(Side::Client) => "to hub   ",
                 Some(Side::Hub) => "from hub ",
             };
-            format!("{mark} {}  {way}{}", format_time(frame.time), frame.text)
+            // Without the day, so that more of the frame fits in a line.
+            let time = format_time(frame.time);
+            let time = time.split_once('T').map_or("", |(_, time)| time.trim_end_matches('Z'));
+            format!("{mark} {time} {way}{}", frame.text)
         };
         self.frames.iter().map(line).collect()
     }
