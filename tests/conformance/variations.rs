@@ -40,9 +40,9 @@ fn a_correct_hub_passes_with_every_variation(#[case] protocol: &str) {
 #[rstest]
 #[case::qi("qi", 20)]
 #[case::gator("gator", 6)]
-#[ignore = "thorough: a minute of CPU"]
+#[ignore = "thorough: many minutes of CPU"]
 #[case::concierge("concierge", 400)]
-#[ignore = "thorough: a minute of CPU"]
+#[ignore = "thorough: many minutes of CPU"]
 #[case::emprops("emprops", 100)]
 fn a_correct_hub_passes_on_unusual_values(#[case] protocol: &str, #[case] least: usize) {
     let (played, _) = play_varied_scenarios(protocol, |variation| matches!(variation, Variation::Values(..)));
