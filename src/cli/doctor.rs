@@ -10,7 +10,9 @@ use indicatif::ProgressBar;
 use super::hub::{now_ms, start_reference_server};
 use super::{CliError, build_runtime, exit, page_style, print_to_stdout, protocol_files};
 use crate::hub::prepare::TestedHub;
-use crate::load::machine::findings::{Finding, MachineFacts, Measurements, conclusion, findings};
+use crate::load::machine::findings::{
+    Finding, MachineFacts, Measurements, WantedLoad, conclusion, findings, shares_needed,
+};
 use crate::load::machine::measure::{self, ROUND_TRIPS, RoundTrips, SystemCounters};
 use crate::load::plan;
 use crate::report::terminal_page::{BOLD, Page, Style};
@@ -23,13 +25,20 @@ use crate::syntax::yaml;
 #[command(
     after_help = "Takes about three seconds, and needs no hub: requests go to the built-in reference server.\nExit codes: 0 measured, with or without warnings; 3 the machine could not be measured"
 )]
-pub struct DoctorArgs {}
+pub struct DoctorArgs {
+    /// Say how many machines like this one a load with so many connections takes
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    connections: u64,
+    /// Say how many machines like this one a load with so many messages per second takes
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    messages: u64,
+}
 
 /// Widths of the columns of the table.
 const FOUND_WIDTH: usize = 36;
 const ALLOWS_WIDTH: usize = 36;
 
-pub fn run_doctor(_arguments: &DoctorArgs) -> Result<u8, CliError> {
+pub fn run_doctor(arguments: &DoctorArgs) -> Result<u8, CliError> {
     let facts = MachineFacts::read();
     let progress = Progress::start();
     let measured = take_measurements(&facts, &progress);
@@ -41,7 +50,13 @@ pub fn run_doctor(_arguments: &DoctorArgs) -> Result<u8, CliError> {
             return Ok(exit::INCONCLUSIVE);
         }
     };
-    print_to_stdout(&render(&findings(&facts, &measured), &conclusion(&facts, &measured), page_style(false)));
+    let mut text = conclusion(&facts, &measured);
+    let wanted = WantedLoad { connections: arguments.connections, messages_per_second: arguments.messages };
+    if wanted.connections.max(wanted.messages_per_second) > 0 {
+        text.push('\n');
+        text.push_str(&shares_needed(&facts, &measured, wanted));
+    }
+    print_to_stdout(&render(&findings(&facts, &measured), &text, page_style(false)));
     Ok(0)
 }
 

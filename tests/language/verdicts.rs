@@ -274,6 +274,27 @@ fn a_dropped_frame_may_have_been_any_message() {
     assert_eq!(worst_verdict(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
 }
 
+/// The texts of large replies to many clients fit into what hubproof keeps, so all of them are judged.
+#[test]
+fn large_replies_to_many_clients_are_kept() {
+    let scenario = "title: T\nactors: { crowd: { role: client, count: 60 } }\nsteps:\n  - crowd join:\n  - crowd expect: notice\n    where: { last: true }\n    rules: [MUST]\n";
+    let shared =
+        format!("{PLAIN_ROLES}always:\n  - every: notice\n    has: {{ MUST-2: {{ /part: {{ type: number }} }} }}\n");
+    let body = "x".repeat(80_000);
+    let report = play(&shared, scenario, |input| {
+        let sent =
+            (0..10).map(|part| format!(r#"{{"type":"notice","part":{part},"last":{},"body":"{body}"}}"#, part == 9));
+        if input.text.is_some() {
+            Vec::new()
+        } else {
+            sent.map(|sent| (1, input.connection, text_received(sent))).collect()
+        }
+    });
+    for rule in ["MUST", "MUST-2"] {
+        assert_eq!(worst_verdict(&report, rule), Verdict::Pass, "{:#?}", report.checks);
+    }
+}
+
 /// A check of `always` is undecided only if frames that it asks for were dropped.
 #[rstest]
 #[case::others_were_dropped("frames('notice')", Verdict::Pass)]

@@ -165,6 +165,46 @@ fn a_run_is_stopped_from_outside() {
 
 #[test]
 #[ignore = "thorough: waits for real time"]
+fn a_run_is_held_in_all_shares_at_once() {
+    let (hub, nats) = (ServeProcess::start(["emprops"], 1), NatsServer::start(&[]));
+    let folder = tempfile::tempdir().unwrap();
+    let share = |share| start_share(&hub, &nats.url(), folder.path(), share, &["--duration", "6s"]);
+    let shares = ["1/2", "2/2"].map(share);
+    shares[0].wait_for_stderr("measured");
+    let ask = |option: &str| hubproof(["watch", &nats.url(), "nightly-7", option]).assert_exit_code(0).out;
+    assert_eq!(ask("--hold"), "the run nightly-7 is held\n");
+    shares.iter().for_each(|share| drop(share.wait_for_stderr("the run is held")));
+    assert_eq!(ask("--resume"), "the run nightly-7 goes on\n");
+    for share in shares {
+        let done = share.wait_for_end().assert_exit_code(0);
+        assert!(done.err.contains("the run goes on") && !done.err.contains("too late"), "{}", done.err);
+    }
+    let (done, report) = merged(&[folder.path().to_str().unwrap()], folder.path());
+    let holds = report["run"]["holds"].as_array().unwrap();
+    assert_eq!(holds.len(), 1, "{}", done.out);
+    assert!(holds[0]["to_s"].as_f64() > holds[0]["from_s"].as_f64(), "{holds:?}");
+}
+
+#[test]
+#[ignore = "thorough: waits for real time"]
+fn the_connection_may_be_encrypted() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| folder.path().join(name));
+    std::fs::write(&certificate, own.cert.pem()).unwrap();
+    std::fs::write(&key, own.signing_key.serialize_pem()).unwrap();
+    let [certificate, key] = [&certificate, &key].map(|path| path.to_str().unwrap());
+    let nats = NatsServer::start(&["--tls", "--tlscert", certificate, "--tlskey", key]);
+    let address = format!("tls://localhost:{}", nats.port);
+    let words = ["merge", &address, "nightly-7"];
+    let trusted = start(words, &[("SSL_CERT_FILE", certificate)]).wait_for_end().assert_exit_code(2);
+    assert!(trusted.err.contains("has no JetStream, or no share"), "{}", trusted.err);
+    let unknown = hubproof(words).assert_exit_code(2);
+    assert!(unknown.err.contains("no NATS server at tls://localhost"), "{}", unknown.err);
+}
+
+#[test]
+#[ignore = "thorough: waits for real time"]
 fn a_threshold_that_all_shares_together_break_ends_the_run() {
     let (hub, nats) = (ServeProcess::start(["emprops"], 1), NatsServer::start(&[]));
     let folder = tempfile::tempdir().unwrap();

@@ -99,7 +99,7 @@ impl OverArgs {
                     return Err(CliError::usage(text, help));
                 }
                 MemberEvent::Warn(text) => print_to_stderr(&format!("warning: {text}")),
-                MemberEvent::Ready(_) | MemberEvent::Stop(_) => {}
+                MemberEvent::Ready(_) | MemberEvent::Stop(_) | MemberEvent::Hold(_) => {}
             }
         };
         if !is_quiet {

@@ -33,7 +33,7 @@ use crate::load::plan::threshold::{self, MetricThreshold};
 use crate::load::plan::{self, Plan, PlanScript};
 use crate::load::report::{LoadReport, LoadRunMetadata, events};
 use crate::load::shares::file::ShareWriter;
-use crate::load::shares::over::member::{AgreedStart, MemberSettings};
+use crate::load::shares::over::member::{AgreedStart, HoldChange, MemberSettings};
 use crate::load::shares::over::{EARLIEST, MemberEvent, ParticipationSettings};
 use crate::load::shares::record::{self, CommonFacts, ShareEnd, ShareHeader};
 use crate::load::validity::{self, RunCircumstances};
@@ -242,7 +242,8 @@ impl LoadSession<'_> {
             watcher.finish();
             (outcome, watcher)
         });
-        let (folded, asked) = self.wait_for_end(folding, &stopper, &mut joined, &mut started.signals).await;
+        let (folded, asked) =
+            self.wait_for_end(folding, (&stopper, origin_ns), &mut joined, &mut started.signals).await;
         hooks.abort();
         let (outcome, watcher) = folded?;
         let mut outcome = outcome?;
@@ -324,7 +325,7 @@ impl LoadSession<'_> {
     async fn wait_for_end<T>(
         &self,
         mut folding: JoinHandle<T>,
-        stopper: &RunControl,
+        (stopper, origin_ns): (&RunControl, i64),
         joined: &mut Option<Joined>,
         signals: &mut SignalListener,
     ) -> (Result<T, JoinError>, usize) {
@@ -342,6 +343,7 @@ impl LoadSession<'_> {
                         asked += usize::from(!request.by_threshold);
                         if request.at_once { stopper.stop() } else { stopper.drain() }
                     }
+                    MemberEvent::Hold(change) => hold_run(stopper, change, origin_ns),
                     MemberEvent::Warn(text) => print_to_stderr(&format!("warning: {text}")),
                     MemberEvent::Ready(_) | MemberEvent::Begin(_) | MemberEvent::Refuse(_) => {}
                 }
@@ -550,6 +552,19 @@ async fn wait_for_stop(signals: &mut SignalListener, live: Option<&LivePage>) {
 }
 
 /// Returns what the other shares of the run did; waits for ever if there are none.
+/// Begins or ends the hold that all shares have agreed on.
+fn hold_run(control: &RunControl, change: HoldChange, origin_ns: i64) {
+    let agreed = Nanos::try_from(change.at.saturating_sub(origin_ns)).unwrap_or_default();
+    let (text, at) = match change.begins {
+        true => ("the run is held: no new journeys begin", control.hold_from(agreed)),
+        false => ("the run goes on", control.resume_at(agreed)),
+    };
+    print_to_stderr(text);
+    if at.is_none_or(|at| at > agreed) {
+        print_to_stderr("warning: this share learnt of it too late, so its load differs from that of the others");
+    }
+}
+
 async fn next_event(joined: &mut Option<Joined>) -> MemberEvent {
     match joined {
         Some(joined) => joined.next_event().await,

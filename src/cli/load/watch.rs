@@ -1,4 +1,4 @@
-//! `hubproof watch`: shows a load run whose shares report over a NATS server, and ends it.
+//! `hubproof watch`: shows a load run whose shares report over a NATS server, holds it, and ends it.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::cli::signals::SignalListener;
 use crate::load::nats::{NatsServer, RunMessages};
 use crate::load::report::live;
 use crate::load::shares::name::RunName;
-use crate::load::shares::over::message::{Message, RunFacts, StopRequest, Tick};
+use crate::load::shares::over::message::{HoldRequest, Message, RunFacts, StopRequest, Tick};
 use crate::load::shares::over::roster::{Roster, StatusOutcome};
 use crate::load::shares::over::totals::LiveTotals;
 use crate::load::shares::over::{EARLIEST, MAX_LEADERLESS};
@@ -35,6 +35,12 @@ pub struct WatchArgs {
     /// End the run instead: no new journeys begin, and running ones finish
     #[arg(long)]
     stop: bool,
+    /// Hold back new journeys in all shares, from the same second on
+    #[arg(long, conflicts_with_all = ["stop", "resume"])]
+    hold: bool,
+    /// End a hold
+    #[arg(long, conflicts_with = "stop")]
+    resume: bool,
     /// Do not wait for running journeys
     #[arg(long, requires = "stop")]
     now: bool,
@@ -47,7 +53,8 @@ pub fn run_watch(arguments: &WatchArgs) -> Result<u8, CliError> {
     build_runtime()?.block_on(async {
         let server = arguments.credentials.connect(&arguments.server).await?;
         let mut ticks = server.subscribe(&arguments.run, "tick").await.map_err(refuse)?;
-        let patience = if arguments.stop { ANSWER_TIME } else { APPEARANCE_TIME };
+        let asks = arguments.stop || arguments.hold || arguments.resume;
+        let patience = if asks { ANSWER_TIME } else { APPEARANCE_TIME };
         let first = timeout(patience, next_tick(&mut ticks, |_| true)).await;
         let Ok(first) = first else {
             let message = format!("no run {} reports at {}", arguments.run, server.address());
@@ -56,8 +63,8 @@ pub fn run_watch(arguments: &WatchArgs) -> Result<u8, CliError> {
                 "`hubproof load ... --over URL --run NAME --share 1/4` starts a share of one",
             ));
         };
-        match arguments.stop {
-            true => stop_run(arguments, &server, &mut ticks).await,
+        match asks {
+            true => change_run(arguments, &server, &mut ticks).await,
             false => watch_run(arguments, &server, ticks, first).await,
         }
     })
@@ -73,19 +80,33 @@ async fn next_tick(ticks: &mut RunMessages, is_wanted: impl Fn(&Tick) -> bool) -
     }
 }
 
-/// Ends the run, and waits until its leader confirms that.
-async fn stop_run(arguments: &WatchArgs, server: &NatsServer, ticks: &mut RunMessages) -> Result<u8, CliError> {
-    let at_once = arguments.now;
-    let request = StopRequest { at_once, by_threshold: false, reason: "hubproof watch --stop".to_owned() };
-    server.publish(&arguments.run, Message::Stop(request)).await;
-    let is_confirmed = |tick: &Tick| tick.stop.as_ref().is_some_and(|stop| stop.at_once || !at_once);
+/// Ends the run, holds it or goes on with it, and waits until its leader confirms that.
+async fn change_run(arguments: &WatchArgs, server: &NatsServer, ticks: &mut RunMessages) -> Result<u8, CliError> {
+    let (run, at_once, begins) = (&arguments.run, arguments.now, arguments.hold);
+    let (request, done, failed) = match arguments.stop {
+        true => {
+            let request = StopRequest { at_once, by_threshold: false, reason: "hubproof watch --stop".to_owned() };
+            (Message::Stop(request), "ends", "did not confirm its end")
+        }
+        false if begins => (Message::Hold(HoldRequest { begins }), "is held", "cannot be held now"),
+        false => (Message::Hold(HoldRequest { begins }), "goes on", "did not confirm that it goes on"),
+    };
+    server.publish(run, request).await;
+    let is_confirmed = |tick: &Tick| match arguments.stop {
+        true => tick.stop.as_ref().is_some_and(|stop| stop.at_once || !at_once),
+        false => is_held(tick) == begins,
+    };
     match timeout(ANSWER_TIME, next_tick(ticks, is_confirmed)).await {
         Ok(_) => {
-            print_to_stdout(&format!("the run {} ends\n", arguments.run));
+            print_to_stdout(&format!("the run {run} {done}\n"));
             Ok(exit::PASSED)
         }
-        Err(_) => Err(CliError::usage(format!("the run {} did not confirm its end", arguments.run), "try again")),
+        Err(_) => Err(CliError::usage(format!("the run {run} {failed}"), "try again while it measures")),
     }
+}
+
+fn is_held(tick: &Tick) -> bool {
+    tick.hold_changes.len() % 2 == 1
 }
 
 /// What is known of a run, once its facts are.
@@ -186,10 +207,11 @@ impl WatchedRun {
         last.from = last.to - length;
         let lost = tick.lost.len();
         let text = format!(
-            "{} of {shares} shares{}; {}",
+            "{} of {shares} shares{}; {}{}",
             shares as usize - lost.min(shares as usize),
             describe_lost(tick),
-            last.phase.name()
+            last.phase.name(),
+            if is_held(tick) { ", held" } else { "" }
         );
         let done = state.total.time / SECOND;
         let lines = match &self.dashboard {

@@ -155,15 +155,24 @@ impl RunControl {
     /// Holds back new journeys from the next whole interval on. Returns when that is; `None` if there is nothing to
     /// hold back: the run has not begun, is held already, or drains.
     pub fn hold(&self) -> Option<Nanos> {
-        let now = self.0.clock.now();
-        let at = aggregator::next_whole_interval(now);
-        let runs = self.0.begin() != Nanos::MAX && at < self.0.drain() && !self.0.stopped();
-        if runs { self.0.holds.begin(at) } else { None }
+        self.hold_from(0)
     }
 
     /// Ends a hold with the next whole interval. Returns when that is; `None` if the run is not held.
     pub fn resume(&self) -> Option<Nanos> {
-        self.0.holds.end(aggregator::next_whole_interval(self.0.clock.now()), SECOND)
+        self.resume_at(0)
+    }
+
+    /// Like [`Self::hold`], but not before `at`.
+    pub fn hold_from(&self, at: Nanos) -> Option<Nanos> {
+        let at = aggregator::next_whole_interval(self.0.clock.now()).max(at);
+        let runs = self.0.begin() != Nanos::MAX && at < self.0.drain() && !self.0.stopped();
+        if runs { self.0.holds.begin(at) } else { None }
+    }
+
+    /// Like [`Self::resume`], but not before `at`.
+    pub fn resume_at(&self, at: Nanos) -> Option<Nanos> {
+        self.0.holds.end(aggregator::next_whole_interval(self.0.clock.now()).max(at), SECOND)
     }
 
     /// Ends the run at once.

@@ -126,6 +126,34 @@ pub fn conclusion(facts: &MachineFacts, measured: &Measurements) -> String {
     }
 }
 
+/// How much load a run generates in total.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedLoad {
+    pub connections: u64,
+    pub messages_per_second: u64,
+}
+
+/// Says how many machines like this one generate a load, as shares of one run.
+pub fn shares_needed(facts: &MachineFacts, measured: &Measurements, wanted: WantedLoad) -> String {
+    let capacity = facts.resources.connection_capacity(false);
+    let most = [capacity.descriptors, capacity.ports, capacity.memory].into_iter().flatten().min();
+    let for_connections = most.map_or(1, |most| wanted.connections.div_ceil(most.max(1)));
+    let rate = rounded(messages_per_second(facts, &measured.round_trips)).max(1);
+    let for_messages = wanted.messages_per_second.div_ceil(rate);
+    let shares = for_connections.max(for_messages).max(1);
+    let WantedLoad { connections, messages_per_second } = wanted;
+    let (connections, messages) = (format_grouped(connections), format_grouped(messages_per_second));
+    let load = format!("{connections} connections and {messages} messages a second");
+    if shares == 1 {
+        return format!("One such machine is enough for {load}.");
+    }
+    let shares = format_grouped(shares);
+    let [for_connections, for_messages] = [for_connections, for_messages].map(|part| format_grouped(part.max(1)));
+    format!(
+        "{load} take {shares} such machines ({for_connections} for the connections, {for_messages} for the messages): `hubproof load ... --share 1/{shares}` on the first of them."
+    )
+}
+
 /// Returns the messages per second that the load engine can send to a hub on another machine: the measured rate, scaled
 /// to the CPU time that the engine would have without a hub on the same cores.
 fn messages_per_second(facts: &MachineFacts, measured: &RoundTrips) -> f64 {
@@ -438,6 +466,23 @@ mod tests {
         change(&mut facts);
         let text = conclusion(&facts, &measurements());
         assert!(text.contains(figure) && text.contains(limit), "{text}");
+    }
+
+    #[rstest]
+    #[case(25_000, 80_000, "One such machine is enough for 25 000 connections and 80 000 messages a second.")]
+    #[case(25_001, 0, "25 001 connections and 0 messages a second take 2 such machines (2 for the connections, 1 for")]
+    #[case(
+        9,
+        400_001,
+        "9 connections and 400 001 messages a second take 6 such machines (1 for the connections, 6 for"
+    )]
+    fn a_load_takes_so_many_machines(
+        #[case] connections: u64,
+        #[case] messages_per_second: u64,
+        #[case] expected: &str,
+    ) {
+        let text = shares_needed(&facts(), &measurements(), WantedLoad { connections, messages_per_second });
+        assert!(text.starts_with(expected), "{text}");
     }
 
     #[test]

@@ -208,6 +208,7 @@ impl MemberTask {
                     MemberEvent::Refuse(text)
                 }
                 Output::Stop(request) => MemberEvent::Stop(request),
+                Output::Hold(change) => MemberEvent::Hold(change),
                 Output::Warn(text) => MemberEvent::Warn(text),
             };
             // The run may have ended.

@@ -1,6 +1,7 @@
 //! Makes one report of the files that the shares of a run have written.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -309,6 +310,7 @@ impl RunShares {
             all.holds.extend(own.holds.iter().map(|hold| shifted(hold.start)..shifted(hold.end)));
         }
         all.failed_openings.truncate(MAX_EXAMPLES);
+        all.holds = joined_holds(all.holds);
         all
     }
 
@@ -414,6 +416,19 @@ struct RunTiming {
     /// How far apart the measured times of the shares began, and how long they are planned to be.
     spread: Nanos,
     measured: Nanos,
+}
+
+/// Joins the times in which any share held back journeys: shares hold at the same time.
+fn joined_holds(mut holds: Vec<Range<Nanos>>) -> Vec<Range<Nanos>> {
+    holds.sort_unstable_by_key(|hold| (hold.start, hold.end));
+    let mut joined: Vec<Range<Nanos>> = Vec::new();
+    for hold in holds {
+        match joined.last_mut().filter(|last| hold.start <= last.end) {
+            Some(last) => last.end = last.end.max(hold.end),
+            None => joined.push(hold),
+        }
+    }
+    joined
 }
 
 impl RunTiming {

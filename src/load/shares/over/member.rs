@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::SILENCE;
 use super::deltas::{DeltaBuffer, Measured};
-use super::message::{Message, Pong, Status, StopRequest, Tick};
+use super::message::{HoldRequest, Message, Pong, Status, StopRequest, Tick};
 use super::roster::{KnownMember, Roster, StatusOutcome};
+use crate::load::holds::MAX_HOLDS;
 use crate::load::shares::record::{CommonFacts, LostShare, ShareProgress};
 use crate::load::{Nanos, SECOND};
 use crate::report::text::{format_count, format_time};
@@ -29,6 +30,9 @@ const WIDE_CLOCK_ERROR: Nanos = SECOND / 4;
 const MAX_AHEAD: i64 = 86_400 * SECOND as i64;
 /// The most characters of a conflict that are shown.
 const MAX_CONFLICT: usize = 500;
+/// How long before a hold begins or ends all members learn of it, at most: ticks are a second apart, and one may be lost.
+const HOLD_AHEAD: i64 = 4 * SECOND as i64;
+const MAX_HOLD_AHEAD: i64 = 60 * SECOND as i64;
 /// The most deltas in one second: more are unpublished only after an outage.
 const MAX_DELTAS: usize = 16;
 /// The most shares that a message names.
@@ -72,9 +76,17 @@ pub enum Output<D> {
     /// The run does not begin for this member.
     Refuse(String),
     Stop(StopRequest),
+    Hold(HoldChange),
     Warn(String),
     /// All members have ended, or are these.
     Over(Vec<LostShare>),
+}
+
+/// The beginning or the end of a hold, at a Unix time of the common clock in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldChange {
+    pub at: i64,
+    pub begins: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +126,8 @@ pub struct Member<D> {
     done: ShareProgress,
     ended: bool,
     stop: Option<StopRequest>,
+    /// When holds began and ended, in turn.
+    hold_changes: Vec<i64>,
     is_over: bool,
 }
 
@@ -132,6 +146,7 @@ impl<D: Measured> Member<D> {
             done: ShareProgress::default(),
             ended: false,
             stop: None,
+            hold_changes: Vec::new(),
             is_over: false,
         }
     }
@@ -212,6 +227,7 @@ impl<D: Measured> Member<D> {
                 again.map(|delta| Output::Publish(self.status(unix, Some(delta)))).collect()
             }
             Message::Stop(request) => self.take_stop(request),
+            Message::Hold(request) => self.lead_hold(unix, request),
             Message::Resend(_) | Message::Facts(_) => Vec::new(),
         }
     }
@@ -298,6 +314,7 @@ impl<D: Measured> Member<D> {
                 .filter(|_| now >= lead.since + SETTLING)
                 .map(|text| text.chars().take(MAX_CONFLICT).collect()),
             stop: self.stop.clone(),
+            hold_changes: self.hold_changes.clone(),
             over,
             done: self.done,
         };
@@ -383,6 +400,7 @@ impl<D: Measured> Member<D> {
         if let Some(stop) = tick.stop.clone() {
             outputs.extend(self.take_stop(stop));
         }
+        outputs.extend(self.adopt_hold_changes(unix, &tick.hold_changes));
         if tick.over && self.ended && !self.is_over {
             self.is_over = true;
             outputs.push(Output::Over(tick.lost.clone()));
@@ -428,6 +446,35 @@ impl<D: Measured> Member<D> {
         let best = known.filter(|clock| clock.error <= error);
         let measured = best.unwrap_or(ClockOffset { leader: pong.leader, offset, error, samples });
         self.clock = Some(ClockOffset { samples, ..measured });
+    }
+
+    /// Sets when all members begin or end a hold, if this one leads.
+    fn lead_hold(&mut self, unix: i64, request: HoldRequest) -> Vec<Output<D>> {
+        let common = self.common_time(unix);
+        let is_held = self.hold_changes.len() % 2 == 1;
+        let runs = self.lead.is_some() && self.stop.is_none() && self.start.is_some_and(|start| common >= start);
+        if !runs || is_held == request.begins || self.hold_changes.len() >= 2 * MAX_HOLDS {
+            return Vec::new();
+        }
+        let second = SECOND as i64;
+        let next = common.saturating_add(HOLD_AHEAD) / second * second;
+        let at = self.hold_changes.last().map_or(next, |last| next.max(last + second));
+        let mut changes = self.hold_changes.clone();
+        changes.push(at);
+        self.adopt_hold_changes(unix, &changes)
+    }
+
+    /// Adopts the changes that are new. Strangers could set a time at which the run never goes on.
+    fn adopt_hold_changes(&mut self, unix: i64, all: &[i64]) -> Vec<Output<D>> {
+        let latest = self.common_time(unix).saturating_add(MAX_HOLD_AHEAD);
+        let known = self.hold_changes.len();
+        self.hold_changes.extend(all.iter().skip(known).take_while(|at| **at <= latest));
+        let change = |(number, at): (usize, &i64)| Output::Hold(HoldChange { at: *at, begins: number % 2 == 0 });
+        self.hold_changes.iter().enumerate().skip(known).map(change).collect()
+    }
+
+    fn common_time(&self, unix: i64) -> i64 {
+        unix.saturating_add(self.clock.map_or(0, |clock| clock.offset))
     }
 
     fn take_stop(&mut self, request: StopRequest) -> Vec<Output<D>> {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::load::Nanos;
+use crate::load::holds::MAX_HOLDS;
 use crate::load::shares::record::{CommonFacts, LostShare, ShareProgress};
 use crate::syntax::share::Share;
 
@@ -20,6 +21,7 @@ pub enum Message<D> {
     Pong(Pong),
     Resend(Resend),
     Stop(StopRequest),
+    Hold(HoldRequest),
     Facts(Box<RunFacts>),
 }
 
@@ -68,6 +70,8 @@ pub struct Tick {
     /// Why the run cannot begin.
     pub refused: Option<String>,
     pub stop: Option<StopRequest>,
+    /// When holds began and ended, in turn: Unix time of the common clock in nanoseconds.
+    pub hold_changes: Vec<i64>,
     /// Whether all members have ended or are lost.
     pub over: bool,
     /// What the leader itself has done, in case that it is lost.
@@ -103,6 +107,12 @@ pub struct StopRequest {
     pub reason: String,
 }
 
+/// A request to hold back new journeys in all shares, or to end that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRequest {
+    pub begins: bool,
+}
+
 /// What a watcher has to know of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunFacts {
@@ -119,7 +129,7 @@ impl<D> Message<D> {
             Self::Status(status) => format!("share.{}", status.share.index() + 1),
             Self::Pong(Pong { share, .. }) | Self::Resend(Resend { share, .. }) => format!("to.{}", share.index() + 1),
             Self::Tick(_) => "tick".to_owned(),
-            Self::Stop(_) => "control".to_owned(),
+            Self::Stop(_) | Self::Hold(_) => "control".to_owned(),
             Self::Facts(_) => "facts".to_owned(),
         }
     }
@@ -135,11 +145,12 @@ impl<D> Message<D> {
             }
             Self::Tick(tick) => {
                 let stop = tick.stop.as_ref().is_none_or(|stop| text(&stop.reason));
-                text(&tick.place) && stop && tick.refused.as_deref().is_none_or(text)
+                let held = tick.hold_changes.len() <= 2 * MAX_HOLDS;
+                text(&tick.place) && stop && held && tick.refused.as_deref().is_none_or(text)
             }
             Self::Stop(stop) => text(&stop.reason),
             Self::Facts(facts) => facts.common.has_place_for(&[]),
-            Self::Pong(_) | Self::Resend(_) => true,
+            Self::Hold(_) | Self::Pong(_) | Self::Resend(_) => true,
         }
     }
 }

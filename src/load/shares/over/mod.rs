@@ -27,7 +27,7 @@ mod simulation;
 
 use std::time::Duration;
 
-use member::{AgreedStart, MemberSettings};
+use member::{AgreedStart, HoldChange, MemberSettings};
 use message::StopRequest;
 
 use super::name::RunName;
@@ -53,6 +53,7 @@ pub enum MemberEvent {
     Begin(AgreedStart),
     Refuse(String),
     Stop(StopRequest),
+    Hold(HoldChange),
     Warn(String),
 }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::deltas::Measured;
-use super::member::{AgreedStart, Member, MemberSettings, Output};
-use super::message::{Message, Status};
+use super::member::{AgreedStart, HoldChange, Member, MemberSettings, Output};
+use super::message::{HoldRequest, Message, Status, StopRequest};
 use super::roster::{Roster, StatusOutcome};
 use crate::load::shares::record::{CommonFacts, LostShare, ShareProgress};
 use crate::load::shares::tests::common;
@@ -46,6 +46,7 @@ struct SimulatedMember {
     begun: Option<AgreedStart>,
     refused: Option<String>,
     stopped: bool,
+    holds: Vec<HoldChange>,
     warned: Vec<String>,
     over: Option<Vec<LostShare>>,
     measured: u64,
@@ -66,7 +67,8 @@ struct Simulation {
     delivered: u64,
     /// A watcher since a point in time, and what it knows.
     watcher: Option<(Nanos, Roster, u64)>,
-    stops_at: Option<Nanos>,
+    /// What users ask of the run, and when.
+    requests: Vec<(Nanos, Message<Counted>)>,
 }
 
 impl Simulation {
@@ -88,6 +90,7 @@ impl Simulation {
                 begun: None,
                 refused: None,
                 stopped: false,
+                holds: Vec::new(),
                 warned: Vec::new(),
                 over: None,
                 measured: 0,
@@ -104,7 +107,7 @@ impl Simulation {
             published: 0,
             delivered: 0,
             watcher: None,
-            stops_at: None,
+            requests: Vec::new(),
         }
     }
 
@@ -143,10 +146,7 @@ impl Simulation {
                 self.deliver(&message, &mut sent);
             }
         }
-        if self.stops_at == Some(now) {
-            let reason = "watch --stop".to_owned();
-            sent.push(Message::Stop(super::message::StopRequest { at_once: false, by_threshold: false, reason }));
-        }
+        sent.extend(self.requests.iter().filter(|(at, _)| *at == now).map(|(_, request)| request.clone()));
         for (index, member) in self.members.iter_mut().enumerate() {
             // Each has its own beginning of a second.
             let is_due = (now / STEP) % 50 == (index % 50) as u64;
@@ -234,6 +234,7 @@ impl SimulatedMember {
                 Output::Begin(start) => self.begun = Some(start),
                 Output::Refuse(text) => self.refused = Some(text),
                 Output::Stop(_) => self.stopped = true,
+                Output::Hold(change) => self.holds.push(change),
                 Output::Warn(text) => self.warned.push(text),
                 Output::Over(lost) => self.over = Some(lost),
             }
@@ -353,11 +354,39 @@ fn a_quorum_begins_without_the_rest_and_a_late_share_is_refused() {
 #[test]
 fn a_stop_reaches_all_members() {
     let mut run = Simulation::new(8, 60 * SECOND);
-    run.stops_at = Some(20 * SECOND);
+    let reason = "watch --stop".to_owned();
+    let stop = Message::Stop(StopRequest { at_once: false, by_threshold: false, reason });
+    run.requests.push((20 * SECOND, stop));
     run.run(200 * SECOND);
     assert!(
         run.now < 30 * SECOND && run.members.iter().all(|member| member.stopped && member.over == Some(Vec::new()))
     );
+}
+
+#[test]
+fn all_members_hold_at_the_same_seconds_also_under_another_leader() {
+    let mut run = Simulation::new(8, 60 * SECOND);
+    run.members[3].offset = -4_321_000_000;
+    run.members[0].until = 30 * SECOND;
+    let hold = |begins: bool| Message::Hold(HoldRequest { begins });
+    // Before the start, and a second time, a request changes nothing.
+    run.requests = vec![
+        (SECOND, hold(true)),
+        (20 * SECOND, hold(true)),
+        (25 * SECOND, hold(true)),
+        (40 * SECOND, hold(false)),
+        (41 * SECOND, hold(true)),
+    ];
+    run.run(200 * SECOND);
+    let holds = &run.members[3].holds;
+    assert_eq!(holds.iter().map(|change| change.begins).collect::<Vec<_>>(), [true, false, true]);
+    let asked = [20, 40, 41].map(|at| UNIX + at * SECOND as i64);
+    for (change, asked) in holds.iter().zip(asked) {
+        let later = change.at - asked;
+        assert!(change.at % SECOND as i64 == 0 && (SECOND as i64..=4 * SECOND as i64).contains(&later), "{later}");
+    }
+    assert!(run.members[1..].iter().all(|member| member.holds == *holds), "{holds:?}");
+    assert_eq!(run.members[0].holds, holds[..1]);
 }
 
 #[test]
@@ -371,7 +400,7 @@ fn messages_of_strangers_neither_panic_nor_stop_a_run() {
     };
     let tick = format!(
         r#"{{"kind":"tick","share":"1/3","member":5,"place":"{text}","ready":9,"start":{far},"absent":[],"lost":[],"refused":"{text}",
-        "stop":null,"over":true,"done":{{"seconds":0,"journeys":0,"sent":0}}}}"#
+        "stop":null,"hold_changes":[],"over":true,"done":{{"seconds":0,"journeys":0,"sent":0}}}}"#
     );
     let pong = format!(r#"{{"kind":"pong","share":"1/2","member":1000,"leader":5,"echo":{},"at":{far}}}"#, i64::MIN);
     let resend = format!(r#"{{"kind":"resend","share":"1/2","from":{}}}"#, u64::MAX);
