@@ -2,7 +2,6 @@
 //! that is missing once may have been delayed by other scenarios, or by the machine, or the hub did not know the client
 //! yet. Replays scenarios, too, in which a message was missing that they only need.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::job::{ScenarioJob, crowding_refusal, is_silent, too_many_connections_report};
+use super::job::{PlayPhase, ScenarioJob, crowding_refusal, is_silent, too_many_connections_report};
 use super::permits::CONNECTION_RELEASE_DELAY;
 use super::{PlayOptions, play_in_order};
 use crate::judge::{Evidence, PlayId, Ruling};
@@ -45,11 +44,13 @@ impl DoubtfulFailure {
         accusing_checks(&self.report).filter(|check| !stands(self.evidence, &self.report, check))
     }
 
-    /// Returns how much a replay may decide: how many rules that nothing has `decided`, and then how little time it takes.
-    fn weight(&self, decided: &BTreeSet<String>) -> (usize, Reverse<Duration>) {
+    /// Returns how much a replay may decide: how many rules that nothing has `decided`, for each second that it may take.
+    fn weight(&self, decided: &BTreeSet<String>) -> f64 {
         let checks = self.report.checks.iter().filter(|check| check.verdict >= Verdict::Warn);
         let open = checks.flat_map(CheckReport::rules_of_verdict).filter(|used| !decided.contains(&used.id));
-        (open.count(), Reverse(self.report.duration))
+        let seconds = self.report.duration.as_secs_f64().max(0.1);
+        // What decides nothing new comes last, the shortest first.
+        (open.count() as f64 + 0.01) / seconds
     }
 
     /// Returns the step at which the scenario stopped.
@@ -84,52 +85,103 @@ impl DoubtfulFailure {
     }
 }
 
-/// Replays the scenarios until `limit` has passed, and sends their final reports on `events`. Those that could not go on
-/// are played beside each other, and then those that accuse the hub, one at a time, those first that decide most rules.
+/// The time for replays after a phase of a run.
+pub struct ReplayTime {
+    pub limit: Duration,
+    /// Whether scenarios for which no time is left have no other chance.
+    pub is_last: bool,
+}
+
+/// Replays scenarios until the limit has passed, and sends their final reports on `events`. Those that accuse the hub come
+/// first, one at a time; then, in the end, those that could not go on, beside each other, which may accuse it, too.
+/// Returns the scenarios to replay after the next phase.
 pub async fn confirm_failures(
     failures: Vec<DoubtfulFailure>,
-    limit: Duration,
+    time: ReplayTime,
     options: &PlayOptions,
     events: &mpsc::Sender<ScenarioEvent>,
     interrupt: &watch::Receiver<bool>,
-) {
-    let until = Instant::now() + limit;
-    let (blocked, mut failures): (Vec<_>, Vec<_>) =
+) -> Vec<DoubtfulFailure> {
+    let until = Instant::now() + time.limit;
+    let (mut blocked, accusing): (Vec<_>, Vec<_>) =
         failures.into_iter().partition(|failure| failure.evidence == Evidence::Blockage);
+    let mut confirmation = Confirmation { until, options, events, interrupt, shown: ShownSoFar::default() };
+    let mut open = confirmation.confirm(accusing).await;
+    if !time.is_last && !*interrupt.borrow() {
+        open.append(&mut blocked);
+        return open;
+    }
+    let mut accusing = Vec::new();
     for mut failure in replay_blocked(blocked, until, options, interrupt).await {
         let accuses = accusing_checks(&failure.report).next().is_some();
         let evidence = failure.job.evidence_of_failure(&failure.report, options).filter(|_| accuses);
         match evidence {
             Some(evidence) => {
                 failure.id = failure.id.replay(0);
-                failures.push(DoubtfulFailure { evidence, ..failure });
+                accusing.push(DoubtfulFailure { evidence, ..failure });
             }
             None => send(events, &failure.job, failure.report).await,
         }
     }
-    let (mut missing, mut decided, mut broken) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    while !failures.is_empty() {
-        let best = (0..failures.len()).max_by_key(|index| failures[*index].weight(&decided)).unwrap_or_default();
-        let failure = failures.swap_remove(best);
-        let is_over = *interrupt.borrow() || Instant::now() >= until;
-        let report = if failure.is_explained(&missing) {
-            let why = "the same message was missing in a scenario that was replayed alone";
-            conclude(failure.evidence, &failure.report, failure.report.clone(), why)
-        } else if failure.is_settled(&broken) {
-            let why = "the same rule was broken in a scenario that was replayed alone";
-            conclude(failure.evidence, &failure.report, failure.report.clone(), why)
-        } else if is_over {
-            leave_open(&failure)
-        } else {
-            replay(&failure, until, options, interrupt).await
-        };
-        if accusing_checks(&report).next().is_some() {
-            missing.extend(report.waits.missed.iter().cloned());
-            decided.extend(failure.accused().cloned());
-            let still = |rule: &&String| accused_rules(&report).any(|other| other == *rule);
-            broken.extend(failure.doubted_rules().filter(still).cloned());
+    open.extend(confirmation.confirm(accusing).await);
+    for failure in open {
+        send(events, &failure.job, leave_open(&failure)).await;
+    }
+    Vec::new()
+}
+
+/// What replays have shown so far.
+#[derive(Default)]
+struct ShownSoFar {
+    /// What was missing in a scenario that was replayed alone.
+    missing: BTreeSet<String>,
+    /// The rules that were in question in it, and those that it broke.
+    decided: BTreeSet<String>,
+    broken: BTreeSet<String>,
+}
+
+/// The replays of scenarios that accuse the hub.
+struct Confirmation<'a> {
+    until: Instant,
+    options: &'a PlayOptions,
+    events: &'a mpsc::Sender<ScenarioEvent>,
+    interrupt: &'a watch::Receiver<bool>,
+    shown: ShownSoFar,
+}
+
+impl Confirmation<'_> {
+    /// Replays scenarios, those first that decide most rules for the time that they take, and sends their reports. Returns
+    /// those for which no time is left.
+    async fn confirm(&mut self, mut failures: Vec<DoubtfulFailure>) -> Vec<DoubtfulFailure> {
+        let mut open = Vec::new();
+        while !failures.is_empty() {
+            let weight = |index: &usize| failures[*index].weight(&self.shown.decided);
+            let best =
+                (0..failures.len()).max_by(|one, other| weight(one).total_cmp(&weight(other))).unwrap_or_default();
+            let failure = failures.swap_remove(best);
+            let is_over = *self.interrupt.borrow() || Instant::now() >= self.until;
+            let shown = &mut self.shown;
+            let report = if failure.is_explained(&shown.missing) {
+                let why = "the same message was missing in a scenario that was replayed alone";
+                conclude(failure.evidence, &failure.report, failure.report.clone(), why)
+            } else if failure.is_settled(&shown.broken) {
+                let why = "the same rule was broken in a scenario that was replayed alone";
+                conclude(failure.evidence, &failure.report, failure.report.clone(), why)
+            } else if is_over {
+                open.push(failure);
+                continue;
+            } else {
+                replay(&failure, self.until, self.options, self.interrupt).await
+            };
+            if accusing_checks(&report).next().is_some() {
+                shown.missing.extend(report.waits.missed.iter().cloned());
+                shown.decided.extend(failure.accused().cloned());
+                let still = |rule: &&String| accused_rules(&report).any(|other| other == *rule);
+                shown.broken.extend(failure.doubted_rules().filter(still).cloned());
+            }
+            send(self.events, &failure.job, report).await;
         }
-        send(events, &failure.job, report).await;
+        open
     }
 }
 
@@ -152,10 +204,18 @@ async fn replay_blocked(
     loop {
         let mut chosen = vain.clone();
         let is_over = *interrupt.borrow() || Instant::now() >= until;
+        // Those that need the hub for themselves are not played beside others.
+        let (mut shared_ones, mut lone_one) = (false, false);
         let waits = |failure: &mut DoubtfulFailure| {
+            let is_lone = failure.job.phase() != PlayPhase::Shared;
+            if lone_one || is_lone && shared_ones {
+                return false;
+            }
             let count = chosen.entry(failure.stopped_at()).or_default();
             *count += 1;
-            !is_over && *count <= VAIN_REPLAYS && failure.job.is_blocked(&failure.report, options)
+            let waits = !is_over && *count <= VAIN_REPLAYS && failure.job.is_blocked(&failure.report, options);
+            (shared_ones, lone_one) = (shared_ones || waits && !is_lone, waits && is_lone);
+            waits
         };
         let mut next: Vec<DoubtfulFailure> = blocked.extract_if(.., waits).collect();
         if next.is_empty() {

@@ -640,6 +640,10 @@ async fn play_job(
             }
         }
     }
+    let promptness = job.promptness_of(&site.name);
+    let is_late = subject.begun.elapsed() >= options.replay_time / 3 * 2;
+    let is_first = job.replay.is_none() && job.probed_for.is_none() && job.variation.is_none();
+    let promptness = if is_late && is_first { Arc::new(promptness.hurried()) } else { promptness };
     let masker = Arc::new(subject.masker.for_conversation());
     let config = ConversationConfig {
         hub: site.endpoint.clone(),
@@ -662,7 +666,7 @@ async fn play_job(
         masker: Arc::clone(&masker),
         deviations: Arc::clone(&job.deviations),
         persistent: options.persistent,
-        promptness: job.promptness_of(&site.name),
+        promptness,
         variation: job.variation.clone(),
         early_end: job.early_end,
     };

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use comparison::PlayComparer;
-use confirm::DoubtfulFailure;
+use confirm::{DoubtfulFailure, ReplayTime};
 pub use exploration_rounds::{Round, Rounds};
 use job::PlayPhase;
 pub use job::ScenarioJob;
@@ -90,11 +90,13 @@ pub async fn run_scenarios(
     let basic = basic_scenarios(&jobs);
     let reported_chars = options.kept_chars;
     let kept_chars = options.comparer.as_ref().map_or(reported_chars, |comparer| comparer.kept_chars());
-    let (options, passed, doubtful) = (PlayOptions { kept_chars, ..options }, Mutex::default(), Mutex::default());
+    let (passed, doubtful, differing) = (Mutex::default(), Mutex::default(), Mutex::default());
+    let options = PlayOptions { kept_chars, ..options };
     let busy_until = Mutex::new(Instant::now());
-    let round = Arc::new(RunningRound { options, events, interrupt, reported_chars, passed, doubtful, busy_until });
+    let round = RunningRound { options, events, interrupt, reported_chars, passed, doubtful, differing, busy_until };
+    let round = Arc::new(round);
     // How long replays have taken.
-    let mut replaying = Duration::ZERO;
+    let (begun, mut replaying) = (Instant::now(), Duration::ZERO);
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
     // Walks use up what other scenarios need, such as jobs that anyone may do.
     for (phase, walks) in [
@@ -122,7 +124,7 @@ pub async fn run_scenarios(
         let to_the_end = options.variations != VariationChoice::Spare;
         let is_ready = |(_, job): &(PlayId, ScenarioJob)| {
             let fits = || job.pauses().is_zero() || Instant::now() + job.pauses() <= *busy_until.lock();
-            let has_time = to_the_end || !job.is_on_slow_hub(options) && fits();
+            let has_time = to_the_end || !job.is_on_slow_hub(options) && !round.has_enough(job) && fits();
             has_time && passed.lock().contains_key(&job.program().id)
         };
         let draining = |at_once: usize| Draining { at_once, to_the_end, is_ready: &is_ready };
@@ -145,7 +147,13 @@ pub async fn run_scenarios(
         let failures = std::mem::take(&mut *doubtful.lock());
         let longest = passed.lock().values().map(|report| report.duration).max().unwrap_or_default();
         let (limit, before) = (options.replay_time.max(longest * REPLAYS_ON_A_SLOW_HUB), Instant::now());
-        confirm::confirm_failures(failures, limit.saturating_sub(replaying), options, events, interrupt).await;
+        // What the scenarios took is no longer there for replays: a verdict now is worth more than its last confirmation.
+        let is_last = phase == PlayPhase::Destructive;
+        let (whole, least) = if is_last { (limit, limit / 3) } else { (limit / 3 * 2, limit / 6) };
+        let left = whole.saturating_sub(begun.elapsed()).max(least.saturating_sub(replaying));
+        let time = ReplayTime { limit: left, is_last };
+        let mut open = confirm::confirm_failures(failures, time, options, events, interrupt).await;
+        doubtful.lock().append(&mut open);
         replaying += before.elapsed();
     }
     Ok(())
@@ -205,6 +213,8 @@ struct RunningRound {
     doubtful: Mutex<Vec<DoubtfulFailure>>,
     /// Until when the scenarios that have begun are known to wait.
     busy_until: Mutex<Instant>,
+    /// How many scenarios are confirmed, or being confirmed, to differ with a variation, by its name.
+    differing: Mutex<BTreeMap<String, usize>>,
 }
 
 impl RunningRound {
@@ -219,6 +229,23 @@ impl RunningRound {
         *busy_until = busy_until.max(Instant::now() + wait);
     }
 
+    /// Whether enough scenarios differ with the job's variation.
+    fn has_enough(&self, job: &ScenarioJob) -> bool {
+        let count = job.variation().and_then(|variation| self.differing.lock().get(&variation.to_string()).copied());
+        count.is_some_and(|count| count >= MAX_DIFFERING)
+    }
+
+    /// Whether a difference that this variation makes is worth confirming. To confirm many of the same kind would only delay
+    /// the verdict.
+    fn may_confirm(&self, job: &ScenarioJob) -> bool {
+        let Some(variation) = job.variation() else { return false };
+        let mut differing = self.differing.lock();
+        let count = differing.entry(variation.to_string()).or_default();
+        let may = *count < MAX_DIFFERING || self.options.variations != VariationChoice::Spare;
+        *count += usize::from(may);
+        may
+    }
+
     /// Plays a job, and reports the result unless it has to be confirmed first.
     async fn play(&self, id: PlayId, job: ScenarioJob) {
         let Self { options, events, interrupt, .. } = self;
@@ -227,7 +254,9 @@ impl RunningRound {
             let plain = self.passed.lock().get(&job.program().id).cloned();
             let Some(plain) = plain else { return };
             let Some(job) = variations::with_open_places(&job, &plain) else { return };
-            VariedPlay { job: &job, plain: &plain, id, options, interrupt }.find_difference().await
+            let may_confirm = || self.may_confirm(&job);
+            let may_confirm: &(dyn Fn() -> bool + Sync) = &may_confirm;
+            VariedPlay { job: &job, plain: &plain, id, options, interrupt, may_confirm }.find_difference().await
         } else {
             self.stay_busy(job.planned_wait());
             job.clone().play(id, options, events, interrupt.clone()).await
@@ -254,6 +283,8 @@ impl RunningRound {
     }
 }
 
+/// How many scenarios are shown to differ with a variation.
+const MAX_DIFFERING: usize = 4;
 /// How many replays there is time for on a hub on which the longest scenario takes long.
 const REPLAYS_ON_A_SLOW_HUB: u32 = 4;
 

@@ -170,6 +170,8 @@ pub struct VariedPlay<'a> {
     pub id: PlayId,
     pub options: &'a PlayOptions,
     pub interrupt: &'a watch::Receiver<bool>,
+    /// Whether there is reason to confirm a difference: the same variation may have shown enough of them.
+    pub may_confirm: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl VariedPlay<'_> {
@@ -179,6 +181,9 @@ impl VariedPlay<'_> {
         let first = self.play(self.id).await?;
         if !self.departs(&first) {
             return self.find_other_answer(&first).await;
+        }
+        if !(self.may_confirm)() {
+            return None;
         }
         let seen = self.newly_broken(&first);
         let evidence = if seen.is_empty() { Evidence::StoppedByVariation } else { Evidence::BrokenByVariation };
@@ -306,7 +311,7 @@ impl VariedPlay<'_> {
             return None;
         }
         let mut seen = comparer.differences(first, self.plain);
-        if seen.is_empty() {
+        if seen.is_empty() || !(self.may_confirm)() {
             return None;
         }
         let (mut trial, mut plain, mut last) = (Evidence::ChangedByVariation.trial(self.id), None, None);

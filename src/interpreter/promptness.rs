@@ -20,6 +20,10 @@ use crate::scenario::model::{
 
 /// Number of conversations in a row without an arrival after which waits for it are shortened.
 const MISSES: usize = 2;
+/// How many waits of any kind end in vain before a conversation no longer waits in full.
+const MOST_MISSES: usize = 4;
+/// In how many conversations waits are in vain before later ones are [hurried](HubPromptness::hurried).
+const MANY_IN_VAIN: usize = 10;
 /// Names of awaited events that are not messages. The name of a message contains no space.
 pub(super) const UPGRADE: &str = "the answer to the upgrade";
 pub(super) const HUB_CONNECTION: &str = "a connection from the hub";
@@ -35,6 +39,10 @@ pub struct HubPromptness {
     /// Number of consecutive conversations, up to the latest, in which the hub sent nothing documented during a full
     /// wait.
     unanswered: usize,
+    /// Number of conversations in which a full wait ended in vain.
+    vain: usize,
+    /// See [`Self::hurried`].
+    is_hurried: bool,
     speed: HubSpeed,
     /// The rules that the hub has been found to break.
     accused: BTreeSet<String>,
@@ -70,7 +78,14 @@ impl HubPromptness {
         } else if missed.iter().any(|name| !is_connection(name)) {
             self.unanswered += 1;
         }
+        self.vain += usize::from(!missed.is_empty());
         self.speed.add(report.speed);
+    }
+
+    /// Returns this promptness for a conversation that comes late in a run: on a hub that has left many without an answer,
+    /// it waits for answers only as long as the slowest one took, since most of the rest would wait in vain, too.
+    pub fn hurried(&self) -> Self {
+        Self { is_hurried: self.vain >= MANY_IN_VAIN, ..self.clone() }
     }
 
     /// Returns how long a wait is ample for this hub.
@@ -178,9 +193,9 @@ impl ConversationWaits {
     pub fn add_speed(&mut self, step: &Step, waited: Duration) {
         let speed = &mut self.report.speed;
         if matches!(step.act, StepAction::Connect(_)) {
-            speed.add(HubSpeed { quickest_upgrade: Some(waited), ..HubSpeed::default() });
+            speed.add(HubSpeed::of_upgrade(waited));
         } else if is_plain_answer(step) && self.arrived_now {
-            speed.add(HubSpeed { slowest_answer: waited, ..HubSpeed::default() });
+            speed.add(HubSpeed::of_answer(waited));
         }
     }
 
@@ -201,10 +216,12 @@ impl ConversationWaits {
         }
     }
 
-    /// Whether this actor has waited for this in full, again and again, and it never came to any.
+    /// Whether this actor has waited for this in full, again and again, or the conversation for so much that it lacks all
+    /// that it rests on.
     fn is_hopeless(&self, actor: Option<ActorId>, name: &str) -> bool {
         let misses = self.misses.get(&(actor, name.to_owned())).copied().unwrap_or_default();
-        misses >= MISSES && !self.report.arrived.contains(name)
+        let all: usize = self.misses.values().sum();
+        (misses >= MISSES || all >= MOST_MISSES) && !self.report.arrived.contains(name)
     }
 
     /// Whether a hook's wait for this is in vain, whatever a failure would show.
@@ -310,13 +327,15 @@ impl Conversation {
         let actor = self.blocks.members(&step.who).first().copied();
         let is_hopeless =
             !is_probe && !names.is_empty() && names.iter().all(|name| self.waits.is_hopeless(actor, name));
-        let is_moot = !is_probe && (proves_nothing || is_missed) && is_plain_answer(step) || is_hopeless;
+        let is_hurried = self.waits.promptness.is_hurried && is_plain_answer(step);
+        let is_moot = !is_probe && (proves_nothing || is_missed) && is_plain_answer(step) || is_hopeless || is_hurried;
         let short = self.waits.shortened(&names, documented, self.least_wait(), is_moot)?;
         let may_be_short = match is_probe {
             true => self.waits.received,
             false => {
                 proves_nothing
                     || is_hopeless
+                    || is_hurried
                     || names.iter().all(|name| self.waits.promptness.has_never_come(name))
                     || self.accuses_of_nothing_new(step)
             }

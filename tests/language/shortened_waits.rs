@@ -140,6 +140,15 @@ fn a_conversation_does_not_wait_again_and_again() {
     assert_eq!((report.duration, worst_verdict(&report, "SHOULD")), (FULL * 2 + LEAST * 2, Verdict::Warn));
 }
 
+/// After four waits in vain, whatever they were for, a conversation lacks most of what it rests on.
+#[test]
+fn a_conversation_that_lacks_much_no_longer_waits_in_full() {
+    let step = |event: &str| format!("  - ann expects: {event}\n    within: 5s\n    rules: [SHOULD]\n");
+    let steps = ["answer", "notice", "any", "tick", "answer"].map(step).concat();
+    let report = play_with_promptness(&HubPromptness::default(), &asking(&steps), silent_hub);
+    assert_eq!((report.duration, worst_verdict(&report, "SHOULD")), (FULL * 4 + LEAST, Verdict::Warn));
+}
+
 /// Each way of `either` may be the one that the hub takes, so all of them are waited for in full.
 #[test]
 fn each_way_of_either_is_waited_for_in_full() {
