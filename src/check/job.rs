@@ -31,6 +31,7 @@ use crate::report::scenario_verdict;
 use crate::scenario::template::Template;
 use crate::scenario::variation::Variation;
 use crate::scenario::{Isolation, Program};
+use crate::transport::CarrierKind;
 
 /// The longest planned wait of a scenario that is compared with the model. In a longer one, timers of the hub decide.
 const MAX_MODEL_WAIT: Duration = Duration::from_secs(20);
@@ -599,7 +600,15 @@ fn choose_instance(
         let name = "a hub that may be destroyed (--exec, --destructive, or `restartable = true`)".to_owned();
         return Ok(JobPlacement::Nowhere(vec![UnmetNeed { name, lacks: Lack::Property }]));
     }
-    for (index, site) in subject.instances.iter().enumerate().filter(|(_, site)| fit(site)) {
+    let fits_carrier = |site: &PreparedInstance| {
+        let is_websocket = site.endpoint.carrier == CarrierKind::WebSocket;
+        is_websocket || options.on_any_carrier || !program.needs_websocket()
+    };
+    if !subject.instances.iter().any(|site| fits_carrier(site)) {
+        let name = "WebSocket".to_owned();
+        return Ok(JobPlacement::Nowhere(vec![UnmetNeed { name, lacks: Lack::Property }]));
+    }
+    for (index, site) in subject.instances.iter().enumerate().filter(|(_, site)| fit(site) && fits_carrier(site)) {
         let provides = |word: &str| site.provides.contains(word);
         let hooks = |name: &str| site.hooks.contains_key(name);
         let missing = unmet_needs(program, &site.settings, &provides, &hooks)

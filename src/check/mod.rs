@@ -64,6 +64,9 @@ pub struct PlayOptions {
     pub shorten: bool,
     /// Whether scenarios that destroy the hub may run even if it cannot be restarted.
     pub destructive: bool,
+    /// Whether hubs without WebSocket are played scenarios about connections, too: in cases of the fuzzer, pings and closes
+    /// only show that a client is served.
+    pub on_any_carrier: bool,
     pub variations: VariationChoice,
     /// How long replays may take that confirm failures of scenarios, all of them together.
     pub replay_time: Duration,

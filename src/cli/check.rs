@@ -124,6 +124,7 @@ impl CheckArgs {
             // A baseline compares each check of each scenario with other runs.
             shorten: !self.baseline.is_used(),
             destructive: self.destructive,
+            on_any_carrier: false,
             variations: match (&self.variation, self.depth) {
                 (Some(variation), _) => VariationChoice::Only(variation.clone()),
                 (None, Depth::Thorough) => VariationChoice::All,

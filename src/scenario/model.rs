@@ -47,6 +47,21 @@ pub struct Program {
 }
 
 impl Program {
+    /// Whether the scenario is about WebSocket itself: what is in upgrades, closes, pings and ends of streams. Other
+    /// carriers have none of these.
+    pub fn needs_websocket(&self) -> bool {
+        let is_message = |want: &ExpectedEvent| matches!(want, ExpectedEvent::Message { .. });
+        self.blocks.iter().flatten().any(|step| match &step.act {
+            StepAction::Accept { .. } | StepAction::ExpectEnd { .. } => true,
+            StepAction::Connect(connect) => connect.says_something(),
+            StepAction::Expect(expected) => !is_message(&expected.want),
+            StepAction::ExpectOneOf { alternatives, .. } => {
+                !alternatives.iter().any(|one| one.want.as_ref().is_some_and(is_message))
+            }
+            _ => false,
+        })
+    }
+
     /// Returns the rules that some check of the scenario proves at their full level.
     pub fn proves(&self) -> BTreeSet<&str> {
         self.checks
@@ -461,6 +476,14 @@ pub struct ConnectStep {
     pub tries: bool,
     /// Whether the step is part of a role's opening.
     pub in_opening: bool,
+}
+
+impl ConnectStep {
+    /// Whether the upgrade differs from that of any other client.
+    fn says_something(&self) -> bool {
+        let Self { path, query, headers, subprotocols, from: _, method, http, tries, in_opening: _ } = self;
+        *tries || [path, query, headers, subprotocols, method, http].into_iter().any(Option::is_some)
+    }
 }
 
 /// A message to build: the example, with new values, changes and removed members.

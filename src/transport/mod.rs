@@ -2,8 +2,9 @@
 //!
 //! [`crate::websocket`] is pure; this is the I/O around it, on tokio: one task per connection, which reads continuously
 //! unless paused and writes from a bounded outbox, so that neither direction waits for the other. A hub may be hostile:
-//! every length, head, wait and queue is bounded.
+//! every length, head, wait and queue is bounded. [`carrier`] does the same for hubs without WebSocket.
 
+pub mod carrier;
 mod connection;
 pub mod files;
 mod listen;
@@ -22,7 +23,7 @@ use tokio::sync::mpsc;
 
 pub use crate::websocket::codec::{ConnectionSide, PeerLimits};
 use crate::websocket::dial::Dial;
-pub use crate::websocket::endpoint::Endpoint;
+pub use crate::websocket::endpoint::{CarrierKind, Endpoint};
 use crate::websocket::frame::FrameHeader;
 pub use crate::websocket::frame::{ConnectionCommand, ConnectionEvent, ConnectionId};
 pub use connection::{Connection, SendError};

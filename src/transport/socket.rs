@@ -12,8 +12,9 @@ use tokio_rustls::TlsConnector;
 
 use super::proxy::{Proxy, ProxyError};
 use super::tls::CertificateRequest;
-use super::{ConnectRequest, ConnectionEvent, Endpoint, tls};
+use super::{ConnectRequest, ConnectionEvent, Endpoint, carrier, tls};
 use crate::config::TlsOptions;
+use crate::websocket::endpoint::CarrierKind;
 use crate::websocket::frame::NO_ANSWER;
 use crate::websocket::handshake::{self, ResponseHead};
 
@@ -67,7 +68,7 @@ pub(super) struct UpgradedStream {
 
 /// Why a connection could not be opened, before the upgrade.
 #[derive(Debug, thiserror::Error)]
-enum ConnectError {
+pub(super) enum ConnectError {
     #[error("`{0}` is not a source address")]
     NoSource(String),
     #[error("no connection to {authority} within {within}")]
@@ -105,7 +106,7 @@ enum ConnectError {
 }
 
 /// A missing or invalid answer to the upgrade.
-struct UpgradeError {
+pub(super) struct UpgradeError {
     reason: String,
     /// Whether the answer exceeds a limit.
     bound: bool,
@@ -126,11 +127,11 @@ impl From<String> for UpgradeError {
 }
 
 impl OpenAttempt {
-    fn no_upgrade(UpgradeError { reason, bound, .. }: UpgradeError) -> Self {
+    pub(super) fn no_upgrade(UpgradeError { reason, bound, .. }: UpgradeError) -> Self {
         Self { first: ConnectionEvent::NoUpgrade { reason, bound }, stream: None }
     }
 
-    fn unreachable(reason: String) -> Self {
+    pub(super) fn unreachable(reason: String) -> Self {
         Self { first: ConnectionEvent::Unreachable { reason }, stream: None }
     }
 }
@@ -144,6 +145,9 @@ pub(super) async fn connect(request: &ConnectRequest) -> OpenAttempt {
         Ok(endpoint) => endpoint,
         Err(error) => return OpenAttempt::unreachable(error.to_string()),
     };
+    if endpoint.carrier != CarrierKind::WebSocket {
+        return carrier::open(request, &endpoint, deadline).await;
+    }
     let head = match request.dial.request(&endpoint, key) {
         Ok(head) => head,
         Err(error) => return OpenAttempt::unreachable(format!("the upgrade request cannot be written: {error}")),
@@ -160,7 +164,7 @@ pub(super) async fn connect(request: &ConnectRequest) -> OpenAttempt {
     }
 }
 
-async fn connect_stream(
+pub(super) async fn connect_stream(
     request: &ConnectRequest,
     endpoint: &Endpoint,
     deadline: Instant,
@@ -172,7 +176,10 @@ async fn connect_stream(
     if let Some(path) = &endpoint.unix {
         return Ok((connect_unix(path).await?, None));
     }
-    let proxy = Proxy::for_hub(endpoint, &|name| std::env::var(name).ok())?;
+    let proxy = match endpoint.carrier {
+        CarrierKind::WebSocket => Proxy::for_hub(endpoint, &|name| std::env::var(name).ok())?,
+        CarrierKind::ZeroMq { .. } | CarrierKind::Lines => None,
+    };
     let connecting = async {
         match proxy {
             Some(proxy) => connect_through(proxy, endpoint, source).await,

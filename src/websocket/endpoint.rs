@@ -1,4 +1,4 @@
-//! Parses `ws://` and `wss://` addresses, with errors that say how to write them, and joins the path and query of a
+//! Parses `ws://` and `wss://` addresses, and those of hubs without WebSocket, with errors that say how to write them, and joins the path and query of a
 //! connection to the address of its hub.
 
 use std::fmt;
@@ -20,6 +20,7 @@ const NOT_IN_QUERY_PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.')
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub tls: bool,
+    pub carrier: CarrierKind,
     /// The path of the Unix socket to which to connect, instead of the host.
     pub unix: Option<String>,
     /// A name, an IPv4 address, or an IPv6 address without brackets.
@@ -31,6 +32,17 @@ pub struct Endpoint {
     text: String,
 }
 
+/// What carries the messages of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CarrierKind {
+    #[default]
+    WebSocket,
+    /// `tcp://`: ZeroMQ. `publishes` is the port of the socket that publishes, if the hub has one.
+    ZeroMq { publishes: Option<u16> },
+    /// `tcp+lines://`: one message per line.
+    Lines,
+}
+
 const EXAMPLE: &str = "write ws:// or wss:// and a host, such as ws://127.0.0.1:4000";
 
 impl FromStr for Endpoint {
@@ -40,6 +52,12 @@ impl FromStr for Endpoint {
         let wrong = |message: String, help: &str| Err(ValueError::new(message, help));
         if let Some(rest) = text.strip_prefix(UNIX_SCHEME) {
             return parse_unix(text, rest);
+        }
+        if let Some(rest) = text.strip_prefix(ZEROMQ_SCHEME) {
+            return parse_zeromq(text, rest);
+        }
+        if let Some(rest) = text.strip_prefix(LINES_SCHEME) {
+            return parse_carried(text, rest, CarrierKind::Lines);
         }
         let Some((scheme, rest)) = text.split_once("://") else {
             return wrong(format!("`{text}` is not a WebSocket address"), &help_without_scheme(text));
@@ -95,7 +113,8 @@ impl FromStr for Endpoint {
         }
         let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
         let path = format!("{}{query}", uri.path());
-        Ok(Self { tls, unix: None, host, port, path, text: text.to_owned() })
+        let carrier = CarrierKind::WebSocket;
+        Ok(Self { tls, carrier, unix: None, host, port, path, text: text.to_owned() })
     }
 }
 
@@ -113,6 +132,36 @@ fn parse_unix(text: &str, rest: &str) -> Result<Endpoint, ValueError> {
     }
     let text = format!("{UNIX_SCHEME}{socket}:{}", on_host.path);
     Ok(Endpoint { unix: Some(socket), text, ..on_host })
+}
+
+/// Begin the addresses of hubs without WebSocket.
+const ZEROMQ_SCHEME: &str = "tcp://";
+const LINES_SCHEME: &str = "tcp+lines://";
+/// Names the port of the socket that publishes.
+const PUBLISHES: &str = "?publishes=";
+
+fn parse_zeromq(text: &str, rest: &str) -> Result<Endpoint, ValueError> {
+    let (authority, publishes) = match rest.split_once(PUBLISHES) {
+        None => (rest, None),
+        Some((authority, port)) => match port.parse() {
+            Ok(port) if port != 0 => (authority, Some(port)),
+            _ => return Err(ValueError::new(format!("`{port}` is not a port"), "write a number from 1 to 65535")),
+        },
+    };
+    parse_carried(text, authority, CarrierKind::ZeroMq { publishes })
+}
+
+/// Parses the part of an address after its scheme: a host and a port.
+fn parse_carried(text: &str, authority: &str, carrier: CarrierKind) -> Result<Endpoint, ValueError> {
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if !has_port || authority.contains(['/', '?']) {
+        let help =
+            "write tcp://HOST:PORT or tcp://HOST:PORT?publishes=PORT for ZeroMQ, and tcp+lines://HOST:PORT for lines";
+        return Err(ValueError::new(format!("`{text}` is not the address of a hub without WebSocket"), help));
+    }
+    let on_host: Endpoint = format!("ws://{authority}").parse()?;
+    Ok(Endpoint { carrier, text: text.to_owned(), ..on_host })
 }
 
 /// Returns what to write instead of a text without `://`, which may be the name of a file.
@@ -139,6 +188,10 @@ impl Endpoint {
     /// # Errors
     /// A full address that is wrong, or one that leads from this machine to another.
     pub fn join(&self, path: Option<&str>, query: &[(String, String)]) -> Result<Self, ValueError> {
+        if self.carrier != CarrierKind::WebSocket {
+            // Steps that need paths or queries need WebSocket.
+            return Ok(self.clone());
+        }
         let path = path.unwrap_or_default();
         let base = if is_full_address(path) { path.parse()? } else { self.clone() };
         if self.is_loopback() && !base.is_loopback() {
@@ -161,6 +214,11 @@ impl Endpoint {
         let origin = base.unix.as_ref().map_or(base.text[..origin].to_owned(), |path| format!("{UNIX_SCHEME}{path}:"));
         let text = format!("{origin}{path}");
         Ok(Self { path, text, ..base })
+    }
+
+    /// Returns the same host at another port.
+    pub fn with_port(&self, port: u16) -> Self {
+        Self { port, ..self.clone() }
     }
 
     /// Returns the names and values of the query, decoded.
@@ -272,9 +330,39 @@ mod tests {
         let endpoint: Endpoint = text.parse().unwrap();
         assert_eq!(
             endpoint,
-            Endpoint { tls, unix: None, host: host.into(), port, path: path.into(), text: text.into() }
+            Endpoint {
+                tls,
+                carrier: CarrierKind::WebSocket,
+                unix: None,
+                host: host.into(),
+                port,
+                path: path.into(),
+                text: text.into()
+            }
         );
         assert_eq!(endpoint.host_header(), header);
+    }
+
+    #[rstest]
+    #[case("tcp://hub:4203", CarrierKind::ZeroMq { publishes: None })]
+    #[case("tcp://[::1]:4203?publishes=4204", CarrierKind::ZeroMq { publishes: Some(4204) })]
+    #[case("tcp+lines://hub:4203/", CarrierKind::Lines)]
+    fn addresses_without_websocket_name_what_carries_messages(#[case] text: &str, #[case] carrier: CarrierKind) {
+        let endpoint: Endpoint = text.parse().unwrap();
+        assert_eq!((endpoint.carrier, endpoint.port, endpoint.to_string()), (carrier, 4203, text.to_owned()));
+        assert_eq!(endpoint.join(None, &[("a".to_owned(), "b".to_owned())]).unwrap(), endpoint);
+    }
+
+    #[rstest]
+    #[case("tcp://hub")]
+    #[case("tcp://hub:4203/path")]
+    #[case("tcp://hub:4203?topic=x")]
+    #[case("tcp://hub:4203?publishes=0")]
+    #[case("tcp+lines://hub:99999")]
+    #[case("tcp+lines://:1")]
+    #[case("tcp://a b:1")]
+    fn other_addresses_without_websocket_are_wrong(#[case] text: &str) {
+        assert!(text.parse::<Endpoint>().is_err());
     }
 
     #[rstest]

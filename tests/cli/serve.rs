@@ -131,11 +131,17 @@ fn the_admin_side_refuses_web_pages(#[case] headers: &str, #[case] status: &str)
 }
 
 #[test]
-fn only_qi_is_served_over_zeromq() {
+fn only_qi_is_served_over_zeromq_and_checked_as_over_websocket() {
     let port = free_port();
     let server = ServeProcess::start(["qi", "--zeromq", &port.to_string()], 3);
     assert_eq!(server.url("zeromq"), format!("tcp://127.0.0.1:{port}"));
     assert_eq!(server.url("zeromq-publishes"), format!("tcp://127.0.0.1:{}", port + 1));
+    let address = format!("tcp://127.0.0.1:{port}?publishes={}", port + 1);
+    let scenarios = ["base", "sessions", "leavers"].map(|name| format!("--scenario=qi/{name}"));
+    let words =
+        ["check", &address, "--protocol", "qi", "--set", "ok_command=get_static", "--set", "plain_command=ping"];
+    let checked = hubproof(words.into_iter().chain(scenarios.iter().map(String::as_str))).assert_exit_code(0);
+    assert!(checked.out.contains("PASS qi") && checked.out.contains("unmet need `WebSocket`"), "{}", checked.out);
     assert_eq!(server.stop("TERM"), (Some(0), String::new()));
     for (names, why) in [(&["qi", "concierge"][..], "concierge cannot be served over ZeroMQ"), (&["qi"], "65535")] {
         let port = if names.len() > 1 { "0" } else { "65535" };
@@ -174,14 +180,25 @@ fn a_client_of_libzmq_gets_replies_and_published_messages() {
     assert_eq!(server.stop("TERM"), (Some(0), String::new()));
 }
 
-/// The service and the client that others would write understand each other without hubproof.
+/// The service and the client that others would write understand each other, and hubproof finds nothing wrong with the service.
 #[test]
 #[ignore = "thorough: waits for real time"]
 fn the_service_of_libzmq_serves_the_client_of_libzmq() {
     let mut service = zeromq_script("hubs/qi_zeromq.py").args(["--port", &free_port().to_string()]).spawn().unwrap();
     let lines: Vec<String> =
         BufReader::new(service.stdout.take().unwrap()).lines().take(3).map(Result::unwrap).collect();
-    let served = std::panic::catch_unwind(|| assert_served_over_zeromq([&lines[0], &lines[1], &lines[2]]));
+    let served = std::panic::catch_unwind(|| {
+        assert_served_over_zeromq([&lines[0], &lines[1], &lines[2]]);
+        // And hubproof finds nothing wrong with the service.
+        let address = format!("{}?publishes={}", lines[0], lines[1].rsplit(':').next().unwrap());
+        let commands = ["ok_command=execute", "plain_command=abort", "echo_command=echo"];
+        let sets = commands.iter().flat_map(|set| ["--set", set]);
+        let checked = hubproof(["check", &address, "--protocol", "qi"].into_iter().chain(sets.clone()));
+        assert_eq!(checked.code, Some(0), "{}", checked.out);
+        let words = ["fuzz", &address, "--protocol", "qi", "--cases", "100", "--seed", "1", "--yes"];
+        let fuzzed = hubproof(words.into_iter().chain(sets));
+        assert_eq!(fuzzed.code, Some(0), "{}", fuzzed.out);
+    });
     service.kill().unwrap();
     service.wait().unwrap();
     served.unwrap();

@@ -2,6 +2,7 @@
 
 pub mod audiences;
 pub mod broken_hubs;
+pub mod carriers;
 pub mod declared_deviations;
 pub mod deviating_hubs;
 pub mod dialects;

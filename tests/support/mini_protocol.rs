@@ -302,6 +302,7 @@ fn play_options() -> PlayOptions {
         persistent: true,
         shorten: false,
         destructive: false,
+        on_any_carrier: false,
         replay_time: hubproof::judge::REPLAY_TIME,
         stamp: "stamp".to_owned(),
         now_ms: 0,

@@ -32,6 +32,8 @@ use hubproof::syntax::json_schema;
 use hubproof::syntax::printable::{defuse_documents, defuse_output, escape_unprintable, is_unprintable};
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
+use hubproof::transport::carrier::Carrier as _;
+use hubproof::transport::carrier::zmtp::{SocketKind, Zmtp};
 use hubproof::websocket::codec::{ConnectionSide, FrameDecoder, PeerLimits};
 use hubproof::websocket::endpoint::Endpoint;
 use hubproof::websocket::handshake;
@@ -63,7 +65,7 @@ impl Reader {
 pub type NamedReader = (&'static str, u32, fn() -> Reader);
 
 /// Every reader.
-pub const READERS: [NamedReader; 19] = [
+pub const READERS: [NamedReader; 20] = [
     ("baselines", 400, baselines),
     ("dialects", 60, dialects),
     ("expressions", 400, expressions),
@@ -83,6 +85,7 @@ pub const READERS: [NamedReader; 19] = [
     ("shares", 200, shares),
     ("shown-texts", 1_000, shown_texts),
     ("targets", 400, targets),
+    ("zeromq", 2_000, zeromq),
 ];
 
 /// Renders diagnostics with carets, to test that as well.
@@ -576,6 +579,32 @@ fn shares() -> Reader {
         fs::write(file.path(), text).unwrap();
         let read = RunShares::read(&[file.path().to_owned()]).and_then(|shares| shares.merge(Vec::new()));
         read.is_ok_and(|report| !load::report::json::render(&report).is_empty())
+    })
+}
+
+/// What a ZeroMQ socket sends, in pieces as at once.
+fn zeromq() -> Reader {
+    let sample = |kind: &[u8], frames: &[u8]| {
+        let mut bytes = vec![0; 64];
+        (bytes[0], bytes[9], bytes[10]) = (0xff, 0x7f, 3);
+        bytes[12..16].copy_from_slice(b"NULL");
+        [&bytes, &[4, 25][..], b"\x05READY\x0bSocket-Type\0\0\0", kind, frames].concat()
+    };
+    let long = [&[2, 0, 0, 0, 0, 0, 0, 1, 44][..], &[b'x'; 300]].concat();
+    let samples = vec![
+        sample(b"\x03REP", &[b"\x01\0\0\x02{}\x04\x09\x04PING\0\x0aab\x01\0", &long[..]].concat()),
+        sample(b"\x03PUB", b"\x01\x03top\0\x02[]\0\x02{}"),
+    ];
+    Reader::new(samples, move |index, bytes| {
+        let read = |step: usize| {
+            let kind = if index == 0 { SocketKind::Dealer } else { SocketKind::Sub };
+            let (mut zmtp, mut messages, mut answers) = (Zmtp::new(kind, 4096), Vec::new(), Vec::new());
+            let failed = bytes.chunks(step).find_map(|piece| zmtp.receive(piece, &mut messages, &mut answers).err());
+            (messages, answers, zmtp.is_ready(), failed.is_some())
+        };
+        let whole = read(bytes.len().max(1));
+        assert_eq!(whole, read(3));
+        !whole.3
     })
 }
 

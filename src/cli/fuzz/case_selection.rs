@@ -57,6 +57,8 @@ pub struct CaseSelection {
     adaptive: bool,
     share: Share,
     most_findings: Option<u64>,
+    /// Whether frames may be mutated.
+    websocket: bool,
 }
 
 impl CaseSelection {
@@ -65,13 +67,13 @@ impl CaseSelection {
     /// # Errors
     ///
     /// No protocol has the selected message or mutation.
-    pub fn new(arguments: &CaseArgs, campaigns: &mut Vec<Arc<Campaign>>) -> Result<Self, CliError> {
+    pub fn new(arguments: &CaseArgs, websocket: bool, campaigns: &mut Vec<Arc<Campaign>>) -> Result<Self, CliError> {
         let (messages, mutations) = (arguments.message.clone(), arguments.mutation.clone());
         let cases = arguments.cases.or(arguments.time.is_none().then_some(DEFAULT_CASES));
         let (numbers, time) = (arguments.case.clone(), arguments.time);
         let (adaptive, most_findings) = (arguments.adaptive, arguments.max_findings);
         let share = arguments.share.unwrap_or(Share::WHOLE);
-        let selection = Self { numbers, cases, time, messages, mutations, adaptive, share, most_findings };
+        let selection = Self { numbers, cases, time, messages, mutations, adaptive, share, most_findings, websocket };
         let known = |of: &dyn Fn(&Campaign, &FuzzCell) -> String| -> BTreeSet<String> {
             campaigns
                 .iter()
@@ -111,7 +113,10 @@ impl CaseSelection {
     }
 
     fn selects(&self, campaign: &Campaign, cell: &FuzzCell) -> bool {
-        is_among(&self.messages, &message_name(campaign, cell)) && is_among(&self.mutations, cell.mutation.name())
+        let is_possible = self.websocket || !matches!(cell.mutation, MutationKind::Framed(_));
+        is_possible
+            && is_among(&self.messages, &message_name(campaign, cell))
+            && is_among(&self.mutations, cell.mutation.name())
     }
 
     /// Returns the number of cases of each protocol, if it is known.
@@ -234,6 +239,7 @@ mod tests {
             adaptive: false,
             share: Share::WHOLE,
             most_findings: None,
+            websocket: true,
         }
     }
 

@@ -39,6 +39,7 @@ use crate::report::events::ScenarioEvent;
 use crate::report::text::format_count;
 use crate::report::{self, ProtocolReport, RunOptions, RunReport, events};
 use crate::syntax::source::Sources;
+use crate::transport::CarrierKind;
 
 /// Send mutated messages to a hub and check that it stays correct; without a URL, the built-in reference server
 #[derive(Args)]
@@ -100,6 +101,7 @@ impl FuzzArgs {
             persistent: false,
             shorten: false,
             destructive: false,
+            on_any_carrier: true,
             replay_time: REPLAY_TIME,
             stamp: check::stamp(),
             now_ms: hub::now_ms(),
@@ -119,7 +121,10 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     arguments.hub.check_fault(&protocols)?;
     let seed = arguments.seed.unwrap_or_else(random_seed);
     let mut campaigns = load_campaigns(&protocols, named.target.as_ref(), seed, &mut sources)?;
-    let selection = CaseSelection::new(&arguments.cases, &mut campaigns)?;
+    let is_websocket =
+        |target: &config::Target| target.instances.iter().all(|one| one.url.carrier == CarrierKind::WebSocket);
+    let websocket = named.target.as_ref().is_none_or(is_websocket);
+    let selection = CaseSelection::new(&arguments.cases, websocket, &mut campaigns)?;
     let chosen = |protocol: &ValidProtocol| campaigns.iter().any(|campaign| campaign.pack().name == protocol.pack.name);
     protocols.retain(chosen);
     if arguments.print_cases {

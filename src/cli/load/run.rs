@@ -44,6 +44,8 @@ use crate::report::text::{format_count, format_time};
 use crate::report::{DeviationReport, RunOptions};
 use crate::syntax::share::Share;
 use crate::syntax::source::{FileId, Sources, Span};
+use crate::transport::Endpoint;
+use crate::transport::carrier::gateway;
 
 /// How long shares that have agreed need to start, beside the ramps of the plan.
 const START_TIME: Duration = Duration::from_secs(5);
@@ -192,7 +194,10 @@ impl LoadSession<'_> {
         let Some(hub) = started.hubs.first() else { return Err(CliError::new("there is no hub to load")) };
         let hub = RunHub::prepare(hub)?;
         let shared = &self.arguments.shared;
-        let mut ready = self.set_up(plan, &hub, None, sources)?;
+        let own = &hub.instance.endpoint;
+        let failed = |error| CliError::new(format!("no gateway to {own} can be opened: {error}"));
+        let endpoint = gateway::reach(own).await.map_err(failed)?;
+        let mut ready = self.set_up(plan, (&hub, &endpoint), None, sources)?;
         if self.report_shortages(&ready.setup, hub.embedded)? {
             return Ok(LoadAttempt::NotStarted);
         }
@@ -202,7 +207,7 @@ impl LoadSession<'_> {
             let settings = self.participation(plan, sources);
             joined = self.arguments.over.join(settings, &mut started.signals, self.arguments.quiet).await?;
             let Some(joined) = &joined else { return Ok(LoadAttempt::NotStarted) };
-            ready = self.set_up(plan, &hub, Some(joined.start()), sources)?;
+            ready = self.set_up(plan, (&hub, &endpoint), Some(joined.start()), sources)?;
         }
         let ReadyRun { prepared, setup, origin_ns } = ready;
         let (to, calls) = engine::hooks::hook_call_queue();
@@ -285,7 +290,7 @@ impl LoadSession<'_> {
     fn set_up(
         &self,
         plan: &Plan,
-        hub: &RunHub,
+        (hub, endpoint): (&RunHub, &Endpoint),
         start: Option<&AgreedStart>,
         sources: &Sources,
     ) -> Result<ReadyRun, CliError> {
@@ -302,7 +307,7 @@ impl LoadSession<'_> {
             prepared: Arc::clone(&prepared),
             clock,
             epoch_ms,
-            endpoint: hub.instance.endpoint.clone(),
+            endpoint: endpoint.clone(),
             deviations: Arc::clone(&hub.deviations),
             tls: hub.instance.tls.clone(),
             sources: self.arguments.source.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
