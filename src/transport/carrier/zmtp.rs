@@ -41,7 +41,7 @@ pub struct Zmtp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ZmtpStage {
     Greeting,
-    /// The hub has not yet said of which kind its socket is.
+    /// The hub has not yet sent READY, which names the kind of its socket.
     Handshake,
     Ready,
 }
