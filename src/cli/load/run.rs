@@ -194,22 +194,10 @@ impl LoadSession<'_> {
         let Some(hub) = started.hubs.first() else { return Err(CliError::new("there is no hub to load")) };
         let hub = RunHub::prepare(hub)?;
         let shared = &self.arguments.shared;
-        let own = &hub.instance.endpoint;
-        let failed = |error| CliError::new(format!("no gateway to {own} can be opened: {error}"));
-        let endpoint = gateway::reach(own).await.map_err(failed)?;
-        let mut ready = self.set_up(plan, (&hub, &endpoint), None, sources)?;
-        if self.report_shortages(&ready.setup, hub.embedded)? {
+        let ready = self.get_ready(plan, &hub, &mut started.signals, sources).await?;
+        let Some((ReadyRun { prepared, setup, origin_ns }, mut joined)) = ready else {
             return Ok(LoadAttempt::NotStarted);
-        }
-        let mut joined = None;
-        if self.arguments.over.is_given() {
-            shared.check_free()?;
-            let settings = self.participation(plan, sources);
-            joined = self.arguments.over.join(settings, &mut started.signals, self.arguments.quiet).await?;
-            let Some(joined) = &joined else { return Ok(LoadAttempt::NotStarted) };
-            ready = self.set_up(plan, (&hub, &endpoint), Some(joined.start()), sources)?;
-        }
-        let ReadyRun { prepared, setup, origin_ns } = ready;
+        };
         let (to, calls) = engine::hooks::hook_call_queue();
         let hooks = tokio::spawn(engine::hooks::carry_out(calls, Arc::clone(&prepared), Arc::clone(&hub.instance)));
         // The hub is left alone if the file cannot be created.
@@ -218,13 +206,7 @@ impl LoadSession<'_> {
         let writer = shared.share.map(|share| shared.create_file(header(share)));
         let run = engine::start_run(setup, to)?.writing_to(writer.transpose()?);
         let stopper = run.control();
-        let served = match self.arguments.metrics {
-            Some(address) => Some(MetricsPage::start(address).await?),
-            None => None,
-        };
-        if let Some(served) = &served {
-            eprintln!("metrics on {}", served.url());
-        }
+        let served = self.serve_metrics().await?;
         let (began, shown) = (u64::try_from(origin_ns / 1_000_000).unwrap_or(0), &self.shown);
         self.log.write(|| events::run_started(began, &plan.id, &shown.target, &shown.command, self.seed));
         let workloads = self.script.workloads(plan);
@@ -284,6 +266,39 @@ impl LoadSession<'_> {
         report.thresholds = watcher.outcomes(measurements, asked > 0);
         report.judgement = validity::judge_run(report.measurements(), &report.thresholds, circumstances);
         Ok(LoadAttempt::Report(Box::new(report), ending))
+    }
+
+    /// Sets up the engine, together with the other shares of the run. Returns `None` if the run does not start.
+    async fn get_ready(
+        &self,
+        plan: &Plan,
+        hub: &RunHub,
+        signals: &mut SignalListener,
+        sources: &Sources,
+    ) -> Result<Option<(ReadyRun, Option<Joined>)>, CliError> {
+        let own = &hub.instance.endpoint;
+        let failed = |error| CliError::new(format!("no gateway to {own} can be opened: {error}"));
+        let endpoint = gateway::reach(own).await.map_err(failed)?;
+        let ready = self.set_up(plan, (hub, &endpoint), None, sources)?;
+        if self.report_shortages(&ready.setup, hub.embedded)? {
+            return Ok(None);
+        }
+        if !self.arguments.over.is_given() {
+            return Ok(Some((ready, None)));
+        }
+        self.arguments.shared.check_free()?;
+        let settings = self.participation(plan, sources);
+        let joined = self.arguments.over.join(settings, signals, self.arguments.quiet).await?;
+        let Some(joined) = joined else { return Ok(None) };
+        let ready = self.set_up(plan, (hub, &endpoint), Some(joined.start()), sources)?;
+        Ok(Some((ready, Some(joined))))
+    }
+
+    async fn serve_metrics(&self) -> Result<Option<MetricsPage>, CliError> {
+        let Some(address) = self.arguments.metrics else { return Ok(None) };
+        let served = MetricsPage::start(address).await?;
+        eprintln!("metrics on {}", served.url());
+        Ok(Some(served))
     }
 
     /// Compiles the plan and sets up the engine; `start` is what the shares of the run have agreed on.

@@ -1,10 +1,9 @@
-use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
 use rstest::rstest;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::lines::Lines;
 use super::zmtp::{SocketKind, Zmtp};
@@ -118,7 +117,7 @@ async fn opened(address: String) -> (super::super::Connection, mpsc::Receiver<In
 
 #[tokio::test]
 async fn a_request_and_its_answer_pass_both_ways_and_a_close_ends_the_stream() {
-    let (told, seen) = std_mpsc::channel();
+    let (received, seen) = oneshot::channel();
     let address = hub_on(async move |mut stream: TcpStream| {
         let mut head = [0; 64 + 30];
         stream.write_all(&hub_opening("REP")).await.unwrap();
@@ -128,7 +127,7 @@ async fn a_request_and_its_answer_pass_both_ways_and_a_close_ends_the_stream() {
         stream.write_all(b"\x01\0\0\x07{\"a\":1}").await.unwrap();
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.unwrap();
-        told.send((request, rest)).unwrap();
+        received.send((request, rest)).unwrap();
     })
     .await;
     let (connection, mut events) = opened(format!("tcp://{address}")).await;
@@ -146,7 +145,7 @@ async fn a_request_and_its_answer_pass_both_ways_and_a_close_ends_the_stream() {
     connection.send(ConnectionCommand::Frames(vec![Frame::close(Some(1000), "")])).unwrap();
     assert!(matches!(events.recv().await.unwrap().what, ConnectionEvent::Close { code: Some(1000), .. }));
     assert!(matches!(events.recv().await.unwrap().what, ConnectionEvent::End { .. }));
-    assert_eq!(seen.recv().unwrap(), (*b"\x01\0\0\x02{}", Vec::new()));
+    assert_eq!(seen.await.unwrap(), (*b"\x01\0\0\x02{}", Vec::new()));
 }
 
 #[tokio::test]
