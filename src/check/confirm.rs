@@ -2,7 +2,7 @@
 //! that is missing once may have been delayed by other scenarios, or by the machine, or the hub did not know the client
 //! yet. Replays scenarios, too, in which a message was missing that they only need.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -202,7 +202,8 @@ async fn replay_blocked(
     let mut vain: HashMap<Option<Span>, usize> = HashMap::new();
     let shared = Arc::new(options.clone());
     loop {
-        let mut chosen = vain.clone();
+        // Those that stopped at the same step may have blocked one another.
+        let mut chosen = HashSet::new();
         let is_over = *interrupt.borrow() || Instant::now() >= until;
         // Those that need the hub for themselves are not played beside others.
         let (mut shared_ones, mut lone_one) = (false, false);
@@ -211,9 +212,10 @@ async fn replay_blocked(
             if lone_one || is_lone && shared_ones {
                 return false;
             }
-            let count = chosen.entry(failure.stopped_at()).or_default();
-            *count += 1;
-            let waits = !is_over && *count <= VAIN_REPLAYS && failure.job.is_blocked(&failure.report, options);
+            let step = failure.stopped_at();
+            let is_vain = vain.get(&step).is_some_and(|count| *count >= VAIN_REPLAYS);
+            let may_wait = !is_over && !is_vain && failure.job.is_blocked(&failure.report, options);
+            let waits = may_wait && chosen.insert(step);
             (shared_ones, lone_one) = (shared_ones || waits && !is_lone, waits && is_lone);
             waits
         };
