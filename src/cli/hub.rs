@@ -36,7 +36,7 @@ use crate::websocket::endpoint::Endpoint;
 
 #[derive(Args)]
 pub struct HubArgs {
-    /// URL of the hub: ws:// or wss://
+    /// URL of the hub: ws:// or wss://; tcp:// for ZeroMQ, and tcp+lines:// for lines
     #[arg(value_name = "URL")]
     pub url: Option<String>,
     /// Protocol the hub speaks; without a URL, protocols to run (repeatable; default: all)
@@ -129,7 +129,7 @@ impl HubArgs {
     }
 
     /// Returns the addresses of the hub.
-    fn endpoints<'a>(&'a self, named: &'a ParsedHubArgs) -> impl Iterator<Item = Endpoint> + 'a {
+    pub fn endpoints<'a>(&'a self, named: &'a ParsedHubArgs) -> impl Iterator<Item = Endpoint> + 'a {
         let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| instance.url.clone());
         self.url.iter().filter_map(|url| url.parse().ok()).chain(instances)
     }

@@ -6,7 +6,7 @@ use std::thread;
 
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::support::process::{ServeProcess, hubproof};
+use crate::support::process::{ServeProcess, free_port, hubproof};
 
 /// Serves lines: passes each on to a hub over WebSocket, and back what the hub answers. Returns the address.
 fn lines_before(hub: &ServeProcess) -> String {
@@ -47,7 +47,10 @@ fn scenarios_cases_and_load_reach_a_hub_over_lines() {
     assert_eq!(fuzzed.code, Some(0), "{}", fuzzed.out);
     let framed = hubproof(["fuzz", &address, "--mutation", "unmasked"].iter().chain(&known)).assert_exit_code(2);
     assert!(framed.err.contains("no case has the mutation unmasked"), "{}", framed.err);
-    let plan = ["--duration", "1s", "--warm-up", "200ms", "--ramp", "100ms", "--rate", "50", "--clients", "5"];
+    let plan = ["--duration", "1s", "--warm-up", "200ms", "--ramp", "100ms"];
     let loaded = hubproof(["load", &address].iter().chain(&known[..2]).chain(&plan));
     assert_eq!(loaded.code, Some(0), "{} {}", loaded.out, loaded.err);
+    let dead = format!("tcp://127.0.0.1:{}", free_port());
+    let failed = hubproof(["load", &dead].iter().chain(&known[..2]).chain(&plan)).assert_exit_code(3);
+    assert!(failed.err.contains(&format!("failed to connect to {dead}: nothing listens")), "{}", failed.err);
 }

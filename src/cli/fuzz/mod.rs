@@ -121,9 +121,7 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     arguments.hub.check_fault(&protocols)?;
     let seed = arguments.seed.unwrap_or_else(random_seed);
     let mut campaigns = load_campaigns(&protocols, named.target.as_ref(), seed, &mut sources)?;
-    let is_websocket =
-        |target: &config::Target| target.instances.iter().all(|one| one.url.carrier == CarrierKind::WebSocket);
-    let websocket = named.target.as_ref().is_none_or(is_websocket);
+    let websocket = arguments.hub.endpoints(&named).all(|endpoint| endpoint.carrier == CarrierKind::WebSocket);
     let selection = CaseSelection::new(&arguments.cases, websocket, &mut campaigns)?;
     let chosen = |protocol: &ValidProtocol| campaigns.iter().any(|campaign| campaign.pack().name == protocol.pack.name);
     protocols.retain(chosen);

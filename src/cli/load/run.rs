@@ -277,8 +277,14 @@ impl LoadSession<'_> {
         sources: &Sources,
     ) -> Result<Option<(ReadyRun, Option<Joined>)>, CliError> {
         let own = &hub.instance.endpoint;
-        let failed = |error| CliError::new(format!("no gateway to {own} can be opened: {error}"));
-        let endpoint = gateway::reach(own).await.map_err(failed)?;
+        let endpoint = match gateway::reach(own).await {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                let help = "is the hub running, and is this its address?";
+                eprintln!("{}", CliError::usage(error.to_string(), help).render());
+                return Ok(None);
+            }
+        };
         let ready = self.set_up(plan, (hub, &endpoint), None, sources)?;
         if self.report_shortages(&ready.setup, hub.embedded)? {
             return Ok(None);

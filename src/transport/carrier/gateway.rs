@@ -14,14 +14,30 @@ use crate::websocket::frame::Frame;
 /// How many events of a connection wait to be passed on.
 const WAITING_EVENTS: usize = 64;
 
+/// Why a hub is not reached.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    #[error("no gateway to the hub can be opened: {0}")]
+    Listen(#[from] io::Error),
+    #[error("failed to connect to {hub}: {why}")]
+    Hub { hub: String, why: String },
+}
+
 /// Returns the address at which a hub is reached over WebSocket: its own, or that of a gateway, which runs as long as the
 /// runtime.
 ///
 /// # Errors
-/// No port of this machine can be bound.
-pub async fn reach(hub: &Endpoint) -> io::Result<Endpoint> {
+/// The hub does not answer, or no port of this machine can be bound.
+pub async fn reach(hub: &Endpoint) -> Result<Endpoint, GatewayError> {
     if hub.carrier == CarrierKind::WebSocket {
         return Ok(hub.clone());
+    }
+    let (to, mut events) = mpsc::channel(WAITING_EVENTS);
+    let _probe = open_connection(ConnectionId(0), ConnectRequest::new(hub.clone()), to);
+    if let Some(ConnectionEvent::Unreachable { reason } | ConnectionEvent::NoUpgrade { reason, .. }) =
+        events.recv().await.map(|event| event.what)
+    {
+        return Err(GatewayError::Hub { hub: hub.to_string(), why: reason });
     }
     let listener = listen(ListenRequest::default()).await?;
     let url = listener.url();
@@ -36,7 +52,7 @@ pub async fn reach(hub: &Endpoint) -> io::Result<Endpoint> {
             tokio::spawn(pass_on((client, from_client), (connection, from_hub)));
         }
     });
-    url.parse().map_err(|_| io::ErrorKind::AddrNotAvailable.into())
+    url.parse().map_err(|_| io::Error::from(io::ErrorKind::AddrNotAvailable).into())
 }
 
 type ConnectionWithEvents = (Connection, mpsc::Receiver<IncomingEvent>);
