@@ -6,7 +6,7 @@
 //! * [`mod@machine`]: the inputs and outputs of a protocol's state machine, without sockets or clocks;
 //! * `airavata`, `concierge`, `emprops`, `gator`, `qi`: one state machine per protocol;
 //! * [`protocols::websocket`]: a hub that is WebSocket only, bytes in and bytes out;
-//! * `zmtp`: the transport of ZeroMQ, over which `qi` can be served as well, bytes in and bytes out;
+//! * `zmtp`: ZeroMQ's wire protocol, bytes in and bytes out, so that `qi` can be served over ZeroMQ, too;
 //! * [`fault`] and [`fault::injector`]: deliberate faults, read from `faults/`, most of them changes to the outputs of a
 //!   correct machine;
 //! * [`fault::on_input`]: faults that only malformed or undocumented input triggers;

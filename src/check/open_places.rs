@@ -1,6 +1,6 @@
 //! Finds the places of a scenario's messages in which the hub passes on what it gets, for variations that send unusual
 //! values there. A play of the scenario as it is written shows them: the hub sent the value of such a place whole, and
-//! nothing else that contains it. Whatever is in doubt is no such place.
+//! nothing else that contains it. When in doubt, a place does not count as open.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};

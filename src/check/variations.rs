@@ -430,8 +430,8 @@ fn is_hindered(report: &ScenarioReport) -> bool {
     report.waits.was_late || crowding_refusal(report).is_some()
 }
 
-/// Returns the rules that a step judges at this place of a scenario: its own, or those that demand the message for which it
-/// waits, or those of the steps around it that judge the same exchange.
+/// Returns the rules that a step judges: its own, or those that demand the message it waits for, or those of the steps next to
+/// it in the same exchange.
 fn rules_in_question(program: &Program, place: Option<Span>) -> Vec<RuleUse> {
     let find = |steps: &&Vec<Step>| steps.iter().position(|step| Some(step.span) == place);
     let block = program.blocks.iter().find_map(|steps| Some((steps, find(&steps)?)));

@@ -26,10 +26,10 @@ use crate::syntax::yaml;
     after_help = "Takes about three seconds, and needs no hub: requests go to the built-in reference server.\nExit codes: 0 measured, with or without warnings; 3 the machine could not be measured"
 )]
 pub struct DoctorArgs {
-    /// Say how many machines like this one a load with so many connections takes
+    /// Say how many machines like this one you need for this many connections
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     connections: u64,
-    /// Say how many machines like this one a load with so many messages per second takes
+    /// Say how many machines like this one you need for this many messages per second
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     messages: u64,
 }

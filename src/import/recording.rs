@@ -91,7 +91,7 @@ pub enum SentFrame {
 }
 
 impl RecordedLine {
-    /// Parses a line; returns `None` if it is not a line of a recording.
+    /// Parses a line of a recording; returns `None` for anything else.
     pub fn parse(line: &str) -> Option<Self> {
         let line: Value = serde_json::from_str(line).ok()?;
         let time: jiff::Timestamp = line.get("time")?.as_str()?.parse().ok()?;

@@ -290,7 +290,7 @@ enum ObserveEvent<'a> {
         connections: usize,
         /// Connections of which the beginning was not observed.
         joined: usize,
-        /// Connections that were not judged to their end, because the judge did not keep up.
+        /// Connections that the judge dropped because it fell behind.
         left_out: usize,
         frames_from_hub: usize,
         frames_to_hub: usize,

@@ -17,7 +17,7 @@ use crate::syntax::matcher::are_equal;
 pub enum ValueKind {
     /// Names with characters that receivers often mishandle.
     Letters,
-    /// Names that look like another kind of value.
+    /// Names that mean something elsewhere, such as `null`, `0` or `__proto__`.
     Words,
     /// Names, and texts in objects, of the lengths of common buffers.
     Lengths,
@@ -248,7 +248,7 @@ pub struct OpenPlaces {
     pub places: Vec<OpenPlace>,
     /// Chooses the classes, so that scenarios have different ones.
     pub turn: usize,
-    /// The most characters of all texts of certain lengths in an object.
+    /// How long all long texts that replace members of one object may be together, in characters.
     pub most_chars: usize,
     /// The classes, by index; all by default.
     pub classes: Option<BTreeSet<usize>>,

@@ -69,7 +69,7 @@ impl OverArgs {
     /// the user interrupts that.
     ///
     /// # Errors
-    /// No server answers, or the shares are not those of one run.
+    /// No server answers, or the shares belong to different runs.
     pub async fn join(
         &self,
         mut settings: ParticipationSettings,

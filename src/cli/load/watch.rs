@@ -35,7 +35,7 @@ pub struct WatchArgs {
     /// End the run instead: no new journeys begin, and running ones finish
     #[arg(long)]
     stop: bool,
-    /// Hold back new journeys in all shares, from the same second on
+    /// Pause all shares at the same second: no new journeys begin
     #[arg(long, conflicts_with_all = ["stop", "resume"])]
     hold: bool,
     /// End a hold
@@ -80,7 +80,7 @@ async fn next_tick(ticks: &mut RunMessages, is_wanted: impl Fn(&Tick) -> bool) -
     }
 }
 
-/// Ends the run, holds it or goes on with it, and waits until its leader confirms that.
+/// Stops, holds or resumes the run, and waits for its leader to confirm.
 async fn change_run(arguments: &WatchArgs, server: &NatsServer, ticks: &mut RunMessages) -> Result<u8, CliError> {
     let (run, at_once, begins) = (&arguments.run, arguments.now, arguments.hold);
     let (request, done, failed) = match arguments.stop {

@@ -10,7 +10,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Creates the state of a stream with lines of at most `most` bytes.
+    /// Creates a new stream that refuses lines longer than `most` bytes.
     pub fn new(most: usize) -> Self {
         Self { line: Vec::new(), most }
     }

@@ -47,7 +47,7 @@ enum ZmtpStage {
 }
 
 impl Zmtp {
-    /// Creates the state of a connection whose messages have at most `most` bytes.
+    /// Creates a new connection that refuses messages longer than `most` bytes.
     pub fn new(kind: SocketKind, most: usize) -> Self {
         Self { kind, most, stage: ZmtpStage::Greeting, buffer: Vec::new(), parts: Vec::new() }
     }
