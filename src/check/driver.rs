@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::hub::client::{TestedClient, end_client};
 use crate::hub::hook::{self, HookCall};
 use crate::hub::prepare::{MAX_MESSAGE_BYTES, PreparedInstance};
+use crate::hub::process::LaunchedHub;
 use crate::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput};
 use crate::outcome::{PreconditionFailure, ScenarioReport, Verdict};
 use crate::report::events::ScenarioEvent;
@@ -52,8 +55,30 @@ pub async fn play_conversation(
     let mut driver = ConversationDriver::new(&program, site, events, patience, &config);
     let mut conversation = Conversation::new(Arc::clone(&program), config);
     driver.listen(&mut conversation).await;
+    let mut client = None;
+    let mut connected = None;
+    if let Some(tested) = driver.site.client.clone() {
+        let listening = conversation.listeners().into_iter().find_map(|actor| conversation.listen_url(actor));
+        let url = listening.map(str::to_owned);
+        match driver.bring_client(&tested, &program, url, &mut interrupt).await {
+            Ok((process, first)) => (client, connected) = (process, Some(first)),
+            Err(why) => {
+                let mut report = conversation.into_report();
+                report.cause = Some(PreconditionFailure::without_step(why));
+                report.interrupted = *interrupt.borrow();
+                return report;
+            }
+        }
+        // What a scenario measures begins when its client connects.
+        driver.started = Instant::now();
+    }
     let outputs = conversation.start(Duration::ZERO);
     driver.perform(outputs).await;
+    if let Some(SideEvent::Accepted { actor, connection }) = connected {
+        let input = driver.add_accepted(actor, connection);
+        driver.handle(&mut conversation, Duration::ZERO, input).await;
+        driver.deliver_early(&mut conversation).await;
+    }
     let mut interrupted = false;
     let mut late = false;
     let timeout = limit;
@@ -94,6 +119,9 @@ pub async fn play_conversation(
     }
     driver.close().await;
     let mut report = conversation.into_report();
+    if let Some(client) = client {
+        end_client(client, &mut report).await;
+    }
     report.interrupted = interrupted;
     if late {
         record_stop(&mut report, format!("it did not finish within the `--timeout` of {}", format_time(timeout)));
@@ -157,13 +185,54 @@ impl ConversationDriver {
     }
 
     async fn listen(&mut self, conversation: &mut Conversation) {
-        for actor in conversation.listeners() {
-            // If a free loopback port cannot be bound, the actor has no address, and the step that needs it reports
-            // that.
-            let Ok(listener) = transport::listen(transport::ListenRequest::default()).await else { continue };
+        for (index, actor) in conversation.listeners().into_iter().enumerate() {
+            let subprotocols = conversation.supported_subprotocols(actor);
+            let mut request = transport::ListenRequest { subprotocols, ..transport::ListenRequest::default() };
+            if let Some(client) = self.site.client.as_ref().filter(|_| index == 0) {
+                request.address = client.listen;
+            }
+            // If the port cannot be bound, the actor has no address, and the step that needs it reports that.
+            let Ok(listener) = transport::listen(request).await else { continue };
             conversation.set_listen_url(actor, listener.url());
             self.tasks.spawn(accept_connections(listener, actor, self.side.clone(), self.sender.clone()));
         }
+    }
+
+    /// Starts the client under test, and waits until it connects. Returns its process, unless it runs elsewhere, and its
+    /// first connection.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no client to test.
+    async fn bring_client(
+        &mut self,
+        tested: &TestedClient,
+        program: &Program,
+        url: Option<String>,
+        interrupt: &mut watch::Receiver<bool>,
+    ) -> Result<(Option<LaunchedHub>, SideEvent), String> {
+        let Some(url) = url else {
+            return Err(format!("hubproof cannot listen on {}: another process may use the port", tested.listen));
+        };
+        let process = tested.start(program, &url).map_err(|error| error.to_string())?;
+        let ended = process.as_ref().map(LaunchedHub::wait_for_end);
+        let patience = tested.patience();
+        let end = tokio::select! {
+            biased;
+            Some(first) = self.side_events.recv() => {
+                tested.has_come.store(true, Ordering::Relaxed);
+                return Ok((process, first));
+            }
+            _ = interrupt.wait_for(|stop| *stop) => return Err("the run was interrupted".to_owned()),
+            status = async { match ended { Some(ended) => ended.await, None => std::future::pending().await } } => Some(status),
+            () = tokio::time::sleep(patience) => None,
+        };
+        tested.was_missed.store(true, Ordering::Relaxed);
+        let log = match process {
+            Some(process) => Some(process.terminate(Duration::ZERO).await),
+            None => None,
+        };
+        Err(tested.explain_absence(&url, patience, end.as_deref(), log.as_ref()))
     }
 
     async fn handle(&mut self, conversation: &mut Conversation, at: Duration, input: ConversationInput) {

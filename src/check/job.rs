@@ -263,7 +263,7 @@ impl ScenarioJob {
     /// Returns the phase in which the scenario is played. A scenario that gets a hub of its own disturbs no other.
     pub(super) fn phase(&self) -> PlayPhase {
         match self.program.isolation {
-            _ if self.subject.embedded.is_some() => PlayPhase::Shared,
+            _ if self.subject.is_renewable() => PlayPhase::Shared,
             Isolation::Destructive => PlayPhase::Destructive,
             _ if self.is_alone() => PlayPhase::Alone,
             _ => PlayPhase::Shared,
@@ -274,7 +274,7 @@ impl ScenarioJob {
     pub(super) fn resource(&self) -> Option<Resource> {
         let JobPlacement::Instance(index) = self.place else { return None };
         match self.isolation(&self.subject.instances[index]) {
-            Isolation::Exclusive(word) if self.subject.embedded.is_none() => {
+            Isolation::Exclusive(word) if !self.subject.is_renewable() => {
                 Some((Arc::as_ptr(&self.subject).addr(), word))
             }
             _ => None,
@@ -302,8 +302,7 @@ impl ScenarioJob {
 
     /// Whether the scenario must be the only one on the hub while it is played.
     fn is_alone(&self) -> bool {
-        matches!(&self.program.isolation, Isolation::Exclusive(word) if word == "hub")
-            && self.subject.embedded.is_none()
+        matches!(&self.program.isolation, Isolation::Exclusive(word) if word == "hub") && !self.subject.is_renewable()
     }
 
     /// Waits for the scenario's turn and plays it. Returns `None` if the run was interrupted before. `id` must be unique
@@ -556,7 +555,7 @@ impl ScenarioJob {
         let service_probe = self.service_probe(index)?;
         // Silence after a scenario that may leave the hub unusable, or on a hub of its own, does not prove a hang.
         if self.program.isolation == Isolation::Destructive
-            || (self.subject.embedded.is_some() && self.program.isolation != Isolation::Shared)
+            || (self.subject.is_renewable() && self.program.isolation != Isolation::Shared)
             // Only a scenario as it is written may become a probe.
             || (self.variation.is_some() && has_passed(report))
         {
@@ -591,7 +590,7 @@ fn choose_instance(
     options: &PlayOptions,
 ) -> Result<JobPlacement, SetupError> {
     let spared = program.isolation == Isolation::Destructive
-        && subject.embedded.is_none()
+        && !subject.is_renewable()
         && !subject.target.restartable
         && !options.destructive;
     let mut nearest: Option<Vec<UnmetNeed>> = None;
@@ -609,7 +608,8 @@ fn choose_instance(
         return Ok(JobPlacement::Nowhere(vec![UnmetNeed { name, lacks: Lack::Property }]));
     }
     for (index, site) in subject.instances.iter().enumerate().filter(|(_, site)| fit(site) && fits_carrier(site)) {
-        let provides = |word: &str| site.provides.contains(word);
+        let does = |word: &str| site.client.as_ref().is_some_and(|client| client.does(word));
+        let provides = |word: &str| site.provides.contains(word) || does(word);
         let hooks = |name: &str| site.hooks.contains_key(name);
         let missing = unmet_needs(program, &site.settings, &provides, &hooks)
             .map_err(|source| SetupError::Need { scenario: program.id.clone(), source })?;
@@ -691,6 +691,9 @@ async fn play_job(
     report.begun = begun;
     report.repetition = job.repetition;
     mask_report(&mut report, &masker);
+    if subject.client.is_some() {
+        name_client(&mut report);
+    }
     if let Some(hub) = own {
         hub.shutdown().await;
     }
@@ -755,6 +758,20 @@ fn not_testable_report(program: &Program, unmet: Vec<UnmetNeed>, repetition: usi
 fn failed_report(program: &Program, message: String, repetition: usize) -> ScenarioReport {
     let cause = Some(PreconditionFailure::without_step(message));
     ScenarioReport { cause, repetition, verdict: Verdict::Inconclusive, ..ScenarioReport::of(program) }
+}
+
+/// Calls the party under test a client in the texts of a report that begin with it.
+fn name_client(report: &mut ScenarioReport) {
+    let of_checks = report.checks.iter_mut().map(|check| (&mut check.message, check.detail.as_mut()));
+    let of_cause = report.cause.iter_mut().map(|cause| (&mut cause.message, cause.detail.as_mut()));
+    for (message, detail) in of_checks.chain(of_cause) {
+        let detail = detail.into_iter().flat_map(|detail| [&mut detail.expected, &mut detail.received]);
+        for text in std::iter::once(message).chain(detail) {
+            if let Some(rest) = text.strip_prefix("the hub ") {
+                *text = format!("the client {rest}");
+            }
+        }
+    }
 }
 
 /// Masks secrets in every text of a report, except in frames, which were masked before they were shortened.

@@ -35,7 +35,7 @@ impl PlayPermits {
                 drop(isolated);
             });
         }
-        if subject.limited && subject.embedded.is_none() {
+        if subject.limited && !subject.is_renewable() {
             tokio::spawn(async move {
                 tokio::time::sleep(CONNECTION_RELEASE_DELAY).await;
                 drop(connections);
@@ -74,7 +74,7 @@ struct IsolationLocks {
 
 async fn take_isolation_locks(isolation: &Isolation, subject: &PreparedHub) -> IsolationLocks {
     let none = IsolationLocks { _reading: None, _writing: None, _word: None };
-    if subject.embedded.is_some() && *isolation != Isolation::Shared {
+    if subject.is_renewable() && *isolation != Isolation::Shared {
         // The scenario gets a hub of its own, so it needs no lock.
         return none;
     }

@@ -11,6 +11,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use tokio::sync::{mpsc, watch};
 
 use super::baseline::BaselineArgs;
+use super::check_client::ClientUnderTest;
 use super::hub::{self, HubArgs, ParsedHubArgs, RunInput, StartedHubs};
 use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
@@ -38,58 +39,61 @@ use crate::syntax::source::Sources;
 #[derive(Args)]
 pub struct CheckArgs {
     #[command(flatten)]
-    hub: HubArgs,
+    pub(super) hub: HubArgs,
     /// Run only scenarios whose name matches, such as 'concierge/group-*' or 'seq'; or run a scenario file outside the
     /// pack
     #[arg(long, value_name = "GLOB|FILE")]
-    scenario: Vec<String>,
+    pub(super) scenario: Vec<String>,
     /// Run only scenarios that check this rule
     #[arg(long, value_name = "ID")]
-    rule: Vec<String>,
+    pub(super) rule: Vec<String>,
     /// List the selected scenarios with their needs, and the protocol's settings and hooks
     #[arg(long)]
-    list: bool,
+    pub(super) list: bool,
     /// What to play in addition to the plain scenarios
     #[arg(long, value_enum, default_value_t = Depth::Normal)]
-    depth: Depth,
+    pub(super) depth: Depth,
     /// Play only this variation of the scenarios, such as 'white-space'; --list lists the variations
     #[arg(long, value_name = "NAME")]
-    variation: Option<Variation>,
+    pub(super) variation: Option<Variation>,
     /// With --depth thorough: also play the random walks on this hub, and warn if the answers differ (default for
     /// built-in protocols: a model in memory)
     #[arg(long, value_name = "URL", conflicts_with = "variation")]
-    against: Option<String>,
+    pub(super) against: Option<String>,
     /// Play every Nth of the selected scenarios, such as 3/16 for the third of sixteen runs; `hubproof merge` joins their
     /// JSON reports
     #[arg(long, value_name = "N/ALL", conflicts_with_all = ["explore", "write_deviations"])]
-    share: Option<Share>,
+    pub(super) share: Option<Share>,
     /// Number of scenarios to run in parallel (default: 16; 32 against the reference server, 64 with --depth thorough)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
+    pub(super) jobs: Option<u16>,
     #[command(flatten)]
-    output: RunOutputArgs,
+    pub(super) output: RunOutputArgs,
     /// Run every scenario N times, and report a check that fails only sometimes as flaky
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    repeat: u32,
+    pub(super) repeat: u32,
     /// Minimum share of the pack's MUST rules to judge; a run that judges fewer is inconclusive (default: a third for
     /// full runs)
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
-    min_judged: Option<u8>,
+    pub(super) min_judged: Option<u8>,
     /// Also run scenarios that may leave the hub unusable
     #[arg(long)]
-    destructive: bool,
+    pub(super) destructive: bool,
     /// Try each proposed deviation and continue the run with the right ones; each is still a failure
     #[arg(long)]
-    explore: bool,
+    pub(super) explore: bool,
     /// Append the proposed deviations, if any, to this file as target-file entries; fill in their reasons
     #[arg(long, value_name = "FILE")]
-    write_deviations: Option<PathBuf>,
+    pub(super) write_deviations: Option<PathBuf>,
     #[command(flatten)]
-    baseline: BaselineArgs,
+    pub(super) baseline: BaselineArgs,
+    /// The client to test instead of a hub.
+    #[arg(skip)]
+    pub(super) client: Option<ClientUnderTest>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Depth {
+pub(super) enum Depth {
     /// Variations, as many as fit into the scenarios' waiting time
     Normal,
     /// All variations, and long random walks whose answers are compared with the reference server's
@@ -108,6 +112,7 @@ impl CheckArgs {
     fn play_options(&self, is_reference: bool) -> PlayOptions {
         // Other hubs may be slower than the reference server, and so many scenarios at a time may overload them.
         let jobs = match self.depth {
+            _ if self.client.is_some() => 4,
             _ if !is_reference => 16,
             Depth::Thorough => 64,
             _ => 32,
@@ -149,7 +154,10 @@ impl CheckArgs {
             share: self.share,
             command: repeat_command(self, protocols),
             pack: self.hub.own.to_arguments(),
-            target: self.hub.reached_hub_name(named),
+            target: match &self.client {
+                Some(client) => client.name(),
+                None => self.hub.reached_hub_name(named),
+            },
         }
     }
 }
@@ -166,8 +174,11 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         arguments.scenario.iter().partition(|text| scenario_files::is_scenario_file(text));
     // A scenario file may be of any protocol.
     let names = if files.is_empty() { &chosen[..] } else { &[] };
-    let mut protocols =
-        arguments.hub.load_protocols("check", named.target.as_ref(), arguments.list, names, &mut sources)?;
+    let target = named.target.as_ref();
+    let mut protocols = match &arguments.client {
+        Some(client) => client.load_protocols(&arguments.hub, target, &mut sources)?,
+        None => arguments.hub.load_protocols("check", target, arguments.list, names, &mut sources)?,
+    };
     let added = scenario_files::add_scenario_files(&mut protocols, &files, &mut sources)?;
     chosen.extend(&added);
     let mut comparer = add_walks(&arguments, named.target.as_ref(), &mut protocols, &mut sources)?;
@@ -206,7 +217,10 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
             Ok(started) => started,
             Err(code) => return Ok(Err(code)),
         };
-        started.watch_hubs().await;
+        match &arguments.client {
+            Some(client) => started.test_client(client)?,
+            None => started.watch_hubs().await,
+        }
         if let (Some(comparer), Some(url)) = (&mut comparer, &arguments.against) {
             started.add_second_hub(url, &protocols, &mut sources).await?;
             for Pack { name, .. } in protocols.iter().map(|protocol| &*protocol.pack) {
@@ -356,14 +370,17 @@ async fn run_round(
 }
 
 /// Parses `80%` or `80`.
-fn parse_percent(text: &str) -> Result<u8, String> {
+pub(super) fn parse_percent(text: &str) -> Result<u8, String> {
     let number = text.strip_suffix('%').unwrap_or(text).parse::<u8>().ok().filter(|percent| *percent <= 100);
     number.ok_or_else(|| "expected a percentage from 0% to 100%, such as 80%".to_owned())
 }
 
 /// Returns the command line of this run without secrets and without options that select scenarios or reports.
 fn repeat_command(arguments: &CheckArgs, protocols: &[ValidProtocol]) -> Vec<String> {
-    let mut words = arguments.hub.repeat_command("check", protocols);
+    let mut words = match &arguments.client {
+        Some(client) => client.repeat_command(&arguments.hub, protocols),
+        None => arguments.hub.repeat_command("check", protocols),
+    };
     words.extend(arguments.baseline.to_arguments());
     // The command must name scenario files outside the pack again.
     let files = arguments.scenario.iter().filter(|text| scenario_files::is_scenario_file(text));

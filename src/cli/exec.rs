@@ -44,6 +44,11 @@ pub enum StartFailure {
 }
 
 impl ExecArgs {
+    /// Returns no command: hubproof does not start the hub.
+    pub fn none() -> Self {
+        Self { command: None, wait: DEFAULT_WAIT, log: None }
+    }
+
     /// Whether hubproof starts the hub.
     pub fn is_given(&self) -> bool {
         self.command.is_some()

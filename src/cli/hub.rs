@@ -74,7 +74,7 @@ fn proxy_of(endpoint: &Endpoint) -> Option<Proxy> {
     Proxy::for_hub(endpoint, &|name| std::env::var(name).ok()).ok().flatten()
 }
 
-fn parse_factor(text: &str) -> Result<f64, String> {
+pub(super) fn parse_factor(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(factor) if (0.1..=1000.0).contains(&factor) => Ok(factor),
         _ => Err("expected a number from 0.1 to 1000".to_owned()),

@@ -271,13 +271,20 @@ fn lint_pack(directory: &std::path::Path, described: DescribedParty) -> Result<u
         Some(name) if !directory.is_dir() => load_pack(name, described, &mut sources)?,
         _ => protocol_files::load_user_pack(directory, described, &mut sources)?,
     };
+    let failed = lint_loaded(&loaded, described, &sources);
+    let of_clients = loaded.of_clients(&sources).is_some_and(|clients| lint_loaded(&clients, described, &sources));
+    Ok(if failed || of_clients { super::exit::USAGE } else { 0 })
+}
+
+/// Prints what is wrong with a pack, and what is in it. Returns whether it has errors.
+fn lint_loaded(loaded: &LoadedProtocol, described: DescribedParty, sources: &Sources) -> bool {
     let hints = loaded.scenarios.iter().flat_map(|scenarios| &scenarios.hints);
     let mut diagnostics: Vec<Diagnostic> = loaded.diagnostics.iter().chain(hints).cloned().collect();
     if let Some(pack) = &loaded.pack {
-        diagnostics.extend(lint_plans(&loaded.folder, pack, &sources));
+        diagnostics.extend(lint_plans(&loaded.folder, pack, sources));
     }
     if !diagnostics.is_empty() {
-        print_to_stdout(&format!("{}\n", render_all(&diagnostics, &sources, uses_color())));
+        print_to_stdout(&format!("{}\n", render_all(&diagnostics, sources, uses_color())));
     }
     let errors = diagnostics.iter().filter(|d| d.severity == crate::syntax::diagnostic::Severity::Error).count();
     let warnings = diagnostics.len() - errors;
@@ -291,14 +298,23 @@ fn lint_pack(directory: &std::path::Path, described: DescribedParty) -> Result<u
         format_count(errors, "error"),
         format_count(warnings, "warning")
     ));
-    if let Some(pack) = &loaded.pack {
-        print_to_stdout(&describe_directions(&loaded.folder, pack, described));
+    match &loaded.pack {
+        Some(pack) if loaded.folder.judges_clients => {
+            let rules: Vec<&str> = pack.rules.keys().map(String::as_str).collect();
+            print_to_stdout(&format!(
+                "{} that bind clients: {}\n",
+                format_count(rules.len(), "rule"),
+                rules.join(", ")
+            ));
+        }
+        Some(pack) => print_to_stdout(&describe_directions(&loaded.folder, pack, described)),
+        None => {}
     }
     if !loaded.folder.unjudged.is_empty() {
         let parts: Vec<&str> = loaded.folder.unjudged.iter().map(String::as_str).collect();
         print_to_stdout(&format!("Not judged: {}\n", parts.join(", ")));
     }
-    Ok(if has_errors(&diagnostics) { super::exit::USAGE } else { 0 })
+    has_errors(&diagnostics)
 }
 
 fn init_pack(arguments: &InitArgs) -> Result<u8, CliError> {

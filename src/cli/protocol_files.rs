@@ -10,7 +10,7 @@ use flate2::read::DeflateDecoder;
 
 use super::CliError;
 use crate::import::{self, DocumentLibrary, Perspective};
-use crate::protocol::{Pack, PackFolder};
+use crate::protocol::{OF_CLIENTS, Pack, PackFolder};
 use crate::reference::setup::ReferenceSetups;
 use crate::scenario::ScenarioSet;
 use crate::scenario::dialect::{self, Dialect};
@@ -359,6 +359,11 @@ pub struct ValidProtocol {
 }
 
 impl LoadedProtocol {
+    /// Returns the same protocol as it judges clients of the hub; `None` if it does not.
+    pub fn of_clients(&self, sources: &Sources) -> Option<Self> {
+        Some(load_folder(self.folder.of_clients()?, sources))
+    }
+
     /// Prints the warnings, or returns the errors.
     pub fn into_valid(self, sources: &Sources) -> Result<ValidProtocol, CliError> {
         match (self.pack, self.scenarios) {
@@ -381,9 +386,13 @@ pub fn print_warnings(mut diagnostics: Vec<Diagnostic>, sources: &Sources) {
     }
 }
 
-/// Loads a built-in protocol.
+/// Loads a built-in protocol; `NAME-clients` is that which judges clients.
 pub fn load_built_in(name: &str, sources: &mut Sources) -> Result<LoadedProtocol, CliError> {
     let known = built_in_names();
+    let of_clients = name.strip_suffix(OF_CLIENTS).filter(|hub| known.contains(hub));
+    if let Some(folder) = of_clients.and_then(|hub| read_embedded_folder(hub, sources).of_clients()) {
+        return Ok(load_folder(folder, sources));
+    }
     if !known.contains(&name) {
         let help = suggest(
             name,

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::config::TlsOptions;
 
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Default)]
 pub struct TlsArgs {
     /// Trust the certificates in this PEM file in addition to the system's
     #[arg(long, value_name = "FILE")]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
+use super::client::TestedClient;
 use super::supervisor::HubProcess;
 use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Instance, Target};
 use crate::deviation::Deviations;
@@ -33,6 +34,8 @@ pub struct TestedHub {
     pub target: Target,
     /// The reference server, if it is the target: each exclusive scenario gets its own hub.
     pub embedded: Option<Arc<EmbeddedHubs>>,
+    /// The client under test, if clients are tested: hubproof plays the hub.
+    pub client: Option<Arc<TestedClient>>,
     /// Hubs that the run can start, each with the indices of the instances it serves.
     pub processes: Vec<(Arc<HubProcess>, Vec<usize>)>,
     /// How the hub deviates from its document.
@@ -49,6 +52,7 @@ impl TestedHub {
             programs: Vec::new(),
             target,
             embedded: None,
+            client: None,
             processes: Vec::new(),
             deviations: Arc::default(),
             promptness: PromptnessByInstance::default(),
@@ -72,6 +76,8 @@ pub struct PreparedInstance {
     /// The settings by name, including the protocol's defaults.
     pub settings: BTreeMap<String, Value>,
     pub provides: BTreeSet<String>,
+    /// The client under test, if clients are tested.
+    pub client: Option<Arc<TestedClient>>,
     /// The process of the hub, if the run can start it.
     pub process: Option<Arc<HubProcess>>,
     /// The memory budget for long messages, shared by all connections to this hub.
@@ -143,6 +149,7 @@ pub struct PreparedHub {
     pub(crate) instances: Vec<Arc<PreparedInstance>>,
     pub(crate) target: Target,
     pub(crate) embedded: Option<Arc<EmbeddedHubs>>,
+    pub(crate) client: Option<Arc<TestedClient>>,
     pub(crate) masker: Arc<SecretMasker>,
     /// The most connections at a time; at least one.
     pub(crate) connections: usize,
@@ -161,6 +168,11 @@ impl PreparedHub {
     /// Whether the run can start further hubs, so that an isolated scenario gets its own.
     pub fn can_start_hubs(&self) -> bool {
         self.embedded.is_some()
+    }
+
+    /// Whether a scenario that must not be disturbed gets a hub, or a client, of its own.
+    pub(crate) fn is_renewable(&self) -> bool {
+        self.embedded.is_some() || self.client.is_some()
     }
 
     /// Returns when any instance last sent something to any client, relative to the start of the run.
@@ -249,6 +261,7 @@ pub fn prepare_hub(hub: &TestedHub) -> Result<Arc<PreparedHub>, SetupError> {
             trust: trust.clone(),
             settings: instance_settings(hub, instance),
             provides,
+            client: hub.client.clone(),
             process: process.map(|(process, _)| Arc::clone(process)),
             memory: memory.clone(),
             has_answered: Arc::default(),
@@ -260,6 +273,7 @@ pub fn prepare_hub(hub: &TestedHub) -> Result<Arc<PreparedHub>, SetupError> {
         instances,
         target: target.clone(),
         embedded: hub.embedded.clone(),
+        client: hub.client.clone(),
         masker: Arc::new(secret_masker(hub)),
         connections,
         limited: limit.is_some(),

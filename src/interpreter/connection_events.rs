@@ -25,7 +25,9 @@ struct EventPlace {
 
 impl Conversation {
     pub(super) fn receive(&mut self, connection: u32, what: ConnectionEvent) {
-        let Some(id) = self.actors.connections.get(&connection).copied() else { return };
+        let Some(id) = self.actors.connections.get(&connection).copied() else {
+            return self.keep_waiting(connection, what);
+        };
         let current = self.actors[id].connection == Some(connection);
         let place = EventPlace { id, connection, current, sequence: self.history.next_event() };
         match what {

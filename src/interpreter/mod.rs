@@ -353,6 +353,17 @@ impl Conversation {
         self.actors.ids().filter(|id| self.program.is_server(*id)).collect()
     }
 
+    /// Returns the subprotocols that a listening actor supports.
+    pub fn supported_subprotocols(&self, actor: ActorId) -> Vec<String> {
+        let role = self.program.roles.get(&self.program.actors[actor].role);
+        role.map(|role| role.subprotocols.clone()).unwrap_or_default()
+    }
+
+    /// Returns the address at which an actor listens, once it is set.
+    pub fn listen_url(&self, actor: ActorId) -> Option<&str> {
+        self.actors[actor].url.as_deref()
+    }
+
     /// Sets the address at which an actor listens.
     pub fn set_listen_url(&mut self, actor: ActorId, url: String) {
         self.actors[actor].url = Some(url);
@@ -394,9 +405,7 @@ impl Conversation {
             ConversationInput::HookAnswer { call, answer } => {
                 self.hooks.answers.insert(call, answer);
             }
-            ConversationInput::Accepted { actor, connection } => {
-                self.assign_connection(actor, connection);
-            }
+            ConversationInput::Accepted { actor, connection } => self.accept_connection(actor, connection),
             ConversationInput::Tick => {}
             ConversationInput::Interrupt => {
                 self.judgement.interrupted = true;

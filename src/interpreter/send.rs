@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::active_step::{StepFailure, StepFailureKind};
-use super::actor::{ClosingHandshake, KEPT_FRAMES, MAX_SHOWN, SentFrame};
+use super::actor::{ClosingHandshake, ConnectionState, KEPT_FRAMES, MAX_SHOWN, SentFrame};
 use super::blocks::{BlockFrame, BlockKind, StepProgress};
 use super::checks::{compare, evaluate_for_step, value_failure};
 use super::finding::ComparisonOutcome;
@@ -22,7 +22,11 @@ use crate::scenario::variation::{TextForm, Variation};
 use crate::syntax::matcher::shorten;
 use crate::websocket::dial::Dial;
 use crate::websocket::endpoint::Endpoint;
-use crate::websocket::frame::{Frame, Opcode};
+use crate::websocket::frame::{ConnectionEvent, Frame, Opcode};
+
+/// Most connections of a listening actor that wait, and most events of each that are kept.
+const MAX_WAITING_CONNECTIONS: usize = 16;
+const MAX_WAITING_EVENTS: usize = 256;
 
 /// Headers of an upgrade as browsers and proxies may write them.
 const SPELT_OTHERWISE: [(&str, &str); 2] = [("Upgrade", "WebSocket"), ("Connection", "keep-alive, upgrade")];
@@ -90,6 +94,41 @@ impl Conversation {
         self.actors[id].reset_connection(connection);
     }
 
+    /// Gives a listening actor a new connection; if it has one that a step has accepted, the new one waits for the next
+    /// such step.
+    pub(super) fn accept_connection(&mut self, id: ActorId, connection: u32) {
+        let actor = &mut self.actors[id];
+        let is_spent = || actor.accepted != actor.connection && !actor.is_open();
+        if self.program.is_above_hub(id) || actor.connection.is_none() || is_spent() {
+            self.assign_connection(id, connection);
+        } else if actor.waiting.len() < MAX_WAITING_CONNECTIONS {
+            actor.waiting.push_back((connection, Vec::new()));
+        }
+    }
+
+    /// Gives a listening actor the first connection that waits, if it needs one.
+    pub(super) fn take_waiting_connection(&mut self, id: ActorId) {
+        if matches!(self.actors[id].link, ConnectionState::Idle)
+            && let Some((connection, events)) = self.actors[id].waiting.pop_front()
+        {
+            self.assign_connection(id, connection);
+            for event in events {
+                self.receive(connection, event);
+            }
+        }
+    }
+
+    /// Keeps what comes on a connection that waits, up to a limit.
+    pub(super) fn keep_waiting(&mut self, connection: u32, event: ConnectionEvent) {
+        for id in self.actors.ids() {
+            let found = self.actors[id].waiting.iter_mut().find(|(waiting, _)| *waiting == connection);
+            if let Some((_, events)) = found.filter(|(_, events)| events.len() < MAX_WAITING_EVENTS) {
+                events.push(event);
+                return;
+            }
+        }
+    }
+
     pub(super) fn send_for_each(
         &mut self,
         members: &[ActorId],
@@ -152,7 +191,7 @@ impl Conversation {
     /// Returns a message with the unusual values of the variation; `None` if it is sent as it is.
     fn swap_values(&mut self, id: ActorId, value: &Value) -> Option<Value> {
         let swap = self.values.as_mut()?;
-        let way = if self.program.is_server(id) { FrameDirection::FromHub } else { FrameDirection::ToHub };
+        let way = if self.program.is_above_hub(id) { FrameDirection::FromHub } else { FrameDirection::ToHub };
         swap.swap(&self.program.pack.recognise(value, way)?.name, value)
     }
 
@@ -254,7 +293,7 @@ impl Conversation {
                 violation.expected,
                 violation.found
             ))),
-            (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.program.is_server(id)) => {
+            (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.program.is_above_hub(id)) => {
                 Err(StepFailure::mistake(format!("this `{name}` is valid, so `breaks` is wrong; remove it")))
             }
             _ => Ok(ComposedMessage { name, value, wire }),

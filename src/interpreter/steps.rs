@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::active_step::{ActiveStep, AwaitedAlternatives, AwaitingActor, StepFailure, StepFailureKind, WaitCondition};
-use super::actor::ConnectionState;
+use super::actor::{ActorState, ConnectionState};
 use super::blocks::{LoopValues, StepProgress};
 use super::checks::{compute, eval_failure, evaluate_for_step, value_failure};
 use super::clock::only_may;
@@ -18,7 +18,7 @@ use crate::scenario::model::{
     ActorId, ExpectedAlternative, Program, SilenceExpectation, Step, StepAction, StepActors, duration,
 };
 use crate::scenario::template::{EvalContext, Template};
-use crate::scenario::value::{BoundValue, EvalError, Provenance};
+use crate::scenario::value::{BoundValue, EvalError, Provenance, Wire};
 
 pub(super) type StepResult = Result<StepProgress, StepFailure>;
 
@@ -64,8 +64,14 @@ impl Conversation {
                 }
                 self.wait_until(None, WaitCondition::Upgrade { members, tries: connect.tries })
             }
-            StepAction::Accept { within } => {
+            StepAction::Accept { within, .. } => {
                 // The hub may have connected already.
+                for id in &members {
+                    let actor = &mut self.actors[*id];
+                    if actor.accepted.is_some() && actor.accepted == actor.connection && !actor.is_open() {
+                        actor.link = ConnectionState::Idle;
+                    }
+                }
                 let time = self.evaluate_time(within.as_ref())?.unwrap_or(self.clock.patience);
                 let waiting = WaitCondition::Upgrade { members, tries: false };
                 self.poll_step(step, self.clock.wait(self.clock.stretched(time), waiting))
@@ -347,10 +353,12 @@ impl Conversation {
         over: bool,
     ) -> StepResult {
         let mut bound = Vec::new();
+        let is_optional = matches!(step.act, StepAction::Accept { optional: true, .. });
         for id in &members {
+            self.take_waiting_connection(*id);
             let waited = Some(self.clock.since(active.since));
             match &self.actors[*id].link {
-                ConnectionState::Open { upgrade } => bound.push(BoundValue::from_value(upgrade.clone())),
+                ConnectionState::Open { upgrade } => bound.push(self.upgrade_value(*id, upgrade)),
                 ConnectionState::Refused { refusal, .. } if tries => {
                     bound.push(BoundValue::from_value(refusal.clone()))
                 }
@@ -375,6 +383,7 @@ impl Conversation {
                     return Err(StepFailure::unreachable(reason, detail));
                 }
                 ConnectionState::Ended(_) => bound.push(BoundValue::from_value(Value::Null)),
+                ConnectionState::Idle if over && is_optional => return Ok(StepProgress::Done(None)),
                 ConnectionState::Idle | ConnectionState::Connecting if over => {
                     let what = if matches!(step.act, StepAction::Accept { .. }) {
                         "the hub did not connect in time"
@@ -393,9 +402,23 @@ impl Conversation {
                 }
             }
         }
+        for id in members.iter().filter(|id| self.program.is_server(**id)) {
+            self.actors[*id].accepted = self.actors[*id].connection;
+        }
         self.clock.add_wait(&self.program, step, &active);
         self.record_held(step);
         Ok(StepProgress::Done(Some(group_values(step, bound))))
+    }
+
+    /// Returns what a step binds to an open connection: the upgrade, and when it came.
+    fn upgrade_value(&self, id: ActorId, upgrade: &Value) -> BoundValue {
+        let ActorState { connection, opened_at, opened_event, .. } = &self.actors[id];
+        let Some(connection) = connection.filter(|_| self.program.is_server(id)) else {
+            return BoundValue::from_value(upgrade.clone());
+        };
+        let wire = self.new_wire(id, connection, *opened_event, "upgrade", "", 0);
+        let wire = Wire { at: *opened_at, unix_ms: self.clock.unix_ms(*opened_at), after: Duration::ZERO, ..wire };
+        BoundValue::One { value: upgrade.clone(), wire: Some(Arc::new(wire)) }
     }
 
     pub(super) fn record_held(&mut self, step: &Step) {

@@ -19,6 +19,13 @@ pub struct MessageDirections {
     pub unasked: bool,
 }
 
+impl MessageDirections {
+    /// Returns the directions as seen by one who plays the hub and tests a client.
+    pub fn turned(self) -> Self {
+        Self { to_hub: self.from_hub, from_hub: self.to_hub, unasked: true }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct MessageDeclaration {
     pub name: String,

@@ -37,13 +37,31 @@ pub struct PackFolder {
     pub diagnostics: Vec<Diagnostic>,
     /// The parts of an imported document that no check judges.
     pub unjudged: BTreeSet<String>,
+    /// The files that judge clients of the hub: `rules.yaml`, and scenarios by their paths within `scenarios/clients/`.
+    pub clients: ClientFiles,
+    /// The rules of the hub, if this folder is that of its clients.
+    pub hub_rules: Option<FileId>,
+    /// Whether this folder judges clients.
+    pub judges_clients: bool,
 }
+
+/// The files of a pack that judge clients and workers rather than hubs.
+#[derive(Clone, Debug, Default)]
+pub struct ClientFiles {
+    rules: Option<FileId>,
+    scenarios: BTreeMap<String, FileId>,
+}
+
+/// What the name of the pack of a hub's clients adds to that of the hub.
+pub const OF_CLIENTS: &str = "-clients";
+/// The folder of the files that judge clients.
+const CLIENTS_FOLDER: &str = "clients/";
 
 impl PackFolder {
     /// Whether a pack can have a file at this path.
     pub fn is_pack_path(path: &str) -> bool {
         path.starts_with("scenarios/")
-            || matches!(path, "asyncapi.yaml" | "rules.yaml")
+            || matches!(path, "asyncapi.yaml" | "rules.yaml" | "clients/rules.yaml")
             || path.ends_with(".schema.json")
     }
 
@@ -52,12 +70,36 @@ impl PackFolder {
     pub fn from_files(name: &str, files: impl IntoIterator<Item = (String, FileId)>) -> Self {
         let mut folder = Self { name: name.to_owned(), ..Self::default() };
         for (path, file) in files.into_iter().filter(|(path, _)| Self::is_pack_path(path)) {
-            match path.strip_prefix("scenarios/") {
-                Some(inner) => folder.scenarios.insert(inner.to_owned(), file),
-                None => folder.pack.insert(path, file),
-            };
+            let scenario = path.strip_prefix("scenarios/");
+            match (scenario, scenario.unwrap_or(&path).strip_prefix(CLIENTS_FOLDER)) {
+                (Some(_), Some(inner)) => drop(folder.clients.scenarios.insert(inner.to_owned(), file)),
+                (None, Some("rules.yaml")) => folder.clients.rules = Some(file),
+                (Some(inner), None) => drop(folder.scenarios.insert(inner.to_owned(), file)),
+                (None, _) => drop(folder.pack.insert(path, file)),
+            }
         }
         folder
+    }
+
+    /// Returns the folder that judges the clients of the hub: the same messages, with rules and scenarios of its own.
+    /// `None` if the pack has none.
+    pub fn of_clients(&self) -> Option<Self> {
+        let ClientFiles { rules, scenarios } = &self.clients;
+        if scenarios.is_empty() {
+            return None;
+        }
+        let mut pack = self.pack.clone();
+        let hub_rules = pack.remove("rules.yaml");
+        pack.extend(rules.map(|file| ("rules.yaml".to_owned(), file)));
+        Some(Self {
+            name: format!("{}{OF_CLIENTS}", self.name),
+            pack,
+            scenarios: scenarios.clone(),
+            document: self.document.clone(),
+            hub_rules,
+            judges_clients: true,
+            ..Self::default()
+        })
     }
 }
 
@@ -79,6 +121,9 @@ pub struct Pack {
     pub link: Option<String>,
     /// The first twelve digits of the SHA-256 over all its files.
     pub hash: String,
+    /// Whether clients are judged. Then hubproof plays the hub, and the party under test is called the hub wherever the
+    /// direction of a message is meant.
+    pub judges_clients: bool,
 }
 
 pub struct MessageType {
@@ -148,6 +193,18 @@ impl Pack {
                 return (None, diagnostics);
             }
         };
+        let own_rules: BTreeSet<String> = rules.rules.keys().cloned().collect();
+        let mut rules = rules;
+        if let Some(Ok(root)) = folder.hub_rules.map(|file| yaml::parse(sources, file)) {
+            // Its mistakes are reported with the pack of the hub.
+            let of_hub = rules::parse_rules(&root, &mut Vec::new());
+            if own_rules.is_empty() {
+                (rules.document, rules.link) = (of_hub.document, of_hub.link);
+            }
+            for (id, rule) in of_hub.rules {
+                rules.rules.entry(id).or_insert(rule);
+            }
+        }
         let mut messages = Vec::new();
         let mut used = document.files;
         used.extend(["asyncapi.yaml".to_owned(), "rules.yaml".to_owned()]);
@@ -161,7 +218,7 @@ impl Pack {
                 name: declared.name,
                 title: declared.title,
                 summary: declared.summary,
-                directions: declared.directions,
+                directions: if folder.judges_clients { declared.directions.turned() } else { declared.directions },
                 matcher: declared.matcher,
                 abstract_: declared.abstract_,
                 replies: declared.replies,
@@ -181,6 +238,15 @@ impl Pack {
                 );
             }
         }
+        if folder.judges_clients {
+            // Of the hub's rules, the formats bind clients, too.
+            let sent = messages.iter().filter(|message| message.directions.from_hub);
+            let formats: BTreeSet<String> = sent
+                .flat_map(|message| schema::referenced_rules(&message.schema.source))
+                .map(|reference| reference.rule)
+                .collect();
+            rules.rules.retain(|id, _| own_rules.contains(id) || formats.contains(id));
+        }
         typed_replies::mark_typed_replies(&mut messages);
         let conditions = messages.iter().flat_map(|message: &MessageType| message.matcher.member_conditions());
         let texts = conditions.filter_map(|condition| match condition {
@@ -190,7 +256,7 @@ impl Pack {
         let pack = Self {
             distinguishing_places: texts.collect(),
             name: folder.name.clone(),
-            title: document.title,
+            title: if folder.judges_clients { format!("Clients of {}", document.title) } else { document.title },
             version: document.version,
             description: document.description,
             extension: document.extension,
@@ -199,6 +265,7 @@ impl Pack {
             document: rules.document,
             link: rules.link,
             hash: pack_hash(folder, sources),
+            judges_clients: folder.judges_clients,
         };
         pack.lint_examples(&mut diagnostics);
         pack.check_demands(&mut diagnostics);
@@ -313,9 +380,10 @@ impl Pack {
     fn check_demands(&self, diagnostics: &mut Vec<Diagnostic>) {
         let sent: Vec<&str> =
             self.messages.iter().filter(|message| message.directions.from_hub).map(|message| &*message.name).collect();
+        let party = if self.judges_clients { "a client" } else { "the hub" };
         for (id, rule) in &self.rules {
             for (name, span) in rule.demands.iter().filter(|(name, _)| !sent.contains(&name.as_str())) {
-                let what = format!("{id} demands `{name}`, which is not a message of the hub");
+                let what = format!("{id} demands `{name}`, which is not a message of {party}");
                 diagnostics.push(Diagnostic::error(*span, what).help(suggest(name, sent.iter().copied(), "")));
             }
         }

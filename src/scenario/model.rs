@@ -226,6 +226,8 @@ pub struct Actor {
 pub struct Role {
     /// Whether the actor listens, and the hub connects to it.
     pub server: bool,
+    /// The subprotocols that a listening actor supports.
+    pub subprotocols: Vec<String>,
     pub given: Vec<(String, Template)>,
     pub fills: Vec<(String, Template)>,
     pub opening: BlockId,
@@ -378,6 +380,8 @@ pub enum StepAction {
     Connect(Box<ConnectStep>),
     Accept {
         within: Option<Template>,
+        /// Whether the step ends without a connection if none comes.
+        optional: bool,
     },
     Send(Box<MessageComposition>),
     SendRaw(Template),

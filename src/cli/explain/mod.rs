@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use clap::Args;
 
 use self::names::{NameKind, fixed_names, is_name};
-use super::protocol_files::{self, PackArgs, ValidProtocol};
+use super::protocol_files::{self, LoadedProtocol, PackArgs, ValidProtocol};
 use super::{CliError, page_style, print_to_stdout};
 use crate::fuzz::oracle::oracle_rules;
 use crate::protocol::{MessageType, Rule};
@@ -104,14 +104,26 @@ fn written_names(text: &str) -> Vec<String> {
 impl ExplainArgs {
     fn load_protocols(&self, sources: &mut Sources) -> Result<Vec<ValidProtocol>, CliError> {
         if let Some(path) = &self.own.pack {
-            return Ok(vec![protocol_files::load_user_pack(path, self.own.perspective, sources)?.into_valid(sources)?]);
+            let loaded = protocol_files::load_user_pack(path, self.own.perspective, sources)?;
+            return with_clients(loaded, sources);
         }
         let names = match &self.protocol {
             Some(name) => vec![name.as_str()],
             None => protocol_files::built_in_names(),
         };
-        names.iter().map(|name| protocol_files::load_built_in(name, sources)?.into_valid(sources)).collect()
+        let mut all = Vec::new();
+        for name in names {
+            let loaded = protocol_files::load_built_in(name, sources)?;
+            all.extend(with_clients(loaded, sources)?);
+        }
+        Ok(all)
     }
+}
+
+/// Returns a protocol, and what judges its clients.
+fn with_clients(loaded: LoadedProtocol, sources: &Sources) -> Result<Vec<ValidProtocol>, CliError> {
+    let clients = loaded.of_clients(sources);
+    std::iter::once(loaded).chain(clients).map(|loaded| loaded.into_valid(sources)).collect()
 }
 
 impl Glossary {
@@ -121,7 +133,7 @@ impl Glossary {
         if let Some(rest) = written.strip_prefix("schema:") {
             let mut parts = rest.split(':');
             let (message, rule) = (parts.next().unwrap_or_default(), parts.next());
-            for protocol in &self.protocols {
+            for protocol in self.protocols.iter().filter(|protocol| !protocol.pack.judges_clients) {
                 let Some(message) = protocol.pack.message(message) else { continue };
                 found.push(Topic::Schema(protocol, message));
                 let rule = rule.and_then(|rule| protocol.pack.rules.get(rule));
@@ -132,8 +144,15 @@ impl Glossary {
         let oracles = self.oracles.iter().filter(|rule| is_name(&rule.id, written));
         found.extend(oracles.map(Topic::Oracle));
         for protocol in &self.protocols {
-            let rules = protocol.pack.rules.values().filter(|rule| is_name(&rule.id, written));
-            found.extend(rules.map(|rule| Topic::Rule(protocol, rule)));
+            // The pack of the clients has rules of the hub, too.
+            let is_known = |rule: &Rule| {
+                found.iter().any(
+                    |topic| matches!(topic, Topic::Rule(_, known) if known.id == rule.id && known.text == rule.text),
+                )
+            };
+            let rules = protocol.pack.rules.values().filter(|rule| is_name(&rule.id, written) && !is_known(rule));
+            let rules: Vec<_> = rules.map(|rule| Topic::Rule(protocol, rule)).collect();
+            found.extend(rules);
         }
         for kind in &self.fixed {
             let names = kind.names.iter().filter(|one| is_name(one.name, written));

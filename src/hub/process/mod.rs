@@ -166,7 +166,7 @@ pub async fn start_hub(
     if let Some(address) = ports::first_taken(&launch.endpoints).await {
         return Err(HubStartError::Taken(address));
     }
-    let running = spawn_command(launch, exec)?;
+    let running = spawn_command(exec, &launch.mask, launch.log.as_ref())?;
     spawned(running.gone.clone());
     let waited = tokio::select! {
         // Checked first: if the hub has ended but the port accepts connections, the port is another process's.
@@ -208,7 +208,16 @@ async fn wait_until_listening(launch: &HubLaunch) -> Result<LaunchedHub, HubStar
     }
 }
 
-fn spawn_command(launch: &HubLaunch, exec: &ExecCommand) -> Result<LaunchedHub, HubStartError> {
+/// Runs a command in a process group of its own, and keeps the end of its output.
+///
+/// # Errors
+///
+/// [`HubStartError::Spawn`].
+pub(super) fn spawn_command(
+    exec: &ExecCommand,
+    mask: &LineMask,
+    file: Option<&LogFile>,
+) -> Result<LaunchedHub, HubStartError> {
     let mut command = Command::new(&exec.words[0]);
     command.args(&exec.words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // Ctrl-C must reach only hubproof, which stops the hub when the scenarios have ended.
@@ -222,10 +231,10 @@ fn spawn_command(launch: &HubLaunch, exec: &ExecCommand) -> Result<LaunchedHub, 
     let log = Arc::new(Mutex::new(ProcessLog::default()));
     let mut readers = JoinSet::new();
     if let Some(pipe) = child.stdout.take() {
-        readers.spawn(read_output(pipe, Arc::clone(&log), Arc::clone(&launch.mask), launch.log.clone()));
+        readers.spawn(read_output(pipe, Arc::clone(&log), Arc::clone(mask), file.cloned()));
     }
     if let Some(pipe) = child.stderr.take() {
-        readers.spawn(read_output(pipe, Arc::clone(&log), Arc::clone(&launch.mask), launch.log.clone()));
+        readers.spawn(read_output(pipe, Arc::clone(&log), Arc::clone(mask), file.cloned()));
     }
     let (says, exited) = watch::channel(None);
     let (went, gone) = watch::channel(false);

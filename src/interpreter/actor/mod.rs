@@ -24,6 +24,7 @@ use crate::protocol::Pack;
 use crate::scenario::model::{ActorId, AlwaysEntry, Program};
 use crate::scenario::value::{BoundValue, Wire};
 use crate::websocket::codec::FrameDecoder;
+use crate::websocket::frame::ConnectionEvent;
 
 /// The approximate limit in bytes for all inboxes of a conversation together. A single frame may exceed it.
 const MAX_BYTES: usize = 24 << 20;
@@ -131,6 +132,11 @@ impl Program {
     pub(super) fn is_server(&self, id: ActorId) -> bool {
         self.roles.get(&self.actors[id].role).is_some_and(|role| role.server)
     }
+
+    /// Whether the hub is a client of the actor, and may send it messages of a client.
+    pub(super) fn is_above_hub(&self, id: ActorId) -> bool {
+        self.is_server(id) && !self.pack.judges_clients
+    }
 }
 
 #[derive(Default)]
@@ -146,6 +152,10 @@ pub struct ActorState {
     pub opened_event: u64,
     /// The URL at which the actor listens, for a role with `side: server`.
     pub url: Option<String>,
+    /// The connection for which a step has waited already: the next one waits for another, once this one has ended.
+    pub accepted: Option<u32>,
+    /// Further connections, which wait for a step that accepts them, each with what has come on it.
+    pub waiting: VecDeque<(u32, Vec<ConnectionEvent>)>,
     pub latest: ActorConnection,
 }
 

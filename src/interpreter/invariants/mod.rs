@@ -54,7 +54,7 @@ impl Conversation {
         }
         let raw = wire.raw.clone();
         let json = decoded.as_ref().ok();
-        let way = if self.program.is_server(id) { FrameDirection::ToHub } else { FrameDirection::FromHub };
+        let way = if self.program.is_above_hub(id) { FrameDirection::ToHub } else { FrameDirection::FromHub };
         // The hub may send a listening actor messages of a client as well as messages of a hub.
         let message = json.and_then(|json| {
             let requests = |asked: &str| self.actors[id].latest.exchange.requests(asked);

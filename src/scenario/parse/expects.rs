@@ -319,7 +319,7 @@ impl ScenarioParser<'_> {
             return MessageName::Any;
         };
         let name = &message.name;
-        let server = self.own_role().is_some_and(|role| role.server);
+        let server = self.own_role().is_some_and(|role| role.server && !self.pack.judges_clients);
         if way == Some(FrameDirection::FromHub) && !message.directions.from_hub && !server && !self.any_actor {
             let others: Vec<&str> =
                 pack.messages.iter().filter(|m| m.directions.from_hub).map(|m| m.name.as_str()).collect();

@@ -94,6 +94,7 @@ impl<'a> JourneyParser<'a> {
                 self.0.roles.entry(name.to_owned()).or_insert_with(|| Role {
                     preludes: BTreeMap::new(),
                     server: false,
+                    subprotocols: Vec::new(),
                     given: Vec::new(),
                     fills: Vec::new(),
                     opening: usize::MAX,

@@ -31,7 +31,7 @@ impl ScenarioParser<'_> {
     fn message_sender(&self) -> MessageSender {
         match self.own_role() {
             None => MessageSender::Unknown,
-            Some(role) if role.server => MessageSender::Server,
+            Some(role) if role.server && !self.pack.judges_clients => MessageSender::Server,
             Some(_) => MessageSender::Client,
         }
     }
@@ -54,7 +54,7 @@ impl ScenarioParser<'_> {
             breaks,
         };
         // A composed message is sent raw later: by a client, unless the protocol has servers.
-        let servers = self.roles.values().any(|role| role.server);
+        let servers = !self.pack.judges_clients && self.roles.values().any(|role| role.server);
         let sender = if options.acts() || servers { self.message_sender() } else { MessageSender::Client };
         self.check_composed(&compose, value, options, sender);
         compose

@@ -269,9 +269,18 @@ impl ScenarioParser<'_> {
             self.error(span, format!("{} has no role `{name}`", self.pack.name), suggest(name, known, &declared));
             return;
         };
-        table(node, &["side", "given", "fills", "opening", "reacts", "fence"], "a role", &mut self.diagnostics);
+        let keys = ["side", "subprotocols", "given", "fills", "opening", "reacts", "fence"];
+        table(node, &keys, "a role", &mut self.diagnostics);
         let sides = [("client", false), ("server", true)];
         let server = choice(node.get("side"), "`side`", &sides, &mut self.diagnostics).unwrap_or(false);
+        let offered = list(node.get("subprotocols"), "`subprotocols`", "subprotocols: [NAME]", &mut self.diagnostics);
+        let subprotocols: Vec<String> = offered
+            .iter()
+            .filter_map(|node| text(Some(node), "a subprotocol", &mut self.diagnostics).map(str::to_owned))
+            .collect();
+        if let Some(first) = offered.first().filter(|_| !server) {
+            self.error(first.span, "only a server selects a subprotocol", "a client offers them in `connects`");
+        }
         let place = std::mem::replace(&mut self.place, StepPlace::Opening);
         let myself = self.myself.replace(name.to_owned());
         // Declared before its opening is parsed, so that `self.name` is known there.
@@ -279,6 +288,7 @@ impl ScenarioParser<'_> {
             name.to_owned(),
             Role {
                 server,
+                subprotocols: subprotocols.clone(),
                 given: Vec::new(),
                 fills: Vec::new(),
                 opening: 0,
@@ -317,7 +327,8 @@ impl ScenarioParser<'_> {
         }
         self.myself = myself;
         let fence = choice(node.get("fence"), "`fence`", &[("pause", true)], &mut self.diagnostics);
-        let role = Role { server, given, fills, opening, binds, reacts, fenced_by_pauses: fence.is_some(), preludes };
+        let fenced_by_pauses = fence.is_some();
+        let role = Role { server, subprotocols, given, fills, opening, binds, reacts, fenced_by_pauses, preludes };
         self.roles.insert(name.to_owned(), role);
     }
 

@@ -18,7 +18,7 @@ use crate::scenario::model::{
 };
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, suggest, suggest_or_list};
-use crate::syntax::fields::{self, choice, entries, wrong_kind};
+use crate::syntax::fields::{self, choice, entries, flag, wrong_kind};
 use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 
 /// The keys of a step other than its head.
@@ -340,7 +340,8 @@ impl ScenarioParser<'_> {
             let what = format!("`{name}` is a client, but only a server accepts connections");
             self.error(key.span, what, "write `connects:`, or give the role `side: server`");
         }
-        StepAction::Accept { within: self.time_option(options, "within") }
+        let within = self.time_option(options, "within");
+        StepAction::Accept { within, optional: flag(options.get("optional"), "`optional`", &mut self.diagnostics) }
     }
 
     fn parse_drop(&mut self, value: &SyntaxNode) -> bool {
