@@ -1,5 +1,5 @@
-//! What observing costs: round trips through a relay that only passes bytes, and through one whose copies are judged.
-//! `cargo bench --bench observe`. Prints also how late answers are at 10,000 frames a second.
+//! What observing costs: round trips without a relay, through one that only passes bytes, and through one whose copies are
+//! judged; and how late answers are at 10,000 frames a second. `cargo bench --bench observe`.
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read as _, Write as _};
@@ -7,7 +7,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, criterion_group, criterion_main};
 use hubproof::cli::protocol_files::load_built_in;
 use hubproof::import::recording::Side;
 use hubproof::observe::judge::TrafficJudge;
@@ -15,6 +14,7 @@ use hubproof::observe::tap::WireTap;
 use hubproof::redact::SecretMasker;
 use hubproof::syntax::source::Sources;
 use hubproof_reference::relay::{RelayConfig, RelayEventKind, RelayObserver, RelayTask, RelayedHub, start_relay};
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
@@ -24,7 +24,10 @@ const ASKED: &[u8] = br#"{"command":"echo","payload":{"mark":"a"},"version":"0.1
 const ANSWERED: &[u8] = br#"{"status":"success","payload":{"mark":"a"},"version":"0.1.0"}"#;
 /// The frames of a second, and how long they are sent.
 const RATE: u32 = 10_000;
-const TIME: Duration = Duration::from_secs(3);
+const TIME: Duration = Duration::from_secs(2);
+/// The kinds take turns this often, and make this many round trips each time.
+const ROUNDS: usize = 15;
+const ROUND_TRIPS: u32 = 5_000;
 
 fn client_frame() -> Vec<u8> {
     [&[0x81, 0x80 | ASKED.len() as u8, 0, 0, 0, 0], ASKED].concat()
@@ -78,15 +81,16 @@ fn judge_events(mut events: mpsc::Receiver<hubproof_reference::relay::RelayEvent
     }
 }
 
-/// Connects through a relay to a hub.
-fn connect(runtime: &Runtime, observed: bool) -> TcpStream {
+/// Connects through a relay to a hub; observed if there is a list of connections that the judge leaves out.
+fn connect(runtime: &Runtime, left_out: Option<Arc<Mutex<Vec<u64>>>>) -> TcpStream {
     let hub = start_hub();
-    let task = if observed {
-        let (channel, events) = mpsc::channel(4096);
-        std::thread::spawn(move || judge_events(events));
-        RelayTask::Observe(RelayObserver { channel, left_out: Some(Arc::default()) })
-    } else {
-        RelayTask::Pass
+    let task = match left_out {
+        Some(_) => {
+            let (channel, events) = mpsc::channel(4096);
+            std::thread::spawn(move || judge_events(events));
+            RelayTask::Observe(RelayObserver { channel, left_out })
+        }
+        None => RelayTask::Pass,
     };
     let hub = RelayedHub {
         authority: hub.to_string(),
@@ -98,9 +102,15 @@ fn connect(runtime: &Runtime, observed: bool) -> TcpStream {
     };
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let relay = runtime.block_on(start_relay(RelayConfig { hub, listen, task })).ok().unwrap();
-    let mut stream = TcpStream::connect(relay.url.strip_prefix("ws://").unwrap()).unwrap();
+    let address = relay.url.strip_prefix("ws://").unwrap().parse().unwrap();
     // It runs until the end of the process.
     std::mem::forget(relay);
+    connect_to(address)
+}
+
+/// Connects, and upgrades the connection.
+fn connect_to(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.write_all(REQUEST.as_bytes()).unwrap();
     read_head(&mut stream);
@@ -133,27 +143,70 @@ fn latencies(stream: TcpStream) -> Vec<Duration> {
     reading.join().unwrap()
 }
 
-fn relays(c: &mut Criterion) {
-    let runtime = Runtime::new().unwrap();
-    let kinds = [("passed", false), ("observed", true)];
-    for (name, observed) in kinds {
-        let all = latencies(connect(&runtime, observed));
-        let at = |share: f64| all[(all.len() as f64 * share) as usize];
-        println!("{name} at {RATE} frames a second: p50 {:?}, p99 {:?}", at(0.5), at(0.99));
-    }
-    let mut group = c.benchmark_group("round trip");
-    let (asked, mut answered) = (client_frame(), hub_frame());
-    for (name, observed) in kinds {
-        let mut stream = connect(&runtime, observed);
-        group.bench_function(name, |b| {
-            b.iter(|| {
-                stream.write_all(&asked).unwrap();
-                stream.read_exact(&mut answered).unwrap();
-            });
-        });
-    }
-    group.finish();
+/// Returns the CPU time of this process.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-criterion_group!(benches, relays);
-criterion_main!(benches);
+/// Makes round trips, one at a time. Returns the wall time and the CPU time of one.
+fn round_trips(stream: &mut TcpStream) -> [Duration; 2] {
+    let (asked, mut answered) = (client_frame(), hub_frame());
+    let (begun, cpu) = (Instant::now(), cpu_time());
+    for _ in 0..ROUND_TRIPS {
+        stream.write_all(&asked).unwrap();
+        stream.read_exact(&mut answered).unwrap();
+    }
+    [begun.elapsed() / ROUND_TRIPS, (cpu_time() - cpu) / ROUND_TRIPS]
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_unstable_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+fn main() {
+    let runtime = Runtime::new().unwrap();
+    let left_out = || Arc::<Mutex<Vec<u64>>>::default();
+    let us = |time: Duration| time.as_secs_f64() * 1e6;
+    // Direct, passed, observed: in turn, since the load of the machine changes.
+    let lists = [left_out(), left_out()];
+    let mut streams =
+        [connect_to(start_hub()), connect(&runtime, None), connect(&runtime, Some(Arc::clone(&lists[0])))];
+    let mut rounds: [Vec<[f64; 3]>; 2] = Default::default();
+    for _ in 0..ROUNDS {
+        let taken = streams.each_mut().map(round_trips);
+        for (kind, rounds) in rounds.iter_mut().enumerate() {
+            rounds.push(taken.map(|times| us(times[kind])));
+        }
+    }
+    for (name, rounds) in ["time", "CPU time"].iter().zip(&rounds) {
+        let at = |place: usize| median(rounds.iter().map(|round| round[place]).collect());
+        let ratio = median(rounds.iter().map(|round| round[2] / round[1]).collect());
+        let own = median(rounds.iter().map(|round| (round[2] - round[0]) / (round[1] - round[0])).collect());
+        println!(
+            "{name} of a round trip: direct {:.1} us, passed {:.1} us, observed {:.1} us; observed/passed {ratio:.2}, without client and hub {own:.2}",
+            at(0),
+            at(1),
+            at(2)
+        );
+    }
+    let mut late: Vec<[[f64; 2]; 2]> = Vec::new();
+    for _ in 0..ROUNDS {
+        late.push([None, Some(Arc::clone(&lists[1]))].map(|list| {
+            let all = latencies(connect(&runtime, list));
+            [0.5, 0.99].map(|share| us(all[(all.len() as f64 * share) as usize]))
+        }));
+    }
+    for (place, name) in ["p50", "p99"].iter().enumerate() {
+        let at = |kind: usize| median(late.iter().map(|round| round[kind][place]).collect());
+        let added = median(late.iter().map(|round| round[1][place] - round[0][place]).collect());
+        println!(
+            "{name} at {RATE} frames a second: passed {:.0} us, observed {:.0} us, added {added:.0} us",
+            at(0),
+            at(1)
+        );
+    }
+    let left_out: usize = lists.iter().map(|list| list.lock().len()).sum();
+    println!("medians of {ROUNDS} rounds; {left_out} connections left out by the judge");
+}
