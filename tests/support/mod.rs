@@ -35,6 +35,8 @@ pub mod evidence;
 pub mod fault_matrix;
 pub mod hostile_servers;
 #[allow(dead_code)]
+pub mod live_page;
+#[allow(dead_code)]
 pub mod mini_protocol;
 #[allow(dead_code)]
 pub mod mutation_detection;

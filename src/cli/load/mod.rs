@@ -261,7 +261,7 @@ pub fn run_load(mut arguments: LoadArgs) -> Result<u8, CliError> {
         };
         let log = if arguments.check { EventLog::default() } else { sinks.start_events()? };
         let live = match arguments.live.filter(|_| !arguments.check) {
-            Some(address) => Some(start_live_page(address).await?),
+            Some(address) => Some(start_live_page(address, "hubproof load", "A running load run").await?),
             None => None,
         };
         let session =
@@ -301,8 +301,12 @@ fn check_shareable(hub: &HubArgs, target: Option<&config::Target>) -> Result<(),
 }
 
 /// Starts the live page, and prints its URL.
-async fn start_live_page(address: SocketAddr) -> Result<LivePage, CliError> {
-    let page = LivePage::start(address).await?;
+///
+/// # Errors
+///
+/// The address cannot be used.
+pub async fn start_live_page(address: SocketAddr, command: &str, title: &str) -> Result<LivePage, CliError> {
+    let page = LivePage::start(address, command, title).await?;
     eprintln!("live page on {}", page.url());
     if page.is_exposed() {
         eprintln!(

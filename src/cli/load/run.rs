@@ -27,7 +27,7 @@ use crate::load::ledger;
 use crate::load::metrics::MetricRegistry;
 use crate::load::metrics::selector::RunMeasurements;
 use crate::load::opening::MAX_EXAMPLES;
-use crate::load::pages::{LivePage, MetricsPage};
+use crate::load::pages::{HoldSwitch, LivePage, MetricsPage, stopped_on};
 use crate::load::plan::script::JourneyWorkload;
 use crate::load::plan::threshold::{self, MetricThreshold};
 use crate::load::plan::{self, Plan, PlanScript};
@@ -215,7 +215,7 @@ impl LoadSession<'_> {
             lines: lines && !self.arguments.quiet,
             quiet: self.arguments.quiet,
             metrics: served.as_ref().map(MetricsPage::page),
-            live: self.live.as_ref().map(|live| live.follow_run(stopper.clone())),
+            live: self.live.as_ref().map(|live| live.follow_run(Some(hold_switch(stopper.clone())))),
             log: self.log.clone(),
             together: joined.as_ref().map(|joined| {
                 (joined.reporter(), origin_ns.saturating_sub(joined.start().at).saturating_add(EARLIEST))
@@ -563,21 +563,19 @@ impl LoadSession<'_> {
     }
 }
 
+/// Returns what the live page holds and resumes the run with.
+fn hold_switch(control: RunControl) -> HoldSwitch {
+    Arc::new(move |begins| if begins { control.hold() } else { control.resume() }.is_some())
+}
+
 /// Waits until the user wants the run to stop: by a signal, or on the live page.
 async fn wait_for_stop(signals: &mut SignalListener, live: Option<&LivePage>) {
-    let pressed = async {
-        match live {
-            Some(live) => live.wait_for_stop().await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         () = signals.wait_for_signal() => {}
-        () = pressed => {}
+        () = stopped_on(live) => {}
     }
 }
 
-/// Returns what the other shares of the run did; waits for ever if there are none.
 /// Begins or ends the hold that all shares have agreed on.
 fn hold_run(control: &RunControl, change: HoldChange, origin_ns: i64) {
     let agreed = Nanos::try_from(change.at.saturating_sub(origin_ns)).unwrap_or_default();
@@ -591,6 +589,7 @@ fn hold_run(control: &RunControl, change: HoldChange, origin_ns: i64) {
     }
 }
 
+/// Returns what the other shares of the run did; waits for ever if there are none.
 async fn next_event(joined: &mut Option<Joined>) -> MemberEvent {
     match joined {
         Some(joined) => joined.next_event().await,

@@ -1,23 +1,35 @@
 //! `hubproof watch`: shows a load run whose shares report over a NATS server, holds it, and ends it.
 
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::super::{CliError, build_runtime, exit, print_to_stderr, print_to_stdout, uses_color};
 use super::over::{NatsCredentials, refuse};
 use super::progress::Dashboard;
+use super::start_live_page;
+use crate::cli::merge::parse_thresholds;
 use crate::cli::signals::SignalListener;
+use crate::load::metrics::MetricInterval;
+use crate::load::metrics::selector::{Metric, RunMeasurements};
 use crate::load::nats::{NatsServer, RunMessages};
-use crate::load::report::live;
+use crate::load::pages::{LiveFeed, LiveSnapshot, parse_address, stopped_on};
+use crate::load::plan::threshold::ThresholdWatch;
+use crate::load::report::{LoadReport, LoadRunMetadata, live};
 use crate::load::shares::name::RunName;
 use crate::load::shares::over::message::{HoldRequest, Message, RunFacts, StopRequest, Tick};
 use crate::load::shares::over::roster::{Roster, StatusOutcome};
 use crate::load::shares::over::totals::LiveTotals;
 use crate::load::shares::over::{EARLIEST, MAX_LEADERLESS};
 use crate::load::{Nanos, SECOND};
+use crate::report::html::live::LiveState;
 use crate::report::terminal_page::{RED, paint};
+use crate::syntax::source::Sources;
 
 /// How long a run may take to answer, and to appear.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
@@ -44,6 +56,9 @@ pub struct WatchArgs {
     /// Do not wait for running journeys
     #[arg(long, requires = "stop")]
     now: bool,
+    /// Serve a page of the whole run: a port on this machine, or IP:PORT
+    #[arg(long, value_name = "ADDR", value_parser = parse_address, conflicts_with_all = ["stop", "hold", "resume"])]
+    live: Option<SocketAddr>,
     #[command(flatten)]
     credentials: NatsCredentials,
 }
@@ -117,6 +132,17 @@ struct WatchedRun {
     dashboard: Option<Dashboard>,
     /// What was shown last.
     printed: String,
+    page: Option<WatchedPage>,
+}
+
+/// The live page of a run.
+struct WatchedPage {
+    feed: LiveFeed,
+    /// The thresholds, apart from those on items, which nothing follows here.
+    thresholds: ThresholdWatch,
+    about: LoadRunMetadata,
+    /// How often the page was updated, and the number of intervals then.
+    sent: (u64, usize),
 }
 
 /// Shows the run until it ends.
@@ -132,6 +158,12 @@ async fn watch_run(
     let mut signals = SignalListener::listen()?;
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let page = match arguments.live {
+        Some(address) => Some(start_live_page(address, "hubproof watch", "A running load run").await?),
+        None => None,
+    };
+    let (switch, mut switched) = mpsc::unbounded_channel();
+    let mut asked = 0;
     let began = Instant::now();
     let now = || began.elapsed().as_nanos() as Nanos;
     let mut watched: Option<WatchedRun> = None;
@@ -139,8 +171,18 @@ async fn watch_run(
     let ending = loop {
         tokio::select! {
             message = facts.next() => if let (Some(Message::Facts(facts)), None) = (message, &watched) {
-                watched = Some(WatchedRun::new(*facts, now()));
+                let feed = page.as_ref().map(|page| {
+                    let switch = switch.clone();
+                    page.follow_run(Some(Arc::new(move |begins| switch.send(HoldRequest { begins }).is_ok())))
+                });
+                watched = Some(WatchedRun::new(*facts, now(), feed)?);
             },
+            Some(change) = switched.recv() => server.publish(run, Message::Hold(change)).await,
+            () = stopped_on(page.as_ref()) => {
+                asked += 1;
+                let (at_once, reason) = (asked > 1, "the live page of hubproof watch".to_owned());
+                server.publish(run, Message::Stop(StopRequest { at_once, by_threshold: false, reason })).await;
+            }
             message = statuses.next() => if let (Some(Message::Status(status)), Some(watched)) = (message, &mut watched) {
                 let outcome = watched.roster.take_status(now(), *status, tick.start.is_none());
                 if let StatusOutcome::Known(added, request) = outcome {
@@ -168,7 +210,7 @@ async fn watch_run(
             () = signals.wait_for_signal() => break Ok(exit::PASSED),
         }
     };
-    if let Some(dashboard) = watched.and_then(|watched| watched.dashboard) {
+    if let Some(dashboard) = watched.as_ref().and_then(|watched| watched.dashboard.as_ref()) {
         dashboard.clear();
     }
     if tick.over {
@@ -177,17 +219,87 @@ async fn watch_run(
     ending
 }
 
+impl WatchedPage {
+    /// # Errors
+    /// The run has a threshold that this version does not know.
+    fn new(facts: &RunFacts, feed: LiveFeed) -> Result<Self, CliError> {
+        let common = &facts.common;
+        let mut thresholds = parse_thresholds(common, &mut Sources::default())?;
+        thresholds.retain(|threshold| !matches!(threshold.metric, Metric::Ledger(_)));
+        let about = LoadRunMetadata {
+            tool_version: common.version.clone(),
+            protocol: common.protocol.clone(),
+            plan: common.plan.clone(),
+            title: format!("The run {}", common.run),
+            target: format!("{} shares", facts.shares),
+            seed: common.seed,
+            ..LoadRunMetadata::default()
+        };
+        Ok(Self { feed, thresholds: ThresholdWatch::new(thresholds, &common.layout(&[])), about, sent: (0, 0) })
+    }
+
+    /// Shows the state of the run, described by this text.
+    fn show(&mut self, tick: &Tick, text: &str, state: RunMeasurements<'_>) {
+        let (number, known) = self.sent;
+        self.sent = (number + 1, state.intervals.len());
+        if state.intervals.len() != known + 1 || known == 0 {
+            self.feed.begin_anew();
+        }
+        let (about, thresholds) = (&mut self.about, &self.thresholds);
+        about.started = tick.start.map_or(0, |start| (start / 1_000_000).unsigned_abs());
+        about.holds = holds_of(tick);
+        self.feed.send(|whole| {
+            let shown = if whole { 0 } else { state.intervals.len().saturating_sub(1) };
+            let intervals: Vec<MetricInterval> = state.intervals[shown..].iter().map(since_start).collect();
+            about.duration = Duration::from_nanos(intervals.last().map_or(0, |last| last.to));
+            let report = LoadReport {
+                about: about.clone(),
+                layout: state.layout.clone(),
+                total: state.total.clone(),
+                intervals,
+                account: state.account.clone(),
+                thresholds: thresholds.results_so_far(state),
+                judgement: Default::default(),
+                deviations: Vec::new(),
+                ends: Default::default(),
+                waits: Vec::new(),
+            };
+            let (held, can_hold) = (is_held(tick), tick.stop.is_none());
+            let phase = text.to_owned();
+            let state = LiveState { phase, held, can_hold, begin_s: Some(0.0), ..LiveState::default() };
+            LiveSnapshot { report, state, number, is_next: !whole }
+        });
+    }
+}
+
+/// Returns an interval whose times are those since the start; what came before counts as its first second.
+fn since_start(interval: &MetricInterval) -> MetricInterval {
+    let length = interval.to - interval.from;
+    let to = interval.to.saturating_sub(EARLIEST.unsigned_abs()).max(length);
+    MetricInterval { from: to - length, to, ..interval.clone() }
+}
+
+/// Returns the times in which the run was held, since its start.
+fn holds_of(tick: &Tick) -> Vec<Range<Nanos>> {
+    let since = |at: &i64| Nanos::try_from(at.saturating_sub(tick.start.unwrap_or_default())).unwrap_or_default();
+    let ended = |change: &[i64]| change.iter().map(since).collect::<Vec<_>>();
+    tick.hold_changes.chunks_exact(2).map(ended).map(|times| times[0]..times[1]).collect()
+}
+
 impl WatchedRun {
-    fn new(facts: RunFacts, now: Nanos) -> Self {
+    /// # Errors
+    /// The run has a threshold that this version does not know.
+    fn new(facts: RunFacts, now: Nanos, feed: Option<LiveFeed>) -> Result<Self, CliError> {
         let shown = std::io::IsTerminal::is_terminal(&std::io::stderr());
         let dashboard = shown.then(|| Dashboard::new(Duration::from_secs(facts.seconds)));
-        Self {
+        Ok(Self {
             roster: Roster::new(now),
             totals: LiveTotals::new(&facts.common),
             dashboard,
+            page: feed.map(|feed| WatchedPage::new(&facts, feed)).transpose()?,
             facts,
             printed: String::new(),
-        }
+        })
     }
 
     /// Shows the seconds that are complete.
@@ -200,11 +312,7 @@ impl WatchedRun {
             return;
         }
         let state = self.totals.measurements(false);
-        let Some(mut last) = state.intervals.last().cloned() else { return };
-        // Times are those since the start; what came before counts as its first second.
-        let length = last.to - last.from;
-        last.to = last.to.saturating_sub(EARLIEST.unsigned_abs()).max(length);
-        last.from = last.to - length;
+        let Some(last) = state.intervals.last().map(since_start) else { return };
         let lost = tick.lost.len();
         let text = format!(
             "{} of {shares} shares{}; {}{}",
@@ -213,6 +321,9 @@ impl WatchedRun {
             last.phase.name(),
             if is_held(tick) { ", held" } else { "" }
         );
+        if let Some(page) = &mut self.page {
+            page.show(tick, &text, state);
+        }
         let done = state.total.time / SECOND;
         let lines = match &self.dashboard {
             Some(_) => {

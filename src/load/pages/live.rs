@@ -1,4 +1,4 @@
-//! The page of a running load run, with buttons to hold and stop it.
+//! The page of a running load run, or of traffic that is observed, with buttons to hold and stop it.
 //!
 //! Nothing here delays the run. Its aggregator makes a snapshot only if there is a reader, and drops it if the last one
 //! is still being rendered. A reader that cannot keep up skips updates and gets the whole page again.
@@ -25,7 +25,6 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::PageServerError;
-use crate::load::engine::RunControl;
 use crate::load::report::{LoadReport, json};
 use crate::report::html::live::{self, LiveState};
 
@@ -64,12 +63,36 @@ pub struct LiveSnapshot {
     pub is_next: bool,
 }
 
+/// Begins to hold back new journeys, or ends that. Returns whether it could.
+pub type HoldSwitch = Arc<dyn Fn(bool) -> bool + Send + Sync>;
+
 /// A served page.
 pub struct LivePage {
     shared: Arc<Shared>,
     server: JoinHandle<()>,
-    snapshots: SyncSender<Box<LiveSnapshot>>,
+    snapshots: SyncSender<UpdateRenderer>,
     bound: SocketAddr,
+}
+
+/// Renders an update, when there is time for it.
+type UpdateRenderer = Box<dyn FnOnce() -> LiveUpdate + Send>;
+
+/// What is sent to the readers of a page.
+pub struct LiveUpdate {
+    /// What a page needs to show it; `None` if it cannot be rendered.
+    pub content: Option<serde_json::Value>,
+    pub number: u64,
+    /// Whether it is only for readers that have the update before it.
+    pub is_next: bool,
+}
+
+impl LiveSnapshot {
+    fn render(self) -> LiveUpdate {
+        let Self { report, state, number, is_next } = self;
+        let document = serde_json::to_value(json::build_document(&report)).ok();
+        let content = document.and_then(|document| live::update(document, Some(&state), is_next).ok());
+        LiveUpdate { content, number, is_next }
+    }
 }
 
 /// What the server, its readers and the run share.
@@ -82,7 +105,7 @@ struct Shared {
     whole: AtomicBool,
     places: Arc<Semaphore>,
     connections: Arc<Semaphore>,
-    control: Mutex<Option<RunControl>>,
+    hold: Mutex<Option<HoldSwitch>>,
     stop: Notify,
 }
 
@@ -96,33 +119,33 @@ struct Update {
 }
 
 impl LivePage {
-    /// Starts to serve.
+    /// Starts to serve the page of a command.
     ///
     /// # Errors
     ///
     /// The address cannot be used.
-    pub async fn start(address: SocketAddr) -> Result<Self, PageServerError> {
+    pub async fn start(address: SocketAddr, command: &str, title: &str) -> Result<Self, PageServerError> {
         let failed = |source| PageServerError::Serve { page: "the live page", address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let token = uuid::Uuid::new_v4().simple().to_string();
         let shared = Arc::new(Shared {
             token,
-            page: live::page()?.into(),
+            page: live::page(command, title)?.into(),
             updates: watch::Sender::new(None),
             readers: AtomicUsize::new(0),
             whole: AtomicBool::new(true),
             places: Arc::new(Semaphore::new(MAX_READERS)),
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            control: Mutex::default(),
+            hold: Mutex::default(),
             stop: Notify::new(),
         });
-        let (snapshots, inbox) = sync_channel::<Box<LiveSnapshot>>(1);
+        let (snapshots, inbox) = sync_channel::<UpdateRenderer>(1);
         let rendering = Arc::clone(&shared);
         // Ends when the page and the run have dropped their ends of the channel.
         std::thread::Builder::new()
             .name("live-page".to_owned())
-            .spawn(move || inbox.iter().for_each(|snapshot| rendering.publish(*snapshot)))
+            .spawn(move || inbox.iter().for_each(|render| rendering.publish(render())))
             .map_err(failed)?;
         let server = tokio::spawn(serve(listener, Arc::clone(&shared)));
         Ok(Self { shared, server, snapshots, bound })
@@ -145,27 +168,25 @@ impl LivePage {
         !self.bound.ip().is_loopback()
     }
 
-    /// Returns the end of the page to which a run sends its snapshots, and lets the page control the run.
-    pub fn follow_run(&self, control: RunControl) -> LiveFeed {
-        *self.shared.control.lock() = Some(control);
+    /// Returns the end of the page to which a run sends its snapshots, and lets the page hold the run.
+    pub fn follow_run(&self, hold: Option<HoldSwitch>) -> LiveFeed {
+        *self.shared.hold.lock() = hold;
         self.shared.whole.store(true, Relaxed);
         LiveFeed { shared: Arc::clone(&self.shared), snapshots: self.snapshots.clone() }
     }
 
-    /// Waits until a reader stops the run.
-    pub async fn wait_for_stop(&self) {
-        self.shared.stop.notified().await;
+    /// Sends the final page of a load run to all readers, and ends.
+    pub async fn finish(self, report: &LoadReport) {
+        let document = json::build_document(report);
+        self.finish_with(|| live::update(serde_json::to_value(document).ok()?, None, false).ok()).await;
     }
 
     /// Sends the final page to all readers, and ends.
-    pub async fn finish(self, report: &LoadReport) {
+    pub async fn finish_with(self, render: impl FnOnce() -> Option<serde_json::Value> + Send + 'static) {
         let shared = Arc::clone(&self.shared);
-        *shared.control.lock() = None;
-        let document = json::build_document(report);
+        *shared.hold.lock() = None;
         let rendered = tokio::task::spawn_blocking(move || {
-            let update =
-                serde_json::to_value(document).ok().and_then(|document| live::update(document, None, false).ok());
-            if let Some(update) = update {
+            if let Some(update) = render() {
                 shared.send(&update, u64::MAX, false, true);
             }
         });
@@ -173,6 +194,14 @@ impl LivePage {
         // All permits are free once the readers have received it.
         let all = u32::try_from(MAX_READERS).unwrap_or(u32::MAX);
         let _ = tokio::time::timeout(FINAL_TIMEOUT, self.shared.places.acquire_many(all)).await;
+    }
+}
+
+/// Waits until a reader of the page stops the run; waits for ever if there is no page.
+pub async fn stopped_on(page: Option<&LivePage>) {
+    match page {
+        Some(page) => page.shared.stop.notified().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -185,15 +214,23 @@ impl Drop for LivePage {
 /// The end of a page to which a run sends its snapshots.
 pub struct LiveFeed {
     shared: Arc<Shared>,
-    snapshots: SyncSender<Box<LiveSnapshot>>,
+    snapshots: SyncSender<UpdateRenderer>,
 }
 
 impl LiveFeed {
     /// Sends a snapshot if there is a reader; `snapshot` gets whether it needs all intervals.
     pub fn send(&self, snapshot: impl FnOnce(bool) -> LiveSnapshot) {
+        self.send_update(|whole| {
+            let snapshot = snapshot(whole);
+            move || snapshot.render()
+        });
+    }
+
+    /// Sends an update if there is a reader; `prepare` gets whether it needs the whole page.
+    pub fn send_update<R: FnOnce() -> LiveUpdate + Send + 'static>(&self, prepare: impl FnOnce(bool) -> R) {
         if self.shared.readers.load(Relaxed) > 0 {
             let whole = self.shared.whole.swap(false, Relaxed);
-            if self.snapshots.try_send(Box::new(snapshot(whole))).is_err() {
+            if self.snapshots.try_send(Box::new(prepare(whole))).is_err() {
                 self.shared.whole.store(true, Relaxed);
             }
         }
@@ -206,12 +243,10 @@ impl LiveFeed {
 }
 
 impl Shared {
-    /// Renders a snapshot and passes it to the readers.
-    fn publish(&self, snapshot: LiveSnapshot) {
-        let LiveSnapshot { report, state, number, is_next } = snapshot;
-        let document = serde_json::to_value(json::build_document(&report)).ok();
-        match document.and_then(|document| live::update(document, Some(&state), is_next).ok()) {
-            Some(update) => self.send(&update, number, is_next, false),
+    /// Passes an update to the readers.
+    fn publish(&self, update: LiveUpdate) {
+        match update.content {
+            Some(content) => self.send(&content, update.number, update.is_next, false),
             None => self.whole.store(true, Relaxed),
         }
     }
@@ -252,22 +287,23 @@ impl Shared {
         if let Some(why) = self.refusal(&request) {
             return plain(StatusCode::FORBIDDEN, why);
         }
-        let control = self.control.lock().clone();
+        let hold = self.hold.lock().clone();
+        let switch = |begins| hold.is_some_and(|hold| hold(begins));
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/") => with_type("text/html; charset=utf-8", AnswerBody::whole(self.page.clone())),
             (&Method::GET, "/events") => match Arc::clone(&self.places).try_acquire_owned() {
                 Ok(place) => with_type("text/event-stream", self.subscribe(place)),
                 Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "there are too many readers"),
             },
-            (&Method::POST, "/hold") => match control.and_then(|control| control.hold()) {
-                Some(_) => plain(StatusCode::OK, "new journeys are held back from the next second on"),
-                None => {
+            (&Method::POST, "/hold") => match switch(true) {
+                true => plain(StatusCode::OK, "new journeys are held back from the next second on"),
+                false => {
                     plain(StatusCode::CONFLICT, "there is nothing to hold: the run has not begun, is held, or drains")
                 }
             },
-            (&Method::POST, "/resume") => match control.and_then(|control| control.resume()) {
-                Some(_) => plain(StatusCode::OK, "the run goes on with the next second"),
-                None => plain(StatusCode::CONFLICT, "the run is not held"),
+            (&Method::POST, "/resume") => match switch(false) {
+                true => plain(StatusCode::OK, "the run goes on with the next second"),
+                false => plain(StatusCode::CONFLICT, "the run is not held"),
             },
             (&Method::POST, "/stop") => {
                 self.stop.notify_one();
@@ -419,7 +455,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_earlier_update_replaces_the_last_one() {
-        let page = LivePage::start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let page = LivePage::start("127.0.0.1:0".parse().unwrap(), "hubproof load", "A run").await.unwrap();
         for (number, is_last) in [(1, false), (u64::MAX, true), (2, false)] {
             page.shared.send(&serde_json::json!({ "number": number }), number, false, is_last);
         }

@@ -1,4 +1,4 @@
-//! What a running load run serves over HTTP: its live page, and its metrics for Prometheus.
+//! What a running load run, or `observe`, serves over HTTP: its live page, and its metrics for Prometheus.
 
 mod live;
 mod metrics;
@@ -6,7 +6,7 @@ mod metrics;
 use std::io;
 use std::net::SocketAddr;
 
-pub use live::{LiveFeed, LivePage, LiveSnapshot, parse_address};
+pub use live::{HoldSwitch, LiveFeed, LivePage, LiveSnapshot, LiveUpdate, parse_address, stopped_on};
 pub use metrics::MetricsPage;
 
 use crate::report::html::HtmlError;

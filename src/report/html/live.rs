@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::load;
-use super::page::Templates;
+use super::page::{Templates, view};
 use super::{HtmlError, LoadDocument, MAX_TEXT, ReportKind, limit_texts};
 
 /// The state of a run, shown above its report so far.
@@ -24,15 +24,15 @@ pub struct LiveState {
     pub begin_s: Option<f64>,
 }
 
-/// Renders the page to which [`update`]s are sent.
+/// Renders the page to which updates are sent, such as those of [`update`], by the name of its command.
 ///
 /// # Errors
 ///
 /// A mistake of hubproof.
-pub fn page() -> Result<String, HtmlError> {
+pub fn page(command: &str, title: &str) -> Result<String, HtmlError> {
     let templates = Templates::new()?;
-    let body = templates.part("live", ())?;
-    Ok(templates.live_page("A running load run", &body)?)
+    let body = templates.part("live", view! { command, title })?;
+    Ok(templates.live_page(title, &body)?)
 }
 
 /// Renders the parts of a page that change, as JSON. `document` is the JSON report so far, without a state the final
@@ -120,7 +120,7 @@ mod tests {
     /// The page runs only its own scripts, and talks only to the server from which it came.
     #[test]
     fn the_page_may_talk_to_its_server_and_to_no_other() {
-        let page = page().unwrap();
+        let page = page("hubproof load", "A running load run").unwrap();
         assert!(page.contains("; connect-src &#39;self&#39;\"") || page.contains("; connect-src 'self'\""), "{page}");
         assert!(page.contains("default-src 'none'; script-src 'sha256-"), "{page}");
         assert!(page.contains(r#"<div id="live">"#), "{page}");
