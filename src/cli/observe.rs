@@ -9,11 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Args, ValueEnum};
-use hubproof_reference::relay::{RelayConfig, RelayEvent, RelayEventKind, RelayObserver, RelayTask, start_relay};
+use hubproof_reference::relay::{
+    Relay, RelayConfig, RelayEvent, RelayEventKind, RelayObserver, RelayTask, RelayedHub, start_relay,
+};
 use hubproof_reference::server::args::parse_listen_address;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
+use super::load::plans::job_rules;
+use super::load::start_live_page;
 use super::record::{MAX_BYTES, create_recording, lines_of_event, next_event};
 use super::relay::{relayed_hub, warn_of_open_address};
 use super::report_sink::{EventLog, OBSERVE_FORMATS, ReportSinks, report_help};
@@ -22,18 +27,19 @@ use super::tls_args::TlsArgs;
 use super::{CliError, build_runtime, print_to_stderr, print_to_stdout, protocol_files};
 use crate::config::parse_duration;
 use crate::import::recording::{RecordedEvent, RecordedLine, SentFrame, Side, read_lines};
-use crate::load::pages::MetricsPage;
+use crate::load::pages::{LivePage, LiveUpdate, MetricsPage, parse_address, stopped_on};
 use crate::observe::judge::TrafficJudge;
-use crate::observe::report::{ObservedRun, finding_event, first_event};
+use crate::observe::report::{ObservedRun, ObservedTraffic, finding_event, first_event};
 use crate::observe::tap::WireTap;
 use crate::redact::{SecretMasker, address_secrets, mask_credentials};
+use crate::report::html;
 use crate::syntax::source::Sources;
 use crate::transport::Endpoint;
 
 /// Most events that can wait to be judged, of up to 16 KiB each. Beyond it, whole connections are left out.
 const QUEUE_LENGTH: usize = 4096;
-/// How often the metrics are updated.
-const METRICS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the metrics and the live page are updated.
+const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 /// Most files of a recording that are kept.
 const KEPT_FILES: usize = 8;
 
@@ -72,6 +78,9 @@ pub struct ObserveArgs {
     /// Serve Prometheus metrics at this address during the run
     #[arg(long, value_name = "ADDR", value_parser = parse_listen_address, conflicts_with = "replay")]
     metrics: Option<SocketAddr>,
+    /// Serve a page of what is observed: a port on this machine, or IP:PORT
+    #[arg(long, value_name = "ADDR", value_parser = parse_address, conflicts_with = "replay")]
+    live: Option<SocketAddr>,
     #[arg(long = "report", value_name = "FORMAT=PATH", help = report_help(OBSERVE_FORMATS))]
     reports: Vec<String>,
     /// Fail the run on warnings
@@ -117,7 +126,8 @@ impl ObserveArgs {
         let masker = SecretMasker::new(endpoint.into_iter().flat_map(address_secrets));
         // Every program has the same `always`.
         let program = valid.scenarios.programs.first().cloned();
-        Ok(TrafficJudge::new(valid.pack, program, only, self.patience, masker))
+        let rules = job_rules(&valid, &sources);
+        Ok(TrafficJudge::new(valid.pack, program, only, self.patience, masker).with_jobs(rules))
     }
 }
 
@@ -144,6 +154,9 @@ fn replay_recordings(
                 log.write(|| finding_event(&judge.findings().list[index]));
             }
         }
+    }
+    for index in judge.finish() {
+        log.write(|| finding_event(&judge.findings().list[index]));
     }
     let started = unix_ms(started.unwrap_or_default());
     let duration = Duration::from_millis(unix_ms(ended).saturating_sub(started));
@@ -184,57 +197,101 @@ fn observe_live(
     build_runtime()?.block_on(async {
         let mut signals = SignalListener::listen()?;
         warn_of_open_address(arguments.listen);
-        let (channel, events) = mpsc::channel(QUEUE_LENGTH);
-        let left_out = Arc::<Mutex<Vec<u64>>>::default();
-        let task = RelayTask::Observe(RelayObserver { channel, left_out: Some(Arc::clone(&left_out)) });
-        let running = start_relay(RelayConfig { hub, listen: arguments.listen, task }).await?;
         let log = sinks.start_events()?;
-        let addresses = format!("observe {}\nhub {target}", running.url);
+        let live = LiveJudge::new(judge, recorder, log.clone(), arguments.quiet);
+        let judge = Arc::clone(&live.judge);
+        let observed = ObservedRelay::start(hub, arguments.listen, live).await?;
+        let addresses = format!("observe {}\nhub {target}", observed.running.url);
         if sinks.takes_stdout() {
             print_to_stderr(&addresses)
         } else {
             print_to_stdout(&(addresses + "\n"))
         }
-        log.write(|| first_event(started, &judge.traffic().protocol, &target));
-        // Shared, so that the findings outlive a judge that panics.
-        let judge = Arc::new(Mutex::new(judge));
+        log.write(|| first_event(started, &judge.lock().traffic().protocol, &target));
         let metrics = match arguments.metrics {
             Some(address) => Some(MetricsPage::start(address).await?),
             None => None,
         };
-        let live = LiveJudge {
-            judge: Arc::clone(&judge),
-            tap: WireTap::default(),
-            left_out,
-            skipped: HashSet::new(),
-            recorder,
-            log,
-            quiet: arguments.quiet,
+        let live = match arguments.live {
+            Some(address) => Some(start_live_page(address, "hubproof observe", "Observed traffic").await?),
+            None => None,
         };
-        let judging = tokio::task::spawn_blocking(move || live.judge_events(events));
+        let so_far = |traffic, failure| ObservedRun {
+            traffic,
+            target: target.clone(),
+            started,
+            duration: begun.elapsed(),
+            strict: arguments.strict,
+            failure,
+        };
         tokio::select! {
             () = signals.wait_for_signal() => {}
-            () = update_metrics(metrics.as_ref(), &judge) => {}
+            () = stopped_on(live.as_ref()) => {}
+            () = update_pages(metrics.as_ref(), live.as_ref(), || so_far(judge.lock().traffic(), None)) => {}
         }
-        running.shutdown().await;
-        let failure = judging.await.err().map(|error| format!("the judge failed, please report this: {error}"));
-        let (traffic, strict) = (judge.lock().traffic(), arguments.strict);
-        Ok(ObservedRun { traffic, target, started, duration: begun.elapsed(), strict, failure })
+        let (traffic, failure) = observed.end().await;
+        let run = so_far(traffic, failure);
+        if let Some(live) = live {
+            let view = run.view(false);
+            live.finish_with(move || html::observed::update(&view).ok()).await;
+        }
+        Ok(run)
     })
 }
 
-/// Updates the metrics page every second; never ends.
-async fn update_metrics(metrics: Option<&MetricsPage>, judge: &Mutex<TrafficJudge>) {
-    let Some(page) = metrics.map(MetricsPage::page) else { return std::future::pending().await };
-    loop {
-        let text = judge.lock().traffic().metrics();
-        *page.lock() = text;
-        tokio::time::sleep(METRICS_INTERVAL).await;
+/// Updates the metrics and the live page every second; never ends.
+async fn update_pages(metrics: Option<&MetricsPage>, live: Option<&LivePage>, so_far: impl Fn() -> ObservedRun) {
+    let (metrics, live) = (metrics.map(MetricsPage::page), live.map(|live| live.follow_run(None)));
+    if metrics.is_none() && live.is_none() {
+        return std::future::pending().await;
+    }
+    for number in 0.. {
+        let run = so_far();
+        if let Some(page) = &metrics {
+            *page.lock() = run.traffic.metrics();
+        }
+        if let Some(feed) = &live {
+            feed.send_update(|_| {
+                move || LiveUpdate { content: html::observed::update(&run.view(true)).ok(), number, is_next: false }
+            });
+        }
+        tokio::time::sleep(UPDATE_INTERVAL).await;
+    }
+}
+
+/// A relay whose traffic is judged.
+struct ObservedRelay {
+    running: Relay,
+    judge: Arc<Mutex<TrafficJudge>>,
+    judging: JoinHandle<()>,
+}
+
+impl ObservedRelay {
+    /// Starts to relay and to judge.
+    ///
+    /// # Errors
+    /// The address cannot be used.
+    async fn start(hub: RelayedHub, listen: SocketAddr, live: LiveJudge) -> Result<Self, CliError> {
+        let (channel, events) = mpsc::channel(QUEUE_LENGTH);
+        let task = RelayTask::Observe(RelayObserver { channel, left_out: Some(Arc::clone(&live.left_out)) });
+        let running = start_relay(RelayConfig { hub, listen, task }).await?;
+        let judge = Arc::clone(&live.judge);
+        let judging = tokio::task::spawn_blocking(move || live.judge_events(events));
+        Ok(Self { running, judge, judging })
+    }
+
+    /// Ends the relay. Returns what was observed, and why not all of it was judged.
+    async fn end(self) -> (ObservedTraffic, Option<String>) {
+        self.running.shutdown().await;
+        let failure = self.judging.await.err().map(|error| format!("the judge failed, please report this: {error}"));
+        let traffic = self.judge.lock().traffic();
+        (traffic, failure)
     }
 }
 
 /// Judges the events of a relay.
 struct LiveJudge {
+    /// Shared, so that the findings outlive a judge that panics.
     judge: Arc<Mutex<TrafficJudge>>,
     tap: WireTap,
     /// The connections that the relay has left out since the last event.
@@ -244,9 +301,26 @@ struct LiveJudge {
     recorder: Option<TrafficRecorder>,
     log: EventLog,
     quiet: bool,
+    /// What the judge does before each event.
+    #[cfg(test)]
+    disturbance: Option<Box<dyn FnMut() + Send>>,
 }
 
 impl LiveJudge {
+    fn new(judge: TrafficJudge, recorder: Option<TrafficRecorder>, log: EventLog, quiet: bool) -> Self {
+        Self {
+            judge: Arc::new(Mutex::new(judge)),
+            tap: WireTap::default(),
+            left_out: Arc::default(),
+            skipped: HashSet::new(),
+            recorder,
+            log,
+            quiet,
+            #[cfg(test)]
+            disturbance: None,
+        }
+    }
+
     fn judge_events(mut self, mut events: mpsc::Receiver<RelayEvent>) {
         loop {
             let recorder = &mut self.recorder;
@@ -258,6 +332,10 @@ impl LiveJudge {
             }
         }
         self.take_left_out();
+        let mut judge = self.judge.lock();
+        let new = judge.finish();
+        self.report(&judge, new);
+        drop(judge);
         if let Some(Err(error)) = self.recorder.as_mut().map(TrafficRecorder::flush) {
             self.stop_recording(&error);
         }
@@ -271,7 +349,21 @@ impl LiveJudge {
         }
     }
 
+    /// Prints new findings.
+    fn report(&self, judge: &TrafficJudge, new: Vec<usize>) {
+        for finding in new.into_iter().map(|index| &judge.findings().list[index]) {
+            if !self.quiet {
+                print_to_stderr(&finding.headline());
+            }
+            self.log.write(|| finding_event(finding));
+        }
+    }
+
     fn judge_event(&mut self, event: RelayEvent) {
+        #[cfg(test)]
+        if let Some(disturb) = &mut self.disturbance {
+            disturb();
+        }
         self.take_left_out();
         if self.skipped.contains(&event.connection) {
             return;
@@ -279,13 +371,8 @@ impl LiveJudge {
         let ended = matches!(event.what, RelayEventKind::Ended).then_some(event.connection);
         for line in lines_of_event(&mut self.tap, event) {
             let mut judge = self.judge.lock();
-            for index in judge.judge_line(&line) {
-                let finding = &judge.findings().list[index];
-                if !self.quiet {
-                    print_to_stderr(&finding.headline());
-                }
-                self.log.write(|| finding_event(finding));
-            }
+            let new = judge.judge_line(&line);
+            self.report(&judge, new);
             let recorded = self.recorder.as_mut().map(|recorder| recorder.write(&judge.findings().masked_line(&line)));
             drop(judge);
             if let Some(Err(error)) = recorded {
@@ -293,7 +380,9 @@ impl LiveJudge {
             }
         }
         if let Some(connection) = ended {
-            self.judge.lock().end(connection);
+            let mut judge = self.judge.lock();
+            let new = judge.end(connection);
+            self.report(&judge, new);
         }
     }
 
@@ -356,5 +445,114 @@ impl TrafficRecorder {
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.file.as_mut().map_or(Ok(()), BufWriter::flush)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::reference::hubs::EmbeddedHubs;
+    use crate::transport::{
+        ConnectRequest, Connection, ConnectionCommand, ConnectionEvent, ConnectionId, IncomingEvent,
+    };
+    use crate::websocket::frame::Frame;
+
+    /// A hub, and a relay whose judge does something before each event.
+    struct DisturbedRelay {
+        hub: EmbeddedHubs,
+        observed: ObservedRelay,
+    }
+
+    impl DisturbedRelay {
+        async fn start(disturbance: Box<dyn FnMut() + Send>) -> Self {
+            let mut sources = Sources::default();
+            let valid = protocol_files::load_built_in("qi", &mut sources).unwrap().into_valid(&sources).unwrap();
+            let hub = EmbeddedHubs::start("qi", &valid.setups, None).await.unwrap();
+            let judge = TrafficJudge::new(valid.pack, None, None, Duration::from_secs(30), SecretMasker::default());
+            let mut live = LiveJudge::new(judge, None, EventLog::default(), true);
+            live.disturbance = Some(disturbance);
+            let relayed = relayed_hub(&hub.addresses().urls[0], &TlsArgs::default()).unwrap();
+            let observed = ObservedRelay::start(relayed, "127.0.0.1:0".parse().unwrap(), live).await.unwrap();
+            Self { hub, observed }
+        }
+
+        async fn connect(&self) -> Client {
+            let (sender, mut events) = mpsc::channel(8);
+            let request = ConnectRequest::new(self.observed.running.url.parse().unwrap());
+            let connection = crate::transport::open_connection(ConnectionId(1), request, sender);
+            let first = events.recv().await.unwrap().what;
+            assert!(matches!(first, ConnectionEvent::Upgraded { .. }), "{first:?}");
+            Client { connection, events }
+        }
+
+        async fn end(self) -> ObservedRun {
+            let (traffic, failure) = self.observed.end().await;
+            self.hub.shutdown().await;
+            let (target, duration) = (String::new(), Duration::ZERO);
+            ObservedRun { traffic, target, started: 0, duration, strict: false, failure }
+        }
+    }
+
+    struct Client {
+        connection: Connection,
+        events: mpsc::Receiver<IncomingEvent>,
+    }
+
+    impl Client {
+        /// Asks the hub for its status this often, and waits for each answer.
+        async fn ask(&mut self, times: usize) {
+            for _ in 0..times {
+                let asked = Frame::text(r#"{"command":"status","version":"0.1.0"}"#);
+                self.connection.send(ConnectionCommand::Frames(vec![asked])).unwrap();
+                let answer = self.events.recv().await.unwrap().what;
+                assert!(matches!(answer, ConnectionEvent::Message(_)), "{answer:?}");
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_relay_outlives_its_judge_and_the_verdict_is_inconclusive() {
+        let (failed, failures) = channel();
+        let relay = DisturbedRelay::start(Box::new(move || {
+            failed.send(()).unwrap();
+            panic!("an injected fault");
+        }))
+        .await;
+        let mut client = relay.connect().await;
+        tokio::task::spawn_blocking(move || failures.recv().unwrap()).await.unwrap();
+        client.ask(100).await;
+        let mut later = relay.connect().await;
+        later.ask(1).await;
+        drop((client, later));
+        let run = relay.end().await;
+        assert!(run.failure.as_ref().is_some_and(|why| why.contains("an injected fault")), "{:?}", run.failure);
+        assert_eq!(run.exit_code(), 3);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_judge_that_falls_behind_leaves_out_whole_connections_and_the_report_has_the_share() {
+        let (release, released) = channel::<()>();
+        let (judged, events) = channel();
+        let relay = DisturbedRelay::start(Box::new(move || {
+            // Blocks until the test drops the other end.
+            let _ = released.recv();
+            let _ = judged.send(());
+        }))
+        .await;
+        let mut flooding = relay.connect().await;
+        // Each is an event, and its answer another one.
+        flooding.ask(QUEUE_LENGTH / 2 + 10).await;
+        drop((release, flooding));
+        // The judge catches up, and then judges another connection completely.
+        tokio::task::spawn_blocking(move || events.iter().take(QUEUE_LENGTH).count()).await.unwrap();
+        let mut later = relay.connect().await;
+        later.ask(1).await;
+        drop(later);
+        let run = relay.end().await;
+        let totals = &run.traffic.totals;
+        assert_eq!((totals.connections, totals.left_out, &run.failure), (2, 1, &None));
+        assert!(run.verdict_line().contains("1 of 2 connections judged"), "{}", run.verdict_line());
     }
 }

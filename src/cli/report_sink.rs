@@ -100,6 +100,7 @@ pub const LOAD_FORMATS: &[ReportFormat<LoadReport>] = &[
 /// The report formats of `observe`.
 pub const OBSERVE_FORMATS: &[ReportFormat<ObservedRun>] = &[
     at_end("junit", "-", |run: &ObservedRun, _| Ok(junit::render(&run.test_results()))),
+    at_end("html", "report.html", |run: &ObservedRun, _| Ok(html::observed::page(&run.view(false))?)),
     at_end("github", "-", |run: &ObservedRun, _| Ok(github::render(&run.test_results()))),
     at_end("tap", "-", |run: &ObservedRun, _| Ok(tap::render(&run.test_results()))),
     at_end("ctrf", "ctrf.json", |run: &ObservedRun, _| Ok(ctrf::render(&run.test_results()))),

@@ -61,7 +61,9 @@ pub use history::{KEPT_CHARS, shorten_frame};
 use hooks::HookCalls;
 use hub_contact::HubContact;
 pub use invariants::exchange::Exchange;
-pub use invariants::{broken_schema_checks, compare_frame, is_never_sent};
+pub use invariants::{
+    ObservedMessage, broken_schema_checks, compare_frame, is_never_sent, judge_messages, rests_on_connection,
+};
 use promptness::ConversationWaits;
 pub use promptness::HubPromptness;
 pub use scope::SettingsContext;

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::import::recording::{RecordedEvent, RecordedLine, SentFrame, Side, format_time};
 use crate::outcome::Verdict;
 use crate::redact::{SecretMasker, mask_secret_members};
-use crate::report::text::shorten;
+use crate::report::text::{format_count, shorten};
 use crate::scenario::model::RuleUse;
 
 /// The most kinds of findings that are kept.
@@ -63,6 +63,8 @@ pub struct Fault {
     /// Distinguishes faults of one check: the place in the message, or its kind.
     pub place: String,
     pub message: String,
+    /// Whether the fault is in the latest frame, and not in what came before.
+    pub in_frame: bool,
 }
 
 /// The last frames of a connection, not yet masked, and the findings that still show the next ones.
@@ -111,7 +113,7 @@ impl FindingList {
         shorten(&self.masked(text), MAX_SHOWN_CHARS).into_owned()
     }
 
-    /// Adds faults of one side in the latest frame of a connection. Returns the index of each that is new.
+    /// Adds faults of one side of a connection. Returns the index of each that is new.
     pub fn add(&mut self, side: Side, connection: u64, faults: Vec<Fault>, recent: &mut RecentFrames) -> Vec<usize> {
         let mut new = Vec::new();
         for fault in faults {
@@ -129,7 +131,7 @@ impl FindingList {
             }
             let show = |frame: &ShownFrame| ShownFrame { text: self.shown(&frame.text), ..frame.clone() };
             let mut frames: Vec<ShownFrame> = recent.frames.iter().map(show).collect();
-            if let Some(frame) = frames.last_mut() {
+            if let Some(frame) = frames.last_mut().filter(|_| fault.in_frame) {
                 frame.is_judged = true;
             }
             let index = self.list.len();
@@ -194,6 +196,11 @@ impl ObservedFinding {
         let rules: Vec<&str> = self.rules.iter().map(|rule| rule.id.as_str()).collect();
         let name = if rules.is_empty() { self.check.clone() } else { rules.join(", ") };
         format!("{}[{name}] {}, connection {}: {}", self.verdict.name(), self.side, self.connection, self.message)
+    }
+
+    /// Formats how often it occurred.
+    pub fn seen(&self) -> String {
+        format!("{} on {}", format_count(self.times, "time"), format_count(self.connections, "connection"))
     }
 
     /// Formats the frames around the first occurrence, a line each.

@@ -8,13 +8,15 @@ use serde_json::{Value, json};
 
 use super::explanations::{NOT_JSON, REPEATED_REPLY, UNANSWERED, UNASKED_REPLY, UNKNOWN_MESSAGE};
 use super::findings::{Fault, FindingList, RecentFrames};
+use super::jobs::{JobEvent, JobLedger, JobRule};
+use super::kept::KeptMessages;
 use super::ledger::{ReplyFault, RequestLedger, id_of};
 use super::report::{ObservedTraffic, TrafficTotals};
 use crate::import::recording::{RecordedEvent, RecordedLine, SentFrame, Side};
 use crate::interpreter::decode::{JsonDecodeError, decode_json};
 use crate::interpreter::{
     ComparisonOutcome, Exchange, SettingsContext, WEBSOCKET_CHECK, broken_schema_checks, compare, compare_frame,
-    is_never_sent,
+    is_never_sent, judge_messages, rests_on_connection,
 };
 use crate::outcome::{CheckOutcome, Verdict, rule_verdict};
 use crate::protocol::{FrameDirection, MessageType, Pack, RuleBasis, RuleLevel, SchemaViolation};
@@ -24,9 +26,11 @@ use crate::scenario::Program;
 use crate::scenario::model::{AlwaysEntry, CheckId, MatchPattern, RuleUse};
 use crate::scenario::value::Traced;
 
-/// The most connections that are followed at a time, and the most ids of all of them together.
+/// The most connections that are followed at a time, and the most ids and the most memory for messages of all of them
+/// together.
 const MAX_CONNECTIONS: usize = 50_000;
 const MAX_IDS: usize = 200_000;
+const MAX_KEPT: usize = 64 << 20;
 /// The characters of a value, an id or a kind of message that a finding quotes.
 const MAX_QUOTED_CHARS: usize = 120;
 
@@ -44,6 +48,11 @@ pub struct TrafficJudge {
     findings: FindingList,
     totals: TrafficTotals,
     id_count: usize,
+    /// The memory that the kept messages of all connections take.
+    kept: usize,
+    /// Whether a check is about all messages of a connection.
+    keeps_messages: bool,
+    jobs: JobLedger,
 }
 
 /// What a judge remembers of a connection.
@@ -53,6 +62,9 @@ struct ObservedConnection {
     requests: [RequestLedger; 2],
     /// The ids of the lifecycles that the pack declares.
     exchange: Exchange,
+    kept: KeptMessages,
+    /// What the latest message says about jobs.
+    job_events: Vec<JobEvent>,
     opened: Option<i64>,
     recent: RecentFrames,
     /// Which sides have sent a close frame.
@@ -89,7 +101,9 @@ impl TrafficJudge {
         masker: SecretMasker,
     ) -> Self {
         let names = program.as_ref().map(|program| SettingsContext::new(program, &BTreeMap::new()));
+        let rests = |program: &Arc<Program>| program.always.iter().any(rests_on_connection);
         Self {
+            keeps_messages: program.as_ref().is_some_and(rests),
             pack,
             program,
             names,
@@ -99,7 +113,14 @@ impl TrafficJudge {
             findings: FindingList::new(masker),
             totals: TrafficTotals::default(),
             id_count: 0,
+            kept: 0,
+            jobs: JobLedger::default(),
         }
+    }
+
+    /// Returns a judge that also follows the jobs that these messages are about.
+    pub fn with_jobs(self, rules: Vec<JobRule>) -> Self {
+        Self { jobs: JobLedger::new(rules, self.patience), ..self }
     }
 
     /// Returns the findings so far.
@@ -124,16 +145,25 @@ impl TrafficJudge {
                 self.totals.frames[*by as usize] += 1;
                 let faults = self.judge_frame(&mut connection, line.time, *by, what);
                 new.extend(self.add_faults(*by, line.connection, faults, &mut connection));
+                let events = std::mem::take(&mut connection.job_events);
+                let faults = events.into_iter().filter_map(|event| self.jobs.add(event, line.connection, line.time));
+                let faults: Vec<Fault> = faults.collect();
+                new.extend(self.add_faults(Side::Hub, line.connection, faults, &mut connection));
+                if matches!(what, SentFrame::Close { .. }) || connection.kept.is_full() || self.kept > MAX_KEPT {
+                    new.extend(self.judge_messages(line.connection, &mut connection));
+                }
                 for side in Side::BOTH {
                     let faults = self.overdue_answers(&mut connection, side, line.time);
                     new.extend(self.add_faults(side, line.connection, faults, &mut connection));
                 }
             }
         }
+        self.kept += connection.kept.bytes();
         self.id_count += connection.id_count();
         if self.id_count > MAX_IDS {
             // Begin anew with this connection, as if it had been joined now.
             self.id_count -= connection.id_count();
+            self.kept -= connection.kept.bytes();
             let recent = std::mem::take(&mut connection.recent);
             connection = ObservedConnection { recent, ..ObservedConnection::joined_later() };
         }
@@ -149,12 +179,31 @@ impl TrafficJudge {
     fn take(&mut self, connection: u64) -> Option<ObservedConnection> {
         let known = self.connections.remove(&connection)?;
         self.id_count -= known.id_count();
+        self.kept -= known.kept.bytes();
         Some(known)
     }
 
-    /// Forgets a connection on which nothing more passes.
-    pub fn end(&mut self, connection: u64) {
-        self.take(connection);
+    /// Ends a connection on which nothing more passes. Returns the indices of the findings that are new.
+    pub fn end(&mut self, connection: u64) -> Vec<usize> {
+        let Some(mut known) = self.take(connection) else { return Vec::new() };
+        self.judge_messages(connection, &mut known)
+    }
+
+    /// Ends all connections, and judges what became of the jobs. Returns the indices of the findings that are new.
+    pub fn finish(&mut self) -> Vec<usize> {
+        // What is missing may be about any job.
+        let is_whole = self.totals.left_out == 0;
+        let connections = &self.connections;
+        let is_open = |number| connections.get(&number).is_some_and(|known| known.closed == [false; 2]);
+        let lost = if is_whole { self.jobs.take_lost(is_open) } else { Vec::new() };
+        let mut new = Vec::new();
+        for (number, fault) in lost {
+            let mut client = self.take(number).unwrap_or_default();
+            new.extend(self.add_faults(Side::Hub, number, vec![fault], &mut client));
+        }
+        let open: Vec<u64> = self.connections.keys().copied().collect();
+        new.extend(open.into_iter().flat_map(|number| self.end(number)));
+        new
     }
 
     /// Forgets a connection of which later frames are not known.
@@ -175,6 +224,7 @@ impl TrafficJudge {
             pack_hash: pack.hash.clone(),
             only: *only,
             totals: totals.clone(),
+            jobs: self.jobs.totals(),
             dropped_findings: findings.dropped,
             findings: findings.list.clone(),
         }
@@ -191,6 +241,19 @@ impl TrafficJudge {
             return Vec::new();
         }
         self.findings.add(side, number, faults, &mut connection.recent)
+    }
+
+    /// Judges the messages of a connection so far by the checks of `always` that are about all of them.
+    fn judge_messages(&mut self, number: u64, connection: &mut ObservedConnection) -> Vec<usize> {
+        let messages = connection.kept.take();
+        let Some((program, names)) = self.program.as_ref().zip(self.names.as_ref()) else { return Vec::new() };
+        if messages.is_empty() || connection.exchange.unknown {
+            return Vec::new();
+        }
+        let outcomes = judge_messages(program, names, messages).into_iter();
+        let faults = outcomes.filter_map(|(check, outcome)| self.always_fault(check, outcome));
+        let faults = faults.map(|fault| Fault { in_frame: false, ..fault }).collect();
+        self.add_faults(Side::Hub, number, faults, connection)
     }
 
     fn judge_frame(&self, connection: &mut ObservedConnection, time: i64, by: Side, what: &SentFrame) -> Vec<Fault> {
@@ -262,6 +325,10 @@ impl TrafficJudge {
             None => {}
         }
         self.record_ids(connection, time, by, index, json, is_valid);
+        if self.keeps_messages && !connection.exchange.unknown {
+            connection.kept.keep(by == Side::Client, json, index, text);
+        }
+        connection.job_events.extend(index.and_then(|index| self.jobs.event(by, index, json)));
         faults.extend(self.judge_reply(connection, by, reply, json));
         if by == Side::Hub {
             if let Some(program) = &self.program {
@@ -305,7 +372,8 @@ impl TrafficJudge {
             let message =
                 format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
             let default = if violation.should { RuleLevel::Should } else { RuleLevel::Must };
-            Fault { check, verdict: worst_verdict(&rules, default), rules, place: path.clone(), message }
+            let verdict = worst_verdict(&rules, default);
+            Fault { check, verdict, rules, place: path.clone(), message, in_frame: true }
         };
         broken_schema_checks(&self.pack, message, &violations).into_iter().map(fault).collect()
     }
@@ -506,7 +574,7 @@ impl TrafficJudge {
         };
         let verdict = worst_verdict(&check.rules, RuleLevel::Must);
         let (name, rules) = (check.name.clone(), check.rules.clone());
-        Some(Fault { check: name, rules, verdict, place: place.unwrap_or_default(), message })
+        Some(Fault { check: name, rules, verdict, place: place.unwrap_or_default(), message, in_frame: true })
     }
 }
 
@@ -516,8 +584,9 @@ fn is_constant(pattern: &MatchPattern) -> bool {
 }
 
 /// Returns a fault that no rule of the pack is about.
-fn noted(check: &str, verdict: Verdict, place: &str, message: String) -> Fault {
-    Fault { check: check.to_owned(), rules: Vec::new(), verdict, place: place.to_owned(), message }
+pub(super) fn noted(check: &str, verdict: Verdict, place: &str, message: String) -> Fault {
+    let (check, place) = (check.to_owned(), place.to_owned());
+    Fault { check, rules: Vec::new(), verdict, place, message, in_frame: true }
 }
 
 /// Returns the worst verdict of broken rules; without rules, that of a level.

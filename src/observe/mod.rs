@@ -3,6 +3,8 @@
 //! ```text
 //! tap       turns the bytes of connections into the lines of a recording
 //! ledger    the requests of one side, as far as they are answered by id
+//! kept      the first messages of a connection, for the checks about all of them
+//! jobs      what became of each job, on all connections together
 //! judge     judges lines: schemas, `always`, lifecycles, replies, RFC 6455
 //! findings  what both sides did wrong, each kind once
 //! report    the page, test cases and events
@@ -14,7 +16,9 @@
 
 pub mod explanations;
 pub mod findings;
+pub mod jobs;
 pub mod judge;
+mod kept;
 mod ledger;
 pub mod report;
 pub mod tap;

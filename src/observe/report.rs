@@ -5,12 +5,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::findings::{ObservedFinding, ShownFrame};
-use crate::import::recording::{Side, format_time};
+use super::jobs::JobTotals;
+use crate::import::recording::{self, Side};
 use crate::outcome::Verdict;
 use crate::report::events::to_line;
+use crate::report::html::observed::{FindingView, ObservedView};
 use crate::report::terminal_page::{DIM, Page, Style, verdict_line};
 use crate::report::test_results::{Problem, TestCase, TestResults, TestStatus, TestSuite};
-use crate::report::text::{escape_unprintable, format_count, format_timestamp, shorten};
+use crate::report::text::{escape_unprintable, format_count, format_time, format_timestamp, shorten};
 use crate::syntax::source::Sources;
 
 /// How much was observed.
@@ -34,6 +36,8 @@ pub struct ObservedTraffic {
     /// The side that was judged; both if there is none.
     pub only: Option<Side>,
     pub totals: TrafficTotals,
+    /// `None` if the pack does not say which messages are about jobs.
+    pub jobs: Option<JobTotals>,
     pub findings: Vec<ObservedFinding>,
     /// The number of findings beyond the most that are kept.
     pub dropped_findings: usize,
@@ -81,11 +85,17 @@ impl ObservedTraffic {
             })
             .collect();
         family("findings_total", "Frames with which a side broke a rule, by the verdict.", &findings);
+        if let Some(jobs) = &self.jobs {
+            let jobs = jobs.named().map(|(name, number)| (format!("{{state=\"{name}\"}}"), number));
+            family("jobs_total", "Jobs by what became of them.", &jobs);
+        }
         out
     }
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The most findings that a page in HTML shows.
+const MAX_SHOWN: usize = 200;
 
 impl TrafficTotals {
     /// Formats the share of connections that were judged to their end.
@@ -143,15 +153,13 @@ impl ObservedRun {
     pub fn page(&self, sources: &Sources, style: Style) -> String {
         let mut page = Page::new(VERSION, &self.target, self, sources, style);
         let traffic = &self.traffic;
-        let mut findings: Vec<&ObservedFinding> = traffic.findings.iter().collect();
-        findings.sort_by_key(|finding| (std::cmp::Reverse(finding.verdict), finding.side));
+        let findings = self.sorted_findings();
         let most = page.most();
         for finding in findings.iter().take(most) {
             page.gap();
             page.wrapped("", &escape_unprintable(&finding.headline()));
             if finding.times > 1 {
-                let times = format_count(finding.times, "time");
-                page.field("seen", &format!("{times} on {}", format_count(finding.connections, "connection")));
+                page.field("seen", &finding.seen());
             }
             if finding.verdict == Verdict::Info {
                 continue;
@@ -169,6 +177,9 @@ impl ObservedRun {
             page.line(&format!("... and {}; see `--report events=FILE`", format_count(more, "more finding")));
         }
         page.gap();
+        if let Some(jobs) = &traffic.jobs {
+            page.field("jobs", &jobs.describe());
+        }
         if traffic.totals.joined > 0 {
             let joined = format_count(traffic.totals.joined, "connection");
             page.field("joined", &format!("{joined} after the beginning: what came before is unknown"));
@@ -184,6 +195,47 @@ impl ObservedRun {
         page.out
     }
 
+    /// Returns what a page shows of the run, which has not ended if it is live.
+    pub fn view(&self, is_live: bool) -> ObservedView {
+        let Self { traffic, target, .. } = self;
+        let (verdict, title) = match (is_live, self.exit_code()) {
+            (true, _) => ("running", format!("{}: observing", traffic.protocol)),
+            (false, 0) => ("pass", self.verdict_line()),
+            (false, 1) => ("fail", self.verdict_line()),
+            (false, _) => ("inconclusive", self.verdict_line()),
+        };
+        let totals = &traffic.totals;
+        let mut facts = vec![
+            ("Hub", target.clone()),
+            ("Started", format_timestamp(self.started)),
+            (if is_live { "Runs for" } else { "Took" }, format_time(self.duration)),
+            ("Connections", totals.connections.to_string()),
+            ("Frames of the hub", totals.frames[Side::Hub as usize].to_string()),
+            ("Frames of clients", totals.frames[Side::Client as usize].to_string()),
+        ];
+        facts.extend(totals.judged().map(|judged| ("Judged", judged)));
+        facts.extend(traffic.jobs.map(|jobs| ("Jobs", jobs.describe())));
+        facts.extend(self.failure.clone().map(|why| ("Not judged", why)));
+        facts.push(("hubproof", VERSION.to_owned()));
+        let sorted = self.sorted_findings();
+        let view = |finding: &&ObservedFinding| FindingView {
+            verdict: finding.verdict.name(),
+            headline: finding.headline(),
+            seen: finding.seen(),
+            frames: finding.frames.iter().map(|frame| frame.is_judged).zip(finding.frame_lines()).collect(),
+        };
+        let findings: Vec<FindingView> = sorted.iter().take(MAX_SHOWN).map(view).collect();
+        let more = sorted.len() + traffic.dropped_findings - findings.len();
+        ObservedView { title, verdict, facts, findings, more }
+    }
+
+    /// Returns the findings, the worst first.
+    fn sorted_findings(&self) -> Vec<&ObservedFinding> {
+        let mut findings: Vec<&ObservedFinding> = self.traffic.findings.iter().collect();
+        findings.sort_by_key(|finding| (std::cmp::Reverse(finding.verdict), finding.side));
+        findings
+    }
+
     /// Renders the last event.
     pub fn last_event(&self) -> String {
         let totals = &self.traffic.totals;
@@ -196,6 +248,7 @@ impl ObservedRun {
             left_out: totals.left_out,
             frames_from_hub: totals.frames[Side::Hub as usize],
             frames_to_hub: totals.frames[Side::Client as usize],
+            jobs: self.traffic.jobs,
             findings: self.traffic.findings.iter().map(finding).collect(),
         })
     }
@@ -294,6 +347,8 @@ enum ObserveEvent<'a> {
         left_out: usize,
         frames_from_hub: usize,
         frames_to_hub: usize,
+        /// Null if the pack does not say which messages are about jobs.
+        jobs: Option<JobTotals>,
         /// All findings, without frames.
         findings: Vec<FindingLine<'a>>,
     },
@@ -330,7 +385,7 @@ struct FrameLine<'a> {
 impl<'a> FindingLine<'a> {
     fn new(finding: &'a ObservedFinding, frames: &'a [ShownFrame]) -> Self {
         let frame = |frame: &'a ShownFrame| FrameLine {
-            time: format_time(frame.time),
+            time: recording::format_time(frame.time),
             direction: frame.by.map(Side::direction),
             text: &frame.text,
         };

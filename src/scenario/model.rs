@@ -590,6 +590,17 @@ pub enum ValueTest {
     Fits(MatchPattern),
 }
 
+impl ValueTest {
+    /// Returns the value or the matcher that a value is compared with, if there is one.
+    pub fn template(&self) -> Option<&Template> {
+        match self {
+            Self::True => None,
+            Self::Equals(wanted) => Some(wanted),
+            Self::Fits(pattern) => Some(&pattern.template),
+        }
+    }
+}
+
 /// A matcher, or the schema of a `fits`, that may contain expressions.
 #[derive(Debug)]
 pub struct MatchPattern {

@@ -49,6 +49,25 @@ pub struct RawMessage {
 }
 
 impl Wire {
+    /// Creates the wire of a text frame that was only observed, so that nothing but its position and sender is known.
+    pub fn observed(sequence: u64, from_hub: bool) -> Self {
+        Self {
+            sequence,
+            at: Duration::ZERO,
+            unix_ms: 0.0,
+            after: Duration::ZERO,
+            connection: 0,
+            from_hub,
+            opcode: "text",
+            text: Arc::from(""),
+            size: 0,
+            provenance: Provenance::Observed,
+            due_after: None,
+            raw: None,
+            assumed_places: Vec::new(),
+        }
+    }
+
     /// Whether the frame was never received, only assumed by a deviation.
     pub fn is_assumed(&self) -> bool {
         self.due_after.is_some()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::CliError;
 use super::super::protocol_files::{self, ValidProtocol};
 use crate::load::plan::{self, Plan, PlanScript};
+use crate::observe::jobs::JobRule;
 use crate::protocol::{Pack, PackFolder};
 use crate::scenario;
 use crate::syntax::diagnostic::{Diagnostic, has_errors, suggest};
@@ -97,6 +98,22 @@ fn read_plan(
         read_text(&path, MAX_FEEDER)
     };
     plan::parse_load_plan(id, &root, &shared, pack, &open)
+}
+
+/// Returns which messages of a protocol are about jobs, as the marks in its plans say. A plan with errors says nothing.
+pub fn job_rules(protocol: &ValidProtocol, sources: &Sources) -> Vec<JobRule> {
+    let plans =
+        protocol.folder.scenarios.iter().filter(|(path, _)| path.starts_with("load/") && path.ends_with(".yaml"));
+    let mut rules: Vec<JobRule> = Vec::new();
+    for (path, file) in plans {
+        let (read, _) = read_plan(path, *file, &protocol.folder, &protocol.pack, sources);
+        for rule in read.iter().flat_map(|(_, script)| script.job_rules()) {
+            if rules.iter().all(|known| (known.message, known.by) != (rule.message, rule.by)) {
+                rules.push(rule);
+            }
+        }
+    }
+    rules
 }
 
 /// Renders the output of `--list`.

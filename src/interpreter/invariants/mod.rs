@@ -4,6 +4,7 @@ mod connection_frames;
 pub mod exchange;
 mod frame_rules;
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -15,9 +16,11 @@ use super::actor::{ConnectionEnd, FrameJson, InboxFrame, InboxFrameKind};
 use super::checks::{ALWAYS_STEP, compare, compute};
 use super::decode::{JsonDecodeError, decode_json, member_texts, memory_weight};
 use super::finding::ComparisonOutcome;
+use super::scope::SettingsContext;
 use crate::deviation::proposal::MAX_BYTES;
 use crate::outcome::{CheckOutcome, FindingDetail};
 use crate::protocol::{FrameDirection, MessageType, Pack, RuleLevel, SchemaViolation};
+use crate::scenario::Program;
 use crate::scenario::model::{ActorId, AlwaysEntry, CheckId, MatchPattern, RuleUse, ValueTest};
 use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::{RawMessage, Traced, Wire};
@@ -324,6 +327,59 @@ impl Conversation {
     }
 }
 
+/// A message that was observed on a connection.
+pub struct ObservedMessage {
+    pub by_client: bool,
+    pub json: Value,
+    /// The index of the message, if the pack has it.
+    pub message: Option<usize>,
+}
+
+/// Whether a check of `always` rests on nothing but what both sides sent on a connection. Checks that do not use what a
+/// client sent may rest on what scenarios never send.
+pub fn rests_on_connection(entry: &AlwaysEntry) -> bool {
+    let AlwaysEntry::Check { value, test, says, .. } = entry else { return false };
+    let mut names = false;
+    for template in [Some(value), says.as_ref(), test.template()].into_iter().flatten() {
+        template.visit_expressions(&mut |expression| {
+            let root = |name: &String| name.split('.').next().is_some_and(|root| matches!(root, "self" | "hub"));
+            names |= expression.uses.iter().any(root) || expression.calls("wire");
+        });
+    }
+    uses_sent(value, test) && !names
+}
+
+/// Evaluates the checks of `always` that [rest on a connection](rests_on_connection) for all its messages, in order.
+pub fn judge_messages(
+    program: &Program,
+    names: &SettingsContext,
+    messages: Vec<ObservedMessage>,
+) -> Vec<(CheckId, ComparisonOutcome)> {
+    let wire = |number: usize, by_client: bool| Arc::new(Wire::observed(number as u64, !by_client));
+    let (mut received, mut sent) = (Vec::new(), VecDeque::new());
+    for (number, ObservedMessage { by_client, json, message }) in messages.into_iter().enumerate() {
+        match message {
+            Some(message) if by_client => {
+                sent.push_back(exchange::SentMessage { message, value: json, wire: wire(number, true) });
+            }
+            // The check may count messages that the pack does not have only if the hub sent them.
+            None if by_client => {}
+            message => received.push((json, message, wire(number, false))),
+        }
+    }
+    let dropped = DroppedMessages { received: false, sent: false, messages: BTreeSet::new() };
+    let frames =
+        ConnectionFrames::new(received, sent, dropped, Arc::clone(&program.pack), Arc::default(), Arc::default());
+    names.function_context().set_frames(Box::new(move |which, name| frames.find(which, name)));
+    let judge = |entry: &AlwaysEntry| match entry {
+        AlwaysEntry::Check { check, value, test, says, .. } if rests_on_connection(entry) => {
+            Some((*check, compute(value, test, names, &program.pack).saying(says.as_ref(), names)))
+        }
+        _ => None,
+    };
+    program.always.iter().filter_map(judge).collect()
+}
+
 /// Compares a frame with the pattern of an entry for every frame; moves the JSON to `frame` and back.
 pub fn compare_frame(
     pattern: &MatchPattern,
@@ -384,13 +440,8 @@ pub fn broken_schema_checks<'v>(
 
 /// Whether a check depends on what the client has sent.
 pub(super) fn uses_sent(value: &Template, test: &ValueTest) -> bool {
-    let wanted = match test {
-        ValueTest::True => None,
-        ValueTest::Equals(wanted) => Some(wanted),
-        ValueTest::Fits(pattern) => Some(&pattern.template),
-    };
     let mut uses = false;
-    for template in std::iter::once(value).chain(wanted) {
+    for template in std::iter::once(value).chain(test.template()) {
         template.visit_expressions(&mut |expression| {
             uses |= expression.calls("sent_frames") || expression.calls("all_frames");
         });

@@ -1,5 +1,6 @@
 //! A plan as data: populations, schedules, phases and thresholds.
 
+mod jobs;
 mod overrides;
 mod parse;
 pub mod schedule;

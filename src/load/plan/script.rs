@@ -81,15 +81,17 @@ pub struct JourneyWorkload {
 impl PlanScript {
     /// Returns the indexes of the messages to which a step gives a label.
     pub fn labelled_messages(&self) -> Vec<usize> {
-        let activities = self.parts.iter().flat_map(|part| {
-            let periodic = part.periodic.iter().map(|periodic| &periodic.steps);
-            let reactions = part.reactions.iter().map(|reaction| &reaction.steps);
-            [&part.opening, &part.journey, &part.resumes].into_iter().chain(periodic).chain(reactions)
-        });
         let mut names = Vec::new();
-        activities.flatten().for_each(|line| line.collect_labelled(&mut names));
+        let mut collect = |step: &'_ Step, options: &MeasurementOptions| {
+            if let StepAction::Send(send) = &step.act
+                && let (MessageName::Named(name), Some(_)) = (&send.message, &options.label)
+            {
+                names.push(name.clone());
+            }
+        };
+        self.parts.iter().flat_map(RoleScript::lines).for_each(|line| line.visit_steps(&mut collect));
         let messages = self.pack.messages.iter().enumerate();
-        messages.filter(|(_, message)| names.contains(&message.name.as_str())).map(|(index, _)| index).collect()
+        messages.filter(|(_, message)| names.contains(&message.name)).map(|(index, _)| index).collect()
     }
 }
 
@@ -127,6 +129,15 @@ pub struct RoleScript {
     pub times: Option<u32>,
     pub periodic: Vec<PeriodicActivity>,
     pub reactions: Vec<PlanReaction>,
+}
+
+impl RoleScript {
+    /// Returns the lines of all that a client does.
+    pub fn lines(&self) -> impl Iterator<Item = &PlanLine> {
+        let periodic = self.periodic.iter().map(|periodic| &periodic.steps);
+        let reactions = self.reactions.iter().map(|reaction| &reaction.steps);
+        [&self.opening, &self.journey, &self.resumes].into_iter().chain(periodic).chain(reactions).flatten()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -190,20 +201,14 @@ pub enum PlanLine {
 }
 
 impl PlanLine {
-    /// Adds the names of the messages that are sent with a label.
-    fn collect_labelled<'a>(&'a self, names: &mut Vec<&'a str>) {
+    /// Visits all steps, with their options.
+    pub fn visit_steps<'a>(&'a self, visit: &mut dyn FnMut(&'a Step, &'a MeasurementOptions)) {
         match self {
-            Self::Step { step, options } => {
-                if let StepAction::Send(send) = &step.act
-                    && let (MessageName::Named(name), Some(_)) = (&send.message, &options.label)
-                {
-                    names.push(name);
-                }
-            }
+            Self::Step { step, options } => visit(step, options),
             Self::Think { .. } => {}
-            Self::Repeat { steps, .. } => steps.iter().for_each(|line| line.collect_labelled(names)),
+            Self::Repeat { steps, .. } => steps.iter().for_each(|line| line.visit_steps(visit)),
             Self::Sometimes { steps, otherwise, .. } => {
-                steps.iter().chain(otherwise).for_each(|line| line.collect_labelled(names));
+                steps.iter().chain(otherwise).for_each(|line| line.visit_steps(visit));
             }
         }
     }

@@ -11,6 +11,7 @@ mod diff;
 mod fuzz;
 pub mod live;
 mod load;
+pub mod observed;
 mod page;
 mod plots;
 

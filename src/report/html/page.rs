@@ -28,6 +28,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("load", include_str!("templates/load.html")),
     ("live", include_str!("templates/live.html")),
     ("ledger", include_str!("templates/ledger.html")),
+    ("observed", include_str!("templates/observed.html")),
     ("compare", include_str!("templates/compare.html")),
 ];
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubproof::import::recording::{RecordedEvent, RecordedLine, SentFrame, Side};
+use hubproof::observe::jobs::{JobMark, JobRule};
 use hubproof::observe::judge::TrafficJudge;
 use hubproof::observe::report::{ObservedRun, ObservedTraffic};
 use hubproof::redact::SecretMasker;
@@ -65,9 +66,15 @@ fn opened() -> RecordedEvent {
 }
 
 fn judge(program: &Arc<Program>, lines: &[RecordedLine]) -> ObservedTraffic {
+    judge_jobs(program, Vec::new(), lines)
+}
+
+fn judge_jobs(program: &Arc<Program>, rules: Vec<JobRule>, lines: &[RecordedLine]) -> ObservedTraffic {
     let (pack, patience) = (Arc::clone(&program.pack), Duration::from_secs(30));
-    let mut judge = TrafficJudge::new(pack, Some(Arc::clone(program)), None, patience, SecretMasker::default());
+    let judge = TrafficJudge::new(pack, Some(Arc::clone(program)), None, patience, SecretMasker::default());
+    let mut judge = judge.with_jobs(rules);
     lines.iter().for_each(|line| drop(judge.judge_line(line)));
+    judge.finish();
     judge.traffic()
 }
 
@@ -165,6 +172,122 @@ fn message(kind: &str, id: u32) -> String {
 #[case::after_an_unknown_message(vec![opened(), client("[]"), hub(&message("tick", 2))], &["info[unknown-message] client"])]
 fn lifecycles_are_judged_by_both_directions(#[case] events: Vec<RecordedEvent>, #[case] expected: &[&str]) {
     assert_eq!(observed(&operations(), events), expected);
+}
+
+/// A `tick` goes only to clients that asked with its id; what scenarios never send is not judged.
+fn audience() -> Arc<Program> {
+    let ids = |frames: &str| format!("{frames} | map(attribute='id')");
+    let always = format!(
+        "always:
+  - check: \"${{{} | reject('in', {} | list) | list}}\"
+    fits: {{ maxItems: 0 }}
+    says: a tick for another client
+    rules: [SHOULD]
+  - check: \"${{{} | list}}\"
+    fits: {{ uniqueItems: true }}
+    rules: [MUST]
+  - check: \"${{sent_frames('ask') | length < 1 or self.name is defined}}\"
+    rules: [MUST-2]
+",
+        ids("frames('tick')"),
+        ids("sent_frames('ask')"),
+        ids("frames('notice')"),
+    );
+    program(OPERATIONS, &format!("{PLAIN_ROLES}{always}"), SCENARIO)
+}
+
+#[rstest]
+#[case::asked(vec![opened(), client(&message("ask", 1)), hub(&message("tick", 1)), close(Side::Client, 1000)], &[])]
+#[case::for_another(vec![opened(), client(&message("ask", 1)), hub(&message("tick", 2)), close(Side::Client, 1000)], &["warn[SHOULD] hub"])]
+#[case::without_a_close(vec![opened(), hub(&message("tick", 2))], &["warn[SHOULD] hub"])]
+#[case::after_the_close(vec![opened(), close(Side::Client, 1000), hub(&message("tick", 2))], &[])]
+#[case::joined_later(vec![hub(&message("tick", 2)), close(Side::Client, 1000)], &[])]
+#[case::after_an_unknown_message(vec![opened(), client("[]"), hub(&message("tick", 2))], &["info[unknown-message] client"])]
+#[case::masked(vec![opened(), client(r#"{"type":"ask","id":"***"}"#), hub(&message("tick", 2))], &[])]
+#[case::what_scenarios_never_send(vec![opened(), hub(&message("notice", 1)), hub(&message("notice", 1))], &[])]
+fn an_audience_is_judged_by_all_that_passed(#[case] events: Vec<RecordedEvent>, #[case] expected: &[&str]) {
+    assert_eq!(observed(&audience(), events), expected);
+}
+
+/// The first thousand messages of a connection are judged, and take no memory after that.
+#[test]
+fn a_long_connection_is_judged_by_its_beginning() {
+    let ticks = |last: u32| {
+        let mut events = vec![opened(), client(&message("ask", 1))];
+        events.extend((0..1_500).map(|_| hub(&message("tick", 1))));
+        events.insert(last as usize, hub(&message("tick", 2)));
+        observe(&audience(), events.into_iter().map(|event| (0, event)).collect())
+    };
+    assert_eq!((found(&ticks(900)), found(&ticks(1_400))), (vec!["warn[SHOULD] hub".to_owned()], Vec::new()));
+    let traffic = ticks(900);
+    assert!(traffic.findings[0].message.starts_with("a tick for another client ("), "{traffic:?}");
+    assert!(traffic.findings[0].frames.iter().all(|frame| !frame.is_judged), "{traffic:?}");
+}
+
+/// Judges lines of several connections by rules for jobs: `ask` submits, `notice` accepts, `tick` assigns, `done` gives
+/// back and `answer` completes. Each line has a time in seconds, a connection and an event.
+fn observe_jobs(lines: Vec<(i64, u64, RecordedEvent)>) -> ObservedTraffic {
+    let program = operations_without_rules();
+    let rule = |name: &str, by, mark, id: Option<&str>| {
+        let message = program.pack.message_index(name).unwrap();
+        JobRule { message, by, mark, id: id.map(str::to_owned) }
+    };
+    let rules = vec![
+        rule("ask", Side::Client, JobMark::Submitted, None),
+        rule("notice", Side::Hub, JobMark::Accepted, Some("/id")),
+        rule("tick", Side::Hub, JobMark::Assigned, Some("/id")),
+        rule("done", Side::Client, JobMark::Released, Some("/id")),
+        rule("answer", Side::Hub, JobMark::Completed, Some("/id")),
+    ];
+    let line = |(time, connection, event)| RecordedLine { time: 1000 * time, connection, event };
+    judge_jobs(&program, rules, &lines.into_iter().map(line).collect::<Vec<_>>())
+}
+
+fn operations_without_rules() -> Arc<Program> {
+    program(OPERATIONS, PLAIN_ROLES, SCENARIO)
+}
+
+#[rstest]
+#[case::right(vec![(2, 2, hub(&message("tick", 1))), (3, 1, hub(&message("answer", 1)))], &[])]
+#[case::two_clients_are_told(vec![(3, 1, hub(&message("answer", 1))), (3, 3, hub(&message("answer", 1)))], &[])]
+#[case::assigned_before_but_seen_later(vec![(3, 1, hub(&message("answer", 1))), (4, 2, hub(&message("tick", 1)))], &[])]
+#[case::completed_twice(vec![(3, 1, hub(&message("answer", 1))), (9, 1, hub(&message("answer", 1)))], &["warn[doubled-job] hub, connection 1: job 1 was completed a second time for one client"])]
+#[case::assigned_after_completion(vec![(3, 1, hub(&message("answer", 1))), (5, 2, hub(&message("tick", 1)))], &["warn[doubled-job] hub, connection 2: job 1 was assigned after its completion"])]
+#[case::assigned_again_after_a_release(vec![(2, 2, hub(&message("tick", 1))), (3, 2, client(&message("done", 1))), (4, 2, hub(&message("tick", 1)))], &[])]
+#[case::nothing_for_long(vec![(60, 2, close(Side::Client, 1000)), (60, 1, client(&message("stop", 9)))], &[])]
+#[case::lost(vec![(2, 2, hub(&message("tick", 1))), (3, 2, close(Side::Client, 1000)), (60, 1, hub(&message("notice", 9)))], &["info[lost-job] hub, connection 1: job 1 was accepted, its worker has left or given it back, and no message about it came in the last 58.00 s"])]
+#[case::being_worked_on(vec![(2, 2, hub(&message("tick", 1))), (60, 1, hub(&message("notice", 9)))], &[])]
+#[case::from_earlier(vec![(2, 1, hub(&message("answer", 1))), (3, 2, hub(&message("tick", 8))), (60, 1, hub(&message("answer", 1)))], &["warn[doubled-job] hub, connection 1: job 1 was completed a second time for one client"])]
+fn a_job_that_is_doubled_or_lost_is_named(#[case] more: Vec<(i64, u64, RecordedEvent)>, #[case] expected: &[&str]) {
+    let mut lines = vec![(0, 1, opened()), (0, 2, opened()), (0, 3, opened())];
+    lines.extend([(0, 1, client(&message("ask", 1))), (1, 1, hub(&message("notice", 1)))]);
+    lines.extend(more);
+    let traffic = observe_jobs(lines);
+    let found: Vec<String> = traffic.findings.iter().map(|finding| finding.headline()).collect();
+    assert_eq!(found.iter().filter(|one| !one.contains("unanswered")).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn jobs_are_counted_by_what_became_of_them() {
+    let mut lines = vec![(0, 1, opened()), (0, 2, opened())];
+    for id in 1..=3 {
+        lines.extend([(1, 1, client(&message("ask", id))), (1, 1, hub(&message("notice", id)))]);
+    }
+    lines.extend([
+        (2, 2, hub(&message("tick", 1))),
+        (2, 2, hub(&message("tick", 2))),
+        (3, 1, hub(&message("answer", 1))),
+    ]);
+    lines.push((3, 2, hub(&message("tick", 77))));
+    let traffic = observe_jobs(lines);
+    let jobs = traffic.jobs.unwrap();
+    assert_eq!((jobs.submitted, jobs.accepted, jobs.assigned, jobs.completed), (3, 3, 3, 1));
+    assert_eq!((jobs.open, jobs.earlier, jobs.doubled, jobs.lost), (3, 1, 0, 0));
+    assert!(
+        traffic.metrics().contains("hubproof_observed_jobs_total{state=\"accepted\"} 3\n"),
+        "{}",
+        traffic.metrics()
+    );
 }
 
 #[test]

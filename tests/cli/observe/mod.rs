@@ -9,7 +9,8 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::disk;
-use crate::support::process::{ServeProcess, answer_to, free_port, hubproof};
+use crate::support::live_page::{EventReader, ask, live_page_of};
+use crate::support::process::{ServeProcess, answer_to, free_port, hubproof, start};
 
 /// Starts to observe a hub, with more arguments.
 fn observe(url: &str, protocol: &str, arguments: &[&str]) -> ServeProcess {
@@ -62,6 +63,8 @@ fn a_correct_hub_is_not_blamed_for_what_passes(
 #[case::schema("qi-failure-payload-number", "qi", "qi/failures", "fail[QI-")]
 #[case::repeated("qi-extended-reply-twice", "qi", "qi/sessions", "warn[QI-034]")]
 #[case::binary("gator-success-binary", "gator", "gator/requests", "warn[GAT-002]")]
+#[case::audience("emprops-assigned-worker-wrong", "emprops", "emprops/job-lifecycle", "fail[EMP-057]")]
+#[case::job("emprops-completion-twice", "emprops", "emprops/job-lifecycle", "warn[doubled-job]")]
 fn a_faulty_hub_is_accused_live_and_in_a_replay(
     #[case] fault: &str,
     #[case] protocol: &str,
@@ -78,6 +81,17 @@ fn a_faulty_hub_is_accused_live_and_in_a_replay(
     let replay = hubproof(["observe", "--replay", path, "--protocol", protocol, "--strict"]).assert_exit_code(1);
     let without_head = |page: &str| page.split_once("\n\n").unwrap().1.to_owned();
     assert_eq!(without_head(&replay.out), without_head(&live));
+}
+
+/// The rules for jobs are those of the pack's load plans.
+#[test]
+fn jobs_are_followed_as_they_pass() {
+    let (code, out) = observe_check(&["emprops"], "emprops", "emprops/job-lifecycle", &["--side", "hub"]);
+    let jobs = out.lines().find(|line| line.trim_start().starts_with("jobs ")).unwrap_or_else(|| panic!("{out}"));
+    for part in [" submitted, ", " accepted, ", " assigned, ", " completed, ", ", 0 doubled"] {
+        assert!(jobs.contains(part), "{jobs}");
+    }
+    assert!(code == 0 && !jobs.contains("lost") && !jobs.contains("earlier"), "{out}");
 }
 
 /// What a check sends on purpose is the client's fault.
@@ -213,7 +227,7 @@ fn hostile_peers_do_not_stop_the_relay() {
 #[case::both(&["--protocol", "qi", "--upstream", "ws://h", "--replay", "x"], "cannot be used with")]
 #[case::no_recording(&["--protocol", "qi", "--replay", "README.md"], "this line is not a recorded frame")]
 #[case::no_file(&["--protocol", "qi", "--replay", "no-such.jsonl"], "failed to read no-such.jsonl")]
-#[case::format(&["--protocol", "qi", "--replay", "x", "--report", "html=x"], "there is no report format `html`")]
+#[case::format(&["--protocol", "qi", "--replay", "x", "--report", "csv=x"], "there is no report format `csv`")]
 fn a_wrong_argument_is_a_mistake(#[case] arguments: &[&str], #[case] expected: &str) {
     let done = hubproof(["observe"].iter().chain(arguments)).assert_exit_code(2);
     assert!(done.err.contains(expected), "{}", done.err);
@@ -224,4 +238,30 @@ fn a_run_that_observed_nothing_is_inconclusive() {
     let server = observe("ws://127.0.0.1:1", "qi", &[]);
     let (code, out) = server.stop("INT");
     assert!(code == Some(3) && out.contains("INCONCLUSIVE qi: no finding about the hub, "), "{out}");
+}
+
+#[test]
+fn a_page_shows_what_is_observed_and_ends_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let html = folder.path().join("report.html");
+    let report = format!("html={}", html.display());
+    let hub = ServeProcess::start(["qi", "--fault", "qi-failure-payload-number"], 1);
+    let words = ["observe", "--upstream", hub.url("qi"), "--protocol", "qi", "--live", "0", "--report", "tap=-"];
+    let run = start(words.iter().chain(&["--report", &report]), &[]);
+    let (address, token) = live_page_of(&run);
+    let printed = run.wait_for_stderr("observe ws://");
+    let url = printed.lines().find_map(|line| line.strip_prefix("observe ")).unwrap();
+    let press = |button: &str| ask(&address, "POST", &format!("/{button}?token={token}"), &[]).0;
+    let mut reader = EventReader::open(&address, &token);
+    let body = |update: &Value| update["body"].as_str().unwrap().to_owned();
+    let first = reader.next().unwrap();
+    assert!(body(&first).contains("qi: observing") && body(&first).contains("None so far"), "{first}");
+    hubproof(["check", url, "--protocol", "qi", "--scenario", "qi/failures"]).assert_exit_code(1);
+    let found = reader.find("a finding", |update| body(update).contains("breaks its schema"));
+    assert!(body(&found).contains("<strong>&gt; ") && body(&found).contains("data-live=\"stop\""), "{found}");
+    assert_eq!((press("hold"), press("stop")), (409, 200));
+    let last = reader.find("the last", |update| update["ended"] == true);
+    assert!(body(&last).contains("FAIL qi: 1 failure about the hub, ") && !body(&last).contains("data-live"), "{last}");
+    run.wait_for_end().assert_exit_code(1);
+    assert!(std::fs::read_to_string(&html).unwrap().contains(&body(&last)), "{last}");
 }
