@@ -12,6 +12,7 @@
 //! * [`fault::on_input`]: faults that only malformed or undocumented input triggers;
 //! * [`machine::settings`]: the settings of a hub;
 //! * [`start_server()`], [`server::admin`], [`server::tls`]: sockets, with one task per connection around one machine;
+//! * [`clients`]: the other side of the protocols, clients and workers with faults of their own;
 //! * [`relay`]: a proxy that makes the same changes to the frames of any hub, at places computed from facts about its
 //!   messages;
 //! * [`server::args`]: the command line, shared by this crate's binary and by programs that embed it.
@@ -22,6 +23,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub mod clients;
 pub mod fault;
 pub mod machine;
 pub mod protocols;

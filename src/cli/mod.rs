@@ -8,6 +8,7 @@ macro_rules! eprintln {
 mod baseline;
 mod check;
 mod check_client;
+mod client;
 mod compare;
 mod doctor;
 mod error;
@@ -67,6 +68,7 @@ enum CliCommand {
     Init(init::InitArgs),
     /// Run the reference server
     Serve(Box<serve::ServeArgs>),
+    Client(Box<hubproof_reference::clients::args::ClientArgs>),
     Relay(Box<relay::RelayArgs>),
     Record(Box<record::RecordArgs>),
     Observe(Box<observe::ObserveArgs>),
@@ -159,6 +161,7 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
         CliCommand::Load(arguments) => load::run_load(*arguments),
         CliCommand::Init(arguments) => init::run_init(&arguments),
         CliCommand::Serve(arguments) => serve::run_serve(*arguments),
+        CliCommand::Client(arguments) => client::run_client_command(*arguments),
         CliCommand::Relay(arguments) => relay::run_relay(*arguments),
         CliCommand::Record(arguments) => record::run_record(*arguments),
         CliCommand::Observe(arguments) => observe::run_observe(*arguments),

@@ -40,6 +40,10 @@ use crate::support::process::{hubproof, start, with_steady_text};
 #[case("serve_fault", &["serve", "--fault", "qi-extra-aray"])]
 #[case("serve_setting", &["serve", "--set", "concierge.sercet=x"])]
 #[case("serve_target_file", &["serve", "--target-file", "x.toml"])]
+#[case("client_protocol", &["client", "concirge", "ws://127.0.0.1:1"])]
+#[case("client_word", &["client", "qi", "ws://127.0.0.1:1", "--do", "request,sesion"])]
+#[case("client_fault", &["client", "qi", "ws://127.0.0.1:1", "--fault", "qi-client-version-mising"])]
+#[case("client_setting", &["client", "qi", "ws://127.0.0.1:1", "--set", "colour=red"])]
 #[case("packs_protocol", &["packs", "show", "concirge"])]
 #[case("packs_message", &["packs", "validate", "concierge", "identfy", "-"])]
 fn a_wrong_argument_is_reported_with_help(#[case] name: &str, #[case] arguments: &[&str]) {

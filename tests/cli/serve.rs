@@ -5,9 +5,10 @@ use std::process::{Command, Stdio};
 
 use rstest::rstest;
 use serde_json::Value;
+use tokio_tungstenite::tungstenite;
 
 use crate::support::disk;
-use crate::support::process::{ServeProcess, answer_to, free_port, hubproof};
+use crate::support::process::{ServeProcess, answer_to, free_port, hubproof, start};
 
 /// Returns the protocols of the reference server that are tested by default.
 fn default_protocols() -> Vec<&'static str> {
@@ -202,4 +203,30 @@ fn the_service_of_libzmq_serves_the_client_of_libzmq() {
     service.kill().unwrap();
     service.wait().unwrap();
     served.unwrap();
+}
+
+#[rstest]
+#[case::correct(&["--do", "request,session", "--leave"], 0, "")]
+#[case::nothing_to_do(&["--do", "", "--leave"], 0, "")]
+#[case::broken(&["--do", "request", "--fault", "websocket-client-unmasked"], 1, "closed the connection with 1002")]
+fn a_client_process_reports_how_its_connection_ended(#[case] options: &[&str], #[case] code: i32, #[case] why: &str) {
+    let server = ServeProcess::start(["qi"], 1);
+    let done = hubproof([&["client", "qi", server.url("qi")], options].concat()).assert_exit_code(code);
+    assert!(done.err.contains(why) && done.err.is_empty() == why.is_empty(), "{}", done.err);
+}
+
+#[test]
+fn a_client_process_closes_its_connection_when_it_is_terminated() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let client = start(["client", "emprops", &url], &[]);
+    let mut socket = tungstenite::accept(listener.accept().unwrap().0).unwrap();
+    client.signal("TERM");
+    let disconnect = socket.read().unwrap().into_text().unwrap();
+    assert!(disconnect.contains(r#""type":"disconnect""#), "{disconnect}");
+    let close = socket.read().unwrap();
+    assert!(matches!(&close, tungstenite::Message::Close(Some(frame)) if u16::from(frame.code) == 1000), "{close:?}");
+    let _ = socket.read();
+    drop(socket);
+    client.wait_for_end().assert_exit_code(0);
 }

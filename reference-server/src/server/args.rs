@@ -81,7 +81,7 @@ pub async fn run_server(args: ServeArgs, on_ready: impl FnOnce(&RunningServer)) 
             .map_err(|source| ServeError::System { what: "print", source });
     }
     let ca_file = args.tls_self_signed.clone().flatten();
-    let signals = Signals::listen()?;
+    let signals = Signals::listen().map_err(|source| ServeError::System { what: "wait for signals", source })?;
     let running = start_server(build_config(args)?).await?;
     if let (Some(path), Some(ca)) = (ca_file, &running.ca)
         && let Err(source) = std::fs::write(&path, ca)
@@ -227,17 +227,18 @@ pub fn parse_listen_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 #[cfg(unix)]
-struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+pub(crate) struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
 
 #[cfg(unix)]
 impl Signals {
-    fn listen() -> Result<Signals, ServeError> {
+    /// Listens from now on.
+    pub fn listen() -> std::io::Result<Signals> {
         use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).map_err(|source| ServeError::System { what: "wait for signals", source });
-        Ok(Signals(listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?))
+        Ok(Signals(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
     }
 
-    async fn wait(mut self) {
+    /// Waits for SIGINT or SIGTERM.
+    pub async fn wait(mut self) {
         tokio::select! {
             _ = self.0.recv() => {}
             _ = self.1.recv() => {}
@@ -246,16 +247,18 @@ impl Signals {
 }
 
 #[cfg(not(unix))]
-struct Signals;
+pub(crate) struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    fn listen() -> Result<Signals, ServeError> {
+    /// Listens from now on.
+    pub fn listen() -> std::io::Result<Signals> {
         Ok(Signals)
     }
 
-    async fn wait(self) {
-        // If this fails, the hubs stop at once.
+    /// Waits for Ctrl-C.
+    pub async fn wait(self) {
+        // If this fails, the caller stops at once.
         let _ = tokio::signal::ctrl_c().await;
     }
 }
