@@ -81,7 +81,8 @@ fn list_faults(protocol: Option<&str>, format: ListFormat) -> String {
                         "protocol": fault.protocol,
                         "text": fault.text,
                         "place": fault.place,
-                        "breaks": fault.statement,
+                        "says": fault.statement,
+                        "rules": fault.rules,
                     })
                 })
                 .collect();

@@ -25,6 +25,8 @@ pub struct ClientFault {
     pub text: String,
     /// The statement that it breaks, in words.
     pub statement: String,
+    /// The ids of the rules that it breaks.
+    pub rules: Vec<String>,
     /// Where that statement is: a line of the protocol's document, or a section of RFC 6455.
     pub place: String,
     /// The implementation of the fault.
@@ -55,7 +57,9 @@ impl ClientFault {
 struct FaultEntry {
     text: String,
     at: String,
-    breaks: String,
+    says: String,
+    #[serde(default)]
+    breaks: Vec<String>,
     when: Option<OutputSelector>,
     act: Option<ChangeAction>,
     by: Option<FaultImplementation>,
@@ -103,7 +107,8 @@ fn parse_faults(yaml: &str) -> Result<Vec<ClientFault>, String> {
                 protocol,
                 name: name.leak(),
                 text: entry.text,
-                statement: entry.breaks,
+                statement: entry.says,
+                rules: entry.breaks,
                 place: entry.at,
                 effect,
             });
