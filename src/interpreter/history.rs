@@ -139,8 +139,11 @@ impl FrameHistory {
 
 /// Shortens the payload of a frame that was kept for a comparison, as far as reports shorten it.
 pub fn shorten_frame(frame: &mut FrameReport) {
-    if frame.hash.is_none() && frame.text.len() > KEPT_CHARS {
-        (frame.text, frame.hash) = shorten_payload(&frame.text, KEPT_CHARS);
+    if frame.text.len() > KEPT_CHARS {
+        let (text, hash) = shorten_payload(&frame.text, KEPT_CHARS);
+        frame.text = text;
+        // The hash is that of the whole payload.
+        frame.hash = frame.hash.take().or(hash);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::fuzz::case::FuzzCell;
 use crate::fuzz::corpus::{Corpus, prefix};
 use crate::fuzz::placement::Placement;
 use crate::hub::process::RESTART_HOOK;
+use crate::interpreter::shorten_frame;
 use crate::judge::service::HubOutage;
 use crate::judge::{Evidence, Ruling, makers_of_names};
 use crate::outcome::{
@@ -30,7 +31,7 @@ const MAX_FINGERPRINTS: usize = 1000;
 const KEPT_FIRST_FRAMES: usize = 40;
 const KEPT_LAST_FRAMES: usize = 80;
 /// The most bytes that the conversations of all findings of a report may take; further findings keep only the last
-/// [`SHORT_HISTORY`] frames.
+/// [`SHORT_HISTORY`] frames, shortened.
 const MAX_HISTORY_BYTES: usize = 2 << 20;
 const SHORT_HISTORY: usize = 10;
 /// Number of cases after which a run ends if none of them could be played.
@@ -378,6 +379,7 @@ impl CampaignResults {
                     |report: &ScenarioReport| report.history.iter().map(|frame| frame.text.len()).sum::<usize>();
                 if history_bytes + bytes(&report) > MAX_HISTORY_BYTES {
                     drop_middle_frames(&mut report, 0, SHORT_HISTORY);
+                    report.history.iter_mut().for_each(shorten_frame);
                 }
                 history_bytes += bytes(&report);
                 let single = [number];

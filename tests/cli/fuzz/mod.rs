@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::support::hostile_servers::ScriptedHub;
 use crate::support::process::{ServeProcess, free_port, hubproof, start};
 
 fn fuzz(arguments: &[&str]) -> crate::support::process::ProcessResult {
@@ -63,6 +64,29 @@ fn hub_state_from_before_the_run_is_not_a_finding() {
          was in before it",
     ];
     assert!(shows.iter().all(|words| output.contains(words)) && !output.contains("fail["), "{}", done.out);
+}
+
+/// Each finding shows whole frames until all of them take two megabytes.
+#[test]
+fn reports_of_large_wrong_frames_stay_small() {
+    let hub = ScriptedHub::start(|_, _, text| {
+        let asked: Value = serde_json::from_str(text).unwrap_or_default();
+        let large = "wrong ".repeat(20_000);
+        vec![json!({ "status": large, "session_id": asked["session_id"] }).to_string()]
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let reports: Vec<String> = ["json", "html", "junit", "events"]
+        .into_iter()
+        .flat_map(|format| ["--report".to_owned(), format!("{format}={}", file(format))])
+        .collect();
+    let url = hub.url();
+    let cases = [&url, "--protocol", "qi", "--cases", "60", "--seed", "1", "-j", "8", "--set", "patience=500ms"];
+    fuzz(&cases.into_iter().chain(reports.iter().map(String::as_str)).collect::<Vec<_>>()).assert_exit_code(1);
+    for format in ["json", "html", "junit", "events"] {
+        let size = std::fs::metadata(file(format)).unwrap().len();
+        assert!((1000..4_000_000).contains(&size), "{format}: {size} bytes");
+    }
 }
 
 /// All cases share one hub, so mutations of other cases also disturb the control runs.
