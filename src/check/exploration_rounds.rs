@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::job::promptness_for_trial;
-use super::{PlayOptions, stamp};
+use super::{PlayOptions, VariationChoice, stamp};
 use crate::deviation::Deviations;
 use crate::deviation::proposal::{
     DeviationProposal, MissedExpectationKind, is_respelled_name, join_absent_replies, upgrade_candidates,
@@ -23,6 +23,7 @@ use crate::protocol::{MessageType, Pack};
 use crate::report::{
     DeviationReport, EntryStanding, ProposalReport, ProtocolOutline, ReportAggregator, RunOptions, RunReport,
 };
+use crate::scenario::variation::{self, Variation};
 use crate::scenario::{Isolation, Program};
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{Sources, Span};
@@ -96,6 +97,14 @@ impl Rounds {
         let mut reports = ReportAggregator::new(outlines);
         for hub in &hubs {
             reports.set_deviations(&hub.pack.name, Arc::clone(&hub.deviations));
+        }
+        if matches!(options.variations, VariationChoice::Spare | VariationChoice::All) {
+            for program in hubs.iter().flat_map(|hub| &hub.programs) {
+                let varied = VariationChoice::All.of_program(program, 0, "");
+                for prelude in varied.iter().filter_map(Variation::prelude) {
+                    reports.add_prelude(&program.pack.name, &program.id, prelude);
+                }
+            }
         }
         Self {
             hubs,
@@ -354,9 +363,20 @@ impl Rounds {
         programs.iter().filter(|program| again.contains(program.id.as_str())).take(most).cloned().collect()
     }
 
+    /// Records that a scenario was played with a variation; `id` names both.
+    pub fn add_varied(&mut self, id: &str) {
+        let (scenario, variation) = variation::split_id(id);
+        let variation = variation.and_then(|name| name.parse::<Variation>().ok());
+        if let Some(prelude) = variation.as_ref().and_then(Variation::prelude) {
+            let protocol = scenario.split('/').next().unwrap_or_default();
+            self.reports.add_played_prelude(protocol, scenario, prelude);
+        }
+    }
+
     /// Adds the report of a scenario of the current round.
     pub fn add(&mut self, mut report: ScenarioReport) {
         report.begun += self.round_begun;
+        self.add_varied(&report.id);
         let mut plays = self.trials.iter_mut().flat_map(|trial| &mut trial.plays);
         match plays.find(|play| play.id == report.id) {
             Some(play) => play.after = Some(report),

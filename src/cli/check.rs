@@ -355,8 +355,10 @@ async fn run_round(
         RunInput::Event(event) => {
             log(&event);
             progress.handle_event(&event);
-            if let ScenarioEvent::Finished(report) = event {
-                rounds.add(*report);
+            match event {
+                ScenarioEvent::Finished(report) => rounds.add(*report),
+                ScenarioEvent::Varied { id } => rounds.add_varied(&id),
+                _ => {}
             }
         }
         RunInput::Stopping => {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    CheckResult, DeviationReport, FlakyTally, FuzzReport, KnownFailure, ProposalReport, ProtocolDoubt, ProtocolReport,
-    RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult, causes::group_preconditions, scenario_verdict,
-    worst_verdict,
+    CheckResult, DeviationReport, FlakyTally, FuzzReport, KnownFailure, PreludeShare, ProposalReport, ProtocolDoubt,
+    ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult, causes::group_preconditions,
+    scenario_verdict, worst_verdict,
 };
 use crate::deviation::proposal::{
     DeviationEvidence, DeviationProposal, MissedExpectation, MissedExpectationKind, is_same_claim, propose,
@@ -108,6 +108,8 @@ struct ProtocolAggregator {
     deviations: Arc<Deviations>,
     /// Proposed entries that a trial did not confirm.
     rejected: Vec<Value>,
+    /// The pairs of a scenario and a prelude that can be played, and whether each has been.
+    preludes: BTreeMap<(String, String), bool>,
 }
 
 impl ReportAggregator {
@@ -119,6 +121,7 @@ impl ReportAggregator {
             processes: Vec::new(),
             deviations: Arc::default(),
             rejected: Vec::new(),
+            preludes: BTreeMap::new(),
         };
         Self { protocols: outlines.into_iter().map(gathered).collect() }
     }
@@ -160,6 +163,20 @@ impl ReportAggregator {
         if let Some(gathered) = self.protocol_mut(protocol) {
             gathered.rejected.push(entry);
         }
+    }
+
+    /// Adds a pair of a scenario and a prelude that can be played.
+    pub fn add_prelude(&mut self, protocol: &str, scenario: &str, prelude: &str) {
+        if let Some(gathered) = self.protocol_mut(protocol) {
+            gathered.preludes.insert((scenario.to_owned(), prelude.to_owned()), false);
+        }
+    }
+
+    /// Records that a pair of a scenario and a prelude was played.
+    pub fn add_played_prelude(&mut self, protocol: &str, scenario: &str, prelude: &str) {
+        let pair = (scenario.to_owned(), prelude.to_owned());
+        let known = self.protocol_mut(protocol).and_then(|gathered| gathered.preludes.get_mut(&pair));
+        known.into_iter().for_each(|played| *played = true);
     }
 
     /// Returns the report of the run. `started` is Unix time in milliseconds.
@@ -225,7 +242,12 @@ impl ProtocolAggregator {
         let mut proposals = proposal_reports(&self.outline.pack, &report, &self.deviations);
         let rejected = |entry: &Value| self.rejected.iter().any(|one| is_same_claim(one, entry));
         proposals.retain(|proposed| !rejected(&proposed.proposal.entry));
-        ProtocolReport { unplayed, causes, doubt, processes, deviations, proposals, ..report }
+        let is_testable =
+            |id: &String| report.scenarios.iter().all(|one| one.id != *id || one.unmet_needs().is_empty());
+        self.preludes.retain(|(scenario, _), _| is_testable(scenario));
+        let played = self.preludes.values().filter(|played| **played).count();
+        let preludes = PreludeShare { played, possible: self.preludes.len() };
+        ProtocolReport { unplayed, causes, doubt, processes, deviations, proposals, preludes, ..report }
     }
 }
 
@@ -313,6 +335,7 @@ fn judge_rules(outline: &ProtocolOutline, scenarios: Vec<ScenarioResult>, deviat
         deviations: Vec::new(),
         proposals: Vec::new(),
         fuzzed: None,
+        preludes: PreludeShare::default(),
     }
 }
 

@@ -295,6 +295,8 @@ fn join_facts(whole: &mut Protocol, part: Protocol) {
             None => whole.proposals.push(proposed),
         }
     }
+    whole.preludes.played = whole.preludes.played.saturating_add(part.preludes.played);
+    whole.preludes.possible = whole.preludes.possible.saturating_add(part.preludes.possible);
     whole.scenarios.unplayed.extend(part.scenarios.unplayed);
     whole.scenarios.totals.verdicts.add(&part.scenarios.totals.verdicts);
     whole.checks.verdicts.add(&part.checks.verdicts);

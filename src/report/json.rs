@@ -104,6 +104,7 @@ impl JsonReportWriter<'_> {
             rules: self.rules(),
             reach: self.reach(),
             fuzzed: protocol.fuzzed.clone(),
+            preludes: protocol.preludes,
             findings: self.findings(),
         }
     }

@@ -111,6 +111,16 @@ pub struct ProtocolReport {
     pub proposals: Vec<ProposalReport>,
     /// Figures of `hubproof fuzz`. The scenarios are then one case for each cause of a finding.
     pub fuzzed: Option<FuzzReport>,
+    pub preludes: PreludeShare,
+}
+
+/// How many pairs of a scenario and a prelude a run has played, at any place of the prelude.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PreludeShare {
+    pub played: usize,
+    /// How many pairs of the selected scenarios can be played.
+    pub possible: usize,
 }
 
 /// An entry of a baseline: a known failure.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Tool;
 use crate::outcome::{FindingDetail, FrameReport, HubCrash, LogExcerpt, Verdict};
 use crate::report::causes::BlockedChecks;
-use crate::report::{EntryStanding, FlakyTally, FuzzReport, VerdictTally};
+use crate::report::{EntryStanding, FlakyTally, FuzzReport, PreludeShare, VerdictTally};
 use crate::syntax::share::Share;
 
 pub const FORMAT: &str = "hubproof-report";
@@ -100,6 +100,9 @@ pub struct Protocol {
     pub reach: Reach,
     /// Figures of `hubproof fuzz`, else null. With them, each scenario is the first case of a cause.
     pub fuzzed: Option<FuzzReport>,
+    /// How many pairs of a scenario and a prelude the run has played; zeros where it plays no variations.
+    #[serde(default)]
+    pub preludes: PreludeShare,
     /// Every check that did not pass, in the order of the scenarios: failed, warned, recorded or inconclusive.
     pub findings: Vec<Finding>,
 }

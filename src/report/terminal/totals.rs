@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::terminal_page::{BOLD, Page, list};
 use super::super::text::{escape_unprintable, format_count, format_time, quote_for_shell};
-use super::super::{ProtocolReport, RuleStatus, RunReport, VerdictTally};
+use super::super::{PreludeShare, ProtocolReport, RuleStatus, RunReport, VerdictTally};
 use super::process;
 use crate::outcome::{ShortenedWaits, Verdict};
 
@@ -61,6 +61,10 @@ impl Page<'_, RunReport> {
         }
         if self.style.verbose || protocol.exit_code(&self.report.options) != 0 {
             self.write_leftovers(protocol);
+        }
+        let PreludeShare { played, possible } = protocol.preludes;
+        if possible > 0 && self.style.verbose {
+            self.field("preludes", &format!("{played} of {possible} pairs of a scenario and a prelude were played"));
         }
         self.write_shortened_waits(protocol);
         if let Some((scenario, margin)) = protocol.slimmest_margin() {
