@@ -13,9 +13,9 @@ use super::open_places::find_open_places;
 use crate::generate::rng::RandomSource;
 use crate::interpreter::EarlyEnd;
 use crate::judge::{Evidence, PlayId, has_passed};
-use crate::outcome::{CheckReport, FindingDetail, FrameKind, ScenarioReport, Verdict};
+use crate::outcome::{CheckReport, FindingDetail, FrameKind, HistoryDirection, ScenarioReport, Verdict};
 use crate::report::{scenario_verdict, worst_verdict};
-use crate::scenario::model::{ExpectedEvent, MessageName, Need, RuleUse, Step, StepAction, duration};
+use crate::scenario::model::{BlockId, ExpectedEvent, MessageName, Need, RuleUse, Step, StepAction, duration};
 use crate::scenario::template::Template;
 use crate::scenario::unusual_values::{OpenPlace, OpenPlaces, ValueKind};
 use crate::scenario::variation::{PreludePlace, Variation};
@@ -41,6 +41,20 @@ const MAX_SHOWN_CHARS: usize = 400;
 /// The most places and classes of unusual values that are shown, and the replay with which narrowing them down begins.
 const MAX_SHOWN_PLACES: usize = 3;
 const FIRST_NARROWING: u32 = 32;
+/// Words with which hubs refuse clients that ask for too much.
+const WORDS_OF_LIMITS: [&str; 11] = [
+    "rate limit",
+    "rate_limit",
+    "ratelimit",
+    "limit exceeded",
+    "limit reached",
+    "too many",
+    "too fast",
+    "busy",
+    "overload",
+    "quota",
+    "throttl",
+];
 /// The time between a conversation and its repetition with the same names.
 const BETWEEN_CONVERSATIONS: Duration = Duration::from_millis(200);
 
@@ -65,8 +79,12 @@ impl VariationChoice {
             Self::Only(variation) => vec![variation.clone()],
             Self::Spare | Self::All => program.shared.variations().collect(),
         };
+        let own: Vec<&str> = program.shared.preludes.iter().map(String::as_str).collect();
         all.retain(|variation| {
+            // Hundreds of one prelude in each scenario take long enough.
+            let is_next = |name: &str| own.get(turn % own.len().max(1)) == Some(&name) || matches!(self, Self::Only(_));
             let reaches = match variation {
+                Variation::Prelude(PreludePlace::Hundreds, name) if *self == Self::Spare || !is_next(name) => false,
                 Variation::Prelude(place, name) => can_play_prelude(program, *place, name),
                 Variation::Pauses(_) => !is_about_time(program),
                 Variation::Crowd | Variation::Again | Variation::Dropouts => program.isolation == Isolation::Shared,
@@ -102,10 +120,28 @@ fn can_play_prelude(program: &Program, place: PreludePlace, name: &str) -> bool 
     let mut joining = members.map(|id| program.actors[*id].role.as_str());
     match place {
         PreludePlace::After | PreludePlace::Amid => program.roles.keys().any(|role| has_prelude(role)),
+        PreludePlace::Many | PreludePlace::Hundreds => {
+            let mut blocks = program.roles.values().filter_map(|role| role.preludes.get(name)).peekable();
+            blocks.peek().is_some() && blocks.all(|block| may_be_played_at_once(program, *block))
+        }
         PreludePlace::Before | PreludePlace::Beside => {
             program.isolation == Isolation::Shared && joining.any(has_prelude)
         }
     }
+}
+
+/// Whether a scene only sends and waits for answers, so that it may be played many times at once.
+fn may_be_played_at_once(program: &Program, block: BlockId) -> bool {
+    program.blocks[block].iter().all(|step| match &step.act {
+        StepAction::Send(_) | StepAction::SendRaw(_) | StepAction::Compose(_) | StepAction::Check { .. } => true,
+        StepAction::Expect(expect) => expect.for_.is_none() && matches!(expect.want, ExpectedEvent::Message { .. }),
+        StepAction::ExpectOneOf { alternatives, .. } => {
+            alternatives.iter().all(|one| matches!(one.want, Some(ExpectedEvent::Message { .. })))
+        }
+        StepAction::Play { scene, .. } => may_be_played_at_once(program, *scene),
+        StepAction::Each { bodies, .. } => bodies.iter().all(|body| may_be_played_at_once(program, *body)),
+        _ => false,
+    })
 }
 
 /// Whether a pause may pass a deadline of a scenario: it waits, or how long it waits depends on the hub.
@@ -208,7 +244,7 @@ impl VariedPlay<'_> {
         if seen.is_empty() {
             let cause = second.cause.as_ref()?;
             let message = format!(
-                "with {}{narrowed}, `{}` fails, which holds as the scenario is written: {}",
+                "with {}{narrowed}, `{}` fails, and the scenario passes as it is written: {}",
                 variation.describe(),
                 cause.step,
                 cause.message
@@ -281,6 +317,9 @@ impl VariedPlay<'_> {
         let is_too_large =
             report.history.iter().any(|frame| frame.kind == FrameKind::Close && frame.text.starts_with("1009"));
         if is_too_large && matches!(self.job.variation(), Some(Variation::Values(..))) {
+            return false;
+        }
+        if self.job.variation().is_some_and(|variation| variation.times().is_some()) && names_a_limit(report) {
             return false;
         }
         let of_hub = match &report.cause {
@@ -428,6 +467,18 @@ impl VariedPlay<'_> {
 /// Whether a play may have stopped because the hub was too busy for it, or slow: a variation is more work for a hub.
 fn is_hindered(report: &ScenarioReport) -> bool {
     report.waits.was_late || crowding_refusal(report).is_some()
+}
+
+/// Whether the hub has sent something that seems to refuse a client because it asks for too much.
+fn names_a_limit(report: &ScenarioReport) -> bool {
+    report.history.iter().filter(|frame| frame.direction == HistoryDirection::Received).any(|frame| {
+        let text = frame.text.to_lowercase();
+        match frame.kind {
+            FrameKind::Close => text.starts_with("1008") || text.starts_with("1013"),
+            FrameKind::Text => WORDS_OF_LIMITS.iter().any(|word| text.contains(word)),
+            _ => false,
+        }
+    })
 }
 
 /// Returns the rules that a step judges: its own, or those that demand the message it waits for, or those of the steps next to

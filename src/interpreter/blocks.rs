@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::active_step::{ActiveStep, StepFailure};
 use super::actor::ActorState;
+use super::batch::Batch;
 use super::checks::CheckSnapshot;
 use super::{Conversation, ConversationOutput};
 use crate::outcome::{CheckOutcome, FrameKind, HistoryDirection};
@@ -60,8 +61,10 @@ pub enum BlockKind {
     Prelude {
         rest: Vec<ActorId>,
     },
-    /// The steps that a variation plays before a step.
+    /// The steps that a variation plays before a step, or many times at once.
     Interlude,
+    /// A prelude that is played many times at once.
+    Batch(Batch),
 }
 
 /// A loop, with the number of the round being played.
@@ -108,7 +111,7 @@ impl BlockFrame {
     }
 
     fn is_prelude(&self) -> bool {
-        matches!(self.kind, BlockKind::Prelude { .. } | BlockKind::Interlude)
+        matches!(self.kind, BlockKind::Prelude { .. } | BlockKind::Interlude | BlockKind::Batch(_))
     }
 }
 
@@ -317,6 +320,7 @@ impl Conversation {
         let Some(step) = self.blocks.step(program) else { return self.end_block(program) };
         let begun = match self.blocks.active.take() {
             Some(active) => self.poll_step(step, active),
+            None if self.blocks.park_round(step) => return ConversationFlow::Continue,
             None => match self.begin_interlude(program, step) {
                 Some(flow) => return flow,
                 None => self.begin_step(program, step),
@@ -325,6 +329,7 @@ impl Conversation {
         match begun {
             Ok(StepProgress::Done(bound)) => {
                 self.record_exchange_of_step(step);
+                self.blocks.record_answer_of_round(step);
                 self.blocks.complete(step, bound);
                 ConversationFlow::Continue
             }
@@ -380,25 +385,39 @@ impl Conversation {
             BlockKind::Opening { rest } => {
                 let Some(id) = frame.me else { return ConversationFlow::Continue };
                 self.actors[id].opened = frame.names;
-                match (&self.variation, program.roles.get(&program.actors[id].role)) {
-                    (Some(Variation::Ping), _) => self.send_ping(id),
-                    (Some(Variation::Prelude(PreludePlace::After | PreludePlace::Amid, name)), Some(role))
-                        if self.actors.connection_count(id) <= MOST_PRELUDES =>
-                    {
-                        if let Some(block) = role.preludes.get(&**name) {
-                            let (kind, missed) = (BlockKind::Prelude { rest }, frame.missed);
-                            self.blocks.push(BlockFrame { kind, me: Some(id), missed, ..BlockFrame::body(*block) });
-                            return ConversationFlow::Continue;
-                        }
-                    }
-                    _ => {}
+                if self.variation == Some(Variation::Ping) {
+                    self.send_ping(id);
                 }
-                self.play_opening(program, rest, frame.missed);
+                match self.prelude_after_opening(program, id) {
+                    Some((block, Some(times))) => {
+                        let since = self.history.position();
+                        self.blocks.push(Batch::block(block, times, (id, rest), since, frame.missed));
+                    }
+                    Some((block, None)) => {
+                        let (kind, missed) = (BlockKind::Prelude { rest }, frame.missed);
+                        self.blocks.push(BlockFrame { kind, me: Some(id), missed, ..BlockFrame::body(block) });
+                    }
+                    None => self.play_opening(program, rest, frame.missed),
+                }
             }
+            BlockKind::Batch(batch) => self.continue_batch(program, batch, frame.me, frame.missed),
             BlockKind::Prelude { rest } => self.play_opening(program, rest, frame.missed),
             BlockKind::Interlude => {}
         }
         ConversationFlow::Continue
+    }
+
+    /// Returns the prelude that an actor plays after its opening, and how many times at once, if several times.
+    fn prelude_after_opening(&mut self, program: &Program, id: ActorId) -> Option<(BlockId, Option<usize>)> {
+        let Some(Variation::Prelude(place, name)) = &self.variation else { return None };
+        let role = &program.actors[id].role;
+        let block = *program.roles.get(role)?.preludes.get(&**name)?;
+        let plays = match place {
+            PreludePlace::After | PreludePlace::Amid => self.actors.connection_count(id) <= MOST_PRELUDES,
+            PreludePlace::Many | PreludePlace::Hundreds => self.interludes.begins_batch(role),
+            PreludePlace::Before | PreludePlace::Beside => false,
+        };
+        plays.then_some((block, place.times()))
     }
 
     /// Completes the step around a block and gives the names bound inside to the enclosing block. The step's check

@@ -22,6 +22,12 @@ impl Conversation {
     pub(super) fn fail_step(&mut self, program: &Arc<Program>, step: &Step, mut failure: StepFailure) {
         failure.message = self.history.shown(&failure.message, 400);
         failure.unauthenticated = self.is_unauthenticated(program, step);
+        if let Some(message) = self.lack_of_round(step, &failure) {
+            failure.message = message;
+            self.set_cause(step, failure, None);
+            self.blocks.stop();
+            return;
+        }
         // If the prelude was not played, later steps would be judged without it.
         if self.blocks.is_in_prelude() || matches!(failure.kind, StepFailureKind::Mistake) {
             self.judgement.record_mistake(format!("{}: {}", step.text, failure.message), Some(step.span));

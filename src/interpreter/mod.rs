@@ -6,6 +6,7 @@
 
 mod active_step;
 mod actor;
+mod batch;
 mod blocks;
 mod checks;
 mod clock;

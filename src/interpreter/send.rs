@@ -217,7 +217,9 @@ impl Conversation {
         }
         self.actors[id].latest.has_sent = true;
         self.actors[id].latest.last_sent_at = self.clock.now;
-        self.out.push(ConversationOutput::Send { connection, frames });
+        if let Some(frames) = self.join_frames(connection, frames) {
+            self.out.push(ConversationOutput::Send { connection, frames });
+        }
         self.count_send();
         let from_hub = source.is_some_and(|wire| wire.from_hub);
         let provenance = source.map_or(Provenance::Observed, |wire| wire.provenance);

@@ -54,6 +54,10 @@ pub enum PreludePlace {
     After,
     /// Each one after its opening, and whenever it has got an answer and is about to send again.
     Amid,
+    /// The first one of each role after its opening, many times at once.
+    Many,
+    /// The same, hundreds of times.
+    Hundreds,
     /// Earlier clients with the same names, which have left.
     Before,
     /// Others, which come and go during the conversation.
@@ -61,13 +65,15 @@ pub enum PreludePlace {
 }
 
 /// The places of preludes, each with the first word of its variations' names, and how these are described.
-const PLACES: [(PreludePlace, &str, &str); 4] = [
+const PLACES: [(PreludePlace, &str, &str); 6] = [
     (PreludePlace::After, "after", "the prelude `NAME` after the first eight openings of each client"),
     (
         PreludePlace::Amid,
         "amid",
         "the prelude `NAME` after openings, and up to three times between answers and requests",
     ),
+    (PreludePlace::Many, "many", "the prelude `NAME` 65 times at once after the first opening of each role"),
+    (PreludePlace::Hundreds, "hundreds", "the prelude `NAME` 257 times at once after the first opening of each role"),
     (PreludePlace::Before, "before", "the prelude `NAME` played by earlier clients with the same names"),
     (
         PreludePlace::Beside,
@@ -85,6 +91,16 @@ impl PreludePlace {
     /// Returns the place with which a variation's name begins.
     pub fn from_word(word: &str) -> Option<Self> {
         PLACES.iter().find(|(_, known, _)| *known == word).map(|(place, ..)| *place)
+    }
+
+    /// Returns how many times at once the prelude is played, if it is played several times at once: more than what a buffer or
+    /// a counter may be made for.
+    pub fn times(self) -> Option<usize> {
+        match self {
+            Self::Many => Some(65),
+            Self::Hundreds => Some(257),
+            _ => None,
+        }
     }
 
     fn row(self) -> (&'static str, &'static str) {
@@ -189,8 +205,11 @@ impl Variation {
                 names.push(place.row().0.to_owned());
                 match place {
                     PreludePlace::After => {}
-                    PreludePlace::Amid => {
+                    PreludePlace::Amid | PreludePlace::Many => {
                         names.extend(Self::Prelude(PreludePlace::After, Arc::clone(name)).names_for_exceptions())
+                    }
+                    PreludePlace::Hundreds => {
+                        names.extend(Self::Prelude(PreludePlace::Many, Arc::clone(name)).names_for_exceptions())
                     }
                     PreludePlace::Before => names.push(Self::Again.to_string()),
                     PreludePlace::Beside => names.push(Self::Dropouts.to_string()),
@@ -206,6 +225,14 @@ impl Variation {
     pub fn prelude(&self) -> Option<&str> {
         match self {
             Self::Prelude(_, name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Returns how many times at once it plays a prelude, if it plays it several times at once.
+    pub fn times(&self) -> Option<usize> {
+        match self {
+            Self::Prelude(place, _) => place.times(),
             _ => None,
         }
     }

@@ -49,6 +49,21 @@ fn a_correct_hub_passes_on_unusual_values(#[case] protocol: &str, #[case] least:
     assert!(played >= least, "only {played} plays with unusual values");
 }
 
+/// The least number of plays in which a prelude was played many times at once.
+#[rstest]
+#[case::qi("qi", 60)]
+#[case::gator("gator", 6)]
+#[ignore = "thorough: many minutes of CPU"]
+#[case::airavata("airavata", 100)]
+#[ignore = "thorough: many minutes of CPU"]
+#[case::concierge("concierge", 100)]
+#[ignore = "thorough: many minutes of CPU"]
+#[case::emprops("emprops", 100)]
+fn a_correct_hub_answers_many_requests_at_once(#[case] protocol: &str, #[case] least: usize) {
+    let (played, _) = play_varied_scenarios(protocol, |variation| variation.times().is_some());
+    assert!(played >= least, "only {played} plays with many requests at once");
+}
+
 /// Plays all scenarios with some variations. Returns the number of plays and of scenarios.
 fn play_varied_scenarios(protocol: &str, chosen: fn(&Variation) -> bool) -> (usize, usize) {
     let mut protocol = SimulatedProtocol::load(protocol);
@@ -76,6 +91,11 @@ fn play_varied_scenarios(protocol: &str, chosen: fn(&Variation) -> bool) -> (usi
             let of_prelude = matches!(variation, Variation::Prelude(..));
             assert!(!of_prelude || report.mistake.is_none(), "{} with {variation}: {:?}", program.id, report.mistake);
             let hooked = report.cause.as_ref().is_some_and(|cause| cause.step.starts_with("hook:"));
+            // A hub may limit how much a client sends.
+            let limited = report.history.iter().any(|frame| frame.text.contains("Rate limit exceeded"));
+            if variation.times().is_some() && limited {
+                continue;
+            }
             let same = report.verdict == plain.verdict || matches!(report.verdict, Verdict::Pass | Verdict::Info);
             assert!(same || report.mistake.is_some() || hooked, "{} with {variation}: {:?}", program.id, report.cause);
             played += usize::from(report.mistake.is_none());
@@ -401,6 +421,9 @@ type Answers = fn(memory: &Memory, question: &Question<'_>) -> bool;
     let disturbed = memory.last.is_some_and(|(place, is_noise, _)| place != asked.connection && is_noise);
     asked.is_noise || asked.number == 0 || !disturbed
 })]
+#[case::mute_after_many("many-noise", "amid-noise", |_: &Memory, asked: &Question<'_>| {
+    asked.is_noise || asked.number < 60
+})]
 #[case::forgets_silent_clients("pauses", "after-noise", |memory: &Memory, asked: &Question<'_>| {
     let idle = memory.last.filter(|(place, ..)| *place == asked.connection).map(|(.., at)| at.elapsed());
     idle.is_none_or(|idle| idle < Duration::from_secs(1))
@@ -418,6 +441,17 @@ fn a_history_or_a_pause_shows_what_it_does(#[case] variation: &str, #[case] othe
         memory.last = Some((connection, is_noise, Instant::now()));
         answered.then(|| r#"{"type":"answer"}"#.to_owned()).into_iter().collect()
     });
+    let done = check_talk(&hub, variation).assert_exit_code(1);
+    assert!(done.out.contains("fail[MUST]") && done.out.contains(&format!(" with {variation}")), "{}", done.out);
+    check_talk(&hub, other).assert_exit_code(0);
+}
+
+/// Plays the questions with a variation.
+fn check_talk(hub: &ScriptedHub, variation: &str) -> ProcessResult {
+    check_talk_with(hub, &["--variation", variation])
+}
+
+fn check_talk_with(hub: &ScriptedHub, more: &[&str]) -> ProcessResult {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in TALK_PACK {
         let path = folder.path().join(name);
@@ -425,12 +459,47 @@ fn a_history_or_a_pause_shows_what_it_does(#[case] variation: &str, #[case] othe
         std::fs::write(path, text).unwrap();
     }
     let pack = folder.path().to_str().unwrap();
-    let check = |variation| {
-        hubproof(["check", &hub.url(), "--pack", pack, "--set", "patience=500ms", "--variation", variation])
-    };
-    let done = check(variation).assert_exit_code(1);
-    assert!(done.out.contains("fail[MUST]") && done.out.contains(&format!(" with {variation}")), "{}", done.out);
-    check(other).assert_exit_code(0);
+    let url = hub.url();
+    let check = ["check", &url, "--pack", pack, "--set", "patience=500ms"];
+    hubproof(check.iter().chain(more))
+}
+
+/// A hub that answers each question but some of those that come at once.
+#[rstest]
+#[case::loses_one("many-noise", 40, None, Some("received 64 of 65 times; no answer"))]
+#[case::loses_one_of_hundreds("hundreds-noise", 200, None, Some("received 256 of 257 times; no answer"))]
+#[case::loses_one_of_hundreds_only("many-noise", 200, None, None)]
+#[case::refuses_one("many-noise", 40, Some("notice"), None)]
+#[case::refuses_one_as_the_document_does_not_say("many-noise", 40, Some("strange"), None)]
+#[case::never_answers("many-noise", 0, None, None)]
+fn a_request_that_is_lost_among_many_is_noticed(
+    #[case] variation: &str,
+    #[case] lost: usize,
+    #[case] instead: Option<&'static str>,
+    #[case] shown: Option<&str>,
+) {
+    let hub = ScriptedHub::start(move |_, number, text| {
+        let is_noise = text.contains(r#""count":0"#);
+        let is_lost = is_noise && (number == lost || lost == 0);
+        let name = if is_lost { instead } else { Some("answer") };
+        name.map(|name| format!(r#"{{"type":"{name}"}}"#)).into_iter().collect()
+    });
+    let done = check_talk(&hub, variation).assert_exit_code(0);
+    assert_eq!(done.out.contains("warn[same-result]"), shown.is_some(), "{}", done.out);
+    let words = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(shown.is_none_or(|shown| words.contains(shown)), "{}", done.out);
+}
+
+#[test]
+fn a_run_says_how_many_pairs_of_scenario_and_prelude_it_played() {
+    let hub = ScriptedHub::start(|_, _, _| vec![r#"{"type":"answer"}"#.to_owned()]);
+    let play = |more: &[&str]| check_talk_with(&hub, more).assert_exit_code(0).out;
+    let played = "preludes    1 of 1 pairs of a scenario and a prelude were played";
+    assert!(play(&["--depth", "thorough", "-v"]).contains(played));
+    let only_one = play(&["--variation", "many-noise", "-v"]);
+    assert!(!only_one.contains("pairs of a scenario and a prelude"), "{only_one}");
+    let report: Value = serde_json::from_str(&play(&["--depth", "thorough", "--report", "json=-"])).unwrap();
+    assert_eq!(report["protocols"][0]["preludes"], json!({ "played": 1, "possible": 1 }));
 }
 
 /// Returns when the client of the conversation asked for the second time, in simulated time. `joins` are the steps of

@@ -1,6 +1,6 @@
 //! What variations put between the steps of a conversation, and ends of conversations whose clients leave early.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::interpreter::Conversation;
 use crate::interpreter::active_step::ActiveStep;
@@ -30,6 +30,8 @@ pub struct Interludes {
     early_end: Option<EarlyEnd>,
     /// The number of pauses so far.
     pauses: u32,
+    /// The roles that have begun to play a prelude many times at once.
+    batches: BTreeSet<String>,
     /// How far the dialogue on each connection is.
     dialogues: BTreeMap<u32, Dialogue>,
 }
@@ -47,6 +49,11 @@ struct Dialogue {
 impl Interludes {
     pub fn new(early_end: Option<EarlyEnd>) -> Self {
         Self { early_end, ..Self::default() }
+    }
+
+    /// Whether no actor of a role has played a prelude many times at once; from now on, one has.
+    pub(in crate::interpreter) fn begins_batch(&mut self, role: &str) -> bool {
+        self.batches.insert(role.to_owned())
     }
 }
 
