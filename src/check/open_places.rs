@@ -21,7 +21,7 @@ use crate::scenario::variation::Variation;
 use crate::syntax::matcher::{are_equal, members_of, unescape};
 
 /// The functions that make a text of another in such a way that it cannot be found in it.
-const HIDING: [&str; 8] = ["jwt", "next_user", "next_of", "sha256", "base64", "hex", "chunks", "epoch_ms"];
+const HIDING: [&str; 9] = ["jwt", "next_user", "next_of", "sha256", "base64", "unbase64", "hex", "chunks", "epoch_ms"];
 /// The least length of a text that is hardly in two messages by chance.
 const MIN_TELLING: usize = 4;
 

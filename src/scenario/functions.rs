@@ -222,7 +222,7 @@ impl Object for FunctionContext {}
 pub const CONTEXT_NAME: &str = "__context";
 
 /// Functions by name, for "did you mean".
-pub const FUNCTION_NAMES: [&str; 24] = [
+pub const FUNCTION_NAMES: [&str; 25] = [
     "unique",
     NEXT_USER,
     NEXT_OF,
@@ -236,6 +236,7 @@ pub const FUNCTION_NAMES: [&str; 24] = [
     "json",
     "sha256",
     "base64",
+    "unbase64",
     "hex",
     "chunks",
     "repeat",
@@ -339,6 +340,7 @@ pub fn build_environment() -> Environment<'static> {
         charge(state, 2 * text.len())?;
         Ok::<_, Error>(BASE64_STANDARD.encode(text))
     });
+    env.add_function("unbase64", unbase64);
     env.add_function("hex", |state: &State<'_, '_>, text: &str| {
         charge(state, 2 * text.len())?;
         Ok::<_, Error>(to_hex(text.as_bytes()))
@@ -412,6 +414,14 @@ fn calendar_date(text: &str) -> Option<String> {
     };
     let separated = if time.contains(':') { date.to_string() } else { date.strftime("%Y%m%d").to_string() };
     Some(format!("{separated}T{time}"))
+}
+
+/// Decodes each text of a list, and returns all bytes together as one text.
+fn unbase64(state: &State<'_, '_>, texts: Vec<String>) -> Result<String, Error> {
+    charge(state, texts.iter().map(String::len).sum())?;
+    let decoded: Result<Vec<_>, _> = texts.iter().map(|text| BASE64_STANDARD.decode(text)).collect();
+    let bytes = decoded.map_err(|error| function_error(format!("unbase64(): {error}")))?.concat();
+    String::from_utf8(bytes).map_err(|error| function_error(format!("unbase64(): {error}")))
 }
 
 /// Splits a text into `n` pieces of about the same length, at character boundaries.

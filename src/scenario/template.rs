@@ -671,6 +671,7 @@ mod tests {
     #[case(r#""${epoch_ms('2022015T141000.123+0200')}""#, json!(1_642_248_600_123i64))]
     #[case(r#""${unique('x')}""#, json!("xrunx0"))]
     #[case(r#""${chunks('abcde', 2)}""#, json!(["ab", "cde"]))]
+    #[case(r#""${unbase64([base64('ab'), 'w6k='])}""#, json!("abé"))]
     #[case(r#""${json(hello.seqs)}""#, json!("[1,2,4]"))]
     #[case(r#""${sha256('')}""#, json!("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"))]
     #[case(r#""${jwt({'sub': 'u'}, key='k')}""#, json!("eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1In0.VXe8dINoHYfQ4SQPpgAnBuNqJJzyXTMYGkFbkQZ2avs"))]
