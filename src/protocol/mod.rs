@@ -202,7 +202,8 @@ impl Pack {
                 (rules.document, rules.link) = (of_hub.document, of_hub.link);
             }
             for (id, rule) in of_hub.rules {
-                rules.rules.entry(id).or_insert(rule);
+                // Clients send none of the messages that it demands of the hub.
+                rules.rules.entry(id).or_insert(Rule { demands: Vec::new(), ..rule });
             }
         }
         let mut messages = Vec::new();
