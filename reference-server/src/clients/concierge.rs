@@ -125,11 +125,11 @@ impl ConciergeClient {
     }
 
     fn create_group(&mut self, out: &mut Vec<ClientOutput>) {
-        out.push(send(&json!({ "type": "GROUP_CREATE", "name": self.group(), "nickname": "The First Simulation" })));
-        self.stage = Stage::Creating;
         if self.setup.is_broken("subscribes-early") {
             self.subscribe(out);
         }
+        out.push(send(&json!({ "type": "GROUP_CREATE", "name": self.group(), "nickname": "The First Simulation" })));
+        self.stage = Stage::Creating;
     }
 
     fn subscribe(&mut self, out: &mut Vec<ClientOutput>) {

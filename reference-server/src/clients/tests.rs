@@ -148,10 +148,10 @@ async fn a_worker_does_the_job_that_a_client_submits(#[case] word: &str) {
 #[tokio::test]
 async fn a_client_whose_work_is_not_done_reports_the_close() {
     let running = hub("concierge").await;
-    let mut wrong = options("concierge", &[], Some("concierge-client-version-other"), &[]);
+    let mut wrong = options("concierge", &[], Some("concierge-client-identifies-second"), &[]);
     wrong.leaves = false;
     let error = run_to_end(&running, wrong).await.unwrap_err().to_string();
-    assert_eq!(error, "the hub closed the connection with 4007");
+    assert_eq!(error, "the hub closed the connection with 4003");
     running.shutdown().await;
 }
 
