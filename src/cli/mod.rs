@@ -19,12 +19,10 @@ mod hub;
 mod init;
 mod load;
 mod merge;
-mod observe;
 mod packs;
 mod progress;
 pub mod protocol_files;
-mod record;
-mod relay;
+mod proxy;
 mod report;
 mod report_sink;
 mod scenario_files;
@@ -39,6 +37,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
+use proxy::{observe, record, relay};
 
 pub use self::error::CliError;
 use crate::redact::mask_credentials;

@@ -10,11 +10,11 @@ use hubproof_reference::relay::{RelayConfig, RelayEvent, RelayEventKind, RelayOb
 use hubproof_reference::server::args::parse_listen_address;
 use tokio::sync::mpsc;
 
-use super::error::BoxedError;
 use super::relay::{relayed_hub, warn_of_open_address};
-use super::signals::SignalListener;
-use super::tls_args::TlsArgs;
-use super::{CliError, build_runtime, print_to_stdout};
+use crate::cli::error::BoxedError;
+use crate::cli::signals::SignalListener;
+use crate::cli::tls_args::TlsArgs;
+use crate::cli::{CliError, build_runtime, print_to_stdout};
 use crate::import::recording::{RecordedEvent, RecordedLine, SentFrame, Side};
 use crate::observe::tap::WireTap;
 use crate::report::text::format_count;

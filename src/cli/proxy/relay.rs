@@ -10,9 +10,9 @@ use hubproof_reference::server::args::{ListFormat, parse_listen_address};
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
-use super::signals::SignalListener;
-use super::tls_args::TlsArgs;
-use super::{CliError, build_runtime, print_document, print_to_stdout, protocol_files};
+use crate::cli::signals::SignalListener;
+use crate::cli::tls_args::TlsArgs;
+use crate::cli::{CliError, build_runtime, print_document, print_to_stdout, protocol_files};
 use crate::reference::relay_facts;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
