@@ -8,8 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::active_step::{ActiveStep, StepFailure};
-use super::actor::ActorState;
-use super::batch::Batch;
+use super::actor::{ActorState, Batch};
 use super::checks::CheckSnapshot;
 use super::{Conversation, ConversationOutput};
 use crate::outcome::{CheckOutcome, FrameKind, HistoryDirection};

@@ -6,7 +6,6 @@
 
 mod active_step;
 mod actor;
-mod batch;
 mod blocks;
 mod checks;
 mod clock;

@@ -1,5 +1,6 @@
 //! The actors and their connections.
 
+mod batch;
 mod inbox;
 mod interludes;
 mod last_pings;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+pub use self::batch::Batch;
 pub use self::inbox::{FrameJson, Inbox, InboxFrame, InboxFrameKind};
 pub use self::interludes::{EarlyEnd, Interludes, MOST_PAUSES};
 pub use self::sent::{KEPT_FRAMES, MAX_SHOWN, SentFrame};

@@ -4,11 +4,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::Conversation;
-use super::ConversationOutput;
-use super::active_step::{StepFailure, StepFailureKind};
-use super::actor::InboxFrameKind;
-use super::blocks::{BlockFrame, BlockKind, BlockStack};
+use super::InboxFrameKind;
+use crate::interpreter::active_step::{StepFailure, StepFailureKind};
+use crate::interpreter::blocks::{BlockFrame, BlockKind, BlockStack};
+use crate::interpreter::{Conversation, ConversationOutput};
 use crate::scenario::model::{ActorId, BlockId, Program, Step, StepAction};
 use crate::syntax::source::Span;
 use crate::websocket::frame::Frame;
@@ -90,7 +89,7 @@ impl BlockStack {
     }
 
     /// Leaves a step of a round to the next phase of its batch. Returns whether that is where it belongs.
-    pub(super) fn park_round(&mut self, step: &Step) -> bool {
+    pub(in crate::interpreter) fn park_round(&mut self, step: &Step) -> bool {
         let Some((place, batch)) = self.batch() else { return false };
         if receives(step).is_none_or(|receives| receives == batch.receives) {
             return false;
@@ -103,7 +102,7 @@ impl BlockStack {
     }
 
     /// Records that a round has received what a step waits for.
-    pub(super) fn record_answer_of_round(&mut self, step: &Step) {
+    pub(in crate::interpreter) fn record_answer_of_round(&mut self, step: &Step) {
         let Some(batch) = self.batch_mut().filter(|_| receives(step) == Some(true)) else { return };
         match batch.received.iter_mut().find(|(span, _)| *span == step.span) {
             Some((_, count)) => *count += 1,
@@ -114,7 +113,7 @@ impl BlockStack {
 
 impl Conversation {
     /// Continues a batch with its next round, or with the openings of other actors.
-    pub(super) fn continue_batch(
+    pub(in crate::interpreter) fn continue_batch(
         &mut self,
         program: &Arc<Program>,
         mut batch: Batch,
@@ -132,7 +131,7 @@ impl Conversation {
 
     /// Returns the failure of a round if it shows that the hub left one request of many without an answer: other rounds have
     /// received theirs, the connection is open, and the hub has sent nothing else that may be a refusal.
-    pub(super) fn lack_of_round(&self, step: &Step, failure: &StepFailure) -> Option<String> {
+    pub(in crate::interpreter) fn lack_of_round(&self, step: &Step, failure: &StepFailure) -> Option<String> {
         let (_, batch) = self.blocks.batch()?;
         let (_, received) = batch.received.iter().find(|(span, _)| *span == step.span)?;
         let is_silent = |id: &ActorId| {
@@ -150,7 +149,7 @@ impl Conversation {
     }
 
     /// Adds frames to those that a batch is about to send on a connection. Returns them if there are none yet.
-    pub(super) fn join_frames(&mut self, connection: u32, frames: Vec<Frame>) -> Option<Vec<Frame>> {
+    pub(in crate::interpreter) fn join_frames(&mut self, connection: u32, frames: Vec<Frame>) -> Option<Vec<Frame>> {
         let is_written = |output: &&mut ConversationOutput| !matches!(output, ConversationOutput::Trace(_));
         match self.out.iter_mut().rev().find(is_written).filter(|_| self.blocks.batch().is_some()) {
             Some(ConversationOutput::Send { connection: last, frames: all }) if *last == connection => {
