@@ -224,6 +224,7 @@ impl EmpropsClient {
                 self.registered = true;
                 self.heartbeat = Some(now + self.heartbeat_interval());
             }
+            _ if self.is_worker() && !self.registered => {}
             kind if self.is_worker() => self.receive_as_worker(now, kind, message, out),
             kind => self.receive_as_client(now, kind, message, out),
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{ClientInput, ClientMachine, ClientOutput, ClientSetup, ReceivedMessage, send};
+use super::{ClientInput, ClientMachine, ClientOutput, ClientSetup, NoSettings, ReceivedMessage, send};
 use crate::machine::json::{Members, optional_member, required_member, split_members};
 use crate::machine::settings::SettingsError;
 
@@ -20,10 +20,6 @@ pub fn build(setup: ClientSetup) -> Result<Box<dyn ClientMachine>, SettingsError
     let _: NoSettings = setup.settings.deserialize(PROTOCOL)?;
     Ok(Box::new(GatorClient { setup, ids: 0, outstanding: Vec::new(), opened: false }))
 }
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoSettings {}
 
 struct GatorClient {
     setup: ClientSetup,

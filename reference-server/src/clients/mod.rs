@@ -16,6 +16,7 @@ mod runner;
 mod tampering;
 #[cfg(test)]
 mod tests;
+mod websocket;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -121,12 +122,13 @@ struct ClientProtocol {
     build: ClientBuilder,
 }
 
-static PROTOCOLS: [ClientProtocol; 5] = [
+static PROTOCOLS: [ClientProtocol; 6] = [
     ClientProtocol { name: qi::PROTOCOL, words: qi::WORDS, build: qi::build },
     ClientProtocol { name: concierge::PROTOCOL, words: concierge::WORDS, build: concierge::build },
     ClientProtocol { name: emprops::PROTOCOL, words: emprops::WORDS, build: emprops::build },
     ClientProtocol { name: airavata::PROTOCOL, words: airavata::WORDS, build: airavata::build },
     ClientProtocol { name: gator::PROTOCOL, words: gator::WORDS, build: gator::build },
+    ClientProtocol { name: websocket::PROTOCOL, words: websocket::WORDS, build: websocket::build },
 ];
 
 /// Returns the names of the protocols that have a client.
@@ -163,6 +165,11 @@ impl ClientSetup {
         self.ids.borrow_mut().next_uuid().to_string()
     }
 }
+
+/// The settings of a client that has none.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoSettings {}
 
 /// A received message, whose members keep their raw text.
 struct ReceivedMessage<'a>(Members<'a>);

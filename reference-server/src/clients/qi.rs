@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{ClientInput, ClientMachine, ClientOutput, ClientSetup, ReceivedMessage, send};
+use super::{ClientInput, ClientMachine, ClientOutput, ClientSetup, NoSettings, ReceivedMessage, send};
 use crate::machine::settings::SettingsError;
 
 pub const PROTOCOL: &str = "qi";
@@ -20,10 +20,6 @@ pub fn build(setup: ClientSetup) -> Result<Box<dyn ClientMachine>, SettingsError
     let steps = setup.does.clone().into();
     Ok(Box::new(QiClient { setup, steps, base: false, sessions: Vec::new(), opened: false }))
 }
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoSettings {}
 
 struct QiClient {
     setup: ClientSetup,

@@ -102,6 +102,7 @@ async fn run_to_end(running: &RunningServer, mut options: ClientOptions) -> Resu
 }
 
 #[rstest]
+#[case("websocket", "")]
 #[case("qi", "")]
 #[case("qi", "request")]
 #[case("qi", "session")]
@@ -312,6 +313,15 @@ fn an_emprops_worker_claims_reports_and_completes() {
     assert_eq!(steps, want);
 }
 
+#[test]
+fn an_emprops_worker_that_is_not_registered_claims_nothing() {
+    let mut player = Player::open("emprops", &["work"]);
+    player.receive(&json!({ "type": "connection_established", "timestamp": 1 }));
+    player.receive(&json!({ "type": "error", "error": "Invalid worker token", "timestamp": 1 }));
+    player.receive(&json!({ "type": "job_available", "job_id": "j", "job_type": "t", "timestamp": 1 }));
+    assert_eq!(player.take_members("type"), ["register_worker"]);
+}
+
 #[rstest]
 #[case::cancelled(json!({ "type": "job_cancelled", "job_id": "j", "status": "cancelled" }))]
 #[case::update(json!({ "type": "job_update", "job_id": "j", "status": "cancelled", "worker_id": "worker-gpu-01" }))]
@@ -368,7 +378,7 @@ fn an_emprops_client_returns_when_the_hub_wants_it_back() {
 #[case("qi", "dance", &[], "it can do request, session, two-sessions")]
 #[case("qi", "", &["x=1"], "unknown field")]
 #[case("airavata", "", &["reconnect=-1"], "negative")]
-#[case("websocket", "", &[], "there are clients for qi, ")]
+#[case("mqtt", "", &[], "there are clients for qi, ")]
 fn a_wrong_option_is_explained(#[case] protocol: &str, #[case] word: &str, #[case] sets: &[&str], #[case] why: &str) {
     let does: &[&str] = if word.is_empty() { &[] } else { &[word] };
     let error = Client::build(&options(protocol, does, None, sets), None).map(drop).unwrap_err().to_string();
