@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod clients;
 mod conformance;
 mod conventions;
 mod fuzz;

@@ -1,0 +1,3 @@
+//! `check-client` against the reference clients.
+
+pub mod matrix;
