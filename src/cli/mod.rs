@@ -7,7 +7,6 @@ macro_rules! eprintln {
 
 mod baseline;
 mod check;
-mod check_client;
 mod client;
 mod compare;
 mod doctor;
@@ -58,7 +57,7 @@ const EXIT_CODES: &str = "Exit codes: 0 pass; 1 the hub failed; 2 wrong usage, o
 enum CliCommand {
     /// Test a hub against its protocol; without a URL, the built-in reference server
     Check(Box<check::CheckArgs>),
-    CheckClient(Box<check_client::CheckClientArgs>),
+    CheckClient(Box<check::clients::CheckClientArgs>),
     /// Send mutated messages to a hub and check that it stays correct; without a URL, the built-in reference server
     Fuzz(Box<fuzz::FuzzArgs>),
     /// Load a hub with many virtual clients and measure it; without a URL, the built-in reference server
@@ -155,7 +154,7 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
     };
     let done = match arguments.command {
         CliCommand::Check(arguments) => check::run_check(*arguments),
-        CliCommand::CheckClient(arguments) => check_client::run_check_client(*arguments),
+        CliCommand::CheckClient(arguments) => check::clients::run_check_client(*arguments),
         CliCommand::Fuzz(arguments) => fuzz::run_fuzz(*arguments),
         CliCommand::Load(arguments) => load::run_load(*arguments),
         CliCommand::Init(arguments) => init::run_init(&arguments),

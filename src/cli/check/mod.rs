@@ -1,5 +1,7 @@
 //! `hubproof check`: tests a hub against the scenarios of its protocol.
 
+pub mod clients;
+
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,8 +12,8 @@ use clap::Args;
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use tokio::sync::{mpsc, watch};
 
+use self::clients::ClientUnderTest;
 use super::baseline::BaselineArgs;
-use super::check_client::ClientUnderTest;
 use super::hub::{self, HubArgs, ParsedHubArgs, RunInput, StartedHubs};
 use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
@@ -39,61 +41,61 @@ use crate::syntax::source::Sources;
 #[derive(Args)]
 pub struct CheckArgs {
     #[command(flatten)]
-    pub(super) hub: HubArgs,
+    hub: HubArgs,
     /// Run only scenarios whose name matches, such as 'concierge/group-*' or 'seq'; or run a scenario file outside the
     /// pack
     #[arg(long, value_name = "GLOB|FILE")]
-    pub(super) scenario: Vec<String>,
+    scenario: Vec<String>,
     /// Run only scenarios that check this rule
     #[arg(long, value_name = "ID")]
-    pub(super) rule: Vec<String>,
+    rule: Vec<String>,
     /// List the selected scenarios with their needs, and the protocol's settings and hooks
     #[arg(long)]
-    pub(super) list: bool,
+    list: bool,
     /// What to play in addition to the plain scenarios
     #[arg(long, value_enum, default_value_t = Depth::Normal)]
-    pub(super) depth: Depth,
+    depth: Depth,
     /// Play only this variation of the scenarios, such as 'white-space'; --list lists the variations
     #[arg(long, value_name = "NAME")]
-    pub(super) variation: Option<Variation>,
+    variation: Option<Variation>,
     /// With --depth thorough: also play the random walks on this hub, and warn if the answers differ (default for
     /// built-in protocols: a model in memory)
     #[arg(long, value_name = "URL", conflicts_with = "variation")]
-    pub(super) against: Option<String>,
+    against: Option<String>,
     /// Play every Nth of the selected scenarios, such as 3/16 for the third of sixteen runs; `hubproof merge` joins their
     /// JSON reports
     #[arg(long, value_name = "N/ALL", conflicts_with_all = ["explore", "write_deviations"])]
-    pub(super) share: Option<Share>,
+    share: Option<Share>,
     /// Number of scenarios to run in parallel (default: 16; 32 against the reference server, 64 with --depth thorough)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(super) jobs: Option<u16>,
+    jobs: Option<u16>,
     #[command(flatten)]
-    pub(super) output: RunOutputArgs,
+    output: RunOutputArgs,
     /// Run every scenario N times, and report a check that fails only sometimes as flaky
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(super) repeat: u32,
+    repeat: u32,
     /// Minimum share of the pack's MUST rules to judge; a run that judges fewer is inconclusive (default: a third for
     /// full runs)
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
-    pub(super) min_judged: Option<u8>,
+    min_judged: Option<u8>,
     /// Also run scenarios that may leave the hub unusable
     #[arg(long)]
-    pub(super) destructive: bool,
+    destructive: bool,
     /// Try each proposed deviation and continue the run with the right ones; each is still a failure
     #[arg(long)]
-    pub(super) explore: bool,
+    explore: bool,
     /// Append the proposed deviations, if any, to this file as target-file entries; fill in their reasons
     #[arg(long, value_name = "FILE")]
-    pub(super) write_deviations: Option<PathBuf>,
+    write_deviations: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) baseline: BaselineArgs,
+    baseline: BaselineArgs,
     /// The client to test instead of a hub.
     #[arg(skip)]
-    pub(super) client: Option<ClientUnderTest>,
+    client: Option<ClientUnderTest>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Depth {
+enum Depth {
     /// Variations, as many as fit into the scenarios' waiting time
     Normal,
     /// All variations, and long random walks whose answers are compared with the reference server's
@@ -372,7 +374,7 @@ async fn run_round(
 }
 
 /// Parses `80%` or `80`.
-pub(super) fn parse_percent(text: &str) -> Result<u8, String> {
+fn parse_percent(text: &str) -> Result<u8, String> {
     let number = text.strip_suffix('%').unwrap_or(text).parse::<u8>().ok().filter(|percent| *percent <= 100);
     number.ok_or_else(|| "expected a percentage from 0% to 100%, such as 80%".to_owned())
 }
