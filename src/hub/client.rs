@@ -123,3 +123,24 @@ fn last_line(log: Option<&ProcessLog>) -> String {
     let line = log.and_then(|log| log.last_lines(1).lines.pop());
     line.map_or(String::new(), |line| format!("; the last line of its output: {line}"))
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::syntax::source::{Sources, Span};
+
+    #[tokio::test]
+    async fn a_client_that_crashes_fails_its_scenario() {
+        let command = ExecCommand::parse("sh -c 'echo reading a frame; kill -SEGV $$'").unwrap();
+        let mask: LineMask = std::sync::Arc::new(str::to_owned);
+        let client = spawn_command(&command, &mask, None).unwrap();
+        client.wait_for_end().await;
+        let file = Sources::default().add("s.yaml", "");
+        let mut report = ScenarioReport::new("p", "p/s", "", Span::new(file, 0..0));
+        end_client(client, &mut report).await;
+        let [check] = report.checks.as_slice() else { panic!("{:?}", report.checks) };
+        assert_eq!((check.name.as_str(), check.verdict), (PROCESS_CHECK, Verdict::Fail));
+        let received = &check.detail.as_ref().unwrap().received;
+        assert!(received.contains("SIGSEGV") && received.contains("reading a frame"), "{received}");
+    }
+}

@@ -1,3 +1,4 @@
-//! `check-client` against the reference clients.
+//! `hubproof check-client`: clients and workers are judged.
 
+mod engine;
 pub mod matrix;
