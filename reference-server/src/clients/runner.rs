@@ -151,7 +151,13 @@ impl ClientSession {
                     Some(Ok(Message::Text(text))) => return SocketEvent::Text(text.to_string()),
                     Some(Ok(Message::Close(frame))) => break Ok(frame.map_or(1005, |frame| frame.code.into())),
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => break Err(error.to_string()),
+                    Some(Err(error)) => {
+                        if let Some(code) = failure_code(&error) {
+                            // A hub that is gone needs no close.
+                            let _ = socket.close(Some(CloseFrame { code, reason: "".into() })).await;
+                        }
+                        break Err(error.to_string());
+                    }
                     None => break Err("the hub ended it without a close frame".to_owned()),
                 },
             }
@@ -180,6 +186,16 @@ impl ClientSession {
 /// Reads to the end of a closing connection, which also sends the answer to a close.
 async fn finish(socket: &mut Socket) {
     let _ = timeout(CLOSING_TIME, async { while let Some(Ok(_)) = socket.next().await {} }).await;
+}
+
+/// Returns the code with which to fail a connection after an invalid frame (RFC 6455, 7.1.7).
+fn failure_code(error: &WebSocketError) -> Option<CloseCode> {
+    match error {
+        WebSocketError::Protocol(_) => Some(CloseCode::Protocol),
+        WebSocketError::Utf8(_) => Some(CloseCode::Invalid),
+        WebSocketError::Capacity(_) => Some(CloseCode::Size),
+        _ => None,
+    }
 }
 
 /// Connects to the hub.

@@ -581,3 +581,28 @@ async fn a_fault_of_frames_changes_only_these_frames(#[case] fault: &str, #[case
     frames.resize(3, String::new());
     assert_eq!(frames, want);
 }
+
+#[rstest]
+#[case::masked(b"\x81\x80\x01\x02\x03\x04", 1002)]
+#[case::not_utf8(b"\x81\x01\xff", 1007)]
+#[tokio::test]
+async fn a_client_fails_the_connection_after_an_invalid_frame(#[case] frame: &[u8], #[case] code: u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut options = options("qi", &[], None, &[]);
+    options.url = format!("ws://{}", listener.local_addr().unwrap());
+    options.leaves = false;
+    let client = tokio::spawn(run(options));
+    let mut stream = accept_async(listener.accept().await.unwrap().0).await.unwrap().into_inner();
+    stream.write_all(frame).await.unwrap();
+    let mut bytes = Vec::new();
+    let close = loop {
+        let read = timeout(Duration::from_secs(10), stream.read_buf(&mut bytes)).await.unwrap();
+        assert!(matches!(read, Ok(1..)), "no close frame");
+        if let Some(frame) = take_frame(&mut bytes) {
+            break frame;
+        }
+    };
+    assert_eq!(close.payload, code.to_be_bytes());
+    drop(stream);
+    assert!(client.await.unwrap().is_err());
+}
