@@ -1,5 +1,7 @@
 //! Clients of every kind get a verdict: those that never come, come twice, run elsewhere, or do only some things.
 
+use std::time::Duration;
+
 use rstest::rstest;
 
 use crate::support::disk::root;
@@ -27,6 +29,35 @@ fn a_client_that_connects_twice_is_judged_by_its_first_connection() {
     let command = format!("sh -c '{one} & {one}; wait' ${{url}}");
     let run = check_client("qi", &["--exec", &command, "--does", "request", "--scenario", "base"]);
     run.assert_exit_code(0);
+}
+
+/// A client that upgrades, and then goes on as `THEN` says.
+const HOSTILE: &str = r"
+import socket, sys
+host, port = sys.argv[1].removeprefix('ws://').rstrip('/').split(':')
+hub = socket.create_connection((host, int(port)))
+hub.sendall(b'GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n'
+            b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n')
+hub.recv(4096)
+THEN
+while hub.recv(4096): pass
+";
+
+#[rstest]
+#[case::floods("while True: hub.sendall(b'\\x81\\x82\\0\\0\\0\\0{}' * 1000)", "fail[")]
+#[case::sends_half_a_frame("hub.sendall(b'\\x81\\xfe\\x10')", "scenario")]
+#[case::announces_a_giant("hub.sendall(b'\\x81\\xff\\x7f\\xff\\xff\\xff\\xff\\xff\\xff\\xff')", "scenario")]
+#[case::sends_escapes("hub.sendall(b'\\x81\\x8b\\0\\0\\0\\0\\x1b]0;title\\x07\\x9b')", "fail[")]
+fn a_hostile_client_gets_a_verdict(#[case] then: &str, #[case] shown: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("client.py");
+    std::fs::write(&file, HOSTILE.replace("THEN", then)).unwrap();
+    let command = format!("python3 {} ${{url}}", file.display());
+    let run =
+        check_client("concierge", &["--exec", &command, "--scenario", "{greeting,unasked}", "--set", "patience=1s"]);
+    assert!(matches!(run.code, Some(1 | 3)), "{:?}: {}", run.code, run.err);
+    assert!(run.out.contains(shown) && !run.out.contains('\u{1b}'), "{}", run.out);
+    assert!(run.took < Duration::from_secs(60), "{:?}", run.took);
 }
 
 #[test]

@@ -131,6 +131,9 @@ static PROTOCOLS: [ClientProtocol; 6] = [
     ClientProtocol { name: websocket::PROTOCOL, words: websocket::WORDS, build: websocket::build },
 ];
 
+/// The settings in seconds that the document leaves to the client: a test of the client has to know them as well.
+pub const TIMES: [&str; 2] = ["heartbeat", "reconnect"];
+
 /// Returns the names of the protocols that have a client.
 pub fn protocols() -> Vec<&'static str> {
     PROTOCOLS.iter().map(|protocol| protocol.name).collect()

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use hubproof_reference::clients::TIMES;
 use hubproof_reference::server::args::parse_listen_address;
+use serde_json::Value;
 
 use super::{CheckArgs, Depth, parse_percent, run_check};
 use crate::cli::CliError;
@@ -19,9 +21,9 @@ use crate::cli::protocol_files::{self, LoadedProtocol, PackArgs, ValidProtocol};
 use crate::cli::relay::warn_of_open_address;
 use crate::cli::report_sink::RunOutputArgs;
 use crate::cli::tls_args::TlsArgs;
-use crate::config::{self, ExecCommand, Target};
+use crate::config::{self, ExecCommand, SettingValue, Target};
 use crate::hub::client::{PLACEHOLDERS, TestedClient};
-use crate::hub::prepare::secret_masker;
+use crate::hub::prepare::{TestedHub, secret_masker};
 use crate::hub::process::LogFile;
 use crate::protocol::OF_CLIENTS;
 use crate::syntax::diagnostic::suggest;
@@ -267,7 +269,7 @@ impl StartedHubs {
             let command = match &client.exec {
                 Some(command) => Some(command.clone()),
                 None if listen.is_some() => None,
-                None => Some(reference_client(&hub.pack.name, client.fault.as_deref())?),
+                None => Some(reference_client(hub, client.fault.as_deref())?),
             };
             hub.client = Some(Arc::new(TestedClient {
                 command,
@@ -284,13 +286,23 @@ impl StartedHubs {
     }
 }
 
-/// Returns the command that runs the reference client of a protocol.
-fn reference_client(pack: &str, fault: Option<&str>) -> Result<ExecCommand, CliError> {
+/// The times of the reference client, unless they are set: short, so that its test is.
+const SHORT_TIME: Duration = Duration::from_secs(1);
+
+/// Returns the command that runs the reference client of a protocol, with the times that its scenarios know.
+fn reference_client(hub: &mut TestedHub, fault: Option<&str>) -> Result<ExecCommand, CliError> {
     let program =
         std::env::current_exe().map_err(|error| CliError::failed("cannot start the reference client", error))?;
-    let protocol = pack.strip_suffix(OF_CLIENTS).unwrap_or(pack);
+    let protocol = hub.pack.name.strip_suffix(OF_CLIENTS).unwrap_or(&hub.pack.name);
     let mut words = vec![program.display().to_string()];
     words.extend(["client", protocol, "${url}", "--do", "${needs}"].map(str::to_owned));
+    for name in TIMES.into_iter().filter(|name| hub.shared.settings.contains_key(*name)) {
+        let settings = &mut hub.target.instances[0].settings;
+        let short = || SettingValue { value: Value::from(config::format_duration(SHORT_TIME)), secret: false };
+        let set = settings.entry(name.to_owned()).or_insert_with(short);
+        let time = set.value.as_str().and_then(|text| config::parse_duration(text).ok()).unwrap_or(SHORT_TIME);
+        words.extend(["--set".to_owned(), format!("{name}={}", time.as_secs_f64())]);
+    }
     words.extend(fault.into_iter().flat_map(|id| ["--fault".to_owned(), id.to_owned()]));
     Ok(ExecCommand { text: format!("hubproof client {protocol} ${{url}} --do ${{needs}}"), words })
 }
