@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 
-use hubproof_reference::clients::faults;
+use hubproof_reference::clients::{faults, protocols};
 use rstest::rstest;
 use serde_json::Value;
+
+use crate::support::disk::root;
 
 /// How many clients are checked at a time.
 const WORKERS: usize = 4;
@@ -82,4 +84,19 @@ fn a_correct_client_keeps_every_rule_and_each_fault_breaks_exactly_its_own(#[cas
         .map(|fault| (fault.id.as_str(), fault.rules.iter().cloned().collect()))
         .collect();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_fault_breaks_each_must_and_should_of_clients() {
+    let broken: BTreeSet<&str> = faults().iter().flat_map(|fault| &fault.rules).map(String::as_str).collect();
+    let mut unbroken = Vec::new();
+    for protocol in protocols() {
+        let path = root().join("schemas").join(protocol).join("clients/rules.yaml");
+        let file = std::fs::read_to_string(path).unwrap();
+        let lines: Vec<&str> = file.lines().map(str::trim).collect();
+        let binds = |pair: &&[&str]| matches!(pair[1], "level: must" | "level: should");
+        let binding = lines.windows(2).filter(binds).map(|pair| pair[0].trim_end_matches(':').to_owned());
+        unbroken.extend(binding.filter(|id| !broken.contains(id.as_str())));
+    }
+    assert_eq!(unbroken, [""; 0], "add a fault to reference-server/faults/clients.yaml, or remove the rule");
 }

@@ -362,7 +362,7 @@ impl EmpropsClient {
             job.progress += 25;
             if job.progress == 100 {
                 self.complete(now, &job.id, out);
-            } else if job.progress == 50 && self.setup.does("fail") {
+            } else if job.progress == 50 && self.setup.does("fail") && !self.setup.is_broken("failure-completed") {
                 let members = json!({
                     "job_id": job.id, "worker_id": WORKER, "error": "Service connection timeout", "retry": true,
                     "error_details": { "error_type": "ServiceTimeoutError" }, "processing_time": 0.4,

@@ -6,11 +6,14 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::ClientError;
+use super::reaction::{Reaction, Understood, WrongReaction};
 use super::tampering::FrameTampering;
-use crate::fault::{ChangeAction, OutputChange, OutputSelector};
+use crate::fault::{ChangeAction, FrameCondition, OutputChange, OutputSelector, parse};
 
 /// The protocol of the faults that break only RFC 6455, which clients of every protocol can have.
 pub const ANY_PROTOCOL: &str = "websocket";
+/// The section of the file with faults of the same kind in several protocols.
+const EACH: &str = "each";
 
 /// A deliberate fault of a client.
 #[derive(Debug)]
@@ -40,8 +43,12 @@ pub(super) enum ClientFaultEffect {
     Inside,
     /// Changes to the texts of a correct client; the first change that matches a text is made.
     Outside(Vec<OutputChange>),
-    /// A change to the frames of a correct client.
+    /// A wrong reaction of a client that is otherwise correct to some of the hub's texts.
+    Reaction(WrongReaction),
+    /// A change to the frames of a correct client, or to those that it gets.
     Frames(FrameTampering),
+    /// This part of a correct upgrade request becomes another one.
+    Upgrade(String, String),
 }
 
 impl ClientFault {
@@ -52,21 +59,42 @@ impl ClientFault {
 }
 
 /// A fault as written in the file.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FaultEntry {
     text: String,
-    at: String,
     says: String,
-    #[serde(default)]
-    breaks: Vec<String>,
     when: Option<OutputSelector>,
     act: Option<ChangeAction>,
     by: Option<FaultImplementation>,
     frames: Option<FrameTampering>,
+    upgrade: Option<(String, String)>,
+    then: Option<Reaction>,
+    /// What the protocols with this fault add.
+    #[serde(default)]
+    of: IndexMap<String, FaultPlace>,
+    #[serde(default)]
+    at: String,
+    #[serde(default)]
+    breaks: Vec<String>,
+    #[serde(default, deserialize_with = "parse::conditions")]
+    on: &'static [FrameCondition],
+    unless: Option<Understood>,
 }
 
-#[derive(Deserialize)]
+/// What one of the protocols with the same fault adds to it.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FaultPlace {
+    at: String,
+    breaks: Vec<String>,
+    #[serde(default, deserialize_with = "parse::conditions")]
+    on: &'static [FrameCondition],
+    unless: Option<Understood>,
+    then: Option<Reaction>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum FaultImplementation {
     Code,
@@ -77,7 +105,7 @@ static FAULTS: LazyLock<Vec<ClientFault>> = LazyLock::new(|| {
     parse_faults(include_str!("../../faults/clients.yaml")).unwrap_or_else(|error| panic!("{error}"))
 });
 
-/// Returns all faults of clients, protocol by protocol.
+/// Returns all faults of clients, first those that several protocols share.
 pub fn faults() -> &'static [ClientFault] {
     &FAULTS
 }
@@ -93,26 +121,48 @@ fn parse_faults(yaml: &str) -> Result<Vec<ClientFault>, String> {
     let file: IndexMap<String, IndexMap<String, FaultEntry>> =
         serde_saphyr::from_str(yaml).map_err(|error| format!("reference-server/faults/clients.yaml: {error}"))?;
     let mut all = Vec::new();
-    for (protocol, entries) in file {
-        let protocol: &'static str = protocol.leak();
+    for (section, entries) in file {
         for (name, entry) in entries {
-            let effect = match (entry.when, entry.act, entry.by, entry.frames) {
-                (Some(when), Some(act), None, None) => ClientFaultEffect::Outside(vec![when.with_action(act)]),
-                (None, None, Some(FaultImplementation::Code), None) => ClientFaultEffect::Inside,
-                (None, None, None, Some(frames)) => ClientFaultEffect::Frames(frames),
-                _ => return Err(format!("{protocol} {name}: give `when` and `act`, or `by`, or `frames`")),
-            };
-            all.push(ClientFault {
-                id: format!("{protocol}-client-{name}"),
-                protocol,
-                name: name.leak(),
-                text: entry.text,
-                statement: entry.says,
-                rules: entry.breaks,
-                place: entry.at,
-                effect,
-            });
+            if section != EACH {
+                all.push(entry.into_fault(section.clone(), name)?);
+                continue;
+            }
+            for (protocol, place) in entry.of.clone() {
+                let FaultPlace { at, breaks, on, unless, then } = place;
+                let (unless, then) = (unless.or_else(|| entry.unless.clone()), then.or_else(|| entry.then.clone()));
+                let entry = FaultEntry { at, breaks, on, unless, then, ..entry.clone() };
+                all.push(entry.into_fault(protocol, name.clone())?);
+            }
         }
     }
     Ok(all)
+}
+
+impl FaultEntry {
+    fn into_fault(self, protocol: String, name: String) -> Result<ClientFault, String> {
+        let effect = match (self.when, self.act, self.by, self.frames, self.upgrade, self.then) {
+            (Some(when), Some(act), None, None, None, None) => ClientFaultEffect::Outside(vec![when.with_action(act)]),
+            (None, None, Some(FaultImplementation::Code), None, None, None) => ClientFaultEffect::Inside,
+            (None, None, None, Some(frames), None, None) => ClientFaultEffect::Frames(frames),
+            (None, None, None, None, Some((from, to)), None) => ClientFaultEffect::Upgrade(from, to),
+            (None, None, None, None, None, Some(then)) => {
+                ClientFaultEffect::Reaction(WrongReaction { on: self.on, unless: self.unless, then })
+            }
+            _ => {
+                return Err(format!(
+                    "{protocol} {name}: give `when` and `act`, or `by`, `frames`, `upgrade` or `then`"
+                ));
+            }
+        };
+        Ok(ClientFault {
+            id: format!("{protocol}-client-{name}"),
+            protocol: protocol.leak(),
+            name: name.leak(),
+            text: self.text,
+            statement: self.says,
+            rules: self.breaks,
+            place: self.at,
+            effect,
+        })
+    }
 }

@@ -11,6 +11,7 @@ mod emprops;
 pub mod fault;
 mod gator;
 mod qi;
+mod reaction;
 mod reconnection;
 mod runner;
 mod tampering;
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::fault::{ClientFault, ClientFaultEffect};
+use self::reaction::{Reaction, WrongReaction};
 use crate::fault::ChangeAction;
 use crate::fault::injector::{ChangeMatcher, Trigger, edit_frame};
 use crate::machine::clock::HubClock;
@@ -94,6 +96,8 @@ pub enum ClientOutput {
     Connect { url: String, subprotocol: Option<&'static str> },
     /// Send a text message.
     Text(String),
+    /// Drop the connection without a close, and end.
+    Die,
 }
 
 /// One protocol's client as a state machine. It starts with a connection.
@@ -205,6 +209,7 @@ const CONNECTION: ConnectionId = 0;
 pub(crate) struct Client {
     machine: Box<dyn ClientMachine>,
     changes: ChangeMatcher,
+    reaction: Option<&'static WrongReaction>,
     /// Delayed texts with the times at which they are due.
     delayed: Vec<(Duration, ClientOutput)>,
 }
@@ -231,11 +236,13 @@ impl Client {
             clock: HubClock::new(seed.map(|_| 1_705_312_345_000)),
             ids: RefCell::new(UuidStream::new(seed)),
         };
-        let changes = match fault.map(|fault| &fault.effect) {
-            Some(ClientFaultEffect::Outside(changes)) => changes.as_slice(),
-            _ => &[],
+        let (changes, reaction) = match fault.map(|fault| &fault.effect) {
+            Some(ClientFaultEffect::Outside(changes)) => (changes.as_slice(), None),
+            Some(ClientFaultEffect::Reaction(reaction)) => (&[][..], Some(reaction)),
+            _ => (&[][..], None),
         };
-        Ok(Client { machine: (protocol.build)(setup)?, changes: ChangeMatcher::new(changes), delayed: Vec::new() })
+        let (machine, changes) = ((protocol.build)(setup)?, ChangeMatcher::new(changes));
+        Ok(Client { machine, changes, reaction, delayed: Vec::new() })
     }
 
     /// Returns the request for the first connection.
@@ -255,10 +262,18 @@ impl Client {
         };
         let mut made = Vec::new();
         self.machine.handle(now, input, &mut made);
+        if let (ClientInput::Text(text), Some(wrong)) = (input, self.reaction)
+            && wrong.is_due(text)
+        {
+            match &wrong.then {
+                Reaction::Die => made = vec![ClientOutput::Die],
+                Reaction::Send(answer) => made.push(ClientOutput::Text(answer.clone())),
+            }
+        }
         for output in made {
             match output {
                 ClientOutput::Text(text) => self.change_text(now, &cause, text, &mut out),
-                connect @ ClientOutput::Connect { .. } => out.push(connect),
+                other => out.push(other),
             }
         }
         out

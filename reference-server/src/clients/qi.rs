@@ -40,7 +40,7 @@ impl ClientMachine for QiClient {
     fn handle(&mut self, _now: Duration, input: ClientInput<'_>, out: &mut Vec<ClientOutput>) {
         match input {
             ClientInput::Opened => self.opened = true,
-            ClientInput::Text(text) => self.receive(&ReceivedMessage::read(text)),
+            ClientInput::Text(text) => self.receive(&ReceivedMessage::read(text), out),
             _ => return,
         }
         if !self.base && self.sessions.is_empty() {
@@ -78,7 +78,7 @@ impl QiClient {
     }
 
     /// Finds the request that a reply answers (lines 37 and 78). Published messages have no status.
-    fn receive(&mut self, message: &ReceivedMessage<'_>) {
+    fn receive(&mut self, message: &ReceivedMessage<'_>, out: &mut Vec<ClientOutput>) {
         if !matches!(message.text("status").as_str(), "success" | "failure") {
             return;
         }
@@ -86,6 +86,9 @@ impl QiClient {
             None => self.base = false,
             Some(id) => {
                 if let Some(index) = self.sessions.iter().position(|session| *session == id) {
+                    if index > 0 && self.setup.is_broken("replies-in-order") {
+                        out.push(ClientOutput::Die);
+                    }
                     self.sessions.swap_remove(index);
                 }
             }

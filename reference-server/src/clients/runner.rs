@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
 use super::fault::{ClientFaultEffect, find_fault};
-use super::tampering::{FrameTampering, tamper_with};
+use super::tampering::tamper_with;
 use super::{Client, ClientError, ClientInput, ClientOptions, ClientOutput};
 use crate::server::args::Signals;
 
@@ -39,7 +39,8 @@ type Socket = WebSocketStream<Box<dyn ByteStream>>;
 /// A running client.
 struct ClientSession {
     client: Client,
-    tampering: Option<FrameTampering>,
+    /// The implementation of its fault.
+    effect: Option<&'static ClientFaultEffect>,
     started: Instant,
     socket: Option<Socket>,
 }
@@ -58,12 +59,9 @@ enum SocketEvent {
 /// [`ClientError`]: wrong options, or a connection that ended before.
 pub async fn run(options: ClientOptions) -> Result<(), ClientError> {
     let client = Client::build(&options, None)?;
-    let tampering = match find_fault(&options.protocol, options.fault.as_deref())?.map(|fault| &fault.effect) {
-        Some(ClientFaultEffect::Frames(tampering)) => Some(*tampering),
-        _ => None,
-    };
+    let effect = find_fault(&options.protocol, options.fault.as_deref())?.map(|fault| &fault.effect);
     let signals = Signals::listen().map_err(|source| ClientError::System { what: "wait for signals", source })?;
-    let mut session = ClientSession { client, tampering, started: Instant::now(), socket: None };
+    let mut session = ClientSession { client, effect, started: Instant::now(), socket: None };
     let stopped = pin!(signals.wait());
     tokio::select! {
         ended = session.converse(options.leaves) => ended?,
@@ -81,8 +79,9 @@ impl ClientSession {
             while let Some(output) = outputs.pop_front() {
                 match output {
                     ClientOutput::Text(text) => self.send_text(text).await,
+                    ClientOutput::Die => return Err(ClientError::Ended("the client fails on this text".to_owned())),
                     ClientOutput::Connect { url, subprotocol } => {
-                        match timeout(CONNECT_TIME, open_socket(&url, subprotocol, self.tampering)).await {
+                        match timeout(CONNECT_TIME, open_socket(&url, subprotocol, self.effect)).await {
                             Ok(Ok(socket)) => {
                                 self.socket = Some(socket);
                                 outputs.extend(self.handle(ClientInput::Opened));
@@ -202,7 +201,7 @@ fn failure_code(error: &WebSocketError) -> Option<CloseCode> {
 async fn open_socket(
     url: &str,
     subprotocol: Option<&'static str>,
-    tampering: Option<FrameTampering>,
+    effect: Option<&'static ClientFaultEffect>,
 ) -> Result<Socket, WebSocketError> {
     let mut request = url.into_client_request()?;
     if let Some(name) = subprotocol {
@@ -214,11 +213,14 @@ async fn open_socket(
     let host = request.uri().host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let peer = TcpStream::connect((host, request.uri().port_u16().unwrap_or(80))).await?;
     peer.set_nodelay(true)?;
-    let mut stream: Box<dyn ByteStream> = match tampering {
-        Some(tampering) => Box::new(tamper_with(peer, tampering)),
-        None => Box::new(peer),
+    let (mut bytes, key) = generate_request(request)?;
+    let mut stream: Box<dyn ByteStream> = match effect {
+        Some(ClientFaultEffect::Frames(tampering)) => Box::new(tamper_with(peer, *tampering)),
+        _ => Box::new(peer),
     };
-    let (bytes, key) = generate_request(request)?;
+    if let Some(ClientFaultEffect::Upgrade(from, to)) = effect {
+        bytes = String::from_utf8_lossy(&bytes).replacen(from, to, 1).into_bytes();
+    }
     stream.write_all(&bytes).await?;
     let rest = read_response(&mut stream, &key, subprotocol).await?;
     Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, None).await)

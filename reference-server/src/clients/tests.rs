@@ -58,6 +58,7 @@ impl Player {
             ClientOutput::Connect { url, subprotocol } => {
                 format!("{now} connect {url} {}", subprotocol.unwrap_or_default())
             }
+            ClientOutput::Die => "die".to_owned(),
         }));
     }
 
@@ -403,6 +404,11 @@ fn scripts(protocol: &str) -> Vec<(&'static [&'static str], Vec<Step>)> {
     const REGISTERED: Step = Receive(r#"{"type":"client_registered"}"#);
     const ACCEPTED: Step = Receive(r#"{"type":"job_accepted","job_id":"j"}"#);
     const PING: Step = Receive(r#"{"type":"ping","id":"ping-1"}"#);
+    let second_session = || {
+        let mut ids = UuidStream::new(Some(1));
+        let id = [ids.next_uuid(), ids.next_uuid()][1];
+        Receive(format!(r#"{{"status":"success","session_id":"{id}"}}"#).leak())
+    };
     let assigned = || {
         [
             Opened,
@@ -414,8 +420,20 @@ fn scripts(protocol: &str) -> Vec<(&'static [&'static str], Vec<Step>)> {
         ]
     };
     match protocol {
-        "qi" => vec![(&["request"], vec![Opened]), (&["two-sessions"], vec![Opened])],
+        "qi" => vec![
+            (&["request"], vec![Opened, Receive("{\"status\":\"failure\",\"version\":\"0.1.0\"}\r\n")]),
+            (&["two-sessions"], vec![Opened, second_session()]),
+        ],
         "concierge" => vec![
+            (
+                &[],
+                vec![
+                    Opened,
+                    Receive("{\"type\":\"HELLO\",\"motd\":1}\r\n"),
+                    Receive(r#"{"type":"MESSAGE"}"#),
+                    Receive(r#"{"type":"STATUS","code":"BAD"}"#),
+                ],
+            ),
             (&["message"], vec![Opened, Wait(6.0), HELLO]),
             (&[], vec![Opened, Lose, Opened]),
             (
@@ -437,8 +455,12 @@ fn scripts(protocol: &str) -> Vec<(&'static [&'static str], Vec<Step>)> {
                     Receive(r#"{"action":"stop","req_id":6,"posted":true}"#),
                     Receive(r#"{"action":"dance","req_id":7}"#),
                     Receive("{"),
+                    Receive(r#"{"action":"stop"}"#),
+                    Receive(r#"{"action":"stop","req_id":"a"}"#),
+                    Receive("{\"result\":\"error\",\"rsp_id\":1}\r\n"),
                 ],
             ),
+            (&[], (0..12).map(|_| Receive(r#"{"action":"stop","req_id":8}"#)).collect()),
         ],
         "airavata" => vec![
             (
@@ -451,10 +473,26 @@ fn scripts(protocol: &str) -> Vec<(&'static [&'static str], Vec<Step>)> {
                     ),
                 ],
             ),
+            (
+                &[],
+                vec![
+                    Receive("{\"type\":\"pong\",\"id\":\"p\"}\r\n"),
+                    Receive(r#"{"type":"error"}"#),
+                    Receive(r#"{"type":"task_created"}"#),
+                ],
+            ),
             (&[], (0..7).flat_map(|_| [Lose, Wait(40.0)]).collect()),
         ],
         "emprops" => vec![
-            (&["cancel"], vec![Opened, ESTABLISHED, PING, REGISTERED, ACCEPTED]),
+            (&["cancel", "status"], vec![Opened, ESTABLISHED, PING, REGISTERED, ACCEPTED]),
+            (
+                &[],
+                vec![
+                    Receive("{\"type\":\"client_registered\",\"x_further\":1}\r\n"),
+                    Receive(r#"{"type":"error"}"#),
+                    Receive(r#"{"type":"ack"}"#),
+                ],
+            ),
             (&["upload"], vec![Opened, ESTABLISHED, REGISTERED]),
             (&["work"], assigned().into_iter().chain([Wait(100.0)]).collect()),
             (&["fail"], assigned().into_iter().chain([Wait(100.0)]).collect()),
@@ -501,7 +539,9 @@ fn play_scripts(protocol: &str, fault: Option<&str>) -> Vec<String> {
 
 #[test]
 fn each_fault_changes_what_its_client_sends() {
-    for fault in faults().iter().filter(|fault| fault.protocol != fault::ANY_PROTOCOL) {
+    let below =
+        |fault: &&ClientFault| matches!(fault.effect, ClientFaultEffect::Frames(_) | ClientFaultEffect::Upgrade(..));
+    for fault in faults().iter().filter(|fault| !below(fault)) {
         assert_ne!(play_scripts(fault.protocol, Some(&fault.id)), play_scripts(fault.protocol, None), "{}", fault.id);
     }
 }
@@ -547,11 +587,12 @@ async fn play_frames(fault: Option<&str>) -> Vec<String> {
         while let Some(ClientFrame { header, payload }) = take_frame(&mut bytes) {
             let masked = if header.mask.is_some() { "masked" } else { "unmasked" };
             let reserved = if header.rsv1 { " reserved" } else { "" };
+            let half = if header.is_final { "" } else { " half" };
             let payload = String::from_utf8(payload).unwrap_or_else(|_| "not UTF-8".to_owned());
             let payload = if payload.contains("command") { "request" } else { &payload };
-            frames.push(format!("{masked}{reserved} {} {payload}", header.opcode));
+            frames.push(format!("{masked}{reserved}{half} {} {payload}", header.opcode));
         }
-        if !closed && frames.iter().any(|frame| frame.contains("TEXT") || frame.contains("BINARY")) {
+        if !closed && frames.iter().any(|frame| !frame.contains("PONG")) {
             closed = true;
             stream.write_all(b"\x81\x26{\"status\":\"success\",\"version\":\"0.1.0\"}").await.unwrap();
             stream.write_all(b"\x88\x02\x03\xe8").await.unwrap();
@@ -570,10 +611,16 @@ async fn play_frames(fault: Option<&str>) -> Vec<String> {
 #[case::no_pong("no-pong", ["masked TEXT request", "masked CLOSE not UTF-8", ""])]
 #[case::other_pong("other-pong", ["masked TEXT request", "masked PONG another payload", "masked CLOSE not UTF-8"])]
 #[case::not_utf8("not-utf-8", ["masked TEXT not UTF-8", "masked PONG hi", "masked CLOSE not UTF-8"])]
-#[case::binary("binary", ["masked BINARY request", "masked PONG hi", "masked CLOSE not UTF-8"])]
+#[case::opcode("reserved-opcode", ["masked RESERVED_DATA_3 request", "masked PONG hi", "masked CLOSE not UTF-8"])]
+#[case::stray("stray-continuation", ["masked CONTINUE request", "masked PONG hi", "masked CLOSE not UTF-8"])]
+#[case::half_ping("half-ping", ["masked TEXT request", "masked half PING ", "masked PONG hi"])]
+#[case::short_close("short-close", ["masked TEXT request", "masked PONG hi", "masked CLOSE \u{3}"])]
+#[case::close_1005("close-1005", ["masked TEXT request", "masked PONG hi", "masked CLOSE not UTF-8"])]
+#[case::binary("binary", ["masked TEXT request", "masked BINARY request", "masked PONG hi"])]
 #[tokio::test]
 async fn a_fault_of_frames_changes_only_these_frames(#[case] fault: &str, #[case] want: [&str; 3]) {
-    let id = format!("{}-client-{fault}", fault::ANY_PROTOCOL);
+    let protocol = if fault == "binary" { "qi" } else { fault::ANY_PROTOCOL };
+    let id = format!("{protocol}-client-{fault}");
     let mut frames = play_frames(Some(id.as_str()).filter(|_| !fault.is_empty())).await;
     if fault == "text-after-close" {
         assert_eq!(frames.remove(0), "masked TEXT request");
@@ -583,17 +630,31 @@ async fn a_fault_of_frames_changes_only_these_frames(#[case] fault: &str, #[case
 }
 
 #[rstest]
-#[case::masked(b"\x81\x80\x01\x02\x03\x04", 1002)]
-#[case::not_utf8(b"\x81\x01\xff", 1007)]
+#[case::masked("takes-masked", b"\x81\x80\x01\x02\x03\x04", 1002)]
+#[case::bit("takes-reserved", b"\x91\x00", 1002)]
+#[case::opcode("takes-reserved", b"\x83\x00", 1002)]
+#[case::stray("takes-stray", b"\x80\x00", 1002)]
+#[case::half_ping("takes-wrong-control", b"\x09\x00", 1002)]
+#[case::not_utf8("takes-not-utf8", b"\x81\x01\xff", 1007)]
+#[case::pong("refuses-pong", b"\x8a\x00", 1002)]
 #[tokio::test]
-async fn a_client_fails_the_connection_after_an_invalid_frame(#[case] frame: &[u8], #[case] code: u16) {
+async fn a_client_fails_the_connection_after_an_invalid_frame_unless_it_has_the_fault(
+    #[case] fault: &str,
+    #[case] frame: &[u8],
+    #[case] code: u16,
+    #[values(false, true)] broken: bool,
+) {
+    // Only the fault takes a pong for an error.
+    let fails = broken == (fault == "refuses-pong");
+    let fault = broken.then(|| format!("{}-client-{fault}", fault::ANY_PROTOCOL));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut options = options("qi", &[], None, &[]);
+    let mut options = options("qi", &[], fault.as_deref(), &[]);
     options.url = format!("ws://{}", listener.local_addr().unwrap());
     options.leaves = false;
     let client = tokio::spawn(run(options));
     let mut stream = accept_async(listener.accept().await.unwrap().0).await.unwrap().into_inner();
     stream.write_all(frame).await.unwrap();
+    stream.write_all(b"\x88\x02\x03\xe8").await.unwrap();
     let mut bytes = Vec::new();
     let close = loop {
         let read = timeout(Duration::from_secs(10), stream.read_buf(&mut bytes)).await.unwrap();
@@ -602,7 +663,7 @@ async fn a_client_fails_the_connection_after_an_invalid_frame(#[case] frame: &[u
             break frame;
         }
     };
-    assert_eq!(close.payload, code.to_be_bytes());
+    assert_eq!(close.payload, if fails { code } else { 1000 }.to_be_bytes());
     drop(stream);
-    assert!(client.await.unwrap().is_err());
+    assert_eq!(client.await.unwrap().is_err(), fails);
 }
