@@ -95,7 +95,13 @@ fn packs_validate_rejects_text_that_is_not_json(#[case] name: &str, #[case] payl
 fn every_built_in_pack_has_no_error() {
     for name in disk::protocols() {
         let done = hubproof(["packs", "lint", &name]).assert_exit_code(0);
-        assert!(done.out.ends_with(" 0 errors, 0 warnings\n"), "{}", done.out);
+        let counts: Vec<&str> = done.out.lines().filter(|line| line.contains(" error")).collect();
+        // The second counts those of the pack that judges clients.
+        assert!(
+            !counts.is_empty() && counts.iter().all(|line| line.ends_with(" 0 errors, 0 warnings")),
+            "{}",
+            done.out
+        );
     }
 }
 
