@@ -221,6 +221,10 @@ fn a_client_process_closes_its_connection_when_it_is_terminated() {
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let client = start(["client", "emprops", &url], &[]);
     let mut socket = tungstenite::accept(listener.accept().unwrap().0).unwrap();
+    // The pong shows that the client knows it is connected.
+    socket.send(tungstenite::Message::Ping(b"there".as_slice().into())).unwrap();
+    let pong = socket.read().unwrap();
+    assert!(pong.is_pong(), "{pong:?}");
     client.signal("TERM");
     let disconnect = socket.read().unwrap().into_text().unwrap();
     assert!(disconnect.contains(r#""type":"disconnect""#), "{disconnect}");
