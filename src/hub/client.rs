@@ -38,12 +38,8 @@ pub struct TestedClient {
     pub was_missed: AtomicBool,
 }
 
-/// What the words in a command stand for, each with the name of its placeholder.
-pub const PLACEHOLDERS: [(&str, &str); 3] = [
-    ("${url}", "the address at which hubproof listens"),
-    ("${needs}", "what the scenario needs the client to do, joined by commas"),
-    ("${scenario}", "the id of the scenario"),
-];
+/// The placeholders in a command: the address at which hubproof listens, the words that the scenario needs, and its id.
+pub const PLACEHOLDERS: [&str; 3] = ["${url}", "${needs}", "${scenario}"];
 
 impl TestedClient {
     /// Whether the client does what this word of a scenario's `needs` stands for.
@@ -73,7 +69,7 @@ impl TestedClient {
         let values = [url.to_owned(), needs.join(","), program.id.clone()];
         let fill = |word: &String| {
             let filled = PLACEHOLDERS.iter().zip(&values);
-            filled.fold(word.clone(), |word, ((name, _), value)| word.replace(name, value))
+            filled.fold(word.clone(), |word, (name, value)| word.replace(name, value))
         };
         let command = ExecCommand { text: command.text.clone(), words: command.words.iter().map(fill).collect() };
         spawn_command(&command, &self.mask, self.log.as_ref()).map(Some)

@@ -180,9 +180,8 @@ fn parse_command(text: &str) -> Result<ExecCommand, CliError> {
     let mut rest = text;
     while let Some((_, after)) = rest.split_once("${") {
         let name = format!("${{{}}}", after.split_once('}').map_or(after, |(name, _)| name));
-        if PLACEHOLDERS.iter().all(|(known, _)| *known != name) {
-            let known: Vec<&str> = PLACEHOLDERS.iter().map(|(name, _)| *name).collect();
-            let help = suggest(&name, known.iter().copied(), &format!("known: {}", known.join(", ")));
+        if !PLACEHOLDERS.contains(&name.as_str()) {
+            let help = suggest(&name, PLACEHOLDERS, &format!("known: {}", PLACEHOLDERS.join(", ")));
             return Err(CliError::usage(
                 format!("--exec contains the placeholder {name}, which stands for nothing"),
                 help,
