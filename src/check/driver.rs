@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::hub::client::{TestedClient, end_client};
-use crate::hub::hook::{self, HookCall};
+use crate::hub::hook::{self, HookCall, HookSpec};
 use crate::hub::prepare::{MAX_MESSAGE_BYTES, PreparedInstance};
 use crate::hub::process::LaunchedHub;
 use crate::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput};
@@ -26,6 +26,9 @@ use crate::websocket::dial::Dial;
 
 /// Most events of a scenario's connections that can be queued; reading pauses while the queue is full.
 const MAX_WAITING_EVENTS: usize = 1024;
+/// Most requests of hooks that a scenario sends at once, and how many of them a command counts as.
+const MAX_HOOK_REQUESTS: usize = 32;
+const REQUESTS_OF_COMMAND: u32 = 4;
 /// First number of connections that were accepted rather than opened.
 const FIRST_ACCEPTED_NUMBER: u32 = 1 << 20;
 
@@ -153,6 +156,7 @@ struct ConversationDriver {
     side_events: mpsc::Receiver<SideEvent>,
     /// Running hooks and listening actors; they end with the scenario.
     tasks: JoinSet<()>,
+    hook_requests: Arc<Semaphore>,
     events: mpsc::Sender<ScenarioEvent>,
 }
 
@@ -180,6 +184,7 @@ impl ConversationDriver {
             side,
             side_events,
             tasks: JoinSet::new(),
+            hook_requests: Arc::new(Semaphore::new(MAX_HOOK_REQUESTS)),
             events,
         }
     }
@@ -339,8 +344,10 @@ impl ConversationDriver {
             return;
         };
         let (side, settings, patience) = (self.side.clone(), self.settings.clone(), self.patience);
-        let trust = self.site.trust.clone();
+        let (trust, requests) = (self.site.trust.clone(), Arc::clone(&self.hook_requests));
         self.tasks.spawn(async move {
+            let weight = if matches!(spec, HookSpec::Command { .. }) { REQUESTS_OF_COMMAND } else { 1 };
+            let _permit = requests.acquire_many(weight).await;
             let (message, trust) = (message.as_ref(), trust.as_ref());
             let asked = HookCall { name: &name, args: &args, message, settings: &settings, trust };
             let answer = hook::run_hook(&spec, &asked, patience).await;

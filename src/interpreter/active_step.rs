@@ -1,5 +1,6 @@
 //! The expectation of the current step, and the reasons why a step fails.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::matching::ExpectedFrame;
@@ -143,8 +144,10 @@ pub(super) enum WaitCondition {
     OneOf {
         members: Vec<AwaitedAlternatives>,
     },
+    /// The answers to these calls of a hook, of which this many have come.
     Hook {
-        call: u32,
+        calls: Range<u32>,
+        answered: usize,
     },
     /// The pause after a hook's answer that did not match. Then the hook is called again.
     HookAgain,

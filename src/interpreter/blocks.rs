@@ -175,6 +175,15 @@ impl BlockStack {
         }
     }
 
+    /// Binds a name in the innermost block, or with `None` unbinds it, and returns the value that it had there.
+    pub fn replace_binding(&mut self, name: &str, bound: Option<BoundValue>) -> Option<BoundValue> {
+        let names = &mut self.stack.last_mut()?.names;
+        match bound {
+            Some(bound) => names.insert(name.to_owned(), bound),
+            None => names.remove(name),
+        }
+    }
+
     /// Returns the value that a name is bound to in the innermost visible block.
     pub fn name(&self, name: &str) -> Option<&BoundValue> {
         for frame in self.stack.iter().rev() {

@@ -67,6 +67,34 @@ impl Conversation {
     /// Calls a hook. Until `end`, the hook is called again if its answer does not match. A call begun before `end` may
     /// answer after it.
     pub(super) fn call_hook(&mut self, hook: &HookStep, end: Duration) -> StepResult {
+        let first = self.hooks.latest + 1;
+        match hook.times {
+            None => self.make_call(hook)?,
+            Some(times) => self.make_calls(hook, times)?,
+        }
+        let calls = first..self.hooks.latest + 1;
+        self.hooks.called = self.history.next_event();
+        let short = self.shortened_hook(&hook.name, end);
+        self.hooks.full = short.map(|_| self.hooks.full.unwrap_or(end));
+        let end = short.unwrap_or(end);
+        self.hooks.end = end;
+        let deadline = Some(end.max(self.clock.now + self.clock.stretched(self.clock.patience)));
+        let waiting = WaitCondition::Hook { calls, answered: 0 };
+        Ok(StepProgress::Waiting(ActiveStep { since: self.clock.now, deadline, full: None, waiting }))
+    }
+
+    /// Calls a hook several times at once, with `index` as the number of each call.
+    fn make_calls(&mut self, hook: &HookStep, times: u32) -> Result<(), StepFailure> {
+        let outer = self.blocks.replace_binding("index", None);
+        let made = (0..times).try_for_each(|index| {
+            self.blocks.bind("index", BoundValue::from_value(Value::from(index)));
+            self.make_call(hook)
+        });
+        self.blocks.replace_binding("index", outer);
+        made
+    }
+
+    fn make_call(&mut self, hook: &HookStep) -> Result<(), StepFailure> {
         let names = self.eval_context(None);
         let args = hook
             .args
@@ -79,36 +107,44 @@ impl Conversation {
         let provenance = args.provenance.join(of_message);
         self.judgement.rest_on(provenance);
         self.hooks.latest += 1;
-        let call = self.hooks.latest;
-        self.hooks.called = self.history.next_event();
-        self.out.push(ConversationOutput::Hook {
-            call,
-            name: hook.name.clone(),
-            args: args.value,
-            message: message.map(|message| message.value),
-        });
-        let short = self.shortened_hook(&hook.name, end);
-        self.hooks.full = short.map(|_| self.hooks.full.unwrap_or(end));
-        let end = short.unwrap_or(end);
-        self.hooks.end = end;
-        let deadline = Some(end.max(self.clock.now + self.clock.stretched(self.clock.patience)));
-        let waiting = WaitCondition::Hook { call };
-        Ok(StepProgress::Waiting(ActiveStep { since: self.clock.now, deadline, full: None, waiting }))
+        let (call, name) = (self.hooks.latest, hook.name.clone());
+        let message = message.map(|message| message.value);
+        self.out.push(ConversationOutput::Hook { call, name, args: args.value, message });
+        Ok(())
     }
 
-    pub(super) fn handle_hook_answer(
-        &mut self,
-        step: &Step,
-        active: &ActiveStep,
-        answer: Result<Value, String>,
-    ) -> StepResult {
-        let StepAction::Hook(hook) = &step.act else { return Ok(StepProgress::Done(None)) };
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => {
-                return Err(StepFailure::undecided(format!("the hook `{}` failed: {error}", hook.name), None));
-            }
+    /// Waits for the answers to all calls. Each answer extends the wait: a driver makes only some calls at a time.
+    pub(super) fn poll_hook(&mut self, step: &Step, mut active: ActiveStep, over: bool) -> StepResult {
+        let (StepAction::Hook(hook), WaitCondition::Hook { calls, answered }) = (&step.act, &mut active.waiting) else {
+            return Ok(StepProgress::Done(None));
         };
+        let came = self.hooks.answers.range(calls.clone()).count();
+        if came < calls.len() {
+            if came > *answered {
+                *answered = came;
+                active.deadline = active.deadline.max(Some(self.clock.now + self.clock.stretched(self.clock.patience)));
+            } else if over {
+                return Err(StepFailure::undecided("the hook did not answer in time", None));
+            }
+            return Ok(StepProgress::Waiting(active));
+        }
+        let answers: Vec<_> = calls.clone().filter_map(|call| self.hooks.answers.remove(&call)).collect();
+        let mut values = Vec::new();
+        for (index, answer) in answers.into_iter().enumerate() {
+            let which = hook.times.map(|times| format!(" in call {} of {times}", index + 1)).unwrap_or_default();
+            let failed = |error| format!("the hook `{}` failed{which}: {error}", hook.name);
+            values.push(answer.map_err(|error| StepFailure::undecided(failed(error), None))?);
+        }
+        match hook.times {
+            Some(_) => {
+                let items = values.into_iter().map(|answer| self.bind_answer(answer)).collect();
+                Ok(StepProgress::Done(Some(BoundValue::Many { items, ordered: false })))
+            }
+            None => self.handle_hook_answer(step, hook, &active, values.pop().unwrap_or_default()),
+        }
+    }
+
+    fn handle_hook_answer(&mut self, step: &Step, hook: &HookStep, active: &ActiveStep, answer: Value) -> StepResult {
         match hook.pattern.as_ref().map(|pattern| compare(pattern, Traced::observed(&answer), &self.eval_context(None)))
         {
             Some(ComparisonOutcome::Broken { expected, found, message, .. }) => {
@@ -130,6 +166,21 @@ impl Conversation {
             Some(ComparisonOutcome::Holds) | None => {}
         }
         self.add_hook_arrival(&hook.name);
+        let bound = self.bind_answer(answer);
+        let most = self.clock.stretched(self.evaluate_time(hook.within.as_ref())?.unwrap_or(self.clock.patience));
+        let left = self.hooks.end.saturating_sub(self.clock.now);
+        self.clock.add_margin(step, most.saturating_sub(left), most);
+        self.record_held(step);
+        self.judge_has(step, None, &hook.has, &bound);
+        // What clients have sent may not have reached what the hook sees.
+        let broken = hook.has.iter().filter(|has| self.judgement.is_broken(has.check));
+        let broken = broken.map(|has| self.program.checks[has.check].name.clone());
+        self.waits.report.silent_checks.extend(broken);
+        Ok(StepProgress::Done(Some(bound)))
+    }
+
+    /// Returns what a step binds to an answer, which came now.
+    fn bind_answer(&mut self, answer: Value) -> BoundValue {
         let sequence = self.history.next_event();
         let unix_ms = self.clock.unix_ms(self.clock.now);
         let text = answer.to_string();
@@ -148,16 +199,6 @@ impl Conversation {
             raw: None,
             assumed_places: Vec::new(),
         };
-        let bound = BoundValue::One { value: answer, wire: Some(Arc::new(wire)) };
-        let most = self.clock.stretched(self.evaluate_time(hook.within.as_ref())?.unwrap_or(self.clock.patience));
-        let left = self.hooks.end.saturating_sub(self.clock.now);
-        self.clock.add_margin(step, most.saturating_sub(left), most);
-        self.record_held(step);
-        self.judge_has(step, None, &hook.has, &bound);
-        // What clients have sent may not have reached what the hook sees.
-        let broken = hook.has.iter().filter(|has| self.judgement.is_broken(has.check));
-        let broken = broken.map(|has| self.program.checks[has.check].name.clone());
-        self.waits.report.silent_checks.extend(broken);
-        Ok(StepProgress::Done(Some(bound)))
+        BoundValue::One { value: answer, wire: Some(Arc::new(wire)) }
     }
 }

@@ -330,11 +330,7 @@ impl Conversation {
             }
             WaitCondition::Silence { .. } => self.poll_silence(step, active, over),
             WaitCondition::OneOf { .. } => self.poll_one_of(step, active, over),
-            WaitCondition::Hook { call } => match self.hooks.answers.remove(call) {
-                Some(answer) => self.handle_hook_answer(step, &active, answer),
-                None if over => Err(StepFailure::undecided("the hook did not answer in time", None)),
-                None => Ok(StepProgress::Waiting(active)),
-            },
+            WaitCondition::Hook { .. } => self.poll_hook(step, active, over),
             WaitCondition::HookAgain => match &step.act {
                 StepAction::Hook(hook) if self.clock.now >= active.since + HOOK_PAUSE => {
                     self.call_hook(hook, self.hooks.end)

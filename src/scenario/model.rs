@@ -569,6 +569,8 @@ pub struct ExpectedAlternative {
 #[derive(Debug)]
 pub struct HookStep {
     pub name: String,
+    /// How many calls to make at once. `None` makes one call, whose answer may have to match.
+    pub times: Option<u32>,
     pub args: Option<Template>,
     pub message: Option<MessageComposition>,
     pub pattern: Option<MatchPattern>,

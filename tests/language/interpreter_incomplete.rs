@@ -257,3 +257,55 @@ fn a_hook_called_in_time_may_answer_later(#[case] takes: u64, #[case] fits: Opti
         assert_eq!(verdict(&conversation.into_report(), "GAT-029"), expected, "{takes:?}");
     }
 }
+
+/// The calls of a burst begin together, each with its number. The step waits for all answers, as long as they keep
+/// coming, and binds them in the order of the calls; the number of the loop around it stays as it was.
+#[rstest]
+#[case::all_answer(3_000, None, Verdict::Pass)]
+#[case::one_fails(3_000, Some(1), Verdict::Inconclusive)]
+#[case::silence(5_000, None, Verdict::Inconclusive)]
+fn a_hook_is_called_several_times_at_once(#[case] pause: u64, #[case] fails: Option<u32>, #[case] expected: Verdict) {
+    let steps = "  - each: turn
+    in: 2
+    do:
+      - hook: log_entries
+        times: 3
+        args: { message: \"call ${index}\" }
+        as: answers
+      - check: \"${[index == turn, answers]}\"
+        equals: [true, [\"call 0\", \"call 1\", \"call 2\"]]
+        rules: [GAT-029]\n";
+    let mut conversation = conversation("gator", "{ task: task }", steps);
+    let mut now = Duration::ZERO;
+    let mut outputs = conversation.start(now);
+    while !conversation.is_finished() {
+        let calls: Vec<_> = outputs
+            .into_iter()
+            .filter_map(|output| match output {
+                ConversationOutput::Hook { call, args, .. } => Some((call, args["message"].clone())),
+                _ => None,
+            })
+            .collect();
+        assert!([0, 3].contains(&calls.len()), "{calls:?}");
+        outputs = Vec::new();
+        // The last call is answered first.
+        for (call, message) in calls.into_iter().rev() {
+            now += Duration::from_millis(pause);
+            while let Some(deadline) = conversation.deadline().filter(|deadline| *deadline < now) {
+                outputs.extend(conversation.handle(deadline, ConversationInput::Tick));
+            }
+            let fails = fails.is_some_and(|index| message == format!("call {index}"));
+            let answer = if fails { Err("refused".to_owned()) } else { Ok(message) };
+            outputs.extend(conversation.handle(now, ConversationInput::HookAnswer { call, answer }));
+        }
+        if outputs.is_empty() && !conversation.is_finished() {
+            now = conversation.deadline().unwrap();
+            outputs = conversation.handle(now, ConversationInput::Tick);
+        }
+    }
+    let report = conversation.into_report();
+    assert_eq!(verdict(&report, "GAT-029"), expected, "{report:#?}");
+    let why = report.cause.map(|cause| cause.message).unwrap_or_default();
+    let shown = if fails.is_some() { "the hook `log_entries` failed in call 2 of 3: refused" } else { "" };
+    assert!(why.contains(shown), "{why}");
+}

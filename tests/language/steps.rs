@@ -1,15 +1,20 @@
 //! What steps prove and what their failures show: rules of scenes, the text of a check, close codes, rounds.
 
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use hubproof::config::HookSpec;
 use hubproof::interpreter::{Conversation, ConversationConfig, name_pool, unmet_needs};
 use hubproof::outcome::{CheckReport, ScenarioReport, Verdict};
 use hubproof::websocket::frame::ConnectionEvent;
 use rstest::rstest;
 
 use crate::support::mini_protocol::{
-    HubActions, HubInput, PLAIN_ROLES, RoundOptions, answering_hub, converse, mini_program, mini_scenario_diagnostics,
-    play, run_rounds, text_received, worst_verdict,
+    HubActions, HubInput, PLAIN_ROLES, RoundOptions, answering_hub, check_with_hooks, converse, mini_program,
+    mini_scenario_diagnostics, play, run_rounds, text_received, worst_verdict,
 };
 use crate::support::sim_connection::conversation_config;
 
@@ -190,4 +195,59 @@ fn a_list_with_fewer_names_than_actors_is_an_unmet_need(#[case] names: &[&str], 
     assert_eq!(name_pool(&program, &settings).as_deref(), Some("points"));
     let other = mini_program(PLAIN_ROLES, scenario);
     assert_eq!(name_pool(&other, &settings), None);
+}
+
+/// A server for hooks that answers each request with the number of requests in flight, as soon as this many have come.
+fn start_counting_server(least: usize) -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    // How many requests have come, and how many of them are answered.
+    let counts = Arc::new((Mutex::new((0, 0)), Condvar::new()));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let counts = Arc::clone(&counts);
+            std::thread::spawn(move || {
+                stream.read(&mut [0; 4096]).unwrap();
+                let (counts, change) = &*counts;
+                counts.lock().unwrap().0 += 1;
+                change.notify_all();
+                let enough = |counts: &mut (usize, usize)| counts.0 < least;
+                let in_flight = {
+                    let mut counts = change.wait_while(counts.lock().unwrap(), enough).unwrap();
+                    counts.1 += 1;
+                    counts.0 - counts.1 + 1
+                };
+                let body = in_flight.to_string();
+                write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+            });
+        }
+    });
+    url
+}
+
+/// Calls at once are in flight together, up to a limit, which is lower for commands.
+#[rstest]
+#[case::requests(65, 32)]
+#[case::commands(17, 8)]
+fn calls_of_a_hook_are_in_flight_together(#[case] times: usize, #[case] limit: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let hook = if limit == 32 {
+        let (method, headers) = ("POST".to_owned(), BTreeMap::new());
+        HookSpec::Http { method, url: start_counting_server(limit), headers, body: None, timeout: None }
+    } else {
+        // Answers with the number of commands in flight, as soon as `limit` have begun.
+        let script = format!(
+            "cd {}; touch running-$$ begun-$$; until [ $(ls | grep -c begun) -ge {limit} ]; do sleep 0.01; done; \
+             ls | grep -c running; rm running-$$",
+            folder.path().display()
+        );
+        HookSpec::Command { words: ["sh".to_owned(), "-c".to_owned(), script].into(), timeout: None }
+    };
+    let shared = format!("{PLAIN_ROLES}hooks: {{ emit: {{ about: counts its calls }} }}\n");
+    let scenario = format!(
+        "title: t\nsteps:\n  - hook: emit\n    times: {times}\n    as: answers\n  - check: \"${{[answers | length, answers | max]}}\"\n    equals: [{times}, {limit}]\n    rules: [MUST]\n"
+    );
+    let reports =
+        check_with_hooks("ws://127.0.0.1:9", &shared, &[&scenario], BTreeMap::from([("emit".to_owned(), hook)]));
+    assert_eq!(worst_verdict(&reports[0], "MUST"), Verdict::Pass, "{reports:#?}");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubproof::check::{PlayOptions, Round, Rounds, run_scenarios};
-use hubproof::config::target_from_url;
+use hubproof::config::{HookSpec, target_from_url};
 use hubproof::deviation::Deviations;
 use hubproof::hub::prepare::TestedHub;
 use hubproof::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput, HubPromptness};
@@ -267,9 +267,20 @@ pub fn run_rounds(
 
 /// Plays scenarios on a hub over sockets, sixteen at a time. Replays may take as long as the scenarios have taken.
 pub fn check_over_sockets(url: &str, scenarios: &[&str]) -> Vec<ScenarioReport> {
-    let (mut sources, pack, set) = load(ASYNCAPI, PLAIN_ROLES, scenarios);
+    check_with_hooks(url, PLAIN_ROLES, scenarios, BTreeMap::new())
+}
+
+/// Like [`check_over_sockets`], with another shared.yaml and these hooks of the target.
+pub fn check_with_hooks(
+    url: &str,
+    shared: &str,
+    scenarios: &[&str],
+    hooks: BTreeMap<String, HookSpec>,
+) -> Vec<ScenarioReport> {
+    let (mut sources, pack, set) = load(ASYNCAPI, shared, scenarios);
     assert!(set.diagnostics.is_empty(), "{}", render_all(&set.diagnostics, &sources, false));
-    let target = target_from_url(&mut sources, url, &[], &|_| None, &|_| Ok(String::new())).unwrap();
+    let mut target = target_from_url(&mut sources, url, &[], &|_| None, &|_| Ok(String::new())).unwrap();
+    target.instances.iter_mut().for_each(|instance| instance.hooks.clone_from(&hooks));
     let hub = TestedHub { programs: set.programs, ..TestedHub::new(pack, set.shared, target) };
     let options = PlayOptions { jobs: 16, replay_time: Duration::ZERO, ..play_options() };
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -44,6 +44,13 @@ pub struct NameBinding {
     pub origin: NameOrigin,
 }
 
+impl NameBinding {
+    /// Returns the binding of a name whose value hubproof computes, such as `index`.
+    pub const fn computed() -> Self {
+        Self { at: None, origin: NameOrigin::Computed }
+    }
+}
+
 /// The names of a block.
 #[derive(Default)]
 pub struct BlockScope {

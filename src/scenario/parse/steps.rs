@@ -18,7 +18,7 @@ use crate::scenario::model::{
 };
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, suggest, suggest_or_list};
-use crate::syntax::fields::{self, choice, entries, flag, wrong_kind};
+use crate::syntax::fields::{self, choice, entries, flag, integer, wrong_kind};
 use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 
 /// The keys of a step other than its head.
@@ -57,6 +57,8 @@ impl<'n> StepOptions<'n> {
 
 /// Maximum number of values that `each` and `either` iterate over.
 const MAX_VALUES: u64 = 100_000;
+/// Maximum number of calls that a hook step makes at once.
+const MAX_CALLS: u64 = 1_000;
 
 impl ScenarioParser<'_> {
     pub(super) fn push_block(&mut self, steps: Vec<Step>) -> BlockId {
@@ -73,7 +75,7 @@ impl ScenarioParser<'_> {
     /// Parses a block with its own `names`, of which the first has this value. The names that its steps bind stay in
     /// scope.
     fn parse_inner_block(&mut self, node: &SyntaxNode, names: &[&str], value: ValueShape) -> BlockId {
-        let own = |name: &&str| ((*name).to_owned(), NameBinding { at: None, origin: NameOrigin::Computed });
+        let own = |name: &&str| ((*name).to_owned(), NameBinding::computed());
         self.scopes.push(BlockScope { names: names.iter().map(own).collect(), ..BlockScope::default() });
         if let Some(name) = names.first() {
             self.bind_shape(name, value);
@@ -511,6 +513,15 @@ impl ScenarioParser<'_> {
         if !self.needs.iter().any(|need| matches!(need, Need::Hook(known) if *known == name)) {
             self.needs.push(Need::Hook(name.clone()));
         }
+        let times = integer(options.get("times"), "`times`", 1..=MAX_CALLS, &mut self.diagnostics);
+        for option in ["where", "within", "rules", "has"] {
+            if let Some(key) = options.key(option).filter(|_| options.get("times").is_some()) {
+                let what = format!("`{option}` applies to one answer, but `times` gives a list of answers");
+                self.error(key.span, what, "bind the list with `as`, and compare it in a `check`");
+            }
+        }
+        let names = options.get("times").map(|_| ("index".to_owned(), NameBinding::computed()));
+        self.scopes.push(BlockScope { names: names.into_iter().collect(), ..BlockScope::default() });
         let args = options.get("args").map(|node| {
             let is = |args: &Value| args.is_object() || args.is_null();
             self.template_of(node, is, "`args`", "a mapping", "args: { name: value }")
@@ -525,6 +536,7 @@ impl ScenarioParser<'_> {
             }
             self.parse_hook_message(node, options)
         });
+        self.scopes.pop();
         for option in ["with", "without"] {
             if let Some(key) = options.key(option).filter(|_| message.is_none()) {
                 self.error(
@@ -537,6 +549,7 @@ impl ScenarioParser<'_> {
         let pattern = options.get("where").map(|node| self.parse_pattern(node, &MatcherSubject::Anything));
         Some(StepAction::Hook(Box::new(HookStep {
             name,
+            times: times.map(|times| times as u32),
             args,
             message,
             pattern,
@@ -641,7 +654,8 @@ impl ScenarioParser<'_> {
                 let returns = declared.map(|declared| declared.returns.as_slice()).unwrap_or_default();
                 let members = returns.iter().map(|name| (name.clone(), ValueShape::Unknown)).collect();
                 let of = format!("the answer of the hook `{}`", hook.name);
-                return if returns.is_empty() { ValueShape::Unknown } else { ValueShape::Result { of, members } };
+                let answer = if returns.is_empty() { ValueShape::Unknown } else { ValueShape::Result { of, members } };
+                return if hook.times.is_some() { ValueShape::List(Box::new(answer)) } else { answer };
             }
             StepAction::Play { scene, .. } => self.scene_results.get(scene).cloned().unwrap_or_default(),
             StepAction::Expect(expect) => match &expect.want {

@@ -12,6 +12,7 @@
 //! itself. An unknown resource type is answered with `Invalid message format`, a type that only hubs send with
 //! `Unknown message type`. Pongs have ids of their own, and clients that do not answer pings stay connected.
 
+mod burst;
 mod event;
 mod message;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use ring::hmac;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::burst::{EventBurst, EventBursts};
 use self::event::AiravataEvent;
 use self::message::{AiravataMessage, AiravataRequest, MessageError, RequestedResource, text};
 use self::token::TokenError;
@@ -106,6 +108,7 @@ pub fn build(settings: &Settings, broken: MachineFault) -> Result<Box<dyn Machin
         progressed: None,
         homes: BTreeMap::new(),
         latest: Vec::new(),
+        bursts: EventBursts::default(),
         unknowns: BTreeMap::new(),
         shut_by: None,
         stamp: 0,
@@ -142,6 +145,8 @@ struct Airavata {
     homes: BTreeMap<String, Option<String>>,
     /// For a fault: the topics of the latest event of an experiment.
     latest: Vec<ResourceTopic>,
+    /// For faults: the events that came closely together.
+    bursts: EventBursts,
     /// For a fault: how many messages of an unknown type came on each connection, and whose were too many.
     unknowns: BTreeMap<ConnectionId, usize>,
     shut_by: Option<Arc<str>>,
@@ -739,8 +744,10 @@ impl Airavata {
     /// Sends an event to its recipients, one copy each, and returns the answer for the admin side.
     fn publish_event(&mut self, now: Duration, event: &AiravataEvent<'_>, out: &mut Vec<MachineOutput>) -> Value {
         // No two events share a millisecond, so that ids are unique (line 138).
-        self.stamp = self.clock.unix_ms(now).max(self.stamp + 1);
+        let least = self.stamp + u64::from(!self.broken.is("airavata-burst-ids-shared"));
+        self.stamp = self.clock.unix_ms(now).max(least);
         self.events += 1;
+        let burst = self.bursts.add(now, event);
         let in_id = if self.broken.is("airavata-event-ids-repeat") {
             self.clock.unix_ms(Duration::ZERO)
         } else if self.broken.is("airavata-event-ids-count") {
@@ -749,6 +756,9 @@ impl Airavata {
             self.stamp
         };
         let mut id = format!("{}_{in_id}", event.id_prefix());
+        if event.kind == ResourceKind::Task && self.broken.is("airavata-burst-ids-of-first") {
+            id = format!("task_{}_{in_id}", burst.first_id);
+        }
         if self.has_faulty_id_format(event.kind) {
             id = id.replace('_', ".");
         }
@@ -758,7 +768,7 @@ impl Airavata {
             self.stamp
         };
         let timestamp = clock::format_iso(time);
-        let data = self.faulty_data(event);
+        let data = self.faulty_data(event, &burst);
         let message =
             AiravataMessage { r#type: event.name, id: &id, timestamp: &timestamp, data: Some(&data), error: None };
         let text = message.serialize();
@@ -768,12 +778,36 @@ impl Airavata {
             recipients.clear();
         }
         self.progressed = progress;
+        if self.overflows(event.kind, burst.size) {
+            recipients.clear();
+        }
         out.extend(recipients.iter().map(|&conn| MachineOutput::Text { conn, text: text.clone() }));
         json!({ "id": id, "timestamp": timestamp, "recipients": recipients.len() })
     }
 
+    /// Whether a fault loses the latest event of a burst of this size.
+    fn overflows(&self, kind: ResourceKind, size: usize) -> bool {
+        match kind {
+            ResourceKind::Experiment => size > 64 && self.broken.is("airavata-burst-experiments-overflow"),
+            ResourceKind::Task => size > 32 && self.broken.is("airavata-burst-tasks-overflow"),
+            _ => false,
+        }
+    }
+
     /// Returns the data of an event, as changed by a fault.
-    fn faulty_data<'a>(&self, event: &AiravataEvent<'a>) -> Cow<'a, Value> {
+    fn faulty_data<'a>(&self, event: &AiravataEvent<'a>, burst: &EventBurst) -> Cow<'a, Value> {
+        if burst.size == 10 && event.kind == ResourceKind::Worker && self.broken.is("airavata-burst-workers-confused") {
+            return Cow::Owned(burst.previous_data.clone());
+        }
+        if burst.size == 10 && event.kind == ResourceKind::Task && self.broken.is("airavata-burst-tasks-confused") {
+            let mut data = event.data.clone();
+            for place in ["/task/workerId", "/summary/workerId"] {
+                if let (Some(worker), Some(previous)) = (data.pointer_mut(place), burst.previous_data.pointer(place)) {
+                    worker.clone_from(previous);
+                }
+            }
+            return Cow::Owned(data);
+        }
         let faults = ["airavata-percent-whole", "airavata-zeros-left-out", "airavata-name-without-emoji"];
         if !faults.iter().any(|fault| self.broken.is(fault)) {
             return Cow::Borrowed(event.data);

@@ -242,6 +242,9 @@ fn report_lone_options(node: &SyntaxNode, marks: Option<(MarkName, Span)>, journ
 fn report_unsupported_step(step: &Step, journeys: &mut JourneyParser<'_>) {
     let verb = step.text.split(':').next().unwrap_or_default().to_owned();
     let refused = match &step.act {
+        StepAction::Hook(hook) if hook.times.is_some() => {
+            Some("leave out `times`: concurrent journeys call a hook at the same time")
+        }
         StepAction::Join { .. }
         | StepAction::Connect(_)
         | StepAction::Play { .. }
