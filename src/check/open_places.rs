@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::generate::schema_shape::SchemaShape;
-use crate::outcome::{FrameKind, HistoryDirection, ScenarioReport};
+use crate::outcome::{FrameKind, HistoryDirection, HookCallReport, ScenarioReport};
 use crate::protocol::{FrameDirection, MessageType, Pack};
 use crate::scenario::Program;
 use crate::scenario::fences::judging_templates;
@@ -21,7 +21,7 @@ use crate::scenario::variation::Variation;
 use crate::syntax::matcher::{are_equal, members_of, unescape};
 
 /// The functions that make a text of another in such a way that it cannot be found in it.
-const HIDING: [&str; 9] = ["jwt", "next_user", "next_of", "sha256", "base64", "unbase64", "hex", "chunks", "epoch_ms"];
+const HIDING: [&str; 6] = ["next_of", "sha256", "base64", "unbase64", "hex", "chunks"];
 /// The least length of a text that is hardly in two messages by chance.
 const MIN_TELLING: usize = 4;
 
@@ -34,7 +34,7 @@ const LEAST_LIMIT: u64 = 256;
 /// A message and a pointer into it.
 type Place = (String, String);
 
-/// A message that was sent or received.
+/// A message that was sent or received, or what a hook passed to the hub.
 struct PlayedMessage<'p> {
     received: bool,
     json: Value,
@@ -64,7 +64,7 @@ pub fn find_open_places(
     let (turn, most_chars) = ((hasher.finish() % 1_000) as usize, size_limit(settings) / OBJECTS_OF_A_MESSAGE);
     let mut found = OpenPlaces { turn, most_chars, ..OpenPlaces::default() };
     let play = Play::read(program, plain);
-    if plain.history_dropped > 0 {
+    if plain.history_dropped > 0 || plain.hook_calls.is_none() || plain.claims.is_none() {
         return found;
     }
     if kind.takes_names() && !hides_names(program) {
@@ -97,23 +97,19 @@ fn size_limit(settings: &BTreeMap<String, Value>) -> usize {
     least.map_or(USUAL_LIMIT, |limit| limit.min(USUAL_LIMIT))
 }
 
-/// Whether the hub may learn a name in another way than in a message: from a raw text, a header, a token, a hash or a hook.
+/// Whether the hub may learn a name in another way than in a message: from a raw text, a header or a hash.
 fn hides_names(program: &Program) -> bool {
     // Neither a setting nor the address of an actor is a name that the scenario made up.
     let is_known =
         |name: &String| name.starts_with("hub.") || name.ends_with(".url") || FUNCTION_NAMES.contains(&name.as_str());
     let depends = |template: &Template| any_expression(template, |expression| !expression.uses.iter().all(is_known));
     let tells = |step: &Step| match &step.act {
-        StepAction::Hook(hook) => {
-            hook.args.as_ref().is_some_and(depends)
-                || hook.message.as_ref().is_some_and(|message| message.with.is_some())
-        }
         StepAction::SendRaw(template) => depends(template),
         StepAction::Connect(connect) => connect.headers.iter().chain(&connect.subprotocols).any(depends),
         _ => false,
     };
     let hides = |expression: &TemplateExpression| HIDING.iter().any(|name| expression.calls(name));
-    let of_step = |step| judging_templates(step).into_iter().chain(sent_template(step));
+    let of_step = |step| judging_templates(step).into_iter().chain(sent_templates(step));
     let mut templates = (program.lets.iter().map(|(_, template)| template))
         .chain(
             program.roles.values().flat_map(|role| role.given.iter().chain(&role.fills)).map(|(_, template)| template),
@@ -128,25 +124,32 @@ fn any_expression(template: &Template, holds: impl Fn(&TemplateExpression) -> bo
     found
 }
 
-fn sent_template(step: &Step) -> Option<&Template> {
-    match &step.act {
-        StepAction::Send(composed) | StepAction::Compose(composed) => composed.with.as_ref(),
-        _ => None,
-    }
+/// Returns the templates of what a step passes to the hub.
+fn sent_templates(step: &Step) -> impl Iterator<Item = &Template> {
+    let (message, args) = match &step.act {
+        StepAction::Send(composed) | StepAction::Compose(composed) => (Some(&**composed), None),
+        StepAction::Hook(hook) => (hook.message.as_ref(), hook.args.as_ref()),
+        _ => (None, None),
+    };
+    message.and_then(|message| message.with.as_ref()).into_iter().chain(args)
 }
 
 /// The messages of a play.
 struct Play<'p> {
     pack: &'p Pack,
     messages: Vec<PlayedMessage<'p>>,
-    /// The other texts of the play: addresses, reasons, and messages that were shortened.
+    /// The other texts of the play: addresses, reasons, claims of tokens, and messages that were shortened.
     others: String,
 }
 
 impl<'p> Play<'p> {
     fn read(program: &'p Program, plain: &ScenarioReport) -> Self {
         let (pack, mut messages, mut others) = (&*program.pack, Vec::new(), String::new());
-        for frame in &plain.history {
+        let mut calls = plain.hook_calls.iter().flatten().peekable();
+        for (index, frame) in plain.history.iter().enumerate() {
+            while let Some(call) = calls.next_if(|call| call.after <= index) {
+                messages.extend(passed_by(call, pack));
+            }
             let json = serde_json::from_str(&frame.text).ok();
             match json.filter(|_| frame.kind == FrameKind::Text && frame.hash.is_none()) {
                 Some(json) => {
@@ -160,6 +163,8 @@ impl<'p> Play<'p> {
                 None => others.push_str(&frame.text),
             }
         }
+        messages.extend(calls.flat_map(|call| passed_by(call, pack)));
+        others.extend(plain.claims.as_deref());
         Self { pack, messages, others }
     }
 
@@ -225,7 +230,7 @@ impl<'p> Play<'p> {
                     (None, true) => candidates.push((value.clone(), ValueUse { fixed: true, ..ValueUse::default() })),
                     (None, false) => {
                         let open = place.filter(|_| is_free).into_iter().collect();
-                        candidates.push((value.clone(), ValueUse { open, ..ValueUse::default() }));
+                        candidates.push((value.clone(), ValueUse { open, fixed: !is_free, ..ValueUse::default() }));
                     }
                 }
             });
@@ -233,8 +238,9 @@ impl<'p> Play<'p> {
         let of_target = |value: &Value| settings.values().any(|setting| is_from(setting, value));
         let whole: Vec<Value> =
             candidates.iter().filter(|(_, one)| one.passed_on && !one.fixed).map(|(value, _)| value.clone()).collect();
-        let rest: Vec<String> =
-            self.messages.iter().filter(|played| played.received).map(|played| without(&played.json, &whole)).collect();
+        // What is no message may say which message to send.
+        let telling = self.messages.iter().filter(|played| played.received || played.message.is_none());
+        let rest: Vec<String> = telling.map(|played| without(&played.json, &whole)).collect();
         for (value, one) in &mut candidates {
             let mut texts = Vec::new();
             visit(value, "", &mut |value, name, _| texts.extend(name.is_none().then(|| value.as_str()).flatten()));
@@ -275,6 +281,17 @@ impl<'p> Play<'p> {
             !swap.distort(&mut other) || is_same(played, message, &other)
         })
     }
+}
+
+/// Returns what a hook passed to the hub: its args, which are not a message, and its message.
+fn passed_by<'p>(call: &HookCallReport, pack: &'p Pack) -> impl Iterator<Item = PlayedMessage<'p>> {
+    let read = |text: &String| serde_json::from_str(text).unwrap_or_default();
+    let way = FrameDirection::FromHub;
+    let args = PlayedMessage { received: false, json: read(&call.args), message: None, way };
+    let published = call.message.as_ref().map(read);
+    let published =
+        published.map(|json| PlayedMessage { received: false, message: pack.recognise(&json, way), json, way });
+    std::iter::once(args).chain(published)
 }
 
 /// Returns the places of the names whose every use is in such a place.

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::ConversationConfig;
-use crate::outcome::FrameReport;
+use crate::outcome::{FrameReport, HookCallReport};
 use crate::redact::SecretMasker;
 
 /// The number of frames kept from the beginning and from the end of a connection.
@@ -23,9 +24,14 @@ const FRAMES_OF_FINDINGS: usize = 16;
 /// The number of last frames kept where histories are compared, and the number of bytes in them.
 const LAST_COMPARED_FRAMES: usize = 1024;
 const LAST_COMPARED_BYTES: usize = 4 << 20;
+/// The most bytes of all calls of hooks that are kept.
+const HOOK_CALL_BYTES: usize = 1 << 20;
 
 pub struct FrameHistory {
     connections: BTreeMap<u32, ConnectionHistory>,
+    hook_calls: Vec<HookCallReport>,
+    /// The number of bytes in all calls of hooks.
+    hook_bytes: usize,
     dropped: usize,
     sequence: u64,
     /// The position of the latest event among all events of the conversation.
@@ -58,6 +64,8 @@ impl FrameHistory {
         let (connections, masker) = (BTreeMap::new(), Arc::clone(masker));
         Self {
             connections,
+            hook_calls: Vec::new(),
+            hook_bytes: 0,
             dropped: 0,
             sequence: 0,
             latest_event: 0,
@@ -119,6 +127,20 @@ impl FrameHistory {
             record.bytes -= dropped.map_or(0, |(_, frame)| frame.text.len());
             self.dropped += 1;
         }
+    }
+
+    pub fn add_hook_call(&mut self, args: &Value, message: Option<&Value>) {
+        let masked = |value: &Value| self.masker.mask_frame(&value.to_string()).into_owned();
+        let (args, message) = (masked(args), message.map(masked));
+        self.hook_bytes += args.len() + message.as_ref().map_or(0, String::len);
+        if self.hook_bytes <= HOOK_CALL_BYTES {
+            self.hook_calls.push(HookCallReport { after: self.sequence as usize, args, message });
+        }
+    }
+
+    /// Returns the calls of hooks, unless they are too large to keep.
+    pub fn take_hook_calls(&mut self) -> Option<Vec<HookCallReport>> {
+        (self.hook_bytes <= HOOK_CALL_BYTES).then(|| std::mem::take(&mut self.hook_calls))
     }
 
     /// Returns the frames in the order in which they were recorded, and how many were dropped.

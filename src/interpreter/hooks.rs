@@ -13,6 +13,7 @@ use super::finding::ComparisonOutcome;
 use super::send::ComposedMessage;
 use super::steps::StepResult;
 use super::{Conversation, ConversationOutput};
+use crate::protocol::FrameDirection;
 use crate::scenario::model::{HookStep, Step, StepAction};
 use crate::scenario::value::{BoundValue, Provenance, Traced, Wire};
 
@@ -109,6 +110,10 @@ impl Conversation {
         self.hooks.latest += 1;
         let (call, name) = (self.hooks.latest, hook.name.clone());
         let message = message.map(|message| message.value);
+        self.history.add_hook_call(&args.value, message.as_ref());
+        // What a hook publishes is a message of the hub.
+        let unusual = message.as_ref().and_then(|message| self.swap_values(FrameDirection::FromHub, message));
+        let message = unusual.or(message);
         self.out.push(ConversationOutput::Hook { call, name, args: args.value, message });
         Ok(())
     }
@@ -133,7 +138,11 @@ impl Conversation {
         for (index, answer) in answers.into_iter().enumerate() {
             let which = hook.times.map(|times| format!(" in call {} of {times}", index + 1)).unwrap_or_default();
             let failed = |error| format!("the hook `{}` failed{which}: {error}", hook.name);
-            values.push(answer.map_err(|error| StepFailure::undecided(failed(error), None))?);
+            let mut answer = answer.map_err(|error| StepFailure::undecided(failed(error), None))?;
+            if let Some(swap) = &self.values {
+                swap.restore(&mut answer);
+            }
+            values.push(answer);
         }
         match hook.times {
             Some(_) => {

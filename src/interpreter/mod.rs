@@ -435,6 +435,7 @@ impl Conversation {
         }
         self.record_deviations();
         let least = self.least_wait();
+        let hook_calls = self.history.take_hook_calls();
         let (history, history_dropped) = self.history.finish();
         let AppliedDeviations { declared, seen, evidence, missed, .. } = self.deviations;
         let (mistake_at, interrupted) = (self.judgement.mistake_at, self.judgement.interrupted);
@@ -449,6 +450,8 @@ impl Conversation {
             leftovers: self.actors.leftovers.into_iter().collect(),
             history,
             history_dropped,
+            hook_calls,
+            claims: self.environment.functions.claims(),
             activity: self.contact.activity,
             duration: self.clock.now,
             deviations: seen,

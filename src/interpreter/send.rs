@@ -154,7 +154,8 @@ impl Conversation {
         compose: &MessageComposition,
     ) -> Result<Option<BoundValue>, StepFailure> {
         let ComposedMessage { name, value, wire } = self.compose_message(Some(id), compose)?;
-        let unusual = compose.breaks.is_none().then(|| self.swap_values(id, &value)).flatten();
+        let way = if self.program.is_above_hub(id) { FrameDirection::FromHub } else { FrameDirection::ToHub };
+        let unusual = compose.breaks.is_none().then(|| self.swap_values(way, &value)).flatten();
         let of_hub = self.deviations.sent(&self.program.pack, &value, &self.environment.functions);
         let sent = unusual.as_ref().or(of_hub.as_ref()).unwrap_or(&value);
         // Faster than `to_string`.
@@ -189,9 +190,8 @@ impl Conversation {
     }
 
     /// Returns a message with the unusual values of the variation; `None` if it is sent as it is.
-    fn swap_values(&mut self, id: ActorId, value: &Value) -> Option<Value> {
+    pub(super) fn swap_values(&mut self, way: FrameDirection, value: &Value) -> Option<Value> {
         let swap = self.values.as_mut()?;
-        let way = if self.program.is_above_hub(id) { FrameDirection::FromHub } else { FrameDirection::ToHub };
         swap.swap(&self.program.pack.recognise(value, way)?.name, value)
     }
 

@@ -78,6 +78,15 @@ impl FrameKind {
     }
 }
 
+/// A call of a hook, with what it passed to the hub: JSON texts, with secrets masked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HookCallReport {
+    /// How many frames were recorded before the call.
+    pub after: usize,
+    pub args: String,
+    pub message: Option<String>,
+}
+
 /// A line of the history: a frame that was sent or received, or a change of a connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -14,7 +14,7 @@ use crate::protocol::{RuleBasis, RuleLevel};
 use crate::syntax::explanation::Explanation;
 
 pub use check::{CheckReport, FindingDetail, KnownDeviation, PreconditionFailure};
-pub use history::{FrameKind, FrameReport, HistoryDirection};
+pub use history::{FrameKind, FrameReport, HistoryDirection, HookCallReport};
 pub use process::{HANG_CHECK, HubCrash, LogExcerpt, ProcessReport};
 pub use scenario::{AnswerTimes, HubActivity, HubAnswer, Lack, MessageKind, ScenarioReport, UnmetNeed, UnservedProbe};
 pub use time::{milliseconds, ms, optional_milliseconds};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{CheckReport, FrameKind, FrameReport, PreconditionFailure, Verdict, WaitReport};
+use super::{CheckReport, FrameKind, FrameReport, HookCallReport, PreconditionFailure, Verdict, WaitReport};
 use crate::deviation::SightingsByEntry;
 use crate::deviation::proposal::{DeviationEvidence, MissedExpectation};
 use crate::scenario::Program;
@@ -102,6 +102,10 @@ pub struct ScenarioReport {
     pub history: Vec<FrameReport>,
     /// The number of frames dropped from the bounded history.
     pub history_dropped: usize,
+    /// The calls of hooks; `None` if they were too large to keep.
+    pub hook_calls: Option<Vec<HookCallReport>>,
+    /// The claims of tokens, as JSON; `None` if they were too long to keep.
+    pub claims: Option<String>,
     /// When the scenario began, counted from the start of the run.
     pub begun: Duration,
     /// What the hub itself sent.
@@ -138,6 +142,8 @@ impl ScenarioReport {
             leftovers: Vec::new(),
             history: Vec::new(),
             history_dropped: 0,
+            hook_calls: Some(Vec::new()),
+            claims: Some(String::new()),
             begun: Duration::ZERO,
             activity: HubActivity::default(),
             unserved: None,

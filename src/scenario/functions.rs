@@ -37,6 +37,8 @@ pub struct FunctionContext {
     names: NameForm,
     /// Learns the texts that are made from secrets.
     masker: Arc<SecretMasker>,
+    /// The claims of all tokens, as JSON, and the users with ready tokens; `None` if they are too long to keep.
+    claims: Mutex<Option<String>>,
     /// How many more bytes the functions of the current evaluation may make.
     memory: AtomicUsize,
 }
@@ -59,6 +61,9 @@ pub enum NameForm {
     /// Names with the same prefix differ only in the number of blanks between letters.
     Blanks,
 }
+
+/// The most bytes of claims that are kept.
+const MAX_CLAIM_BYTES: usize = 64 << 10;
 
 /// How many names in a row begin or end with each other; more would make them longer than hubs may expect.
 const RELATED_NAMES: u64 = 24;
@@ -116,6 +121,7 @@ impl FunctionContext {
             frames: Mutex::new(None),
             names,
             masker: Arc::default(),
+            claims: Mutex::new(Some(String::new())),
             memory,
         }
     }
@@ -126,6 +132,16 @@ impl FunctionContext {
 
     pub fn masker(&self) -> &SecretMasker {
         &self.masker
+    }
+
+    fn add_claims(&self, text: &str) {
+        let mut claims = self.claims.lock();
+        *claims = claims.take().filter(|known| known.len() + text.len() <= MAX_CLAIM_BYTES).map(|known| known + text);
+    }
+
+    /// Returns what tokens say, where no message shows it; `None` if it is too long.
+    pub fn claims(&self) -> Option<String> {
+        self.claims.lock().clone()
     }
 
     pub fn with_names(self, names: NameForm) -> Self {
@@ -496,6 +512,7 @@ fn next_user(state: &State<'_, '_>) -> Result<String, Error> {
     };
     let place = context.users.lock().token_index();
     let user = tokens.try_iter()?.nth(place).and_then(|user| user.as_str().map(str::to_owned));
+    user.iter().for_each(|user| context.add_claims(user));
     user.ok_or_else(|| Error::new(ErrorKind::UndefinedError, "there is no token for another user"))
 }
 
@@ -513,6 +530,7 @@ fn next_of(state: &State<'_, '_>, list: Engine) -> Result<Engine, Error> {
 /// ready token of the user in the claims.
 fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String, Error> {
     let claims = from_engine(&claims, "jwt()").map_err(|error| function_error(error.to_string()))?;
+    context_of(state)?.add_claims(&claims.to_string());
     let algorithm: Option<String> = options.get("alg")?;
     let key: Option<String> = options.get("key")?;
     options.assert_all_used()?;

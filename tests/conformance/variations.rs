@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::support::hostile_servers::ScriptedHub;
 use crate::support::mini_protocol::{
     HubActions, HubInput, PLAIN_ROLES, mini_program, mini_scenario_diagnostics, play, play_varied, text_received,
+    worst_verdict,
 };
 use crate::support::process::{ExampleHub, ProcessResult, hubproof};
 use crate::support::sim_connection::SimulatedProtocol;
@@ -36,10 +37,11 @@ fn a_correct_hub_passes_with_every_variation(#[case] protocol: &str) {
     assert!(played > 4 * scenarios, "only {played} varied plays");
 }
 
-/// The least number of plays in which a value was swapped: airavata's clients send only ids, and events come from hooks.
+/// The least number of plays in which a value was swapped.
 #[rstest]
 #[case::qi("qi", 20)]
 #[case::gator("gator", 6)]
+#[case::airavata("airavata", 6)]
 #[ignore = "thorough: many minutes of CPU"]
 #[case::concierge("concierge", 400)]
 #[ignore = "thorough: many minutes of CPU"]
@@ -183,7 +185,8 @@ fn a_hub_that_alters_values_is_noticed(#[case] change: fn(&mut Value), #[case] s
             let mut places = find_open_places(&program, &plain, kind, &BTreeMap::new());
             assert!(!places.places.is_empty());
             places.turn = turn;
-            let report = play_varied(Variation::Values(kind, Some(Arc::new(places))), RELAY, relay(change));
+            let report =
+                play_varied(Variation::Values(kind, Some(Arc::new(places))), PLAIN_ROLES, RELAY, relay(change));
             broken(&report) || !report_is_whole(&report)
         });
         noticed.extend(shows.any(|shows| shows).then_some(kind));
@@ -212,6 +215,95 @@ fn a_place_in_doubt_is_not_open(#[case] change: fn(&mut Value), #[case] kind: Va
         places.iter().any(|place| place.pointer == pointer)
     };
     assert!(!is_open(change) && is_open(|_| {}));
+}
+
+/// A hook publishes names and an object, of which a client has sent one name, and the hook's args have another.
+const PUBLISH: &str = "title: T
+actors: { a: client }
+let: { room: \"${unique('r')}\", topic: \"${unique('t')}\", name: \"${unique('n')}\", data: { mark: \"${unique('m')}\", n: 1 } }
+steps:
+  - a joins:
+  - a sends: ask
+    with: { topic: \"${topic}\" }
+  - hook: emit
+    args: { room: \"${room}\" }
+    message: notice
+    with: { room: \"${room}\", topic: \"${topic}\", name: \"${name}\", /data: \"${data}\" }
+    as: published
+  - a expects: notice
+    where: { room: \"${room}\", topic: \"${topic}\", name: \"${name}\", data: \"${data}\" }
+    rules: [MUST]
+";
+
+/// Returns a shared.yaml with a hook that publishes messages.
+fn with_hook() -> String {
+    format!("{PLAIN_ROLES}hooks: {{ emit: {{ message: true, args: [room, copy], about: publishes a message }} }}\n")
+}
+
+/// Returns a hub that sends what a hook publishes, in the form that `change` makes of it.
+fn publisher(change: impl Fn(&mut Value)) -> impl FnMut(&HubInput<'_>) -> HubActions {
+    move |input| {
+        let notice = |text| {
+            let mut message: Value = serde_json::from_str(text).unwrap();
+            change(&mut message);
+            (0, input.connection, text_received(message.to_string()))
+        };
+        input.text.filter(|text| text.contains("\"type\":\"notice\"")).map(notice).into_iter().collect()
+    }
+}
+
+/// The places of a hook's message are open like those of a client's message, except for values in the hook's args.
+#[rstest]
+#[case::names(ValueKind::Letters, "args: { room: \"${room}\" }", &["ask/topic", "notice/data/mark", "notice/name", "notice/topic"])]
+#[case::name_within_args(ValueKind::Letters, "args: { room: \"${room}\", copy: \"of ${topic}\" }", &["notice/data/mark", "notice/name"])]
+#[case::name_in_a_token(
+    ValueKind::Letters,
+    "args: { room: \"${room}\", copy: \"${jwt({'sub': topic}, key='k')}\" }",
+    &["notice/data/mark", "notice/name"]
+)]
+#[case::name_made_unreadable(ValueKind::Letters, "args: { room: \"${room}\", copy: \"${hex(topic)}\" }", &[])]
+#[case::objects(ValueKind::Members, "args: { room: \"${room}\" }", &["notice/data"])]
+#[case::object_in_args(ValueKind::Members, "args: { room: \"${room}\", copy: \"${data}\" }", &[])]
+#[case::part_of_object_in_args(ValueKind::Members, "args: { room: \"${room}\", copy: \"${data.mark}\" }", &[])]
+fn places_of_a_published_message_are_open(#[case] kind: ValueKind, #[case] args: &str, #[case] expected: &[&str]) {
+    let scenario = PUBLISH.replace("args: { room: \"${room}\" }", args);
+    let plain = play(&with_hook(), &scenario, publisher(|_| {}));
+    assert!(report_is_whole(&plain), "{plain:#?}");
+    let program = mini_program(&with_hook(), &scenario);
+    let found = find_open_places(&program, &plain, kind, &BTreeMap::new()).places;
+    let shown: Vec<String> = found.iter().map(|place| place.message.clone() + &place.pointer).collect();
+    assert_eq!(shown, expected);
+    let group =
+        |shown: &str| found.iter().find(|place| place.message.clone() + &place.pointer == shown).map(|one| one.group);
+    assert!(found.len() < 3 || group("ask/topic") == group("notice/topic"));
+}
+
+/// A hub that changes only what hooks publish is noticed; one that passes it on is not, nor one whose hook fails.
+#[rstest]
+#[case::none(|_: &mut Value| {}, None)]
+#[case::trims(|message: &mut Value| change_texts(message, &|text: &str| text.trim().to_owned()), Some(ValueKind::Letters))]
+#[case::cuts(|message: &mut Value| change_texts(message, &|text: &str| text.chars().take(255).collect()), Some(ValueKind::Lengths))]
+#[case::drops_null(|message: &mut Value| message["data"].as_object_mut().unwrap().retain(|_, member| !member.is_null()), Some(ValueKind::Members))]
+fn a_hub_that_alters_published_values_is_noticed(#[case] change: fn(&mut Value), #[case] shown: Option<ValueKind>) {
+    let plain = play(&with_hook(), PUBLISH, publisher(change));
+    assert!(report_is_whole(&plain) && worst_verdict(&plain, "MUST") == Verdict::Pass, "{plain:#?}");
+    let program = mini_program(&with_hook(), PUBLISH);
+    let mut noticed = Vec::new();
+    for kind in [ValueKind::Letters, ValueKind::Lengths, ValueKind::Members] {
+        let classes = 0..if kind == ValueKind::Lengths { kind.classes().len() } else { 1 };
+        let mut shows = classes.map(|turn| {
+            let mut places = find_open_places(&program, &plain, kind, &BTreeMap::new());
+            places.turn = turn;
+            let variation = Variation::Values(kind, Some(Arc::new(places)));
+            let report = play_varied(variation, &with_hook(), PUBLISH, publisher(change));
+            worst_verdict(&report, "MUST") != Verdict::Pass
+        });
+        noticed.extend(shows.any(|shows| shows).then_some(kind));
+    }
+    match shown {
+        None => assert_eq!(noticed, []),
+        Some(kind) => assert!(noticed.contains(&kind), "{noticed:?}"),
+    }
 }
 
 /// An object that the target names may be one that the hub knows.
@@ -254,6 +346,18 @@ fn a_finding_names_the_unusual_value_and_its_place() {
     assert!(!play("names-by-case").contains(" with "));
 }
 
+/// The scenario publishes its events through a hook, and no client sends their names.
+#[test]
+fn a_finding_names_the_unusual_value_of_a_published_message() {
+    let check = ["check", "--protocol", "airavata", "--scenario", "airavata/events", "--variation", "values-letters"];
+    let done = hubproof(check.iter().chain(&["--fault", "airavata-name-without-emoji"])).assert_exit_code(0);
+    let shown = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(shown.contains("warn[AIR-044#2]: airavata/events with values-letters: "), "{shown}");
+    assert!(shown.contains("(an emoji in /data/experiment/name of experiment_"), "{shown}");
+    let correct = hubproof(check).assert_exit_code(0);
+    assert!(!correct.out.contains(" with "), "{}", correct.out);
+}
+
 const CONVERSATION: &str = "title: T
 actors: { a: client }
 steps:
@@ -283,7 +387,7 @@ fn findings_of_pongs(more: &str, pongs: PongsOfHub) -> Vec<String> {
         let answers = answers.chain(input.ping.into_iter().flat_map(|ping| pongs(ping, later)));
         answers.map(|answer| (0, input.connection, answer)).collect()
     };
-    let report = play_varied(Variation::Ping, &format!("{CONVERSATION}{more}"), hub);
+    let report = play_varied(Variation::Ping, PLAIN_ROLES, &format!("{CONVERSATION}{more}"), hub);
     assert!(report.mistake.is_none() && report.cause.is_none(), "{report:#?}");
     let wrong = report.checks.iter().filter(|check| check.verdict != Verdict::Pass);
     wrong.map(|check| format!("{}: {}", check.name, check.message)).collect()
@@ -512,7 +616,7 @@ fn second_question_at(joins: &str) -> Duration {
         let delay = if input.text.is_some() { 0 } else { 100 };
         vec![(delay, input.connection, text_received(r#"{"type":"answer"}"#))]
     };
-    let report = play_varied("pauses".parse().unwrap(), &format!("{conversation}{again}"), answer);
+    let report = play_varied("pauses".parse().unwrap(), PLAIN_ROLES, &format!("{conversation}{again}"), answer);
     assert!(report.mistake.is_none() && report.cause.is_none(), "{report:#?}");
     let is_question = |frame: &&FrameReport| frame.direction == HistoryDirection::Sent && frame.text.contains("ask");
     report.history.iter().filter(is_question).map(|frame| frame.at).nth(1).unwrap()

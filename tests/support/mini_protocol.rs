@@ -344,10 +344,11 @@ pub fn play_with_promptness(
 /// Like [`play`], with a variation.
 pub fn play_varied(
     variation: Variation,
+    shared: &str,
     scenario: &str,
     hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> ScenarioReport {
-    let program = program(ASYNCAPI, PLAIN_ROLES, scenario);
+    let program = program(ASYNCAPI, shared, scenario);
     // As in a run, the names are others than without the variation.
     let (variation, stamp) = (Some(variation), "varied".to_owned());
     let config = ConversationConfig { variation, stamp, ..conversation_config(BTreeMap::new()) };
@@ -413,8 +414,13 @@ pub fn converse(
                         }
                     }
                 }
-                // A hook has no effect on these hubs.
-                ConversationOutput::Hook { call, .. } => called.push(call),
+                // The message of a hook reaches these hubs as a text on the first connection.
+                ConversationOutput::Hook { call, message, .. } => {
+                    called.push(call);
+                    if let Some(text) = message.map(|message| message.to_string()) {
+                        hears(&HubInput { connection: 0, text: Some(&text), dial: None, ping: None }, now);
+                    }
+                }
                 _ => {}
             }
         }
