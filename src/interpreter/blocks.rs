@@ -134,13 +134,16 @@ pub struct BlockStack {
     pub stack: Vec<BlockFrame>,
     /// What the current step waits for.
     pub active: Option<ActiveStep>,
+    /// The prelude that waits until the scenario has sent the requests that are written together with its own.
+    pub held: Option<BlockFrame>,
     /// The names bound by `let` and by the blocks that have ended.
     pub lets: BTreeMap<String, BoundValue>,
 }
 
 impl BlockStack {
     pub fn new(block: BlockId) -> Self {
-        Self { phase: Phase::Main, stack: vec![BlockFrame::body(block)], active: None, lets: BTreeMap::new() }
+        let stack = vec![BlockFrame::body(block)];
+        Self { phase: Phase::Main, stack, active: None, held: None, lets: BTreeMap::new() }
     }
 
     pub fn push(&mut self, frame: BlockFrame) {
@@ -221,6 +224,7 @@ impl BlockStack {
             }
             self.stack.clear();
             self.active = None;
+            self.held = None;
         }
     }
 
@@ -305,6 +309,9 @@ impl Conversation {
     }
 
     fn advance_block(&mut self, program: &Arc<Program>) -> ConversationFlow {
+        if self.resume_overlap(program) {
+            return ConversationFlow::Continue;
+        }
         if self.blocks.stack.is_empty() {
             match self.blocks.phase {
                 Phase::Main => {
@@ -396,6 +403,7 @@ impl Conversation {
                 if self.variation == Some(Variation::Ping) {
                     self.send_ping(id);
                 }
+                self.allow_overlap(id);
                 match self.prelude_after_opening(program, id) {
                     Some((block, Some(times))) => {
                         let since = self.history.position();
@@ -423,7 +431,7 @@ impl Conversation {
         let plays = match place {
             PreludePlace::After | PreludePlace::Amid => self.actors.connection_count(id) <= MOST_PRELUDES,
             PreludePlace::Many | PreludePlace::Hundreds => self.interludes.begins_batch(role),
-            PreludePlace::Before | PreludePlace::Beside => false,
+            PreludePlace::Pipelined | PreludePlace::Before | PreludePlace::Beside => false,
         };
         plays.then_some((block, place.times()))
     }

@@ -13,6 +13,7 @@ use crate::outcome::CheckOutcome;
 use crate::protocol::RuleLevel;
 use crate::scenario::model::{ActorId, ExpectedEvent, Program, Step, StepAction};
 use crate::scenario::value::Provenance;
+use crate::scenario::variation::Variation;
 
 /// The pause between two attempts of a `retry`, so that the hub is not flooded with requests.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -22,9 +23,9 @@ impl Conversation {
     pub(super) fn fail_step(&mut self, program: &Arc<Program>, step: &Step, mut failure: StepFailure) {
         failure.message = self.history.shown(&failure.message, 400);
         failure.unauthenticated = self.is_unauthenticated(program, step);
-        if let Some(message) = self.lack_of_round(step, &failure) {
+        if let Some(message) = self.lack_of_answer(program, step, &failure) {
             failure.message = message;
-            self.set_cause(step, failure, None);
+            self.judgement.set_cause(program, step, failure);
             self.blocks.stop();
             return;
         }
@@ -142,6 +143,10 @@ impl Conversation {
     }
 
     fn set_cause(&mut self, step: &Step, failure: StepFailure, missed: Option<MissedExpectation>) {
+        // The hub may have refused a request that came together with another.
+        if self.variation.as_ref().is_some_and(Variation::is_pipelined) {
+            return;
+        }
         let missed = missed.filter(|_| self.is_evidence(step, &failure));
         if self.judgement.set_cause(&self.program, step, failure) {
             self.deviations.missed = missed;

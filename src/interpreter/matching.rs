@@ -214,6 +214,12 @@ impl ExpectedFrame {
         None
     }
 
+    /// Whether a frame matches.
+    pub fn fits(&self, entry: &InboxFrame, pack: &Pack, ignore: &[String]) -> bool {
+        let value = self.candidate_value(entry, pack, ignore);
+        value.is_some_and(|value| self.matcher.as_ref().is_none_or(|matcher| matcher.fits(&value)))
+    }
+
     /// Returns whether a frame of the expected kind that is only assumed may be the one that did not match.
     pub fn provenance_of_absence(&self, actor: &ActorState, pack: &Pack, ignore: &[String]) -> Provenance {
         let mut assumed = actor.latest.inbox.frames.iter().filter(|entry| entry.wire.is_assumed());

@@ -54,6 +54,8 @@ pub enum PreludePlace {
     After,
     /// Each one after its opening, and whenever it has got an answer and is about to send again.
     Amid,
+    /// Each one together with a request of the scenario: both are written at once.
+    Pipelined,
     /// The first one of each role after its opening, many times at once.
     Many,
     /// The same, hundreds of times.
@@ -65,12 +67,17 @@ pub enum PreludePlace {
 }
 
 /// The places of preludes, each with the first word of its variations' names, and how these are described.
-const PLACES: [(PreludePlace, &str, &str); 6] = [
+const PLACES: [(PreludePlace, &str, &str); 7] = [
     (PreludePlace::After, "after", "the prelude `NAME` after the first eight openings of each client"),
     (
         PreludePlace::Amid,
         "amid",
         "the prelude `NAME` after openings, and up to three times between answers and requests",
+    ),
+    (
+        PreludePlace::Pipelined,
+        "pipelined",
+        "the prelude `NAME` up to three times on each connection, in one write with a request",
     ),
     (PreludePlace::Many, "many", "the prelude `NAME` 65 times at once after the first opening of each role"),
     (PreludePlace::Hundreds, "hundreds", "the prelude `NAME` 257 times at once after the first opening of each role"),
@@ -208,6 +215,11 @@ impl Variation {
                     PreludePlace::Amid | PreludePlace::Many => {
                         names.extend(Self::Prelude(PreludePlace::After, Arc::clone(name)).names_for_exceptions())
                     }
+                    PreludePlace::Pipelined => {
+                        for other in [PreludePlace::Amid, PreludePlace::Many] {
+                            names.extend(Self::Prelude(other, Arc::clone(name)).names_for_exceptions());
+                        }
+                    }
                     PreludePlace::Hundreds => {
                         names.extend(Self::Prelude(PreludePlace::Many, Arc::clone(name)).names_for_exceptions())
                     }
@@ -235,6 +247,16 @@ impl Variation {
             Self::Prelude(place, _) => place.times(),
             _ => None,
         }
+    }
+
+    /// Whether it sends a request before those before it are answered, which a hub may refuse.
+    pub fn sends_ahead(&self) -> bool {
+        self.times().is_some() || self.is_pipelined()
+    }
+
+    /// Whether a prelude and a request of the scenario are written at once.
+    pub fn is_pipelined(&self) -> bool {
+        matches!(self, Self::Prelude(PreludePlace::Pipelined, _))
     }
 
     fn row(&self) -> Option<&'static (&'static str, Variation, &'static str)> {

@@ -504,6 +504,37 @@ impl ScriptedHub {
         Self { address, _runtime: runtime }
     }
 
+    /// Starts a hub that gets all texts of a TCP segment together.
+    pub fn by_segments(answer: impl Fn(&[String]) -> Vec<String> + Send + Sync + 'static) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = std::sync::Arc::new(answer);
+        runtime.spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let answer = std::sync::Arc::clone(&answer);
+                tokio::spawn(async move {
+                    accept_upgrade(&mut stream).await?;
+                    let mut segment = [0; 4096];
+                    loop {
+                        let size = stream.read(&mut segment).await?;
+                        let (mut rest, mut texts) = (&segment[..size], Vec::new());
+                        while let Ok((0x1, payload)) = read_frame(&mut rest).await {
+                            texts.push(String::from_utf8_lossy(&payload).into_owned());
+                        }
+                        if texts.is_empty() {
+                            return stream.write_all(&frame(0x88, &1000_u16.to_be_bytes())).await;
+                        }
+                        for text in answer(&texts) {
+                            stream.write_all(&frame(0x81, text.as_bytes())).await?;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, _runtime: runtime }
+    }
+
     pub fn url(&self) -> String {
         format!("ws://{}", self.address)
     }

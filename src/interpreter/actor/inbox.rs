@@ -101,6 +101,7 @@ impl Inbox {
     }
 }
 
+#[derive(Clone)]
 pub struct InboxFrame {
     pub wire: Arc<Wire>,
     pub kind: InboxFrameKind,
@@ -109,6 +110,7 @@ pub struct InboxFrame {
     pub weight: usize,
 }
 
+#[derive(Clone)]
 pub enum InboxFrameKind {
     /// `message` is the index of the recognised message in the pack.
     Message {
@@ -128,6 +130,7 @@ pub enum InboxFrameKind {
 }
 
 /// The JSON of a frame.
+#[derive(Clone)]
 pub enum FrameJson {
     No,
     Decoded(Value),

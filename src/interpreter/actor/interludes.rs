@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Overlap;
 use crate::interpreter::Conversation;
 use crate::interpreter::active_step::ActiveStep;
 use crate::interpreter::blocks::{BlockFrame, BlockKind, ConversationFlow, Phase};
-use crate::scenario::model::{MessageName, Program, Step, StepAction};
+use crate::scenario::model::{ActorId, MessageName, Program, Step, StepAction};
 use crate::scenario::variation::{PreludePlace, Variation};
 
 /// How many times a prelude is played on a connection, besides after its opening. A hub may lose its patience with a client
@@ -34,6 +35,10 @@ pub struct Interludes {
     batches: BTreeSet<String>,
     /// How far the dialogue on each connection is.
     dialogues: BTreeMap<u32, Dialogue>,
+    /// The latest request that was written together with one of a prelude.
+    pub(super) overlap: Option<Overlap>,
+    /// Whether a step may have taken the answer to a prelude, so that the scenario may continue with wrong values.
+    pub(super) is_ambiguous: bool,
 }
 
 /// The requests and answers of the steps on a connection, apart from openings and preludes.
@@ -78,6 +83,7 @@ impl Conversation {
             && !(blocks.is_in_opening() || blocks.is_in_attempt() || blocks.is_in_prelude());
         let members = if may { blocks.members(&step.who) } else { return None };
         let [id] = members[..] else { return None };
+        let may_overlap = matches!(step.act, StepAction::Send(_)) && self.fence_end(step).is_none();
         let connection = self.actors.open_connection(id)?;
         let dialogue = self.interludes.dialogues.get_mut(&connection)?;
         if dialogue.unanswered > 0 || !dialogue.has_answer {
@@ -90,6 +96,15 @@ impl Conversation {
                 dialogue.has_answer = false;
                 let kind = BlockKind::Interlude;
                 self.blocks.push(BlockFrame { kind, me: Some(id), ..BlockFrame::body(block) });
+                Some(ConversationFlow::Continue)
+            }
+            Variation::Prelude(PreludePlace::Pipelined, name) if dialogue.preludes < MOST_PRELUDES && may_overlap => {
+                let block = *program.roles.get(&program.actors[id].role)?.preludes.get(&**name)?;
+                // Which of both comes first changes from one to the next, and from scenario to scenario.
+                let turn = program.id.len() + name.len() + dialogue.preludes;
+                dialogue.preludes += 1;
+                dialogue.has_answer = false;
+                self.begin_overlap(block, (id, connection), turn.is_multiple_of(2));
                 Some(ConversationFlow::Continue)
             }
             Variation::Pauses(time) if self.interludes.pauses < MOST_PAUSES => {
@@ -108,12 +123,26 @@ impl Conversation {
         }
     }
 
+    /// Lets the first request after an opening be written together with one of a prelude.
+    pub(in crate::interpreter) fn allow_overlap(&mut self, id: ActorId) {
+        let is_pipelined = self.variation.as_ref().is_some_and(Variation::is_pipelined);
+        if let Some(connection) = self.actors.open_connection(id).filter(|_| is_pipelined) {
+            self.interludes.dialogues.entry(connection).or_default().has_answer = true;
+        }
+    }
+
     /// Records what a completed step means for the dialogues of its actors.
     pub(in crate::interpreter) fn record_exchange_of_step(&mut self, step: &Step) {
-        let varies = matches!(self.variation, Some(Variation::Prelude(PreludePlace::Amid, _) | Variation::Pauses(_)));
+        let varies = match &self.variation {
+            Some(Variation::Prelude(place, _)) => matches!(place, PreludePlace::Amid | PreludePlace::Pipelined),
+            Some(Variation::Pauses(_)) => true,
+            _ => false,
+        };
         if !varies || self.blocks.is_in_opening() || self.blocks.is_in_prelude() {
+            self.record_answer_in_overlap(step);
             return;
         }
+        self.interludes.is_ambiguous |= self.may_share_answers(step);
         let pack = &self.program.pack;
         let may_be_answered = |name: &str| pack.message(name).is_none_or(|message| !message.replies.is_empty());
         let (asks, answers) = match &step.act {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use self::batch::Batch;
+pub use self::batch::{Batch, Overlap};
 pub use self::inbox::{FrameJson, Inbox, InboxFrame, InboxFrameKind};
 pub use self::interludes::{EarlyEnd, Interludes, MOST_PAUSES};
 pub use self::sent::{KEPT_FRAMES, MAX_SHOWN, SentFrame};
