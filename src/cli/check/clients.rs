@@ -12,7 +12,7 @@ use hubproof_reference::clients::TIMES;
 use hubproof_reference::server::args::parse_listen_address;
 use serde_json::Value;
 
-use super::{CheckArgs, Depth, parse_percent, run_check};
+use super::{CheckArgs, ChoiceArgs, Depth, run_check};
 use crate::cli::CliError;
 use crate::cli::baseline::BaselineArgs;
 use crate::cli::exec::ExecArgs;
@@ -72,24 +72,11 @@ pub struct CheckClientArgs {
     /// Multiply every waiting time by this factor, such as 2 for a client or machine that is twice as slow
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = parse_factor)]
     stretch: f64,
-    /// Run only scenarios whose name matches, or run a scenario file outside the pack
-    #[arg(long, value_name = "GLOB|FILE")]
-    scenario: Vec<String>,
-    /// Run only scenarios that check this rule
-    #[arg(long, value_name = "ID")]
-    rule: Vec<String>,
-    /// List the selected scenarios with their needs, and the protocol's settings and hooks
-    #[arg(long)]
-    list: bool,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// Number of clients to start at a time (default: 4; 1 if the address is fixed)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Run every scenario N times, and report a check that fails only sometimes as flaky
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    repeat: u32,
-    /// Minimum share of the MUST rules to judge; a run that judges fewer is inconclusive (default: a third for full runs)
-    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
-    min_judged: Option<u8>,
     /// Switch on a fault of the built-in reference client to see how it is reported; `hubproof client --list-faults` lists
     /// them
     #[arg(long, value_name = "ID")]
@@ -155,17 +142,13 @@ pub fn run_check_client(arguments: CheckClientArgs) -> Result<u8, CliError> {
             tls: TlsArgs::default(),
             fault: None,
         },
-        scenario: arguments.scenario,
-        rule: arguments.rule,
-        list: arguments.list,
+        choice: arguments.choice,
         depth: Depth::Normal,
         variation: None,
         against: None,
         share: None,
         jobs,
         output: arguments.output,
-        repeat: arguments.repeat,
-        min_judged: arguments.min_judged,
         destructive: false,
         explore: false,
         write_deviations: None,

@@ -42,16 +42,8 @@ use crate::syntax::source::Sources;
 pub struct CheckArgs {
     #[command(flatten)]
     hub: HubArgs,
-    /// Run only scenarios whose name matches, such as 'concierge/group-*' or 'seq'; or run a scenario file outside the
-    /// pack
-    #[arg(long, value_name = "GLOB|FILE")]
-    scenario: Vec<String>,
-    /// Run only scenarios that check this rule
-    #[arg(long, value_name = "ID")]
-    rule: Vec<String>,
-    /// List the selected scenarios with their needs, and the protocol's settings and hooks
-    #[arg(long)]
-    list: bool,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// What to play in addition to the plain scenarios
     #[arg(long, value_enum, default_value_t = Depth::Normal)]
     depth: Depth,
@@ -71,13 +63,6 @@ pub struct CheckArgs {
     jobs: Option<u16>,
     #[command(flatten)]
     output: RunOutputArgs,
-    /// Run every scenario N times, and report a check that fails only sometimes as flaky
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    repeat: u32,
-    /// Minimum share of the pack's MUST rules to judge; a run that judges fewer is inconclusive (default: a third for
-    /// full runs)
-    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
-    min_judged: Option<u8>,
     /// Also run scenarios that may leave the hub unusable
     #[arg(long)]
     destructive: bool,
@@ -92,6 +77,28 @@ pub struct CheckArgs {
     /// The client to test instead of a hub.
     #[arg(skip)]
     client: Option<ClientUnderTest>,
+}
+
+/// Which scenarios are played, and how often.
+#[derive(Args)]
+struct ChoiceArgs {
+    /// Run only scenarios whose name matches, such as 'concierge/group-*' or 'seq'; or run a scenario file outside the
+    /// pack
+    #[arg(long, value_name = "GLOB|FILE")]
+    scenario: Vec<String>,
+    /// Run only scenarios that check this rule
+    #[arg(long, value_name = "ID")]
+    rule: Vec<String>,
+    /// List the selected scenarios with their needs, and the protocol's settings and hooks
+    #[arg(long)]
+    list: bool,
+    /// Run every scenario N times, and report a check that fails only sometimes as flaky
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    repeat: u32,
+    /// Minimum share of the pack's MUST rules to judge; a run that judges fewer is inconclusive (default: a third for
+    /// full runs)
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    min_judged: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -122,7 +129,7 @@ impl CheckArgs {
         PlayOptions {
             jobs: self.jobs.map_or(jobs, usize::from),
             stretch: self.hub.stretch,
-            repeat: self.repeat as usize,
+            repeat: self.choice.repeat as usize,
             limit: self.hub.timeout.mul_f64(self.hub.stretch.max(1.0)),
             stated_only: self.hub.stated_only,
             trace: self.output.trace,
@@ -136,7 +143,7 @@ impl CheckArgs {
                 (Some(variation), _) => VariationChoice::Only(variation.clone()),
                 (None, Depth::Thorough) => VariationChoice::All,
                 // A baseline knows the scenarios as they are written, and only they are repeated.
-                (None, Depth::Normal) if self.baseline.is_used() || self.repeat > 1 => VariationChoice::None,
+                (None, Depth::Normal) if self.baseline.is_used() || self.choice.repeat > 1 => VariationChoice::None,
                 (None, Depth::Normal) => VariationChoice::Spare,
             },
             replay_time: if self.depth == Depth::Thorough { A_DAY } else { REPLAY_TIME },
@@ -151,8 +158,8 @@ impl CheckArgs {
         RunOptions {
             strict: self.output.strict,
             stated_only: self.hub.stated_only,
-            min_judged: self.min_judged,
-            selected: !self.scenario.is_empty() || !self.rule.is_empty(),
+            min_judged: self.choice.min_judged,
+            selected: !self.choice.scenario.is_empty() || !self.choice.rule.is_empty(),
             share: self.share,
             command: repeat_command(self, protocols),
             pack: self.hub.own.to_arguments(),
@@ -173,18 +180,18 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     }
     let named = arguments.hub.read_target_and_overrides(&mut sources)?;
     let (files, mut chosen): (Vec<_>, Vec<_>) =
-        arguments.scenario.iter().partition(|text| scenario_files::is_scenario_file(text));
+        arguments.choice.scenario.iter().partition(|text| scenario_files::is_scenario_file(text));
     // A scenario file may be of any protocol.
     let names = if files.is_empty() { &chosen[..] } else { &[] };
     let target = named.target.as_ref();
     let mut protocols = match &arguments.client {
         Some(client) => client.load_protocols(&arguments.hub, target, &mut sources)?,
-        None => arguments.hub.load_protocols("check", target, arguments.list, names, &mut sources)?,
+        None => arguments.hub.load_protocols("check", target, arguments.choice.list, names, &mut sources)?,
     };
     let added = scenario_files::add_scenario_files(&mut protocols, &files, &mut sources)?;
     chosen.extend(&added);
     let mut comparer = add_walks(&arguments, named.target.as_ref(), &mut protocols, &mut sources)?;
-    let selection = ScenarioSelection::new(&chosen, &arguments.rule, &protocols)?;
+    let selection = ScenarioSelection::new(&chosen, &arguments.choice.rule, &protocols)?;
     arguments.hub.check_fault(&protocols)?;
     check_prelude(arguments.variation.as_ref(), &protocols)?;
     let baselines = arguments.baseline.read_baselines(&protocols, &mut sources)?;
@@ -199,7 +206,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     if protocols.is_empty() {
         return Ok(report_nothing_selected(&arguments, &known));
     }
-    if arguments.list {
+    if arguments.choice.list {
         print_to_stdout(&render_list(&protocols, &selection));
         return Ok(0);
     }
@@ -285,7 +292,7 @@ fn add_walks(
         }
         if model.is_some() || arguments.against.is_some() {
             let WalkPrograms { programs, covered, coverable } = walks::walk_programs(&campaign, WALK_SEED, WALKS);
-            if !arguments.output.quiet && !arguments.list {
+            if !arguments.output.quiet && !arguments.choice.list {
                 eprintln!("{}: {WALKS} walks cover {covered} of {coverable} pairs of messages", protocol.pack.name);
             }
             protocol.scenarios.programs.extend(programs);
@@ -387,7 +394,7 @@ fn repeat_command(arguments: &CheckArgs, protocols: &[ValidProtocol]) -> Vec<Str
     };
     words.extend(arguments.baseline.to_arguments());
     // The command must name scenario files outside the pack again.
-    let files = arguments.scenario.iter().filter(|text| scenario_files::is_scenario_file(text));
+    let files = arguments.choice.scenario.iter().filter(|text| scenario_files::is_scenario_file(text));
     words.extend(files.flat_map(|file| ["--scenario".to_owned(), file.clone()]));
     let flags = [
         ("--strict", arguments.output.strict),
@@ -406,7 +413,7 @@ fn repeat_command(arguments: &CheckArgs, protocols: &[ValidProtocol]) -> Vec<Str
 
 /// Prints that no scenario is selected and why. Returns the exit code.
 fn report_nothing_selected(arguments: &CheckArgs, known: &[String]) -> u8 {
-    let chosen = [("--scenario", &arguments.scenario), ("--rule", &arguments.rule)];
+    let chosen = [("--scenario", &arguments.choice.scenario), ("--rule", &arguments.choice.rule)];
     let words = chosen.iter().flat_map(|(option, values)| values.iter().map(move |value| format!("{option} {value}")));
     let words: Vec<String> = words.collect();
     let what = if words.is_empty() {
@@ -418,7 +425,7 @@ fn report_nothing_selected(arguments: &CheckArgs, known: &[String]) -> u8 {
         format!("no scenario matches {}", words.join(" and "))
     };
     let names: Vec<&str> = known.iter().flat_map(|id| [Some(id.as_str()), id.split('/').nth(1)]).flatten().collect();
-    let mut unknown = arguments.scenario.iter().filter(|name| !names.contains(&name.as_str()));
+    let mut unknown = arguments.choice.scenario.iter().filter(|name| !names.contains(&name.as_str()));
     let similar = unknown.find_map(|name| nearest(name, names.iter().copied()));
     let hint = similar.map_or(String::new(), |name| format!(" Did you mean `{name}`?"));
     print_to_stdout(&format!("Nothing was checked: {what}.{hint}\n`hubproof check --list` lists all scenarios.\n"));
