@@ -30,11 +30,12 @@ def keep_awake():
 
 
 class Hub:
-    """`behind`: the hub waits where the generator wants the same core."""
+    """`behind`: the hub waits where the generator wants the same core. `within`: the network namespace that it is in."""
 
-    def __init__(self, *words, behind=False):
+    def __init__(self, *words, behind=False, within=None):
         start = stand_behind if behind else None
-        self.process = subprocess.Popen([HUBPROOF, "serve", *words], stdout=subprocess.PIPE, text=True, preexec_fn=start)
+        inside = ["ip", "netns", "exec", within] if within else []
+        self.process = subprocess.Popen([*inside, HUBPROOF, "serve", *words], stdout=subprocess.PIPE, text=True, preexec_fn=start)
         self.url = self.process.stdout.readline().split()[1]
 
     def __enter__(self):
