@@ -381,9 +381,10 @@ impl ScenarioJob {
         self.promptness_of(&self.subject.instances[index].name).ample_wait()
     }
 
-    /// Whether the hub is so slow that more conversations could make it miss its deadlines.
+    /// Whether the hub has lately been so slow that many more conversations could make it miss its deadlines.
     pub(super) fn is_on_slow_hub(&self, options: &PlayOptions) -> bool {
-        matches!(self.place, JobPlacement::Instance(index) if self.slowness(index) > self.patience(options))
+        let lately = |index: usize| self.promptness_of(&self.subject.instances[index].name).recent_ample_wait();
+        matches!(self.place, JobPlacement::Instance(index) if lately(index) > self.patience(options))
     }
 
     /// Waits for the scenario's turn and plays it on an instance. Names made by the scenario contain `id`.

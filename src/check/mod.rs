@@ -125,9 +125,10 @@ pub async fn run_scenarios(
         };
         let RunningRound { options, events, interrupt, passed, doubtful, busy_until, .. } = &*round;
         let to_the_end = options.variations != VariationChoice::Spare;
-        let is_ready = |(_, job): &(PlayId, ScenarioJob)| {
+        let is_ready = |(_, job): &(PlayId, ScenarioJob), beside: usize| {
             let fits = || job.pauses().is_zero() || Instant::now() + job.pauses() <= *busy_until.lock();
-            let has_time = to_the_end || !job.is_on_slow_hub(options) && !round.has_enough(job) && fits();
+            let bears = || beside == 0 || !job.is_on_slow_hub(options);
+            let has_time = to_the_end || bears() && !round.has_enough(job) && fits();
             has_time && passed.lock().contains_key(&job.program().id)
         };
         let draining = |at_once: usize| Draining { at_once, to_the_end, is_ready: &is_ready };

@@ -34,6 +34,8 @@ struct Queue<T> {
     in_use: BTreeSet<Resource>,
     /// The number of items that are not spare and have not ended.
     unfinished: usize,
+    /// The number of spare items that are being played.
+    spares_playing: usize,
     /// Whether spare items are played when no other item is left.
     to_the_end: bool,
 }
@@ -44,24 +46,26 @@ impl<T> Queue<T> {
         let wait = |queued: &Queued<T>| if queued.spare && !to_the_end { Duration::ZERO } else { queued.wait };
         pending.sort_by_key(|queued| (queued.spare, queued.rough, !queued.basic, Reverse(wait(queued))));
         let unfinished = pending.iter().filter(|queued| !queued.spare).count();
-        Self { pending, in_use: BTreeSet::new(), unfinished, to_the_end }
+        Self { pending, in_use: BTreeSet::new(), unfinished, spares_playing: 0, to_the_end }
     }
 
     /// Takes the next item whose resource is free and that is ready, and reserves the resource.
-    fn take(&mut self, is_ready: &dyn Fn(&T) -> bool) -> Option<Queued<T>> {
+    fn take(&mut self, is_ready: &dyn Fn(&T, usize) -> bool) -> Option<Queued<T>> {
         let spares = self.unfinished > 0 || self.to_the_end;
         let fits = |queued: &Queued<T>| {
             let is_free = queued.resource.iter().all(|one| !self.in_use.contains(one));
-            is_free && (!queued.spare || spares && is_ready(&queued.item))
+            is_free && (!queued.spare || spares && is_ready(&queued.item, self.spares_playing))
         };
         let next = self.pending.remove(self.pending.iter().position(fits)?);
         self.in_use.extend(next.resource.clone());
+        self.spares_playing += usize::from(next.spare);
         Some(next)
     }
 
     fn release(&mut self, resource: Option<&Resource>, spare: bool) {
         self.in_use.retain(|one| Some(one) != resource);
         self.unfinished -= usize::from(!spare);
+        self.spares_playing -= usize::from(spare);
     }
 }
 
@@ -71,8 +75,8 @@ pub struct Draining<'a, T> {
     pub at_once: usize,
     /// Whether spare items are played when no other item is left.
     pub to_the_end: bool,
-    /// Whether a spare item may be played by now.
-    pub is_ready: &'a (dyn Fn(&T) -> bool + Sync),
+    /// Whether a spare item may be played by now, beside this number of others.
+    pub is_ready: &'a (dyn Fn(&T, usize) -> bool + Sync),
 }
 
 /// Plays the items of a queue until all have ended or `interrupt` is true.
@@ -105,11 +109,16 @@ mod tests {
     /// all took, in seconds.
     fn play(items: &[(u64, Option<&str>)], at_once: usize) -> (Vec<u64>, u64) {
         let plain: Vec<_> = items.iter().map(|&(wait, resource)| (wait, resource, false)).collect();
-        play_with_spares(&plain, at_once, false)
+        play_with_spares(&plain, at_once, false, usize::MAX)
     }
 
-    /// The same with spare items, which are marked by `true`.
-    fn play_with_spares(items: &[(u64, Option<&str>, bool)], at_once: usize, to_the_end: bool) -> (Vec<u64>, u64) {
+    /// The same with spare items, which are marked by `true`, and of which at most `spares` are played at a time.
+    fn play_with_spares(
+        items: &[(u64, Option<&str>, bool)],
+        at_once: usize,
+        to_the_end: bool,
+        spares: usize,
+    ) -> (Vec<u64>, u64) {
         let queued = |(number, &(wait, resource, spare)): (usize, &(u64, Option<&str>, bool))| Queued {
             item: number,
             wait: Duration::from_secs(wait),
@@ -122,7 +131,7 @@ mod tests {
         let (mut starts, mut now, mut playing) = (vec![u64::MAX; items.len()], 0, Vec::new());
         loop {
             while playing.len() < at_once {
-                let Some(taken) = queue.take(&|_| true) else { break };
+                let Some(taken) = queue.take(&|_, playing| playing < spares) else { break };
                 starts[taken.item] = now;
                 playing.push((now + taken.wait.as_secs(), taken.resource, taken.spare));
             }
@@ -157,7 +166,14 @@ mod tests {
         const NEVER: u64 = u64::MAX;
         let items =
             [(1, None, true), (2, None, true), (5, None, false), (1, None, true), (1, None, true), (4, None, false)];
-        assert_eq!(play_with_spares(&items, 2, false), (vec![4, NEVER, 0, NEVER, NEVER, 0], 5));
-        assert_eq!(play_with_spares(&items, 2, true), (vec![5, 4, 0, 6, 6, 0], 7));
+        assert_eq!(play_with_spares(&items, 2, false, 2), (vec![4, NEVER, 0, NEVER, NEVER, 0], 5));
+        assert_eq!(play_with_spares(&items, 2, true, 2), (vec![5, 4, 0, 6, 6, 0], 7));
+    }
+
+    #[test]
+    fn a_slow_hub_gets_one_spare_job_at_a_time() {
+        let items = [(4, None, false), (2, None, true), (1, None, true), (1, None, true)];
+        assert_eq!(play_with_spares(&items, 4, false, 3), (vec![0, 0, 0, 0], 4));
+        assert_eq!(play_with_spares(&items, 4, false, 1), (vec![0, 0, 2, 3], 4));
     }
 }

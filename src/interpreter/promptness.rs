@@ -3,7 +3,7 @@
 //! undecided, so a slow hub is not accused. A wait whose failure would break a further rule lasts in full, unless the hub
 //! has never sent the awaited message.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ use crate::scenario::model::{
 const MISSES: usize = 2;
 /// How many waits of any kind end in vain before a conversation no longer waits in full.
 const MOST_MISSES: usize = 4;
+/// How many of the latest conversations show how fast the hub is now. A run begins with many at once, which slows it down.
+const RECENT: usize = 8;
 /// In how many conversations waits are in vain before later ones are [hurried](HubPromptness::hurried).
 const MANY_IN_VAIN: usize = 10;
 /// Names of awaited events that are not messages. The name of a message contains no space.
@@ -44,6 +46,8 @@ pub struct HubPromptness {
     /// See [`Self::hurried`].
     is_hurried: bool,
     speed: HubSpeed,
+    /// How fast the hub was in each of the latest conversations.
+    recent: VecDeque<HubSpeed>,
     /// The rules that the hub has been found to break.
     accused: BTreeSet<String>,
     /// See [`Self::for_probe`].
@@ -80,6 +84,10 @@ impl HubPromptness {
         }
         self.vain += usize::from(!missed.is_empty());
         self.speed.add(report.speed);
+        self.recent.push_back(report.speed);
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
     }
 
     /// Returns this promptness for a conversation that comes late in a run: on a hub that has left many without an answer,
@@ -91,6 +99,13 @@ impl HubPromptness {
     /// Returns how long a wait is ample for this hub.
     pub fn ample_wait(&self) -> Duration {
         self.speed.ample_wait()
+    }
+
+    /// Returns how long a wait would be ample, judging by the latest conversations.
+    pub fn recent_ample_wait(&self) -> Duration {
+        let mut speed = HubSpeed::default();
+        self.recent.iter().for_each(|recent| speed.add(*recent));
+        speed.ample_wait()
     }
 
     /// Returns this promptness for a probe: a conversation that shows whether the hub still serves clients, and that ends

@@ -151,6 +151,9 @@ const MEMBERS: [(&str, MemberMaker); 7] = [
     }),
 ];
 
+/// The class of members that are named like those of the message.
+const OWN_MEMBERS: usize = 5;
+
 /// The least and most characters of a name, and the word that sets an unusual one apart from it, even when it is trimmed.
 const NAME_CHARS: std::ops::RangeInclusive<usize> = 4..=64;
 const APART: &str = "-else";
@@ -219,10 +222,12 @@ impl ValueKind {
                 MEMBERS[*class].1(&mut members, envelope);
                 continue;
             }
-            let chars = TEXT_LENGTHS[*class].iter().sum();
-            let Some(left) = most_chars.checked_sub(chars) else { continue };
+            let bytes = TEXT_LENGTHS[*class].iter().sum::<usize>() * 2;
+            let Some(left) = most_chars.checked_sub(bytes) else { continue };
             most_chars = left;
-            let texts = TEXT_LENGTHS[*class].iter().map(|length| Value::from("x".repeat(*length)));
+            // A buffer whose size is a power of two ends within some of the characters of three bytes.
+            let texts = TEXT_LENGTHS[*class].iter().flat_map(|length| ["x".repeat(*length), "€".repeat(length / 3)]);
+            let texts = texts.map(Value::from);
             members.insert(format!("texts {class}"), texts.collect());
         }
         members.insert("usual".to_owned(), usual.clone());
@@ -279,6 +284,13 @@ impl ValueSwap {
             let Some(unusual) = self.unusual(place, found, value) else { continue };
             *found = unusual;
             is_swapped = true;
+        }
+        // What resembles the message's own members comes before them: a receiver that searches the text finds it first.
+        if let Value::Object(members) = &mut sent
+            && self.kind == ValueKind::Members
+            && places.classes.as_ref().is_none_or(|classes| classes.contains(&OWN_MEMBERS))
+        {
+            *members = std::mem::take(members).into_iter().rev().collect();
         }
         is_swapped.then_some(sent)
     }
@@ -445,6 +457,17 @@ mod tests {
         assert!(
             data["__proto__"].is_object() && data["null"].is_null() && data["items"].as_array().unwrap().len() == 33
         );
+        assert_eq!((MEMBERS[OWN_MEMBERS].0, sent.to_string().find("data")), ("names of the message's own members", Some(2)));
         assert!(serde_json::from_str::<Value>(&sent.to_string()).is_ok_and(|read| are_equal(&read, &sent)));
+    }
+
+    #[test]
+    fn long_texts_have_characters_of_one_and_of_three_bytes() {
+        let sent = swap_of(ValueKind::Lengths, None).swap("say", &json!({ "data": { "a": 1 } })).unwrap();
+        let texts = sent["data"]["texts 3"].as_array().unwrap();
+        let sizes: Vec<_> =
+            texts.iter().map(|text| (text.as_str().unwrap().chars().next(), text.to_string().len() - 2)).collect();
+        let all = [4095, 4096, 4097].map(|size| [(Some('x'), size), (Some('€'), size / 3 * 3)]);
+        assert_eq!(sizes, all.as_flattened());
     }
 }

@@ -172,15 +172,16 @@ fn scenarios_that_a_limit_on_connections_refused_are_judged() {
     assert!(hub.clients() > 32, "no client was refused");
 }
 
-/// They could make it miss its deadlines.
+/// They are played one at a time: many at once could make it miss its deadlines.
 #[rstest]
-#[case::slow("slow-and-late-once", false)]
-#[case::quick("late-once", true)]
-fn a_slow_hub_is_spared_variations(#[case] habit: &str, #[case] varied: bool) {
+#[case::slow("slow-and-late-once")]
+#[case::quick("late-once")]
+fn a_slow_hub_gets_variations_too_and_is_not_accused(#[case] habit: &str) {
     let Some(hub) = ExampleHub::start("json-rpc-2.0", &["--bug", habit]) else { return };
     let all = ["--scenario", "json-rpc-2.0/[i-o]*", "--set", "patience=1s", "--report", "events=-"];
-    let done = hub.run("check", &all);
-    assert_eq!(done.out.contains(r#""event":"scenario-varied""#), varied, "{done:?}");
+    let done = hub.run("check", &all).assert_exit_code(0);
+    assert!(done.out.contains(r#""event":"scenario-varied""#), "{done:?}");
+    assert!(!done.out.contains(r#""verdict":"fail""#), "{done:?}");
 }
 
 /// A frame that came too late once, and in time when the scenario was played again alone, accuses no hub.
