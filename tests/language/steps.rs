@@ -207,7 +207,7 @@ fn start_counting_server(least: usize) -> String {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let counts = Arc::clone(&counts);
             std::thread::spawn(move || {
-                stream.read(&mut [0; 4096]).unwrap();
+                assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
                 let (counts, change) = &*counts;
                 counts.lock().unwrap().0 += 1;
                 change.notify_all();
