@@ -457,7 +457,10 @@ mod tests {
         assert!(
             data["__proto__"].is_object() && data["null"].is_null() && data["items"].as_array().unwrap().len() == 33
         );
-        assert_eq!((MEMBERS[OWN_MEMBERS].0, sent.to_string().find("data")), ("names of the message's own members", Some(2)));
+        assert_eq!(
+            (MEMBERS[OWN_MEMBERS].0, sent.to_string().find("data")),
+            ("names of the message's own members", Some(2))
+        );
         assert!(serde_json::from_str::<Value>(&sent.to_string()).is_ok_and(|read| are_equal(&read, &sent)));
     }
 
