@@ -245,7 +245,8 @@ fn a_proposed_deviation_continues_the_run_and_can_be_declared() {
     assert_eq!(target["protocol"].as_str(), Some("emprops"));
     assert_eq!(target["deviation"][0]["renamed"].as_str(), Some("/id"));
     let explored = judged(&["--explore"]);
-    assert!(proven(&explored) > 2 * proven(&plain), "{} {}", proven(&explored), proven(&plain));
+    // Checks under `always` hold in both runs.
+    assert!(proven(&explored) > proven(&plain) + 10, "{} {}", proven(&explored), proven(&plain));
     let assumed = &explored["deviations"][0];
     assert_eq!((&assumed["assumed"], &assumed["standing"]), (&true.into(), &"expected".into()), "{assumed}");
     // With the entry declared, the deviation is known, and the run passes.
