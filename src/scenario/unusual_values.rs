@@ -151,7 +151,7 @@ const MEMBERS: [(&str, MemberMaker); 7] = [
     }),
 ];
 
-/// The class of members that are named like those of the message.
+/// The index of the class whose members have the same names as the members of the message.
 const OWN_MEMBERS: usize = 5;
 
 /// The least and most characters of a name, and the word that sets an unusual one apart from it, even when it is trimmed.

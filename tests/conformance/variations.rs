@@ -258,7 +258,7 @@ fn publisher(change: impl Fn(&mut Value)) -> impl FnMut(&HubInput<'_>) -> HubAct
     }
 }
 
-/// The places of a hook's message are open like those of a client's message, except for values in the hook's args.
+/// Unusual values go into a hook's message as into a client's, but a value in the hook's args stays unchanged.
 #[rstest]
 #[case::names(ValueKind::Letters, "args: { room: \"${room}\" }", &["ask/topic", "notice/data/mark", "notice/name", "notice/topic"])]
 #[case::name_within_args(ValueKind::Letters, "args: { room: \"${room}\", copy: \"of ${topic}\" }", &["notice/data/mark", "notice/name"])]
