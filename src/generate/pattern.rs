@@ -16,15 +16,23 @@ const MAX_FREE_REPETITIONS: usize = 8;
 /// How many texts are tried where only the validator knows whether one matches.
 const ATTEMPTS: usize = 64;
 
-/// Compiles an expression; `None` if it is invalid or looks around.
+/// Compiles an expression; `None` if it is invalid, looks around, or is too long.
 pub fn compile(pattern: &str) -> Option<regex::Regex> {
-    regex::Regex::new(&jsonschema_regex::to_rust_regex(pattern).ok()?).ok()
+    regex::Regex::new(&translate(pattern)?).ok()
+}
+
+/// Returns an expression in the dialect of the regex crates; `None` if it is invalid or too long.
+fn translate(pattern: &str) -> Option<Cow<'_, str>> {
+    if pattern.len() > json_schema::MAX_PATTERN_BYTES {
+        return None;
+    }
+    jsonschema_regex::to_rust_regex(pattern).ok()
 }
 
 /// Returns a text that matches an expression; `None` if none is found, or if it would be too long.
 pub fn draw_match(pattern: &str, dice: &mut RandomSource) -> Option<String> {
     let plain = without_look_around(pattern);
-    let translated = jsonschema_regex::to_rust_regex(&plain).ok()?;
+    let translated = translate(&plain)?;
     // The dot of ECMA-262 matches no carriage return either.
     let hir = regex_syntax::ParserBuilder::new().crlf(true).build().parse(&translated).ok()?;
     let mut draw = |attempts: &mut usize| {

@@ -8,7 +8,7 @@ use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::{Value, json};
 
 use crate::syntax::diagnostic::{Diagnostic, suggest};
-use crate::syntax::matcher::{member_pointer, members_of, to_json_text};
+use crate::syntax::matcher::{self, member_pointer, members_of, to_json_text};
 use crate::syntax::yaml::SyntaxNode;
 
 /// How the value of a keyword contains subschemas.
@@ -181,13 +181,37 @@ pub fn find_schema_mistakes(schema: &Value, extra: &[&str]) -> Vec<SchemaMistake
     found
 }
 
-/// Returns the keywords, types and formats, at any depth, that 2020-12 does not define: the validator would ignore
-/// them, or explain them badly.
-pub fn find_unknown_words(schema: &Value, extra: &[&str]) -> Vec<SchemaMistake> {
+/// The most bytes of a regular expression. The validator library reads one anew for each `\d` and the like in it.
+pub const MAX_PATTERN_BYTES: usize = 2048;
+
+/// Returns the JSON pointers of the regular expressions in a schema that are too long.
+fn find_long_patterns(schema: &Value) -> Vec<String> {
     let mut found = Vec::new();
     visit_schemas(schema, "", &mut |schema, pointer| {
+        let is_long = |pattern: &str| pattern.len() > MAX_PATTERN_BYTES;
+        if schema.get("pattern").and_then(Value::as_str).is_some_and(is_long) {
+            found.push(format!("{pointer}/pattern"));
+        }
+        let names = schema.get("patternProperties").and_then(Value::as_object).into_iter().flatten();
+        let long = names.filter(|(pattern, _)| is_long(pattern));
+        found.extend(long.map(|(pattern, _)| format!("{pointer}/patternProperties/{}", matcher::escape(pattern))));
+    });
+    found
+}
+
+/// Returns the keywords, types and formats, at any depth, that 2020-12 does not define: the validator would ignore
+/// them, or explain them badly. Also returns regular expressions that are too long.
+pub fn find_unknown_words(schema: &Value, extra: &[&str]) -> Vec<SchemaMistake> {
+    let long = find_long_patterns(schema).into_iter().map(|pointer| SchemaMistake {
+        key: !pointer.ends_with("/pattern"),
+        pointer,
+        message: format!("a regular expression of more than {MAX_PATTERN_BYTES} bytes"),
+        help: "split it: `allOf` takes several patterns".to_owned(),
+    });
+    let mut found: Vec<SchemaMistake> = long.collect();
+    visit_schemas(schema, "", &mut |schema, pointer| {
         for (name, value) in schema.as_object().into_iter().flatten() {
-            let pointer = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
+            let pointer = format!("{pointer}/{}", matcher::escape(name));
             if subschema_layout(name).is_none() && !extra.contains(&name.as_str()) {
                 found.push(SchemaMistake {
                     pointer,
@@ -324,6 +348,9 @@ pub fn build_validator(schema: &Value) -> Result<SchemaValidator, String> {
             "a value could be tried against more than {MAX_COMBINATIONS} combinations of alternatives"
         ));
     }
+    if !find_long_patterns(schema).is_empty() {
+        return Err(format!("a regular expression has more than {MAX_PATTERN_BYTES} bytes"));
+    }
     let validator = compile_schema(schema).map_err(|error| format!("not a JSON Schema: {error}"))?;
     Ok(SchemaValidator { validator, may_be_costly: has_costly_pattern(schema) })
 }
@@ -369,7 +396,9 @@ pub fn find_costly_patterns(schema: &Value) -> Vec<String> {
         add_patterns(schema, "", &mut found);
     }
     found.retain(|(_, pattern)| {
-        let Ok(validator) = compile_schema(&json!({ "pattern": pattern })) else { return false };
+        let Ok(SchemaValidator { validator, .. }) = build_validator(&json!({ "pattern": pattern })) else {
+            return false;
+        };
         let letters = pattern.as_str().unwrap_or_default().chars().filter(|letter| letter.is_alphanumeric());
         let letters: BTreeSet<char> = letters.chain("a0 -".chars()).collect();
         letters.into_iter().take(MAX_PUMPED).any(|letter| {
@@ -474,6 +503,7 @@ mod tests {
     #[case::one_of_the_types(json!({"type": ["null", "int"]}), "/type/1", false, "type `int`")]
     #[case::value(json!({"not": {"minimum": "x"}}), "/not/minimum", false, "not a JSON Schema")]
     #[case::pattern(json!({"pattern": "("}), "/pattern", false, "`(` is not a regular expression")]
+    #[case::long_pattern(json!({"items": {"pattern": "a".repeat(2049)}}), "/items/pattern", false, "more than 2048 bytes")]
     #[case::no_schema(json!(3), "", false, "`3` is not a JSON Schema")]
     fn a_mistake_in_a_schema_is_reported_at_its_pointer(
         #[case] schema: Value,
@@ -485,6 +515,17 @@ mod tests {
         let [mistake] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!((mistake.pointer.as_str(), mistake.key), (at, key), "{}", mistake.message);
         assert!(mistake.message.contains(says), "{}", mistake.message);
+    }
+
+    #[rstest]
+    #[case::longest(2048, true)]
+    #[case::too_long(2049, false)]
+    fn a_long_pattern_is_not_read(#[case] length: usize, #[case] is_read: bool) {
+        let pattern = r"\d".repeat(length / 2) + &"a".repeat(length % 2);
+        for schema in [json!({ "pattern": pattern }), json!({ "patternProperties": { (&*pattern): {} } })] {
+            assert_eq!(find_schema_mistakes(&schema, &[]).is_empty(), is_read);
+            assert_eq!(build_validator(&schema).is_ok(), is_read);
+        }
     }
 
     #[test]
