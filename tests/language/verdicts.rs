@@ -295,6 +295,22 @@ fn large_replies_to_many_clients_are_kept() {
     }
 }
 
+/// A check of `always` that got no frame of the hub has judged nothing.
+#[rstest]
+#[case::read_one("frames('notice')", Verdict::Pass)]
+#[case::read_any("frames('any')", Verdict::Pass)]
+#[case::read_none("frames('answer')", Verdict::NotTestable)]
+#[case::read_what_clients_sent("sent_frames('ask')", Verdict::NotTestable)]
+fn silence_proves_nothing(#[case] asked: &str, #[case] expected: Verdict) {
+    let shared = format!(
+        "{PLAIN_ROLES}always:\n  - check: \"${{{asked} | map(attribute='n') | list}}\"\n    fits: {{ uniqueItems: true }}\n    rules: [MUST]\n"
+    );
+    let scenario =
+        "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: notice\n";
+    let report = play(&shared, scenario, answering_hub(r#"{"type":"notice","n":1}"#));
+    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
+}
+
 /// A check of `always` is undecided only if frames that it asks for were dropped.
 #[rstest]
 #[case::others_were_dropped("frames('notice')", Verdict::Pass)]

@@ -19,7 +19,7 @@ pub struct ConnectionFrames {
     dropped: DroppedMessages,
     pack: Arc<Pack>,
     declared: Arc<Deviations>,
-    gaps: Arc<Mutex<FrameGaps>>,
+    used: Arc<Mutex<FramesUsed>>,
 }
 
 /// The messages of a connection that were dropped because there were too many.
@@ -30,10 +30,14 @@ pub struct DroppedMessages {
     pub messages: BTreeSet<usize>,
 }
 
-/// The reasons why an entry of `always` did not get all the frames that it asked for.
+/// What an entry of `always` got of the frames that it asked for.
 #[derive(Default)]
-pub struct FrameGaps {
+pub struct FramesUsed {
+    /// Whether it got a frame of the hub, so that it has judged something.
+    pub received: bool,
+    /// A deviation that may be why a frame is missing.
     pub deviation: Provenance,
+    /// Whether a frame may be missing because there were too many.
     pub dropped: bool,
 }
 
@@ -53,14 +57,14 @@ impl ConnectionFrames {
         dropped: DroppedMessages,
         pack: Arc<Pack>,
         declared: Arc<Deviations>,
-        gaps: Arc<Mutex<FrameGaps>>,
+        used: Arc<Mutex<FramesUsed>>,
     ) -> Self {
         let new = |sent, json, message, wire| ConnectionFrame { sent, json, message, wire, shown: OnceLock::new() };
         let received = received.into_iter().map(|(json, message, wire)| new(false, json, message, wire));
         let sent = sent.into_iter().map(|one| new(true, one.value, Some(one.message), one.wire));
         let mut frames: Vec<ConnectionFrame> = received.chain(sent).collect();
         frames.sort_by_key(|frame| frame.wire.sequence);
-        Self { frames, dropped, pack, declared, gaps }
+        Self { frames, dropped, pack, declared, used }
     }
 
     /// Returns the frames of a selection that carry the message with this name, or any message; `None` if there is no
@@ -68,15 +72,15 @@ impl ConnectionFrames {
     pub fn find(&self, which: FrameSelection, name: &str) -> Option<Vec<Engine>> {
         let wanted = if name == ANY_MESSAGE { None } else { Some(self.pack.message_index(name)?) };
         let mut asked = wanted.map_or(0..self.pack.messages.len(), |wanted| wanted..wanted + 1);
-        let mut gaps = self.gaps.lock();
+        let mut used = self.used.lock();
         if which != FrameSelection::Sent {
-            gaps.dropped |= wanted.map_or(self.dropped.received, |message| self.dropped.messages.contains(&message));
+            used.dropped |= wanted.map_or(self.dropped.received, |message| self.dropped.messages.contains(&message));
             if let Some(deviation) = asked.find_map(|message| self.declared.absence_of(message)) {
-                gaps.deviation = Provenance::assumed(deviation);
+                used.deviation = Provenance::assumed(deviation);
             }
         }
-        gaps.dropped |= which != FrameSelection::Received && self.dropped.sent;
-        drop(gaps);
+        used.dropped |= which != FrameSelection::Received && self.dropped.sent;
+        drop(used);
         let fits = |frame: &&ConnectionFrame| match (which, wanted) {
             (FrameSelection::Received, _) if frame.sent => false,
             (FrameSelection::Sent, _) if !frame.sent => false,
@@ -87,6 +91,7 @@ impl ConnectionFrames {
             }
         };
         let found = self.frames.iter().filter(fits);
+        self.used.lock().received |= found.clone().any(|frame| !frame.sent);
         Some(match which {
             FrameSelection::Both => found.map(|frame| self.described(frame)).collect(),
             FrameSelection::Received | FrameSelection::Sent => found.map(ConnectionFrame::to_engine).collect(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use self::connection_frames::{ConnectionFrames, DroppedMessages, FrameGaps};
+use self::connection_frames::{ConnectionFrames, DroppedMessages, FramesUsed};
 use super::Conversation;
 use super::actor::{ConnectionEnd, FrameJson, InboxFrame, InboxFrameKind};
 use super::checks::{ALWAYS_STEP, compare, compute};
@@ -302,9 +302,9 @@ impl Conversation {
         }
         let unknown = actor.latest.exchange.unknown;
         let sent = std::mem::take(&mut actor.latest.exchange.sent);
-        let gaps = Arc::new(Mutex::new(FrameGaps::default()));
+        let used = Arc::new(Mutex::new(FramesUsed::default()));
         let (pack, declared) = (Arc::clone(&program.pack), Arc::clone(&self.deviations.declared));
-        let frames = ConnectionFrames::new(received, sent, dropped, pack, declared, Arc::clone(&gaps));
+        let frames = ConnectionFrames::new(received, sent, dropped, pack, declared, Arc::clone(&used));
         self.environment.functions.set_frames(Box::new(move |which, name| frames.find(which, name)));
         for entry in &program.always {
             let AlwaysEntry::Check { check, value, test, says, .. } = entry else { continue };
@@ -315,13 +315,17 @@ impl Conversation {
             }
             let names = self.eval_context(Some(id));
             let finding = compute(value, test, &names, &program.pack).saying(says.as_ref(), &names);
-            let FrameGaps { deviation, dropped } = std::mem::take(&mut *gaps.lock());
+            let FramesUsed { received, deviation, dropped } = std::mem::take(&mut *used.lock());
             let hidden = unread.clone().or_else(|| dropped.then(|| super::matching::FRAMES_DROPPED.to_owned()));
             if let Some(why) = hidden {
                 let undecided = CheckOutcome::Undecided(why.clone());
                 self.judgement.record_answer(*check, ALWAYS_STEP, undecided, why, None);
-            } else {
-                self.record_outcome(*check, ALWAYS_STEP, Some(id), "", finding.of(deviation));
+                continue;
+            }
+            let outcome = finding.of(deviation);
+            // What the hub has not sent proves nothing.
+            if received || !matches!(outcome, ComparisonOutcome::Holds) {
+                self.record_outcome(*check, ALWAYS_STEP, Some(id), "", outcome);
             }
         }
     }
