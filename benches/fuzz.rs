@@ -161,6 +161,7 @@ fn runtime(name: &str) -> Runtime {
 fn options(jobs: usize) -> PlayOptions {
     PlayOptions {
         variations: hubproof::check::VariationChoice::None,
+        variation_time: Duration::ZERO,
         jobs,
         stretch: 1.0,
         repeat: 1,

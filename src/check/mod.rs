@@ -68,6 +68,8 @@ pub struct PlayOptions {
     /// only show that a client is served.
     pub on_any_carrier: bool,
     pub variations: VariationChoice,
+    /// How long a round plays variations at least, if as many as fit are played: more than the scenarios' waits leave.
+    pub variation_time: Duration,
     /// How long replays may take that confirm failures of scenarios, all of them together.
     pub replay_time: Duration,
     /// Distinguishes this run from all others.
@@ -95,7 +97,8 @@ pub async fn run_scenarios(
     let kept_chars = options.comparer.as_ref().map_or(reported_chars, |comparer| comparer.kept_chars());
     let (passed, doubtful, differing) = (Mutex::default(), Mutex::default(), Mutex::default());
     let options = PlayOptions { kept_chars, ..options };
-    let busy_until = Mutex::new(Instant::now());
+    let spares_until = Instant::now() + options.variation_time;
+    let busy_until = Mutex::new(spares_until);
     let round = RunningRound { options, events, interrupt, reported_chars, passed, doubtful, differing, busy_until };
     let round = Arc::new(round);
     // How long replays have taken.
@@ -131,7 +134,7 @@ pub async fn run_scenarios(
             let has_time = to_the_end || bears() && !round.has_enough(job) && fits();
             has_time && passed.lock().contains_key(&job.program().id)
         };
-        let draining = |at_once: usize| Draining { at_once, to_the_end, is_ready: &is_ready };
+        let draining = |at_once: usize| Draining { at_once, to_the_end, spares_until, is_ready: &is_ready };
         let jobs = jobs.map(|(number, job)| (PlayId::first(number as u64), job));
         queue::drain(jobs.map(queued).collect(), draining(options.jobs), interrupt, play).await;
         // Scenarios for which the hub was too busy have shown nothing yet, so they are no replays.

@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -38,20 +38,22 @@ struct Queue<T> {
     spares_playing: usize,
     /// Whether spare items are played when no other item is left.
     to_the_end: bool,
+    /// Until when spare items are played even so.
+    spares_until: Instant,
 }
 
 impl<T> Queue<T> {
-    fn new(mut pending: Vec<Queued<T>>, to_the_end: bool) -> Self {
+    fn new(mut pending: Vec<Queued<T>>, to_the_end: bool, spares_until: Instant) -> Self {
         // Where some spare items may never be played, they keep their order.
         let wait = |queued: &Queued<T>| if queued.spare && !to_the_end { Duration::ZERO } else { queued.wait };
         pending.sort_by_key(|queued| (queued.spare, queued.rough, !queued.basic, Reverse(wait(queued))));
         let unfinished = pending.iter().filter(|queued| !queued.spare).count();
-        Self { pending, in_use: BTreeSet::new(), unfinished, spares_playing: 0, to_the_end }
+        Self { pending, in_use: BTreeSet::new(), unfinished, spares_playing: 0, to_the_end, spares_until }
     }
 
     /// Takes the next item whose resource is free and that is ready, and reserves the resource.
     fn take(&mut self, is_ready: &dyn Fn(&T, usize) -> bool) -> Option<Queued<T>> {
-        let spares = self.unfinished > 0 || self.to_the_end;
+        let spares = self.unfinished > 0 || self.to_the_end || Instant::now() < self.spares_until;
         let fits = |queued: &Queued<T>| {
             let is_free = queued.resource.iter().all(|one| !self.in_use.contains(one));
             is_free && (!queued.spare || spares && is_ready(&queued.item, self.spares_playing))
@@ -75,6 +77,8 @@ pub struct Draining<'a, T> {
     pub at_once: usize,
     /// Whether spare items are played when no other item is left.
     pub to_the_end: bool,
+    /// Until when they are played even so.
+    pub spares_until: Instant,
     /// Whether a spare item may be played by now, beside this number of others.
     pub is_ready: &'a (dyn Fn(&T, usize) -> bool + Sync),
 }
@@ -89,7 +93,7 @@ pub async fn drain<T, F>(
     T: Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let queue = Arc::new(Mutex::new(Queue::new(items, draining.to_the_end)));
+    let queue = Arc::new(Mutex::new(Queue::new(items, draining.to_the_end, draining.spares_until)));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).take(draining.is_ready);
     let play = |Queued { item, resource, spare, .. }: Queued<T>| {
         let (queue, playing) = (Arc::clone(&queue), play(item));
@@ -127,7 +131,7 @@ mod tests {
             rough: resource == Some("rough"),
             spare,
         };
-        let mut queue = Queue::new(items.iter().enumerate().map(queued).collect(), to_the_end);
+        let mut queue = Queue::new(items.iter().enumerate().map(queued).collect(), to_the_end, Instant::now());
         let (mut starts, mut now, mut playing) = (vec![u64::MAX; items.len()], 0, Vec::new());
         loop {
             while playing.len() < at_once {
@@ -175,5 +179,19 @@ mod tests {
         let items = [(4, None, false), (2, None, true), (1, None, true), (1, None, true)];
         assert_eq!(play_with_spares(&items, 4, false, 3), (vec![0, 0, 0, 0], 4));
         assert_eq!(play_with_spares(&items, 4, false, 1), (vec![0, 0, 2, 3], 4));
+    }
+
+    #[test]
+    fn spare_jobs_are_played_until_a_time_even_if_no_other_is_left() {
+        let spare = |item| {
+            let wait = Duration::ZERO;
+            Queued { item, wait, resource: None, basic: false, rough: false, spare: true }
+        };
+        let taken = |until| {
+            let mut queue = Queue::new(vec![spare(1), spare(2)], false, until);
+            std::iter::from_fn(|| queue.take(&|_, _| true)).map(|queued| queued.item).collect::<Vec<_>>()
+        };
+        assert_eq!(taken(Instant::now() + Duration::from_secs(3600)), [1, 2]);
+        assert!(taken(Instant::now()).is_empty());
     }
 }

@@ -59,6 +59,8 @@ pub enum BlockKind {
     /// The steps that a variation plays after an opening.
     Prelude {
         rest: Vec<ActorId>,
+        /// How many times it is played again.
+        left: usize,
     },
     /// The steps that a variation plays before a step, or many times at once.
     Interlude,
@@ -410,14 +412,19 @@ impl Conversation {
                         self.blocks.push(Batch::block(block, times, (id, rest), since, frame.missed));
                     }
                     Some((block, None)) => {
-                        let (kind, missed) = (BlockKind::Prelude { rest }, frame.missed);
+                        let left = self.variation.as_ref().map_or(0, |one| one.repeats_of_prelude(&program.id));
+                        let (kind, missed) = (BlockKind::Prelude { rest, left }, frame.missed);
                         self.blocks.push(BlockFrame { kind, me: Some(id), missed, ..BlockFrame::body(block) });
                     }
                     None => self.play_opening(program, rest, frame.missed),
                 }
             }
             BlockKind::Batch(batch) => self.continue_batch(program, batch, frame.me, frame.missed),
-            BlockKind::Prelude { rest } => self.play_opening(program, rest, frame.missed),
+            BlockKind::Prelude { rest, left: 0 } => self.play_opening(program, rest, frame.missed),
+            BlockKind::Prelude { rest, left } => {
+                let (kind, missed) = (BlockKind::Prelude { rest, left: left - 1 }, frame.missed);
+                self.blocks.push(BlockFrame { kind, me: frame.me, missed, ..BlockFrame::body(frame.block) });
+            }
             BlockKind::Interlude => {}
         }
         ConversationFlow::Continue

@@ -14,8 +14,9 @@ use super::unusual_values::{OpenPlaces, ValueKind};
 
 /// Longer messages stay unchanged: another form could exceed the hub's limits.
 const MAX_REWRITTEN_BYTES: usize = 2000;
-/// The length of a padded text. Most buffers have this size or one that divides it, so the text ends where a buffer does.
-const PADDED_BYTES: usize = 4096;
+/// The lengths of padded texts. Most buffers have the first size or one that divides it, so the text ends where a buffer does;
+/// one of the second size does not fit.
+const PADDED_BYTES: [usize; 2] = [4096, 5000];
 
 /// How long pauses last.
 const PAUSE: Duration = Duration::from_millis(1500);
@@ -68,11 +69,15 @@ pub enum PreludePlace {
 
 /// The places of preludes, each with the first word of its variations' names, and how these are described.
 const PLACES: [(PreludePlace, &str, &str); 7] = [
-    (PreludePlace::After, "after", "the prelude `NAME` after the first eight openings of each client"),
+    (
+        PreludePlace::After,
+        "after",
+        "the prelude `NAME` one to four times after the first eight openings of each client",
+    ),
     (
         PreludePlace::Amid,
         "amid",
-        "the prelude `NAME` after openings, and up to three times between answers and requests",
+        "the prelude `NAME` one to four times after openings, and up to three times between answers and requests",
     ),
     (
         PreludePlace::Pipelined,
@@ -130,7 +135,11 @@ const GENERAL: [(&str, Variation, &str); 22] = [
     ("member-order", Variation::Form(TextForm::MemberOrder), "the members of every sent object in reverse order"),
     ("white-space", Variation::Form(TextForm::WhiteSpace), "white space around every token of every sent message"),
     ("escapes", Variation::Form(TextForm::Escapes), "every character of sent strings written as \\uXXXX"),
-    ("padding", Variation::Form(TextForm::Padding), "spaces after every sent message, until it is 4,096 bytes long"),
+    (
+        "padding",
+        Variation::Form(TextForm::Padding),
+        "spaces after every sent message, until it is 4,096 or 5,000 bytes long",
+    ),
     (
         "fragments",
         Variation::Form(TextForm::Fragments),
@@ -233,6 +242,15 @@ impl Variation {
         names
     }
 
+    /// Returns how many times more a client plays the prelude in a row after its opening. A hub may count what goes wrong, so
+    /// the number differs from scenario to scenario.
+    pub fn repeats_of_prelude(&self, scenario: &str) -> usize {
+        match self {
+            Self::Prelude(PreludePlace::After | PreludePlace::Amid, name) => (scenario.len() + name.len()) % 4,
+            _ => 0,
+        }
+    }
+
     /// Returns the name of its prelude, if it has one.
     pub fn prelude(&self) -> Option<&str> {
         match self {
@@ -278,7 +296,8 @@ impl Variation {
             form => rewrite_json(*form, text, &[Piece::Literal(0..text.len())]),
         };
         if *form == TextForm::Padding {
-            out.extend(std::iter::repeat_n(' ', PADDED_BYTES.saturating_sub(out.len())));
+            let padded = PADDED_BYTES[out.len() % PADDED_BYTES.len()];
+            out.extend(std::iter::repeat_n(' ', padded.saturating_sub(out.len())));
         }
         Some(out)
     }
@@ -425,6 +444,7 @@ mod tests {
         let value = json!({ "a": "é" });
         let text = padded(&value).unwrap();
         assert_eq!((text.len(), text.trim_end()), (4096, r#"{"a":"é"}"#));
+        assert_eq!(padded(&json!({ "a": "e" })).unwrap().len(), 5000);
         assert_eq!(padded(&json!("x".repeat(2000))), None);
     }
 

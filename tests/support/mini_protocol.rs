@@ -303,6 +303,7 @@ pub fn check_with_hooks(
 fn play_options() -> PlayOptions {
     PlayOptions {
         variations: hubproof::check::VariationChoice::None,
+        variation_time: Duration::ZERO,
         jobs: 1,
         stretch: 1.0,
         repeat: 1,

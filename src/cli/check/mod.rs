@@ -113,6 +113,8 @@ enum Depth {
 const WALK_SEED: u64 = 1;
 /// The number of walks of a protocol.
 const WALKS: u64 = 60;
+/// How long variations are played on a hub at least: scenarios that hardly wait leave too little time.
+const VARIATION_TIME: Duration = Duration::from_secs(10);
 /// Longer than any run: `--depth thorough` replays whatever is in doubt.
 const A_DAY: Duration = Duration::from_secs(86_400);
 
@@ -146,11 +148,20 @@ impl CheckArgs {
                 (None, Depth::Normal) if self.baseline.is_used() || self.choice.repeat > 1 => VariationChoice::None,
                 (None, Depth::Normal) => VariationChoice::Spare,
             },
+            variation_time: if is_reference || self.client.is_some() || self.chooses_scenarios() {
+                Duration::ZERO
+            } else {
+                VARIATION_TIME
+            },
             replay_time: if self.depth == Depth::Thorough { A_DAY } else { REPLAY_TIME },
             stamp: check::stamp(),
             now_ms: hub::now_ms(),
             comparer: None,
         }
+    }
+
+    fn chooses_scenarios(&self) -> bool {
+        !self.choice.scenario.is_empty() || !self.choice.rule.is_empty()
     }
 
     /// Returns what the report says about the run.
@@ -159,7 +170,7 @@ impl CheckArgs {
             strict: self.output.strict,
             stated_only: self.hub.stated_only,
             min_judged: self.choice.min_judged,
-            selected: !self.choice.scenario.is_empty() || !self.choice.rule.is_empty(),
+            selected: self.chooses_scenarios(),
             share: self.share,
             command: repeat_command(self, protocols),
             pack: self.hub.own.to_arguments(),

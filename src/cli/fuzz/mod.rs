@@ -90,6 +90,7 @@ impl FuzzArgs {
     fn play_options(&self) -> PlayOptions {
         PlayOptions {
             variations: check::VariationChoice::None,
+            variation_time: Duration::ZERO,
             // A case may influence later ones, so both hubs have to receive all cases in the same order.
             jobs: if self.second_hub().is_some() { 1 } else { usize::from(self.jobs) },
             stretch: self.hub.stretch,
