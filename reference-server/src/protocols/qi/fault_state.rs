@@ -29,6 +29,8 @@ pub struct QiFaultState {
     pub unknown: BTreeSet<(ConnectionId, String)>,
     /// The first return values of each defined command, by connection.
     pub defined_values: BTreeMap<(ConnectionId, String), Option<Box<RawValue>>>,
+    /// The latest version in which each connection was served.
+    pub versions: BTreeMap<ConnectionId, String>,
     /// Connections whose next command will fail because another client left.
     pub doomed: BTreeSet<ConnectionId>,
 }

@@ -342,6 +342,11 @@ impl Qi {
                 if self.broken.is("qi-version-echoed") {
                     version = json::optional_member::<String>(&members, "version").ok().flatten();
                 }
+                if self.broken.is("qi-version-of-others") && outcome.is_ok() {
+                    let own = json::required_member::<String>(&members, "version").unwrap_or_default();
+                    version = self.faults.versions.values().find(|other| **other != own).cloned();
+                    self.faults.versions.insert(conn, own);
+                }
                 let outcome =
                     self.faulty_outcome(conn, &members, session.as_ref().ok().and_then(Option::as_deref), outcome);
                 (session.ok().flatten(), outcome)
