@@ -628,6 +628,7 @@ impl Airavata {
             return self.send_error(now, conn, text::FORMAT, out);
         }
         client.asked |= subscribe;
+        let of_topic = topic.clone();
         if let Some(topic) = topic {
             if !subscribe {
                 if self.broken.is("airavata-resubscribe-without-effect") {
@@ -649,6 +650,7 @@ impl Airavata {
             {
                 return self.send_error(now, conn, text::LIMIT, out);
             } else if !self.broken.is("airavata-subscribe-without-effect")
+                && !(self.broken.is("airavata-subscriptions-at-most-64") && self.subscriptions.count(conn) >= 64)
                 && !self.parted.contains(&(conn, topic.clone()))
             {
                 if self.broken.is("airavata-subscriptions-counted")
@@ -671,13 +673,17 @@ impl Airavata {
             "status": "success",
         });
         let id = self.message_id("sub-response");
-        for conn in self.response_recipients(conn) {
+        for conn in self.response_recipients(conn, of_topic.filter(|_| subscribe).as_ref()) {
             out.push(self.send_message(now, conn, "system_status", &id, Some(&data), None));
         }
     }
 
     /// Returns the connections that get the answer to a subscription.
-    fn response_recipients(&self, conn: ConnectionId) -> Vec<ConnectionId> {
+    fn response_recipients(&self, conn: ConnectionId, topic: Option<&ResourceTopic>) -> Vec<ConnectionId> {
+        if self.broken.is("airavata-response-to-subscribers") {
+            let others = topic.into_iter().flat_map(|topic| self.subscriptions.subscribers(topic));
+            return others.filter(|other| *other != conn).chain([conn]).collect();
+        }
         if self.broken.is("airavata-response-to-newest") {
             return vec![self.others_of_user(conn).into_iter().fold(conn, ConnectionId::max)];
         }
@@ -911,6 +917,9 @@ impl Airavata {
         conns.extend(topics.iter().filter_map(|topic| self.lingering.remove(topic)));
         if self.broken.is("airavata-first-subscriber-only") {
             conns = conns.into_iter().take(1).collect();
+        }
+        if self.broken.is("airavata-eleventh-subscriber-skipped") {
+            conns = conns.into_iter().take(10).collect();
         }
         conns
     }
