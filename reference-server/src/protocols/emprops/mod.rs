@@ -251,6 +251,10 @@ struct EmpropsFaultState {
     twice: BTreeSet<ConnectionId>,
     /// Connections that have turned statistics off.
     stopped: BTreeSet<ConnectionId>,
+    /// The first interval of each connection's statistics.
+    intervals: BTreeMap<ConnectionId, Duration>,
+    /// What each connection last reported about the progress of a job.
+    reported: BTreeMap<ConnectionId, Option<String>>,
     /// The number of jobs cancelled in the queue, and of failed jobs that are retried.
     cancelled: usize,
     retried: usize,

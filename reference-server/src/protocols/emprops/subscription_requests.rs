@@ -118,7 +118,10 @@ impl Emprops {
             self.send_ack(turn, kind);
             return Ok(());
         }
-        let interval = wish.interval.unwrap_or(self.config.stats_interval);
+        let mut interval = wish.interval.unwrap_or(self.config.stats_interval);
+        if self.broken.is("emprops-first-interval-stays") {
+            interval = *self.faults.intervals.entry(turn.conn).or_insert(interval);
+        }
         let next = turn.now + interval;
         let real = match interval {
             interval if self.broken.is("emprops-stats-slow") => interval * 3,

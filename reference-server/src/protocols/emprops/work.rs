@@ -220,8 +220,13 @@ impl Emprops {
                 self.mark_accepted(turn, number);
                 self.send_ack(turn, kind);
             }
-            ReportContent::Progress { progress, message, estimated_completion } => {
+            ReportContent::Progress { progress, mut message, estimated_completion } => {
                 self.mark_accepted(turn, number);
+                if self.broken.is("emprops-message-of-earlier-job") {
+                    let known = self.faults.reported.entry(turn.conn).or_default();
+                    message = message.or_else(|| known.clone());
+                    known.clone_from(&message);
+                }
                 let nothing = progress.as_f64() == Some(0.0);
                 let whole = progress.as_f64().filter(|_| self.broken.is("emprops-progress-whole"));
                 let progress = whole.map_or(progress, |progress| Number::from(progress as u64));
