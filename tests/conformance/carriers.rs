@@ -49,7 +49,11 @@ fn scenarios_cases_and_load_reach_a_hub_over_lines() {
     assert!(framed.err.contains("no case has the mutation unmasked"), "{}", framed.err);
     let plan = ["--duration", "1s", "--warm-up", "200ms", "--ramp", "100ms"];
     let loaded = hubproof(["load", &address].iter().chain(&known[..2]).chain(&plan));
-    assert_eq!(loaded.code, Some(0), "{} {}", loaded.out, loaded.err);
+    // A busy machine may send some messages late, which is no fault of the carrier.
+    let is_late = loaded.code == Some(3)
+        && loaded.out.matches("invalid[").count() == loaded.out.matches("invalid[send-delay]").count();
+    assert!(loaded.code == Some(0) || is_late, "{} {}", loaded.out, loaded.err);
+    assert!(loaded.out.contains("  errors      none\n"), "{}", loaded.out);
     let dead = format!("tcp://127.0.0.1:{}", free_port());
     let failed = hubproof(["load", &dead].iter().chain(&known[..2]).chain(&plan)).assert_exit_code(3);
     assert!(failed.err.contains(&format!("failed to connect to {dead}: nothing listens")), "{}", failed.err);

@@ -629,6 +629,10 @@ impl Airavata {
         }
         client.asked |= subscribe;
         let of_topic = topic.clone();
+        if subscribe && self.subscriptions.count(conn) >= 64 && self.broken.is("airavata-65th-subscription-unanswered")
+        {
+            return;
+        }
         if let Some(topic) = topic {
             if !subscribe {
                 if self.broken.is("airavata-resubscribe-without-effect") {
@@ -639,6 +643,10 @@ impl Airavata {
                 }
                 if !self.broken.is("airavata-unsubscribe-forgotten") && !self.twice.remove(&(conn, topic.clone())) {
                     self.subscriptions.remove(conn, &topic);
+                }
+                if self.broken.is("airavata-unsubscribe-ends-all") {
+                    let others: Vec<ConnectionId> = self.subscriptions.subscribers(&topic).collect();
+                    others.into_iter().for_each(|other| self.subscriptions.remove(other, &topic));
                 }
                 if self.broken.is("airavata-unsubscribe-crosses-types") {
                     for (_, kind) in RESOURCE_KINDS {

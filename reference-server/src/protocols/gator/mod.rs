@@ -175,6 +175,8 @@ struct HubHistory {
     /// The children that there were at the first stop.
     children: Option<Vec<ConnectionId>>,
     stop_ids: BTreeSet<String>,
+    /// Whether a stop has been passed on.
+    is_stopped: bool,
 }
 
 /// The earlier messages of a connection.
@@ -692,6 +694,7 @@ impl Gator {
         });
         if posted && self.broken.is("gator-posted-stop-kept")
             || self.is_child(conn) && self.broken.is("gator-stop-of-child-kept")
+            || std::mem::replace(&mut self.past.is_stopped, true) && self.broken.is("gator-second-stop-kept")
             || self.broken.is("gator-stop-remembered")
                 && !self.past.stop_ids.insert(request_id_text(request).to_owned())
         {
