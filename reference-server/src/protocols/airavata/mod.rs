@@ -633,6 +633,7 @@ impl Airavata {
         {
             return;
         }
+        let is_full = self.broken.is("airavata-subscriptions-at-most-64") && self.subscriptions.count(conn) >= 64;
         if let Some(topic) = topic {
             if !subscribe {
                 if self.broken.is("airavata-resubscribe-without-effect") {
@@ -658,7 +659,7 @@ impl Airavata {
             {
                 return self.send_error(now, conn, text::LIMIT, out);
             } else if !self.broken.is("airavata-subscribe-without-effect")
-                && !(self.broken.is("airavata-subscriptions-at-most-64") && self.subscriptions.count(conn) >= 64)
+                && !is_full
                 && !self.parted.contains(&(conn, topic.clone()))
             {
                 if self.broken.is("airavata-subscriptions-counted")
