@@ -73,9 +73,9 @@ fn unknown_members(_: &HubTrigger, outputs: Vec<MachineOutput>) -> Vec<MachineOu
     })
 }
 
-/// Other clients are active: their jobs are announced to workers and to subscribers of notifications.
+/// Other clients are active: their jobs are announced to workers.
 fn other_clients_active(trigger: &HubTrigger, outputs: Vec<MachineOutput>) -> Vec<MachineOutput> {
-    let fits = |json: &Value| json["type"] == "job_available" || json["type"] == "job_update";
+    let fits = |json: &Value| json["type"] == "job_available";
     if !trigger.json.is_object() {
         return outputs;
     }
