@@ -30,7 +30,7 @@ pub struct DroppedMessages {
     pub messages: BTreeSet<usize>,
 }
 
-/// What an entry of `always` got of the frames that it asked for.
+/// Whether an entry of `always` has read frames, and why some may be missing.
 #[derive(Default)]
 pub struct FramesUsed {
     /// Whether it got a frame of the hub, so that it has judged something.

@@ -253,7 +253,7 @@ struct EmpropsFaultState {
     stopped: BTreeSet<ConnectionId>,
     /// The first interval of each connection's statistics.
     intervals: BTreeMap<ConnectionId, Duration>,
-    /// What each connection last reported about the progress of a job.
+    /// The latest progress message of each connection, whatever its job.
     reported: BTreeMap<ConnectionId, Option<String>>,
     /// The number of jobs cancelled in the queue, and of failed jobs that are retried.
     cancelled: usize,
