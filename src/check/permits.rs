@@ -24,6 +24,9 @@ pub struct PlayPermits {
 /// How long a hub may still count a connection that has ended. No document requires it to notice at once.
 pub const CONNECTION_RELEASE_DELAY: Duration = Duration::from_millis(400);
 
+/// The most connections of a scenario that cannot reach a limit of the hub together with those of scenarios before it.
+const FEW_CONNECTIONS: usize = 4;
+
 impl PlayPermits {
     /// Releases the locks, those on tokens after [`TOKEN_REST`]. If the hub limits connections, the permits are
     /// released after [`CONNECTION_RELEASE_DELAY`].
@@ -57,7 +60,11 @@ pub async fn wait_for_turn(
         let connections = Arc::clone(&subject.budget).acquire_many_owned(permits).await.ok();
         let shares = matches!(isolation, Isolation::Exclusive(word) if word == TOKENS);
         let rest = if shares { TOKEN_REST } else { Duration::ZERO };
-        PlayPermits { rest, connections, isolated: take_isolation_locks(isolation, subject).await }
+        let isolated = take_isolation_locks(isolation, subject).await;
+        if isolated.writing.is_some() && program.connections > FEW_CONNECTIONS {
+            tokio::time::sleep(CONNECTION_RELEASE_DELAY).await;
+        }
+        PlayPermits { rest, connections, isolated }
     };
     tokio::select! {
         turn = turn => Some(turn),
@@ -68,12 +75,12 @@ pub async fn wait_for_turn(
 /// The locks that keep other scenarios off the hub until they are dropped.
 struct IsolationLocks {
     _reading: Option<tokio::sync::OwnedRwLockReadGuard<()>>,
-    _writing: Option<tokio::sync::OwnedRwLockWriteGuard<()>>,
+    writing: Option<tokio::sync::OwnedRwLockWriteGuard<()>>,
     _word: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
 async fn take_isolation_locks(isolation: &Isolation, subject: &PreparedHub) -> IsolationLocks {
-    let none = IsolationLocks { _reading: None, _writing: None, _word: None };
+    let none = IsolationLocks { _reading: None, writing: None, _word: None };
     if subject.is_renewable() && *isolation != Isolation::Shared {
         // The scenario gets a hub of its own, so it needs no lock.
         return none;
@@ -86,7 +93,7 @@ async fn take_isolation_locks(isolation: &Isolation, subject: &PreparedHub) -> I
             IsolationLocks { _word: Some(held), _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none }
         }
         Isolation::Exclusive(_) | Isolation::Destructive => {
-            IsolationLocks { _writing: Some(Arc::clone(&subject.hub).write_owned().await), ..none }
+            IsolationLocks { writing: Some(Arc::clone(&subject.hub).write_owned().await), ..none }
         }
     }
 }

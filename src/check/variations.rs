@@ -13,7 +13,7 @@ use super::open_places::find_open_places;
 use crate::generate::rng::RandomSource;
 use crate::interpreter::EarlyEnd;
 use crate::judge::{Evidence, PlayId, has_passed};
-use crate::outcome::{CheckReport, FindingDetail, FrameKind, HistoryDirection, ScenarioReport, Verdict};
+use crate::outcome::{CheckReport, FindingDetail, FrameKind, FrameReport, ScenarioReport, Verdict};
 use crate::report::{scenario_verdict, worst_verdict};
 use crate::scenario::model::{BlockId, ExpectedEvent, MessageName, Need, RuleUse, Step, StepAction, duration};
 use crate::scenario::template::Template;
@@ -41,20 +41,6 @@ const MAX_SHOWN_CHARS: usize = 400;
 /// The most places and classes of unusual values that are shown, and the replay with which narrowing them down begins.
 const MAX_SHOWN_PLACES: usize = 3;
 const FIRST_NARROWING: u32 = 32;
-/// Words with which hubs refuse clients that ask for too much.
-const WORDS_OF_LIMITS: [&str; 11] = [
-    "rate limit",
-    "rate_limit",
-    "ratelimit",
-    "limit exceeded",
-    "limit reached",
-    "too many",
-    "too fast",
-    "busy",
-    "overload",
-    "quota",
-    "throttl",
-];
 /// The time between a conversation and its repetition with the same names.
 const BETWEEN_CONVERSATIONS: Duration = Duration::from_millis(200);
 
@@ -501,14 +487,7 @@ fn is_hindered(report: &ScenarioReport) -> bool {
 
 /// Whether the hub has sent something that seems to refuse a client because it asks for too much.
 fn names_a_limit(report: &ScenarioReport) -> bool {
-    report.history.iter().filter(|frame| frame.direction == HistoryDirection::Received).any(|frame| {
-        let text = frame.text.to_lowercase();
-        match frame.kind {
-            FrameKind::Close => text.starts_with("1008") || text.starts_with("1013"),
-            FrameKind::Text => WORDS_OF_LIMITS.iter().any(|word| text.contains(word)),
-            _ => false,
-        }
-    })
+    report.dropped_limit || report.history.iter().any(FrameReport::names_a_limit)
 }
 
 /// Returns the rules that a step judges: its own, or those that demand the message it waits for, or those of the steps next to
@@ -555,7 +534,7 @@ fn text_or_nothing(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{FrameReport, HistoryDirection, PreconditionFailure};
+    use crate::outcome::{HistoryDirection, PreconditionFailure};
     use crate::syntax::source::Sources;
 
     /// A crowd needs more connections than the scenario alone, and a hub may limit them.

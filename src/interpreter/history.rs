@@ -7,7 +7,6 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::ConversationConfig;
 use crate::outcome::{FrameReport, HookCallReport};
 use crate::redact::SecretMasker;
 
@@ -32,7 +31,7 @@ pub struct FrameHistory {
     hook_calls: Vec<HookCallReport>,
     /// The number of bytes in all calls of hooks.
     hook_bytes: usize,
-    dropped: usize,
+    dropped: DroppedFrames,
     sequence: u64,
     /// The position of the latest event among all events of the conversation.
     latest_event: u64,
@@ -40,6 +39,14 @@ pub struct FrameHistory {
     pub kept_chars: usize,
     pub trace: bool,
     whole: Mutex<WholeFrames>,
+}
+
+/// The frames that are no longer in a history.
+#[derive(Default)]
+pub struct DroppedFrames {
+    pub count: usize,
+    /// Whether one of them names a limit of the hub.
+    pub name_limit: bool,
 }
 
 /// The whole texts of shortened frames.
@@ -59,19 +66,17 @@ struct ConnectionHistory {
 }
 
 impl FrameHistory {
-    pub fn new(config: &ConversationConfig) -> Self {
-        let ConversationConfig { masker, kept_chars, trace, .. } = config;
-        let (connections, masker) = (BTreeMap::new(), Arc::clone(masker));
+    pub fn new(masker: Arc<SecretMasker>, kept_chars: usize, trace: bool) -> Self {
         Self {
-            connections,
+            connections: BTreeMap::new(),
             hook_calls: Vec::new(),
             hook_bytes: 0,
-            dropped: 0,
+            dropped: DroppedFrames::default(),
             sequence: 0,
             latest_event: 0,
             masker,
-            kept_chars: *kept_chars,
-            trace: *trace,
+            kept_chars,
+            trace,
             whole: Mutex::default(),
         }
     }
@@ -123,9 +128,10 @@ impl FrameHistory {
         record.bytes += frame.text.len();
         record.last.push_back((self.sequence, frame));
         while record.last.len() > most || (record.bytes > LAST_COMPARED_BYTES && record.last.len() > LAST_FRAMES) {
-            let dropped = record.last.pop_front();
-            record.bytes -= dropped.map_or(0, |(_, frame)| frame.text.len());
-            self.dropped += 1;
+            let Some((_, dropped)) = record.last.pop_front() else { break };
+            record.bytes -= dropped.text.len();
+            self.dropped.count += 1;
+            self.dropped.name_limit |= dropped.names_a_limit();
         }
     }
 
@@ -143,8 +149,8 @@ impl FrameHistory {
         (self.hook_bytes <= HOOK_CALL_BYTES).then(|| std::mem::take(&mut self.hook_calls))
     }
 
-    /// Returns the frames in the order in which they were recorded, and how many were dropped.
-    pub fn finish(self) -> (Vec<FrameReport>, usize) {
+    /// Returns the frames in the order in which they were recorded, and what is known of those dropped.
+    pub fn finish(self) -> (Vec<FrameReport>, DroppedFrames) {
         let mut frames: Vec<_> =
             self.connections.into_values().flat_map(|record| record.first.into_iter().chain(record.last)).collect();
         frames.sort_by_key(|(sequence, _)| *sequence);
@@ -177,5 +183,40 @@ pub fn shorten_payload(text: &str, kept_chars: usize) -> (String, Option<String>
             let hash = Sha256::digest(text).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
             (format!("{}...", &text[..at]), Some(hash))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rstest::rstest;
+
+    use super::*;
+    use crate::outcome::{FrameKind, HistoryDirection};
+
+    #[rstest]
+    #[case::named(r#"{"error":"Rate limit exceeded"}"#, true)]
+    #[case::named_with_escapes(r#"{"error":"R\u0061te limit exceeded"}"#, true)]
+    #[case::others_only(r#"{"error":"no such job"}"#, false)]
+    fn a_limit_that_the_hub_named_is_known_even_if_its_frame_was_dropped(#[case] middle: &str, #[case] known: bool) {
+        let mut history = FrameHistory::new(Arc::default(), KEPT_CHARS, false);
+        for number in 0..100 {
+            let text = if number == 40 { middle } else { r#"{"type":"pong"}"# };
+            history.add(FrameReport {
+                at: Duration::from_millis(number),
+                actor: "client".to_owned(),
+                connection: 1,
+                direction: HistoryDirection::Received,
+                kind: FrameKind::Text,
+                text: text.to_owned(),
+                size: text.len(),
+                hash: None,
+                status: None,
+            });
+        }
+        let (frames, dropped) = history.finish();
+        assert!(frames.iter().all(|frame| frame.text != middle));
+        assert_eq!((dropped.count, dropped.name_limit), (52, known));
     }
 }

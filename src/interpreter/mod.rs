@@ -56,7 +56,7 @@ use clock::Clock;
 use deviation::AppliedDeviations;
 pub use fence::{AMPLE_SETTLE, SETTLE_AFTER_CONNECT};
 pub use finding::ComparisonOutcome;
-use history::FrameHistory;
+use history::{DroppedFrames, FrameHistory};
 pub use history::{KEPT_CHARS, shorten_frame};
 use hooks::HookCalls;
 use hub_contact::HubContact;
@@ -331,7 +331,7 @@ impl Conversation {
         Self {
             hub: config.hub.clone(),
             clock: Clock::new(&config),
-            history: FrameHistory::new(&config),
+            history: FrameHistory::new(Arc::clone(&config.masker), config.kept_chars, config.trace),
             environment: Environment::new(config.stamp, config.turn, names, config.masker, &config.settings),
             blocks: BlockStack::new(program.main),
             actors: Actors::new(&program),
@@ -436,7 +436,7 @@ impl Conversation {
         self.record_deviations();
         let least = self.least_wait();
         let hook_calls = self.history.take_hook_calls();
-        let (history, history_dropped) = self.history.finish();
+        let (history, DroppedFrames { count: history_dropped, name_limit: dropped_limit }) = self.history.finish();
         let AppliedDeviations { declared, seen, evidence, missed, .. } = self.deviations;
         let (mistake_at, interrupted) = (self.judgement.mistake_at, self.judgement.interrupted);
         let ScenarioJudgement { checks, verdict, cause, mistake } = self.judgement.finish(&self.program, &declared);
@@ -450,6 +450,7 @@ impl Conversation {
             leftovers: self.actors.leftovers.into_iter().collect(),
             history,
             history_dropped,
+            dropped_limit,
             hook_calls,
             claims: self.environment.functions.claims(),
             activity: self.contact.activity,

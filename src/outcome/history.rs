@@ -3,8 +3,24 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::milliseconds;
+
+/// Words with which hubs refuse clients that ask for too much.
+const WORDS_OF_LIMITS: [&str; 11] = [
+    "rate limit",
+    "rate_limit",
+    "ratelimit",
+    "limit exceeded",
+    "limit reached",
+    "too many",
+    "too fast",
+    "busy",
+    "overload",
+    "quota",
+    "throttl",
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -114,6 +130,23 @@ pub struct FrameReport {
 }
 
 impl FrameReport {
+    /// Whether the hub seems to refuse a client with it because the client asks for too much.
+    pub fn names_a_limit(&self) -> bool {
+        if self.direction != HistoryDirection::Received {
+            return false;
+        }
+        match self.kind {
+            FrameKind::Close => self.text.starts_with("1008") || self.text.starts_with("1013"),
+            FrameKind::Text => {
+                // JSON may spell any letter as an escape.
+                let plain = serde_json::from_str::<Value>(&self.text).map(|json| json.to_string());
+                let text = plain.unwrap_or_else(|_| self.text.clone()).to_lowercase();
+                WORDS_OF_LIMITS.iter().any(|word| text.contains(word))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a connection was not established, or refused for the number of clients rather than for this one.
     pub fn is_lack_of_capacity(&self) -> bool {
         const TOO_MANY_REQUESTS: u16 = 429;

@@ -102,6 +102,8 @@ pub struct ScenarioReport {
     pub history: Vec<FrameReport>,
     /// The number of frames dropped from the bounded history.
     pub history_dropped: usize,
+    /// Whether one of them names a limit of the hub.
+    pub dropped_limit: bool,
     /// The calls of hooks; `None` if they were too large to keep.
     pub hook_calls: Option<Vec<HookCallReport>>,
     /// The claims of tokens, as JSON; `None` if they were too long to keep.
@@ -142,6 +144,7 @@ impl ScenarioReport {
             leftovers: Vec::new(),
             history: Vec::new(),
             history_dropped: 0,
+            dropped_limit: false,
             hook_calls: Some(Vec::new()),
             claims: Some(String::new()),
             begun: Duration::ZERO,

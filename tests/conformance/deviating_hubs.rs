@@ -20,7 +20,7 @@ struct CheckedRun {
     summary: String,
     /// The entries `[[deviation]]` that the report proposes.
     proposals: Vec<Value>,
-    /// The findings as the report has them.
+    /// The findings that no declared deviation explains, as the report has them.
     findings: Value,
 }
 
@@ -102,12 +102,12 @@ fn check_hub(hub: &ThirdPartyHub, deviate: &[&str], more: &str) -> Option<Checke
     let options = [&["--strict", "--set", "patience=2s"], hub.options, scenarios].concat();
     let (report, code) = run_against_hub("check", hub, &[habits, deviate].concat(), more, &options)?;
     let by_id = report["rules"]["by_id"].as_object().unwrap().iter();
-    let findings = report["findings"].as_array().unwrap().iter();
+    let findings = report["findings"].as_array().unwrap().iter().filter(|finding| finding["expected"] == false);
     Some(CheckedRun {
         rules: by_id.filter(|(_, rule)| rule["decided"] == true).map(|(id, _)| id.clone()).collect(),
         accused: findings
+            .clone()
             .filter(|finding| finding["verdict"] == "fail" || finding["verdict"] == "warn")
-            .filter(|finding| finding["expected"] == false)
             .flat_map(|finding| match finding["rules"].as_array().unwrap().as_slice() {
                 [] => std::slice::from_ref(&finding["check"]),
                 rules => rules,
@@ -117,7 +117,7 @@ fn check_hub(hub: &ThirdPartyHub, deviate: &[&str], more: &str) -> Option<Checke
         code,
         summary: report["summary"].as_str().unwrap().to_owned(),
         proposals: report["proposals"].as_array().unwrap().iter().map(|one| one["entry"].clone()).collect(),
-        findings: report["findings"].clone(),
+        findings: findings.filter(|finding| finding["expected"] == false).cloned().collect(),
     })
 }
 
