@@ -387,6 +387,13 @@ impl ScenarioJob {
         matches!(self.place, JobPlacement::Instance(index) if lately(index) > self.patience(options))
     }
 
+    /// Whether other scenarios can be played after one that destroys the hub.
+    pub(super) fn is_on_hub_that_comes_back(&self) -> bool {
+        let JobPlacement::Instance(index) = self.place else { return true };
+        let process = self.subject.instances[index].process.as_ref();
+        self.subject.is_renewable() || process.is_some_and(|process| process.is_restartable())
+    }
+
     /// Waits for the scenario's turn and plays it on an instance. Names made by the scenario contain `id`.
     async fn play_at(
         self,

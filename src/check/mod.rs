@@ -103,6 +103,7 @@ pub async fn run_scenarios(
     let round = Arc::new(round);
     // How long replays have taken.
     let (begun, mut replaying) = (Instant::now(), Duration::ZERO);
+    let comes_back = jobs.iter().all(|(_, job)| job.is_on_hub_that_comes_back());
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
     // Walks use up what other scenarios need, such as jobs that anyone may do.
     for (phase, walks) in [
@@ -155,7 +156,8 @@ pub async fn run_scenarios(
         let longest = passed.lock().values().map(|report| report.duration).max().unwrap_or_default();
         let (limit, before) = (options.replay_time.max(longest * REPLAYS_ON_A_SLOW_HUB), Instant::now());
         // What the scenarios took is no longer there for replays: a verdict now is worth more than its last confirmation.
-        let is_last = phase == PlayPhase::Destructive;
+        // A hub that hubproof cannot start again may be gone after the scenarios that destroy it.
+        let is_last = phase == PlayPhase::Destructive || walks && !comes_back;
         let (whole, least) = if is_last { (limit, limit / 3) } else { (limit / 3 * 2, limit / 6) };
         let left = whole.saturating_sub(begun.elapsed()).max(least.saturating_sub(replaying));
         let time = ReplayTime { limit: left, is_last };

@@ -171,8 +171,9 @@ impl SecretMasker {
     pub fn mask_frame<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let mut hidden = self.find_secrets(text);
         find_credentials(text, &mut hidden);
-        // A complete message.
-        if !text.starts_with(['{', '[']) || !text.ends_with(['}', ']']) {
+        let message = text.trim_ascii();
+        let is_complete = message.starts_with(['{', '[']) && message.ends_with(['}', ']']);
+        if !is_complete {
             let made = self.made.read();
             let known = || self.given.known.iter().chain(made.iter().map(|form| &form.text));
             // An error quotes payloads.
@@ -180,13 +181,12 @@ impl SecretMasker {
                 let start = quoted.as_ptr().addr() - text.as_ptr().addr();
                 let end = start + quoted.len();
                 let least = PART_OF_SECRET.min(secret.len() / 2).max(SHORT_SECRET);
-                let (cuts, quoted) = (1..secret.len(), quoted.as_bytes());
-                let begun =
-                    cuts.clone().rev().take_while(|at| *at >= least).find(|at| quoted.ends_with(&secret[..*at]));
+                let quoted = quoted.as_bytes();
+                let mut lengths = (least..secret.len().min(quoted.len() + 1)).rev();
+                let begun = lengths.clone().find(|length| quoted.ends_with(&secret[..*length]));
                 hidden.extend(begun.map(|length| (end - length, end)));
-                let ended =
-                    cuts.take_while(|at| secret.len() - at >= least).find(|at| quoted.starts_with(&secret[*at..]));
-                hidden.extend(ended.map(|at| (start, start + secret.len() - at)));
+                let ended = lengths.find(|length| quoted.starts_with(&secret[secret.len() - length..]));
+                hidden.extend(ended.map(|length| (start, start + length)));
             }
         }
         mask_ranges(text, hidden)
