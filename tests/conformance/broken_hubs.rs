@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::deviating_hubs::deviation_tables;
 use super::third_party_hubs::{AIRAVATA, CONCIERGE, HubInstance, ThirdPartyHub, findings, run_against_hub};
+use crate::support::disk::{copy_folder, root};
 use crate::support::hostile_servers::{HostileHub, Misbehaviour};
 use crate::support::mini_protocol::check_over_sockets;
 use crate::support::process::{ExampleHub, free_port, hubproof};
@@ -203,6 +204,32 @@ fn a_scenario_that_others_have_blocked_is_judged_alone() {
     let chosen: Vec<&str> = all.iter().flat_map(|id| ["--scenario", id]).collect();
     let done = hub.run("check", &[&chosen[..], &["--set", "patience=1s"]].concat()).assert_exit_code(1);
     assert!(done.out.contains("fail[OCPP-ISOLATION]: ocpp-1.6j/neighbours"), "{}", done.out);
+}
+
+/// The hub is not started again, so what is played afterwards would find it gone.
+#[test]
+fn nothing_is_played_again_after_a_scenario_that_ends_the_hub() {
+    let Some(hub) = ExampleHub::start("ocpp-1.6j", &["--bug", "all-wait"]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("ocpp-1.6j");
+    copy_folder(&root().join("examples/packs/ocpp-1.6j"), &pack);
+    let write = |name: &str, text: &str| std::fs::write(pack.join(name), text).unwrap();
+    let read = |name: &str| std::fs::read_to_string(pack.join(name)).unwrap();
+    let shared = read("scenarios/shared.yaml");
+    write("scenarios/shared.yaml", &shared.replace("fills:\n", "hooks: { end: { about: the hub ends } }\nfills:\n"));
+    let end = "title: The hub ends\ndestructive: true\nactors: { anna: charge_point }\nsteps:\n  - anna joins:\n  - hook: end\n  - anna expects close: [any, drop]\n";
+    write("scenarios/end.yaml", end);
+    let hook = format!("\n[hooks.end]\ncommand = [\"kill\", \"{}\"]\n", hub.id());
+    write("target.toml", &(read("target.toml") + &hook));
+    let (target, pack) = (pack.join("target.toml"), pack.display().to_string());
+    let (target, url) = (target.display().to_string(), format!("url={}", hub.url));
+    let all = ["crossing", "neighbours", "end"].map(|name| format!("ocpp-1.6j/{name}"));
+    let chosen = all.iter().flat_map(|id| ["--scenario", id]);
+    let base = ["check", "--pack", &pack, "--target", &target, "--set", &url, "--destructive"];
+    let more = ["--set", "patience=1s"];
+    let done = hubproof(base.into_iter().chain(chosen).chain(more)).assert_exit_code(1);
+    assert!(done.out.contains("fail[OCPP-ISOLATION]: ocpp-1.6j/neighbours"), "{}", done.out);
+    assert!(!done.out.contains("ended by itself"), "{}", done.out);
 }
 
 /// The fuzzer replays such a case, too; what is late again accuses the hub, unless it is slow.

@@ -302,6 +302,11 @@ impl ExampleHub {
         Some(Self { pack: pack.to_owned(), process, url: url.unwrap_or_else(|| panic!("no address in {line:?}")) })
     }
 
+    /// Returns the id of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Runs a command on the hub, with its pack and target file.
     pub fn run(&self, command: &str, options: &[&str]) -> ProcessResult {
         let pack = format!("examples/packs/{}", self.pack);

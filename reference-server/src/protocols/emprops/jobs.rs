@@ -44,6 +44,11 @@ impl Emprops {
         let needs = Arc::new(request.needs);
         let ever = self.broken.is("emprops-position-of-all-time");
         let position = if ever { number as usize } else { self.queue.count_ahead(request.amount) + 1 };
+        let mut requirements = request.requirements.map(ToOwned::to_owned);
+        if self.broken.is("emprops-requirements-of-earlier-job") {
+            requirements = requirements.or_else(|| self.faults.requirements.take());
+            self.faults.requirements.clone_from(&requirements);
+        }
         self.queue.push(rank, &needs);
         self.jobs.insert(Job {
             id: id.clone(),
@@ -53,7 +58,7 @@ impl Emprops {
             amount: request.amount,
             customer: request.customer.map(Into::into),
             payload: Some(request.payload.to_owned()),
-            requirements: request.requirements.map(ToOwned::to_owned),
+            requirements,
             state: JobState::Queued,
             reported: JobStatus::Queued,
             failures: 0,

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Number, Value, json};
 
 use self::chunked_message::IncompleteMessage;
@@ -255,6 +256,8 @@ struct EmpropsFaultState {
     intervals: BTreeMap<ConnectionId, Duration>,
     /// The latest progress message of each connection, whatever its job.
     reported: BTreeMap<ConnectionId, Option<String>>,
+    /// The requirements of the latest job that had some.
+    requirements: Option<Box<RawValue>>,
     /// The number of jobs cancelled in the queue, and of failed jobs that are retried.
     cancelled: usize,
     retried: usize,
