@@ -354,9 +354,8 @@ impl Qi {
             Err(_) if self.broken.is("qi-garbage-succeeds") => (None, Ok(None)),
             Err(reason) => (None, Err(format!("the request cannot be read: {reason}"))),
         };
-        if self.broken.is("qi-session-answered-once")
-            && let (Some(session), Ok(_)) = (&session, &outcome)
-            && !self.faults.answered.insert((conn, session.clone()))
+        if let (Some(session), Ok(_)) = (&session, &outcome)
+            && !self.faulty_is_answered(conn, session)
         {
             return;
         }
@@ -457,6 +456,17 @@ impl Qi {
             }
             outcome => outcome,
         }
+    }
+
+    /// Whether a success in a session is sent: always, except as a fault.
+    fn faulty_is_answered(&mut self, conn: ConnectionId, session: &str) -> bool {
+        let (once, third) = ("qi-session-answered-once", "qi-session-of-third-client-unanswered");
+        if !self.broken.is(once) && !self.broken.is(third) {
+            return true;
+        }
+        let is_new = self.faults.answered.insert((conn, session.to_owned()));
+        let clients = self.faults.answered.iter().filter(|(_, other)| other == session).count();
+        if self.broken.is(once) { is_new } else { !is_new || clients != 3 }
     }
 
     /// Returns the session of the reply: that of the request (line 61), except as a fault.
