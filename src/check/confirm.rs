@@ -197,7 +197,7 @@ async fn replay_blocked(
     options: &PlayOptions,
     interrupt: &watch::Receiver<bool>,
 ) -> Vec<DoubtfulFailure> {
-    let mut done = Vec::new();
+    let (mut done, mut crowded) = (Vec::new(), Vec::new());
     // How many scenarios were replayed in vain, by the step at which they stopped.
     let mut vain: HashMap<Option<Span>, usize> = HashMap::new();
     let shared = Arc::new(options.clone());
@@ -222,6 +222,7 @@ async fn replay_blocked(
         let mut next: Vec<DoubtfulFailure> = blocked.extract_if(.., waits).collect();
         if next.is_empty() {
             done.append(&mut blocked);
+            done.extend(replay_crowded(crowded, until, options, interrupt).await);
             return done;
         }
         let played = Arc::new(Mutex::new(Vec::new()));
@@ -234,14 +235,37 @@ async fn replay_blocked(
         };
         play_in_order(|| next.pop(), REPLAYS_AT_ONCE, interrupt, play).await;
         done.append(&mut next);
-        for (mut failure, report) in std::mem::take(&mut *played.lock()) {
-            if report.verdict == Verdict::Inconclusive {
+        let played = std::mem::take(&mut *played.lock());
+        let is_crowd = played.len() > 1;
+        for (mut failure, report) in played {
+            let is_vain = report.verdict == Verdict::Inconclusive;
+            if is_vain {
                 *vain.entry(failure.stopped_at()).or_default() += 1;
             }
             failure.report = report;
-            done.push(failure);
+            if is_vain && is_crowd { crowded.push(failure) } else { done.push(failure) }
         }
     }
+}
+
+/// Replays scenarios one at a time that could not go on beside others, which may have been the reason, until a few replays
+/// were in vain.
+async fn replay_crowded(
+    mut crowded: Vec<DoubtfulFailure>,
+    until: Instant,
+    options: &PlayOptions,
+    interrupt: &watch::Receiver<bool>,
+) -> Vec<DoubtfulFailure> {
+    let mut vain = 0;
+    for failure in &mut crowded {
+        let is_over = *interrupt.borrow() || Instant::now() >= until || vain >= VAIN_REPLAYS;
+        if !is_over && failure.job.is_blocked(&failure.report, options) {
+            failure.id = failure.id.replay(0);
+            failure.report = replay(failure, until, options, interrupt).await;
+            vain += usize::from(failure.report.verdict == Verdict::Inconclusive);
+        }
+    }
+    crowded
 }
 
 fn accusing_checks(report: &ScenarioReport) -> impl Iterator<Item = &CheckReport> {
