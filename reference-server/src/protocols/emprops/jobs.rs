@@ -44,6 +44,8 @@ impl Emprops {
         let needs = Arc::new(request.needs);
         let ever = self.broken.is("emprops-position-of-all-time");
         let position = if ever { number as usize } else { self.queue.count_ahead(request.amount) + 1 };
+        let backwards = self.broken.is("emprops-position-backwards");
+        let position = if backwards { 10_000_usize.saturating_sub(position).max(1) } else { position };
         let mut requirements = request.requirements.map(ToOwned::to_owned);
         if self.broken.is("emprops-requirements-of-earlier-job") {
             requirements = requirements.or_else(|| self.faults.requirements.take());

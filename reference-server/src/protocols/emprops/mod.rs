@@ -256,6 +256,8 @@ struct EmpropsFaultState {
     intervals: BTreeMap<ConnectionId, Duration>,
     /// The latest progress message of each connection, whatever its job.
     reported: BTreeMap<ConnectionId, Option<String>>,
+    /// The result of the latest completed job.
+    result: Option<Box<RawValue>>,
     /// The requirements of the latest job that had some.
     requirements: Option<Box<RawValue>>,
     /// The number of jobs cancelled in the queue, and of failed jobs that are retried.

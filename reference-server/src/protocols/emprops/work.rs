@@ -336,6 +336,11 @@ impl Emprops {
         self.jobs.set_state(number, JobState::Ended(JobStatus::Completed));
         self.workers.release_job(turn.conn, number);
         self.completed.count(turn.now);
+        let earlier = self.faults.result.take().filter(|_| !result.get().contains("output_files"));
+        let result = earlier.as_deref().unwrap_or(result);
+        if self.broken.is("emprops-result-of-earlier-job") {
+            self.faults.result = Some(result.to_owned());
+        }
         let Some(job) = self.jobs.get(number) else { return };
         let reply = EmpropsReply::JobCompleted {
             job_id: &job.id,
@@ -346,7 +351,10 @@ impl Emprops {
             result,
         };
         let filtered = if self.broken.is("emprops-filter-status-before") { job.reported } else { JobStatus::Completed };
-        let to = self.update_recipients(job, filtered);
+        let mut to = self.update_recipients(job, filtered);
+        if self.broken.is("emprops-monitors-not-told-of-completion") {
+            to.retain(|conn| !self.all_jobs.contains(conn));
+        }
         if self.broken.is("emprops-completion-told-again") {
             self.faults.completion_recipients.insert(number, to.clone());
         }
