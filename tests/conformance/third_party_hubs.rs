@@ -113,8 +113,9 @@ hooks.alert.command = ["kill", "-USR1", "PROCESS"]"#,
         HubInstance { name: "main", arguments: &[], target: "" },
         HubInstance {
             name: "beats-fast",
-            arguments: &["--heartbeat-ms", "500"],
-            target: "settings = { heartbeat_interval = \"500ms\" }",
+            // It gives up a worker after two intervals, which a busy machine must not reach.
+            arguments: &["--heartbeat-ms", "1000"],
+            target: "settings = { heartbeat_interval = \"1s\" }",
         },
         HubInstance {
             name: "with-token",
