@@ -248,8 +248,8 @@ async fn replay_blocked(
     }
 }
 
-/// Replays scenarios one at a time that could not go on beside others, which may have been the reason, until a few replays
-/// were in vain.
+/// Replays scenarios one at a time: beside others they got stuck, and the others may be why. Stops after a few replays in
+/// vain.
 async fn replay_crowded(
     mut crowded: Vec<DoubtfulFailure>,
     until: Instant,

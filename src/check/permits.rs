@@ -24,7 +24,7 @@ pub struct PlayPermits {
 /// How long a hub may still count a connection that has ended. No document requires it to notice at once.
 pub const CONNECTION_RELEASE_DELAY: Duration = Duration::from_millis(400);
 
-/// The most connections of a scenario that cannot reach a limit of the hub together with those of scenarios before it.
+/// With no more connections than this, a scenario stays below any limit even if the hub still counts earlier ones.
 const FEW_CONNECTIONS: usize = 4;
 
 impl PlayPermits {

@@ -41,11 +41,11 @@ pub struct FrameHistory {
     whole: Mutex<WholeFrames>,
 }
 
-/// The frames that are no longer in a history.
+/// What is known of the frames that a history has dropped.
 #[derive(Default)]
 pub struct DroppedFrames {
     pub count: usize,
-    /// Whether one of them names a limit of the hub.
+    /// Whether the hub named a limit of its own in one of them.
     pub name_limit: bool,
 }
 

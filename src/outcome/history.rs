@@ -130,7 +130,7 @@ pub struct FrameReport {
 }
 
 impl FrameReport {
-    /// Whether the hub seems to refuse a client with it because the client asks for too much.
+    /// Whether this frame seems to turn a client away for asking too much.
     pub fn names_a_limit(&self) -> bool {
         if self.direction != HistoryDirection::Received {
             return false;

@@ -458,7 +458,7 @@ impl Qi {
         }
     }
 
-    /// Whether a success in a session is sent: always, except as a fault.
+    /// Whether to send the reply to a request that succeeded in a session: always, unless a fault drops it.
     fn faulty_is_answered(&mut self, conn: ConnectionId, session: &str) -> bool {
         let (once, third) = ("qi-session-answered-once", "qi-session-of-third-client-unanswered");
         if !self.broken.is(once) && !self.broken.is(third) {
