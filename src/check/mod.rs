@@ -30,7 +30,7 @@ use job::PlayPhase;
 pub use job::ScenarioJob;
 pub use open_places::find_open_places;
 use permits::CONNECTION_RELEASE_DELAY;
-use queue::{Draining, Queued};
+use queue::{Draining, Queued, SpareTime};
 pub use variations::VariationChoice;
 use variations::VariedPlay;
 
@@ -97,8 +97,8 @@ pub async fn run_scenarios(
     let kept_chars = options.comparer.as_ref().map_or(reported_chars, |comparer| comparer.kept_chars());
     let (passed, doubtful, differing) = (Mutex::default(), Mutex::default(), Mutex::default());
     let options = PlayOptions { kept_chars, ..options };
-    let spares_until = Instant::now() + options.variation_time;
-    let busy_until = Mutex::new(spares_until);
+    let spares = SpareTime { until: Instant::now() + options.variation_time, least: options.variation_time / 3 };
+    let busy_until = Mutex::new(spares.until);
     let round = RunningRound { options, events, interrupt, reported_chars, passed, doubtful, differing, busy_until };
     let round = Arc::new(round);
     // How long replays have taken.
@@ -135,7 +135,7 @@ pub async fn run_scenarios(
             let has_time = to_the_end || bears() && !round.has_enough(job) && fits();
             has_time && passed.lock().contains_key(&job.program().id)
         };
-        let draining = |at_once: usize| Draining { at_once, to_the_end, spares_until, is_ready: &is_ready };
+        let draining = |at_once: usize| Draining { at_once, to_the_end, spares, is_ready: &is_ready };
         let jobs = jobs.map(|(number, job)| (PlayId::first(number as u64), job));
         queue::drain(jobs.map(queued).collect(), draining(options.jobs), interrupt, play).await;
         // Scenarios for which the hub was too busy have shown nothing yet, so they are no replays.

@@ -38,22 +38,31 @@ struct Queue<T> {
     spares_playing: usize,
     /// Whether spare items are played when no other item is left.
     to_the_end: bool,
-    /// Until when spare items are played even so.
-    spares_until: Instant,
+    spares: SpareTime,
+}
+
+/// How long spare items are played even if no other item is left.
+#[derive(Clone, Copy)]
+pub struct SpareTime {
+    pub until: Instant,
+    /// How long they are played at least after the last other item, which may have ended late.
+    pub least: Duration,
 }
 
 impl<T> Queue<T> {
-    fn new(mut pending: Vec<Queued<T>>, to_the_end: bool, spares_until: Instant) -> Self {
-        // Where some spare items may never be played, they keep their order.
-        let wait = |queued: &Queued<T>| if queued.spare && !to_the_end { Duration::ZERO } else { queued.wait };
-        pending.sort_by_key(|queued| (queued.spare, queued.rough, !queued.basic, Reverse(wait(queued))));
+    fn new(mut pending: Vec<Queued<T>>, to_the_end: bool, spares: SpareTime) -> Self {
+        pending.sort_by_key(|queued| {
+            // Where some spare items may never be played, they keep their order.
+            let moved = (!queued.spare || to_the_end).then_some((queued.rough, !queued.basic, Reverse(queued.wait)));
+            (queued.spare, moved)
+        });
         let unfinished = pending.iter().filter(|queued| !queued.spare).count();
-        Self { pending, in_use: BTreeSet::new(), unfinished, spares_playing: 0, to_the_end, spares_until }
+        Self { pending, in_use: BTreeSet::new(), unfinished, spares_playing: 0, to_the_end, spares }
     }
 
     /// Takes the next item whose resource is free and that is ready, and reserves the resource.
     fn take(&mut self, is_ready: &dyn Fn(&T, usize) -> bool) -> Option<Queued<T>> {
-        let spares = self.unfinished > 0 || self.to_the_end || Instant::now() < self.spares_until;
+        let spares = self.unfinished > 0 || self.to_the_end || Instant::now() < self.spares.until;
         let fits = |queued: &Queued<T>| {
             let is_free = queued.resource.iter().all(|one| !self.in_use.contains(one));
             is_free && (!queued.spare || spares && is_ready(&queued.item, self.spares_playing))
@@ -66,7 +75,12 @@ impl<T> Queue<T> {
 
     fn release(&mut self, resource: Option<&Resource>, spare: bool) {
         self.in_use.retain(|one| Some(one) != resource);
-        self.unfinished -= usize::from(!spare);
+        if !spare {
+            self.unfinished -= 1;
+            if self.unfinished == 0 {
+                self.spares.until = self.spares.until.max(Instant::now() + self.spares.least);
+            }
+        }
         self.spares_playing -= usize::from(spare);
     }
 }
@@ -77,8 +91,7 @@ pub struct Draining<'a, T> {
     pub at_once: usize,
     /// Whether spare items are played when no other item is left.
     pub to_the_end: bool,
-    /// Until when they are played even so.
-    pub spares_until: Instant,
+    pub spares: SpareTime,
     /// Whether a spare item may be played by now, beside this number of others.
     pub is_ready: &'a (dyn Fn(&T, usize) -> bool + Sync),
 }
@@ -93,7 +106,7 @@ pub async fn drain<T, F>(
     T: Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let queue = Arc::new(Mutex::new(Queue::new(items, draining.to_the_end, draining.spares_until)));
+    let queue = Arc::new(Mutex::new(Queue::new(items, draining.to_the_end, draining.spares)));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).take(draining.is_ready);
     let play = |Queued { item, resource, spare, .. }: Queued<T>| {
         let (queue, playing) = (Arc::clone(&queue), play(item));
@@ -131,7 +144,7 @@ mod tests {
             rough: resource == Some("rough"),
             spare,
         };
-        let mut queue = Queue::new(items.iter().enumerate().map(queued).collect(), to_the_end, Instant::now());
+        let mut queue = Queue::new(items.iter().enumerate().map(queued).collect(), to_the_end, spare_time(0, 0));
         let (mut starts, mut now, mut playing) = (vec![u64::MAX; items.len()], 0, Vec::new());
         loop {
             while playing.len() < at_once {
@@ -147,6 +160,11 @@ mod tests {
             now = end;
             queue.release(resource.as_ref(), spare);
         }
+    }
+
+    /// Spare items are played for so many seconds from now, and so many after the last other item.
+    fn spare_time(from_now: u64, least: u64) -> SpareTime {
+        SpareTime { until: Instant::now() + Duration::from_secs(from_now), least: Duration::from_secs(least) }
     }
 
     #[test]
@@ -183,15 +201,20 @@ mod tests {
 
     #[test]
     fn spare_jobs_are_played_until_a_time_even_if_no_other_is_left() {
-        let spare = |item| {
+        let item = |item, spare| {
             let wait = Duration::ZERO;
-            Queued { item, wait, resource: None, basic: false, rough: false, spare: true }
+            Queued { item, wait, resource: None, basic: false, rough: false, spare }
         };
-        let taken = |until| {
-            let mut queue = Queue::new(vec![spare(1), spare(2)], false, until);
+        let taken = |spares| {
+            // Not even one of a basic scenario comes before its turn: it has many variations.
+            let items = vec![item(1, false), item(2, true), Queued { basic: true, ..item(3, true) }];
+            let mut queue = Queue::new(items, false, spares);
+            queue.take(&|_, _| true).unwrap();
+            queue.release(None, false);
             std::iter::from_fn(|| queue.take(&|_, _| true)).map(|queued| queued.item).collect::<Vec<_>>()
         };
-        assert_eq!(taken(Instant::now() + Duration::from_secs(3600)), [1, 2]);
-        assert!(taken(Instant::now()).is_empty());
+        assert_eq!(taken(spare_time(3600, 0)), [2, 3]);
+        assert_eq!(taken(spare_time(0, 3600)), [2, 3]);
+        assert!(taken(spare_time(0, 0)).is_empty());
     }
 }
