@@ -56,8 +56,12 @@ pub async fn wait_for_turn(
 ) -> Option<PlayPermits> {
     let permits = u32::try_from(program.connections.clamp(1, subject.connections)).unwrap_or(1);
     let turn = async {
-        // The semaphore is never closed.
-        let connections = Arc::clone(&subject.budget).acquire_many_owned(permits).await.ok();
+        let connections = if has_own_hub(subject, isolation) {
+            None
+        } else {
+            // The semaphore is never closed.
+            Arc::clone(&subject.budget).acquire_many_owned(permits).await.ok()
+        };
         let shares = matches!(isolation, Isolation::Exclusive(word) if word == TOKENS);
         let rest = if shares { TOKEN_REST } else { Duration::ZERO };
         let isolated = take_isolation_locks(isolation, subject).await;
@@ -72,6 +76,11 @@ pub async fn wait_for_turn(
     }
 }
 
+/// Whether a scenario gets a hub of its own, on which it needs neither locks nor permits.
+fn has_own_hub(subject: &PreparedHub, isolation: &Isolation) -> bool {
+    subject.is_renewable() && *isolation != Isolation::Shared
+}
+
 /// The locks that keep other scenarios off the hub until they are dropped.
 struct IsolationLocks {
     _reading: Option<tokio::sync::OwnedRwLockReadGuard<()>>,
@@ -81,8 +90,7 @@ struct IsolationLocks {
 
 async fn take_isolation_locks(isolation: &Isolation, subject: &PreparedHub) -> IsolationLocks {
     let none = IsolationLocks { _reading: None, writing: None, _word: None };
-    if subject.is_renewable() && *isolation != Isolation::Shared {
-        // The scenario gets a hub of its own, so it needs no lock.
+    if has_own_hub(subject, isolation) {
         return none;
     }
     match isolation {
