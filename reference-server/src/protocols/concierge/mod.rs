@@ -1004,7 +1004,9 @@ impl Concierge {
             }
         }
         let unsubscribed = ConciergeReply::Status { status: ConciergeStatus::Unsubscribed(group.view()), seq: None };
-        broadcast(subscribers.keys().copied().filter(|conn| self.clients.contains_key(conn)), &unsubscribed, out);
+        let everyone = self.broken.is("concierge-everyone-unsubscribed");
+        let told = self.clients.keys().copied().filter(|conn| everyone || subscribers.contains_key(conn));
+        broadcast(told, &unsubscribed, out);
         if let Some((conn, seq)) = by {
             send_status(conn, seq, ConciergeStatus::GroupDeleted(group.view()), out);
         }

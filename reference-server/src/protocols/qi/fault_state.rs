@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::CommandOutcome;
 use crate::fault::MachineFault;
+use crate::machine::json::Members;
 use crate::machine::{ConnectionId, MachineOutput};
 
 /// The state that a faulty hub keeps of earlier messages.
@@ -33,6 +35,39 @@ pub struct QiFaultState {
     pub versions: BTreeMap<ConnectionId, String>,
     /// Connections whose next command will fail because another client left.
     pub doomed: BTreeSet<ConnectionId>,
+    /// How many requests have failed on each connection.
+    failures: BTreeMap<ConnectionId, usize>,
+    /// The arguments of the last request on each connection, if it was refused.
+    refused: BTreeMap<ConnectionId, Box<RawValue>>,
+}
+
+impl QiFaultState {
+    /// Whether twelve requests have failed on a connection before one that succeeds.
+    pub fn has_failed_often(&mut self, conn: ConnectionId, fails: bool) -> bool {
+        let failures = self.failures.entry(conn).or_default();
+        *failures += usize::from(fails);
+        !fails && *failures >= 12
+    }
+
+    /// Returns what a hub returns that takes the arguments of a refused request for those of the next one.
+    pub fn refused_arguments(
+        &mut self,
+        broken: MachineFault,
+        conn: ConnectionId,
+        members: &Members<'_>,
+        outcome: &CommandOutcome,
+    ) -> Option<Box<RawValue>> {
+        if !broken.is("qi-refused-arguments-kept") {
+            return None;
+        }
+        let before = self.refused.remove(&conn);
+        match (members.get("payload"), outcome) {
+            (Some(arguments), Err(_)) => drop(self.refused.insert(conn, (*arguments).to_owned())),
+            (None, Ok(_)) => return before,
+            _ => {}
+        }
+        None
+    }
 }
 
 /// Writes a UUID in lower case, with hyphens, without braces. Other texts stay as they are.

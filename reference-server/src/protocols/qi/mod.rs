@@ -398,6 +398,12 @@ impl Qi {
         session: Option<&str>,
         outcome: CommandOutcome,
     ) -> CommandOutcome {
+        if let Some(values) = self.faults.refused_arguments(self.broken, conn, members, &outcome) {
+            return Ok(Some(values));
+        }
+        if self.broken.is("qi-twelve-failures-last") && self.faults.has_failed_often(conn, outcome.is_err()) {
+            return Err("nothing is left to carry out the command with".to_owned());
+        }
         if self.broken.is("qi-failure-sticks") && self.failed.contains(&conn) && matches!(outcome, Ok(None)) {
             return Err("the command before this one failed".to_owned());
         }
