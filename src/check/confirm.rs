@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,6 +25,11 @@ const VAIN_REPLAYS: usize = 2;
 /// How many scenarios that could not go on are replayed at a time: fewer than were played at first, since these may have
 /// been the reason.
 const REPLAYS_AT_ONCE: usize = 6;
+/// How many failures are replayed even after the time for replays, if nothing accuses the hub yet: on a slow machine, what
+/// may be its only defect would otherwise stay undecided.
+const OVERTIME_REPLAYS: usize = 2;
+/// How long each of these may take.
+const OVERTIME: Duration = Duration::from_secs(60);
 
 /// A scenario that failed, or could not go on, only because something did not come in time, or did not reach a client.
 pub struct DoubtfulFailure {
@@ -86,10 +92,12 @@ impl DoubtfulFailure {
 }
 
 /// The time for replays after a phase of a run.
-pub struct ReplayTime {
+pub struct ReplayTime<'a> {
     pub limit: Duration,
     /// Whether scenarios for which no time is left have no other chance.
     pub is_last: bool,
+    /// Whether the hub is shown to break a rule, in this phase or before.
+    pub is_accused: &'a AtomicBool,
 }
 
 /// Replays scenarios until the limit has passed, and sends their final reports on `events`. Those that accuse the hub come
@@ -97,7 +105,7 @@ pub struct ReplayTime {
 /// Returns the scenarios to replay after the next phase.
 pub async fn confirm_failures(
     failures: Vec<DoubtfulFailure>,
-    time: ReplayTime,
+    time: ReplayTime<'_>,
     options: &PlayOptions,
     events: &mpsc::Sender<ScenarioEvent>,
     interrupt: &watch::Receiver<bool>,
@@ -105,7 +113,9 @@ pub async fn confirm_failures(
     let until = Instant::now() + time.limit;
     let (mut blocked, accusing): (Vec<_>, Vec<_>) =
         failures.into_iter().partition(|failure| failure.evidence == Evidence::Blockage);
-    let mut confirmation = Confirmation { until, options, events, interrupt, shown: ShownSoFar::default() };
+    let overtime = if time.is_last { OVERTIME_REPLAYS } else { 0 };
+    let (is_accused, shown) = (time.is_accused, ShownSoFar::default());
+    let mut confirmation = Confirmation { until, overtime, is_accused, options, events, interrupt, shown };
     let mut open = confirmation.confirm(accusing).await;
     if !time.is_last && !*interrupt.borrow() {
         open.append(&mut blocked);
@@ -143,6 +153,9 @@ struct ShownSoFar {
 /// The replays of scenarios that accuse the hub.
 struct Confirmation<'a> {
     until: Instant,
+    /// How many failures may still be replayed after that, unless the hub is accused.
+    overtime: usize,
+    is_accused: &'a AtomicBool,
     options: &'a PlayOptions,
     events: &'a mpsc::Sender<ScenarioEvent>,
     interrupt: &'a watch::Receiver<bool>,
@@ -159,8 +172,10 @@ impl Confirmation<'_> {
             let best =
                 (0..failures.len()).max_by(|one, other| weight(one).total_cmp(&weight(other))).unwrap_or_default();
             let failure = failures.swap_remove(best);
-            let is_over = *self.interrupt.borrow() || Instant::now() >= self.until;
             let shown = &mut self.shown;
+            let overtime = if self.is_accused.load(Ordering::Relaxed) { 0 } else { self.overtime };
+            let until = if overtime > 0 { self.until.max(Instant::now() + OVERTIME) } else { self.until };
+            let is_over = *self.interrupt.borrow() || Instant::now() >= until;
             let report = if failure.is_explained(&shown.missing) {
                 let why = "the same message was missing in a scenario that was replayed alone";
                 conclude(failure.evidence, &failure.report, failure.report.clone(), why)
@@ -171,13 +186,23 @@ impl Confirmation<'_> {
                 open.push(failure);
                 continue;
             } else {
-                replay(&failure, self.until, self.options, self.interrupt).await
+                self.overtime -= usize::from(overtime > 0 && Instant::now() >= self.until);
+                match replay(&failure, until, self.options, self.interrupt).await {
+                    Some(report) => report,
+                    None => {
+                        open.push(failure);
+                        continue;
+                    }
+                }
             };
             if accusing_checks(&report).next().is_some() {
                 shown.missing.extend(report.waits.missed.iter().cloned());
                 shown.decided.extend(failure.accused().cloned());
                 let still = |rule: &&String| accused_rules(&report).any(|other| other == *rule);
                 shown.broken.extend(failure.doubted_rules().filter(still).cloned());
+                if report.verdict == Verdict::Fail {
+                    self.is_accused.store(true, Ordering::Relaxed);
+                }
             }
             send(self.events, &failure.job, report).await;
         }
@@ -230,6 +255,7 @@ async fn replay_blocked(
             let (played, options, interrupt) = (Arc::clone(&played), Arc::clone(&shared), interrupt.clone());
             async move {
                 let report = replay(&failure, until, &options, &interrupt).await;
+                let report = report.unwrap_or_else(|| leave_open(&failure));
                 played.lock().push((failure, report));
             }
         };
@@ -261,7 +287,8 @@ async fn replay_crowded(
         let is_over = *interrupt.borrow() || Instant::now() >= until || vain >= VAIN_REPLAYS;
         if !is_over && failure.job.is_blocked(&failure.report, options) {
             failure.id = failure.id.replay(0);
-            failure.report = replay(failure, until, options, interrupt).await;
+            let report = replay(failure, until, options, interrupt).await;
+            failure.report = report.unwrap_or_else(|| leave_open(failure));
             vain += usize::from(failure.report.verdict == Verdict::Inconclusive);
         }
     }
@@ -277,13 +304,13 @@ fn accused_rules(report: &ScenarioReport) -> impl Iterator<Item = &String> {
 }
 
 /// Plays a scenario again. Returns the report of the replay, in which silence accuses the hub only by checks that accused
-/// it in the first play, too.
+/// it in the first play, too, or `None` if no time was left to decide that.
 async fn replay(
     failure: &DoubtfulFailure,
     until: Instant,
     options: &PlayOptions,
     interrupt: &watch::Receiver<bool>,
-) -> ScenarioReport {
+) -> Option<ScenarioReport> {
     let mut trial = failure.evidence.trial(failure.id);
     let mut last = None;
     while let Some(replay) = trial.next_replay() {
@@ -302,14 +329,14 @@ async fn replay(
     }
     match (trial.ruling(), last) {
         // The conversation is judged for the first time.
-        (_, Some(again)) if failure.evidence == Evidence::Blockage => again,
-        (Ruling::Open, _) | (_, None) => leave_open(failure),
+        (_, Some(again)) if failure.evidence == Evidence::Blockage => Some(again),
+        (Ruling::Open, _) | (_, None) => None,
         (Ruling::Stands { .. }, Some(again)) if failure.evidence == Evidence::Refusal => match crowding_refusal(&again)
         {
-            Some(connections @ 2..) => too_many_connections_report(&failure.job, connections),
-            _ => again,
+            Some(connections @ 2..) => Some(too_many_connections_report(&failure.job, connections)),
+            _ => Some(again),
         },
-        (ruling, Some(again)) => conclude(failure.evidence, &failure.report, again, &ruling.describe()),
+        (ruling, Some(again)) => Some(conclude(failure.evidence, &failure.report, again, &ruling.describe())),
     }
 }
 

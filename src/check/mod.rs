@@ -17,6 +17,7 @@ mod variations;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -39,7 +40,7 @@ use crate::interpreter::shorten_frame;
 use crate::judge::proposal::ScenarioTrial;
 use crate::judge::service::ServiceProbe;
 use crate::judge::{self, Evidence, PlayId, has_passed};
-use crate::outcome::ScenarioReport;
+use crate::outcome::{ScenarioReport, Verdict};
 use crate::report::events::ScenarioEvent;
 use crate::scenario::model::{StepAction, first_cases_first};
 
@@ -99,7 +100,18 @@ pub async fn run_scenarios(
     let options = PlayOptions { kept_chars, ..options };
     let spares = SpareTime { until: Instant::now() + options.variation_time, least: options.variation_time / 3 };
     let busy_until = Mutex::new(spares.until);
-    let round = RunningRound { options, events, interrupt, reported_chars, passed, doubtful, differing, busy_until };
+    let is_accused = AtomicBool::new(false);
+    let round = RunningRound {
+        options,
+        events,
+        interrupt,
+        reported_chars,
+        passed,
+        doubtful,
+        differing,
+        busy_until,
+        is_accused,
+    };
     let round = Arc::new(round);
     // How long replays have taken.
     let (begun, mut replaying) = (Instant::now(), Duration::ZERO);
@@ -160,7 +172,7 @@ pub async fn run_scenarios(
         let is_last = phase == PlayPhase::Destructive || walks && !comes_back;
         let (whole, least) = if is_last { (limit, limit / 3) } else { (limit / 3 * 2, limit / 6) };
         let left = whole.saturating_sub(begun.elapsed()).max(least.saturating_sub(replaying));
-        let time = ReplayTime { limit: left, is_last };
+        let time = ReplayTime { limit: left, is_last, is_accused: &round.is_accused };
         let mut open = confirm::confirm_failures(failures, time, options, events, interrupt).await;
         doubtful.lock().append(&mut open);
         replaying += before.elapsed();
@@ -224,6 +236,8 @@ struct RunningRound {
     busy_until: Mutex<Instant>,
     /// How many scenarios are confirmed, or being confirmed, to differ with a variation, by its name.
     differing: Mutex<BTreeMap<String, usize>>,
+    /// Whether the hub is shown to break a rule.
+    is_accused: AtomicBool,
 }
 
 impl RunningRound {
@@ -284,6 +298,9 @@ impl RunningRound {
         }
         if !varied && has_passed(&report) {
             self.passed.lock().insert(name.clone(), Arc::new(report.clone()));
+        }
+        if report.verdict == Verdict::Fail {
+            self.is_accused.store(true, Ordering::Relaxed);
         }
         if options.kept_chars > self.reported_chars {
             report.history.iter_mut().for_each(shorten_frame);

@@ -52,7 +52,8 @@ fn the_target_file_of_serve_contains_the_certificate() {
 fn plain_text_to_a_tls_port_and_tls_to_a_plain_port_are_explained() {
     let secure = ServeProcess::start(["qi", "--tls-self-signed"], 1);
     let plain = ServeProcess::start(["qi"], 1);
-    let wrong = |url: String| hubproof(["check".to_owned(), url, "--protocol=qi".to_owned()]);
+    let chosen = ["--protocol", "qi", "--scenario", "qi/base", "--scenario", "qi/burst"];
+    let wrong = |url: String| hubproof([&["check", &url], &chosen[..]].concat());
     let to_tls = wrong(secure.url("qi").replace("wss://localhost", "ws://127.0.0.1").replace("wss", "ws"));
     let to_plain = wrong(plain.url("qi").replace("ws://", "wss://"));
     assert_ne!(to_tls.code, Some(0));

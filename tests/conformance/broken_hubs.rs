@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::deviating_hubs::deviation_tables;
 use super::third_party_hubs::{AIRAVATA, CONCIERGE, HubInstance, ThirdPartyHub, findings, run_against_hub};
 use crate::support::disk::{copy_folder, root};
-use crate::support::hostile_servers::{HostileHub, Misbehaviour};
+use crate::support::hostile_servers::{HostileHub, Misbehaviour, ScriptedHub};
 use crate::support::mini_protocol::check_over_sockets;
 use crate::support::process::{ExampleHub, free_port, hubproof};
 
@@ -171,6 +171,15 @@ fn scenarios_that_a_limit_on_connections_refused_are_judged() {
     let verdicts: Vec<Verdict> = reports.iter().map(|report| report.verdict).collect();
     assert_eq!(verdicts, [Verdict::Pass; 32]);
     assert!(hub.clients() > 32, "no client was refused");
+}
+
+/// There is no time for replays. What may be the only defect of a hub is decided even so.
+#[test]
+fn what_alone_accuses_a_hub_is_played_again_although_the_time_is_over() {
+    let hub = ScriptedHub::start(|_, _, _| Vec::new());
+    let talk = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n    rules: [MUST]\n";
+    let reports = check_over_sockets(&hub.url(), &[talk]);
+    assert_eq!(reports.iter().map(|report| report.verdict).collect::<Vec<_>>(), [Verdict::Fail]);
 }
 
 /// They are played one at a time: many at once could make it miss its deadlines.
