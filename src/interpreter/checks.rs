@@ -364,7 +364,10 @@ impl ConversationJudgement {
         self.record_valid_frames(&program.pack);
         let mut reports = Vec::new();
         for (id, (check, state)) in program.checks.iter().zip(self.checks).enumerate() {
+            let always = self.always.contains(&id);
             let unasked = || match &cause {
+                // It applies only to frames that arrived.
+                _ if always => CheckOutcome::NotReached("not evaluated: no frame it applies to".to_owned()),
                 Some(cause) => CheckOutcome::Undecided(format!("not evaluated: {}", cause.with_actor())),
                 None if interrupted => CheckOutcome::Undecided("not evaluated: the run was interrupted".to_owned()),
                 None => CheckOutcome::NotReached("not evaluated: no frame or step it applies to".to_owned()),
@@ -379,7 +382,6 @@ impl ConversationJudgement {
             let known = known_deviation(deviations, &answer);
             let report =
                 check_report(check.name.clone(), &check.rules, Some(check.span), state.asked, answer, stated_only);
-            let always = self.always.contains(&id);
             let rests_on_unfenced = program.unfenced_actors(|unfenced| unfenced.checks.contains(&id));
             reports.push(CheckReport { deviation: known, always, rests_on_unfenced, ..report });
         }

@@ -353,7 +353,9 @@ fn add_unevaluated_checks(report: &mut ScenarioReport, planned: &PlannedScenario
         (Verdict::NotTestable, "not reached".to_owned())
     };
     let (always, asked): (Vec<_>, Vec<_>) = planned.checks.iter().partition(|check| check.always);
-    report.checks.retain(|check| check.asked > 0 || !always.iter().any(|entry| entry.name == check.name));
+    let is_undecided = |check: &CheckReport| check.verdict == Verdict::Inconclusive;
+    let is_always = |check: &CheckReport| always.iter().any(|entry| entry.name == check.name);
+    report.checks.retain(|check| check.asked > 0 || is_undecided(check) || !is_always(check));
     for check in asked {
         if !report.checks.iter().any(|known| known.name == check.name) {
             report.checks.push(CheckReport {

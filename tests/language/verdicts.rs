@@ -331,6 +331,19 @@ fn a_dropped_frame_hides_only_the_message_that_it_was(#[case] asked: &str, #[cas
     assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
+/// The same holds for messages that were sent and are too large to be kept.
+#[rstest]
+#[case::others_were_dropped("sent_frames('tick')", Verdict::Pass)]
+#[case::these_were_dropped("sent_frames('ask')", Verdict::Inconclusive)]
+fn a_large_message_that_was_sent_hides_only_its_kind(#[case] asked: &str, #[case] expected: Verdict) {
+    let shared = format!(
+        "{PLAIN_ROLES}always:\n  - check: \"${{frames('answer') | length + {asked} | length}}\"\n    fits: {{ minimum: 1 }}\n    rules: [MUST]\n"
+    );
+    let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n    with: { /filler: \"${repeat('x', 17000000)}\" }\n  - anna expects: answer\n  - anna sends: ask\n  - anna expects: answer\n";
+    let report = play(&shared, scenario, answering_hub(r#"{"type":"answer"}"#));
+    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
+}
+
 #[rstest]
 #[case::nothing_to_try("  - retry: 5s\n    do: []\n    rules: [MUST]\n", "`retry` has no steps")]
 #[case::nothing_to_open("  - idler joins:\n    rules: [MUST]\n", "this role has no opening")]

@@ -25,9 +25,10 @@ pub struct ConnectionFrames {
 /// The messages of a connection that were dropped because there were too many.
 pub struct DroppedMessages {
     pub received: bool,
-    pub sent: bool,
     /// The types of the received ones, by index in the pack.
     pub messages: BTreeSet<usize>,
+    /// The types of the sent ones.
+    pub sent: BTreeSet<usize>,
 }
 
 /// Whether an entry of `always` has read frames, and why some may be missing.
@@ -79,7 +80,10 @@ impl ConnectionFrames {
                 used.deviation = Provenance::assumed(deviation);
             }
         }
-        used.dropped |= which != FrameSelection::Received && self.dropped.sent;
+        if which != FrameSelection::Received {
+            let sent = &self.dropped.sent;
+            used.dropped |= wanted.map_or(!sent.is_empty(), |message| sent.contains(&message));
+        }
         drop(used);
         let fits = |frame: &&ConnectionFrame| match (which, wanted) {
             (FrameSelection::Received, _) if frame.sent => false,

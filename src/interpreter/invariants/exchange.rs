@@ -1,7 +1,7 @@
 //! What both sides have sent on a connection, as far as later frames depend on it: the requests that are answered by
 //! id, the lifecycles of ids, and the messages that `sent_frames` and `all_frames` return.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -23,7 +23,7 @@ const MAX_ID_BYTES: usize = 1 << 10;
 const MAX_ID_CHARS: usize = 100;
 /// The most messages sent on a connection that are kept, and their approximate limit in bytes.
 const MAX_SENT: usize = 10_000;
-const MAX_SENT_BYTES: usize = 8 << 20;
+const MAX_SENT_BYTES: usize = 16 << 20;
 
 /// The exchange on one connection.
 #[derive(Default)]
@@ -40,8 +40,8 @@ pub struct Exchange {
     /// The messages sent, oldest first, if an entry of `always` uses them.
     pub sent: VecDeque<SentMessage>,
     sent_bytes: usize,
-    /// Whether messages were dropped from `sent`.
-    pub dropped: bool,
+    /// The types of the messages that were dropped from `sent`, by index in the pack.
+    pub dropped: BTreeSet<usize>,
 }
 
 /// A message that was sent, in the documented form.
@@ -96,7 +96,7 @@ impl Exchange {
         while self.sent.len() > MAX_SENT || self.sent_bytes > MAX_SENT_BYTES && self.sent.len() > 1 {
             if let Some(oldest) = self.sent.pop_front() {
                 self.sent_bytes -= memory_weight(&oldest.wire.text);
-                self.dropped = true;
+                self.dropped.insert(oldest.message);
             }
         }
     }

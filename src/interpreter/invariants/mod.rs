@@ -294,10 +294,10 @@ impl Conversation {
         let unread = actor.latest.inbox.frames.iter().find_map(InboxFrame::undecodable_reason);
         let dropped = DroppedMessages {
             received: actor.latest.inbox.has_dropped,
-            sent: actor.latest.exchange.dropped,
+            sent: std::mem::take(&mut actor.latest.exchange.dropped),
             messages: actor.latest.inbox.dropped_messages.clone(),
         };
-        if received.is_empty() && unread.is_none() && !dropped.received && !dropped.sent {
+        if received.is_empty() && unread.is_none() && !dropped.received && dropped.sent.is_empty() {
             return;
         }
         let unknown = actor.latest.exchange.unknown;
@@ -371,7 +371,7 @@ pub fn judge_messages(
             message => received.push((json, message, wire(number, false))),
         }
     }
-    let dropped = DroppedMessages { received: false, sent: false, messages: BTreeSet::new() };
+    let dropped = DroppedMessages { received: false, messages: BTreeSet::new(), sent: BTreeSet::new() };
     let frames =
         ConnectionFrames::new(received, sent, dropped, Arc::clone(&program.pack), Arc::default(), Arc::default());
     names.function_context().set_frames(Box::new(move |which, name| frames.find(which, name)));
