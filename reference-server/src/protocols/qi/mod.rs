@@ -466,13 +466,15 @@ impl Qi {
 
     /// Whether to send the reply to a request that succeeded in a session: always, unless a fault drops it.
     fn faulty_is_answered(&mut self, conn: ConnectionId, session: &str) -> bool {
-        let (once, third) = ("qi-session-answered-once", "qi-session-of-third-client-unanswered");
-        if !self.broken.is(once) && !self.broken.is(third) {
+        let of_client = [(3, "qi-session-of-third-client-unanswered"), (4, "qi-session-of-fourth-client-unanswered")];
+        let lost = of_client.into_iter().find_map(|(number, fault)| self.broken.is(fault).then_some(number));
+        let once = self.broken.is("qi-session-answered-once");
+        if lost.is_none() && !once {
             return true;
         }
         let is_new = self.faults.answered.insert((conn, session.to_owned()));
         let clients = self.faults.answered.iter().filter(|(_, other)| other == session).count();
-        if self.broken.is(once) { is_new } else { !is_new || clients != 3 }
+        if once { is_new } else { !is_new || lost != Some(clients) }
     }
 
     /// Returns the session of the reply: that of the request (line 61), except as a fault.
