@@ -274,8 +274,8 @@ async fn replay_blocked(
     }
 }
 
-/// Replays scenarios one at a time: beside others they got stuck, and the others may be why. Stops after a few replays in
-/// vain.
+/// Replays scenarios one at a time that got stuck while others were playing, since the others may be to blame. Gives up
+/// after a few that get stuck again.
 async fn replay_crowded(
     mut crowded: Vec<DoubtfulFailure>,
     until: Instant,

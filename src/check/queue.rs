@@ -162,7 +162,7 @@ mod tests {
         }
     }
 
-    /// Spare items are played for so many seconds from now, and so many after the last other item.
+    /// Gives spare items this many seconds from now, and at least so many once the last other item has ended.
     fn spare_time(from_now: u64, least: u64) -> SpareTime {
         SpareTime { until: Instant::now() + Duration::from_secs(from_now), least: Duration::from_secs(least) }
     }

@@ -45,7 +45,7 @@ pub struct FrameHistory {
 #[derive(Default)]
 pub struct DroppedFrames {
     pub count: usize,
-    /// Whether the hub named a limit of its own in one of them.
+    /// Whether one of them mentioned a limit of the hub, such as a rate limit.
     pub name_limit: bool,
 }
 

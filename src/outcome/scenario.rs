@@ -102,7 +102,7 @@ pub struct ScenarioReport {
     pub history: Vec<FrameReport>,
     /// The number of frames dropped from the bounded history.
     pub history_dropped: usize,
-    /// Whether the hub named a limit of its own in one of them.
+    /// Whether one of them mentioned a limit of the hub, such as a rate limit.
     pub dropped_limit: bool,
     /// The calls of hooks; `None` if they were too large to keep.
     pub hook_calls: Option<Vec<HookCallReport>>,

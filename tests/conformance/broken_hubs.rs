@@ -173,7 +173,7 @@ fn scenarios_that_a_limit_on_connections_refused_are_judged() {
     assert!(hub.clients() > 32, "no client was refused");
 }
 
-/// There is no time for replays. What may be the only defect of a hub is decided even so.
+/// With no time left for replays, a hub's only failure is still confirmed.
 #[test]
 fn what_alone_accuses_a_hub_is_played_again_although_the_time_is_over() {
     let hub = ScriptedHub::start(|_, _, _| Vec::new());

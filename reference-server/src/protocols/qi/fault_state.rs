@@ -49,7 +49,7 @@ impl QiFaultState {
         !fails && *failures >= 12
     }
 
-    /// Returns what a hub returns that takes the arguments of a refused request for those of the next one.
+    /// Returns the arguments of the request before this one, if it was refused and this one succeeds without any.
     pub fn refused_arguments(
         &mut self,
         broken: MachineFault,
